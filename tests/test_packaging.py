@@ -1,0 +1,171 @@
+"""What a wheel and an sdist hold, that a wheel works away from its checkout, and that the pins fit the ranges."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+import mmres2net
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = ('mmres2net', 'configs', 'tools')
+FILES = ('pyproject.toml', 'setup.py', 'MANIFEST.in', 'README.md', 'LICENSE', 'constraints.txt', 'Makefile')
+IGNORED = shutil.ignore_patterns('__pycache__', '*.pyc', '*.egg-info', '.*_cache')
+
+
+def copy_tree(target: Path) -> Path:
+    """Copy what is packaged, so that a build cannot touch the checkout and old build products cannot help it."""
+    for name in SOURCES:
+        shutil.copytree(ROOT / name, target / name, ignore=IGNORED)
+    for name in FILES:
+        shutil.copy(ROOT / name, target / name)
+    return target
+
+
+def files_in(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob('*') if path.is_file()}
+
+
+def build(source: Path, target: Path) -> Path:
+    """Build a wheel of a source folder with the setuptools that is installed, and return it."""
+    command = [sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '--no-index']
+    subprocess.run([*command, '-w', str(target), str(source)], check=True, capture_output=True)
+    return next(target.glob('*.whl'))
+
+
+@pytest.fixture(scope='module')
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_tree(tmp_path_factory.mktemp('tree') / 'copy')
+
+
+@pytest.fixture(scope='module')
+def pristine(tree: Path) -> dict[str, set[str]]:
+    """Return the files of the copy as they were before any build."""
+    return {name: files_in(tree / name) for name in SOURCES}
+
+
+@pytest.fixture(scope='module')
+def wheel(tree: Path, pristine: dict[str, set[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tree, tmp_path_factory.mktemp('wheel'))
+
+
+@pytest.fixture(scope='module')
+def sdist(tree: Path, pristine: dict[str, set[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp('sdist')
+    command = [sys.executable, '-m', 'build', '--sdist', '--no-isolation', '-o', str(target), str(tree)]
+    subprocess.run(command, check=True, capture_output=True)
+    return next(target.glob('*.tar.gz'))
+
+
+@pytest.fixture(scope='module')
+def target(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder into which the wheel alone is installed."""
+    folder = tmp_path_factory.mktemp('target')
+    command = [sys.executable, '-m', 'pip', 'install', '-q', '--no-deps', '--no-index', '--target', str(folder)]
+    subprocess.run([*command, str(wheel)], check=True, capture_output=True)
+    return folder
+
+
+def contents(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+def test_wheel_holds_all_sources_configs_and_tools_and_nothing_else(pristine: dict[str, set[str]], wheel: Path) -> None:
+    wanted = {f'mmres2net/{name}' for name in pristine['mmres2net']}
+    wanted |= {f'mmres2net/.mim/{folder}/{name}' for folder in ('configs', 'tools') for name in pristine[folder]}
+    assert {name for name in contents(wheel) if '.dist-info/' not in name} == wanted
+    assert {'mmres2net/py.typed', 'mmres2net/.mim/configs/faster_rcnn_r2n50.py'} <= wanted
+
+
+def test_wheel_of_the_sdist_is_the_same(wheel: Path, sdist: Path, tmp_path: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter='data')
+    unpacked = next(path for path in tmp_path.iterdir() if path.is_dir())
+    assert contents(build(unpacked, tmp_path / 'wheel')) == contents(wheel)
+
+
+def test_build_leaves_the_sources_as_they_were(
+    tree: Path, pristine: dict[str, set[str]], wheel: Path, sdist: Path
+) -> None:
+    assert {name: files_in(tree / name) for name in SOURCES} == pristine
+
+
+def test_metadata_names_version_licence_extras_and_command(wheel: Path) -> None:
+    info = f'mmres2net-{mmres2net.__version__}.dist-info'
+    with zipfile.ZipFile(wheel) as archive:
+        metadata = archive.read(f'{info}/METADATA').decode()
+        commands = archive.read(f'{info}/entry_points.txt').decode()
+    assert 'License-Expression: Apache-2.0' in metadata
+    assert 'Requires-Python: >=3.10' in metadata
+    assert set(re.findall(r'^Provides-Extra: (\w+)$', metadata, re.MULTILINE)) == {'det', 'seg', 'cls', 'all', 'dev'}
+    assert 'mmres2net = mmres2net.cli:main' in commands
+    assert f'{info}/licenses/LICENSE' in contents(wheel)
+
+
+def python_in(target: Path, *arguments: str) -> str:
+    """Run Python away from the checkout with the installed wheel in front."""
+    environment = {**os.environ, 'PYTHONPATH': str(target)}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=target, capture_output=True, text=True, env=environment, check=True).stdout
+
+
+def test_installed_wheel_finds_its_configs(target: Path) -> None:
+    folder = target / 'mmres2net' / '.mim' / 'configs'
+    assert python_in(target, '-m', 'mmres2net.paths').strip() == str(folder)
+    code = 'from mmres2net.paths import *; names = list_configs(); print(len(names), find_config(names[0]))'
+    count, path = python_in(target, '-c', code).split()
+    assert int(count) == len([name for name in files_in(folder) if name.endswith('.py') and '_base_' not in name])
+    assert Path(path).parent.is_relative_to(folder)
+
+
+def test_installed_config_reads_with_its_bases(target: Path) -> None:
+    code = (
+        'from mmengine import Config; from mmres2net.paths import find_config\n'
+        "print(Config.fromfile(find_config('faster_rcnn_r2n50')).model.backbone.type)"
+    )
+    assert python_in(target, '-c', code).split()[-1] == 'mmres2net.Res2Net'
+
+
+def test_importing_the_package_loads_no_torch(target: Path) -> None:
+    code = "import sys, mmres2net; print(mmres2net.__version__, 'torch' in sys.modules, 'mmengine' in sys.modules)"
+    assert python_in(target, '-c', code).split() == [mmres2net.__version__, 'False', 'False']
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / 'constraints.txt').read_text().splitlines()
+    return dict(line.split(';')[0].strip().split('==') for line in lines if line and not line.startswith('#'))
+
+
+def direct_requirements() -> list[Requirement]:
+    """Return every requirement of pyproject.toml but the one on ourselves."""
+    text = (ROOT / 'pyproject.toml').read_text()
+    body = text[text.index('dependencies = [') : text.index('[project.scripts]')]
+    found = (Requirement(item) for item in re.findall(r"^(?:\w+ = \[|\s+)'([^']+)'", body, re.MULTILINE))
+    return [requirement for requirement in found if requirement.name != 'mmres2net']
+
+
+def test_every_direct_dependency_is_pinned_within_its_range() -> None:
+    requirements = direct_requirements()
+    assert {'torch', 'onedl-mmcv', 'pycocotools', 'onedl-mmsegmentation', 'timm'} <= {r.name for r in requirements}
+    for requirement in requirements:
+        assert pins()[requirement.name] in requirement.specifier, requirement
+
+
+def test_build_requirement_takes_the_pinned_setuptools() -> None:
+    text = (ROOT / 'pyproject.toml').read_text()
+    assert pins()['setuptools'] in SpecifierSet(re.search(r"'setuptools([^']+)'", text).group(1))
+
+
+def test_both_opencv_distributions_have_one_version() -> None:
+    assert pins()['opencv-python'] == pins()['opencv-python-headless']
