@@ -1,0 +1,12 @@
+"""Nodes of mmres2net in MMEngine's registry tree: ``type='mmres2net.Res2Net'`` works in any OpenMMLab config.
+
+Only mmengine is imported here. MMEngine imports this module by the prefix of a type and swallows what goes wrong on
+the way, so a heavier import would turn every missing dependency into "not in the registry".
+"""
+
+from mmengine.registry import HOOKS as ROOT_HOOKS
+from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.registry import Registry
+
+MODELS = Registry('model', parent=ROOT_MODELS, scope='mmres2net', locations=['mmres2net.models'])
+HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='mmres2net', locations=['mmres2net.engine.hooks'])
