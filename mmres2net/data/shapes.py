@@ -1,0 +1,205 @@
+"""The embedded data set `shapes`: made on the spot in seconds, for the demo and for tests without a download.
+
+A set is complete or absent: it is drawn into a folder beside its place and renamed at the end. The same spec gives the
+same annotations and masks byte for byte on any platform; the JPEG files additionally depend on Pillow's encoder.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import sys
+import uuid
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mmres2net.data import shapes_layout as layout
+from mmres2net.data.shapes_scene import CLASSES, SPLITS, Scene, ShapesSpec, draw_scene
+
+__all__ = ['CLASSES', 'DEFAULT_SPEC', 'ShapesSpec', 'draw_scene', 'main', 'make_shapes', 'summary', 'verify_shapes']
+
+VERSION = 1  # raise it with every change of what is drawn or written
+MANIFEST = 'shapes.json'
+DEFAULT_SPEC = ShapesSpec()
+COCO_SIZES = {'small': (0, 32**2), 'medium': (32**2, 96**2), 'large': (96**2, 10**9)}  # areas in pixels
+
+
+def make_shapes(root: str | Path, *, spec: ShapesSpec = DEFAULT_SPEC) -> Path:
+    """Make the set in folder `root`, unless it is there already; return the folder.
+
+    Progress goes to stderr. An interrupted call leaves nothing at `root`.
+
+    Raises:
+        FileExistsError: `root` holds something else or a set of another spec. Nothing is ever deleted from it.
+        ValueError: `root` holds the set, but files were lost or changed.
+    """
+    root = Path(root)
+    if _is_made(root, spec):
+        return root
+    root.parent.mkdir(parents=True, exist_ok=True)
+    draft = root.parent / f'.{root.name}.{uuid.uuid4().hex[:8]}.partial'
+    draft.mkdir()
+    try:
+        counts = _write(draft, spec)
+        manifest = {'name': 'shapes', 'version': VERSION, 'spec': asdict(spec), 'counts': counts}
+        manifest['digests'] = _digests(draft)
+        (draft / MANIFEST).write_text(json.dumps(manifest, indent=1) + '\n', encoding='utf-8')
+        _move(draft, root, spec)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return root
+
+
+def _move(draft: Path, root: Path, spec: ShapesSpec) -> None:
+    try:
+        if root.is_dir():
+            root.rmdir()  # succeeds on an empty folder only
+        draft.rename(root)
+    except OSError:
+        # Another process may have made the same set meanwhile; else this raises what is wrong with the folder.
+        if not _is_made(root, spec):
+            raise
+
+
+def _is_made(root: Path, spec: ShapesSpec) -> bool:
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return False
+    if not (root / MANIFEST).is_file():
+        raise FileExistsError(
+            f'{root} exists and is not a data set of ours; choose another folder, or remove it yourself'
+        )
+    manifest = verify_shapes(root)
+    if manifest['spec'] != asdict(spec):
+        changed = ', '.join(
+            f'{key}={manifest["spec"].get(key)} (asked for: {value})'
+            for key, value in asdict(spec).items()
+            if manifest['spec'].get(key) != value
+        )
+        raise FileExistsError(f'{root} holds a set with {changed}; choose another folder, or remove it yourself')
+    return True
+
+
+def _write(root: Path, spec: ShapesSpec) -> dict[str, Any]:
+    layout.make_folders(root)
+    counts, done = {}, 0
+    for split in SPLITS:
+        total = spec.n_train if split == 'train' else spec.n_val
+        coco = layout.coco_header()
+        for index in range(total):
+            scene, name = draw_scene(spec, split, index), layout.stem(split, index)
+            layout.write_image(root, split, name, scene, spec.jpeg_quality)
+            _append(coco, scene, name)
+            done += 1
+            _progress(done, spec.n_train + spec.n_val)
+        path = root / 'annotations' / f'instances_{split}2017.json'
+        path.write_text(json.dumps(coco, separators=(',', ':')), encoding='utf-8')
+        counts[split] = _count(coco)
+    layout.write_lists(root, spec)
+    return counts
+
+
+def _append(coco: dict[str, Any], scene: Scene, name: str) -> None:
+    height, width = scene.image.shape[:2]
+    coco['images'].append({'id': int(name), 'file_name': f'{name}.jpg', 'height': height, 'width': width})
+    for instance in scene.instances:
+        coco['annotations'].append(layout.coco_annotation(instance, int(name), len(coco['annotations']) + 1))
+
+
+def _progress(done: int, total: int) -> None:
+    if done % 20 == 0 or done == total:
+        print(f'\rshapes: {done}/{total} images', end='\n' if done == total else '', file=sys.stderr, flush=True)
+
+
+def _count(coco: dict[str, Any]) -> dict[str, Any]:
+    """Images, objects by class and by COCO size, crowds aside."""
+    single = [entry for entry in coco['annotations'] if not entry['iscrowd']]
+    labels = Counter(entry['category_id'] for entry in single)
+    sizes = {name: sum(low <= entry['area'] < high for entry in single) for name, (low, high) in COCO_SIZES.items()}
+    return {
+        'images': len(coco['images']),
+        'objects': len(single),
+        'crowds': len(coco['annotations']) - len(single),
+        'classes': {name: labels[i] for i, name in enumerate(CLASSES, start=1)},
+        'sizes': sizes,
+    }
+
+
+def _digests(root: Path) -> dict[str, str]:
+    """SHA-256 of names and bytes of the files in each folder."""
+    digests: dict[str, Any] = {}
+    for path in layout.content(root):
+        if path.name == MANIFEST:
+            continue
+        digest = digests.setdefault(path.parent.as_posix(), hashlib.sha256())
+        data = (root / path).read_bytes()
+        digest.update(f'{path.name} {len(data)}\n'.encode())
+        digest.update(data)
+    return {folder: digest.hexdigest() for folder, digest in digests.items()}
+
+
+def verify_shapes(root: str | Path) -> dict[str, Any]:
+    """Check that the set in folder `root` is as it was made, to the byte; return its manifest.
+
+    The manifest has `version`, `spec`, `counts` (by split: images, objects, crowds, classes, sizes) and `digests`.
+
+    Raises:
+        FileNotFoundError: there is no set in `root`.
+        ValueError: the set was made by another version, or files of a folder are missing, added or changed.
+    """
+    root = Path(root)
+    path = root / MANIFEST
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'{path} is missing: {root} holds no complete set; make one with tools/make_demo_data.py'
+        )
+    manifest = json.loads(path.read_text(encoding='utf-8'))
+    if manifest.get('name') != 'shapes' or manifest.get('version') != VERSION:
+        raise ValueError(
+            f'{path} is of {manifest.get("name")!r} version {manifest.get("version")!r}, not shapes version {VERSION}; '
+            'choose another folder, or remove this one and make the set again'
+        )
+    expected, found = manifest['digests'], _digests(root)
+    wrong = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
+    if wrong:
+        raise ValueError(
+            f'{root}: files are missing, added or changed in {", ".join(wrong)}; remove {root} and make the set again'
+        )
+    return manifest
+
+
+def summary(manifest: dict[str, Any]) -> str:
+    """Counts by split, class and COCO size as a table of plain text."""
+    head = ('split', 'images', 'objects', 'crowds', *CLASSES, *COCO_SIZES)
+    rows = [head]
+    for split, count in manifest['counts'].items():
+        figures = (count['images'], count['objects'], count['crowds'])
+        rows.append((split, *map(str, (*figures, *count['classes'].values(), *count['sizes'].values()))))
+    return '\n'.join('  '.join(f'{cell:>8}' for cell in row) for row in rows)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line: make the set, print its figures, draw a contact sheet on request."""
+    parser = argparse.ArgumentParser(
+        prog='make_demo_data', description='Make the embedded data set "shapes" in COCO, VOC and saliency layout.'
+    )
+    parser.add_argument('root', nargs='?', type=Path, default=Path('data/shapes'), help='folder (default: %(default)s)')
+    parser.add_argument('--train', type=int, default=DEFAULT_SPEC.n_train, help='training images (%(default)s)')
+    parser.add_argument('--val', type=int, default=DEFAULT_SPEC.n_val, help='validation images (%(default)s)')
+    parser.add_argument('--seed', type=int, default=DEFAULT_SPEC.seed, help='another seed, other images (%(default)s)')
+    parser.add_argument('--preview', type=Path, metavar='FILE.png', help='also draw samples with their annotations')
+    args = parser.parse_args(argv)
+    try:
+        root = make_shapes(args.root, spec=ShapesSpec(n_train=args.train, n_val=args.val, seed=args.seed))
+        if args.preview:
+            from mmres2net.data.preview import contact_sheet
+
+            contact_sheet(root).save(args.preview)
+    except (OSError, ValueError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    print(summary(verify_shapes(root)))
+    print(f'the set is in {os.fspath(root)}')
+    return 0

@@ -1,0 +1,261 @@
+"""How the data set `shapes` is written: one JPEG an image, shared by the COCO, VOC 2007, VOC 2012 and saliency layouts.
+
+Conventions, all tested to the pixel:
+- COCO: `bbox` = [x, y, width, height] of the half-open box, `area` = visible pixels. `segmentation` is a list of
+  polygons that run along pixel edges, which pycocotools decodes to exactly the mask; holes are joined to the outline
+  by a bridge of no width. Polygons rather than RLE, because mmdet drops RLE instances where `poly2mask=False`.
+  Groups are `iscrowd=1` with an uncompressed RLE, as in COCO itself.
+- VOC 2007: xmin = x1 + 1 .. xmax = x2, 1-based and inclusive. Objects under 12 px on both sides and groups are
+  `difficult`; objects with a part out of sight are `truncated`.
+- VOC 2012: palette PNG, 0 background, 1.. classes, 255 on every pixel that has a 4-neighbour of an object lying
+  above it: a border one pixel wide around each object.
+- Saliency: 255 on the object with most visible pixels (the one drawn first where two are equal; never a group).
+  Images without such an object are in no saliency list.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+from PIL import Image
+
+from mmres2net.data.shapes_scene import CLASSES, SPLITS, Instance, Scene, ShapesSpec
+
+DIFFICULT_BELOW = 12  # pixels
+VOID = 255
+VAL_STEM = 100_000  # validation images are numbered from here, so that no file name occurs in two splits
+
+_Point = tuple[int, int]
+_Loop = list[_Point]
+
+_VOC07, _VOC12 = Path('VOCdevkit/VOC2007'), Path('VOCdevkit/VOC2012')
+
+
+def stem(split: str, index: int) -> str:
+    """File name without suffix of image `index` (from 0) of a split, the same in every layout."""
+    return f'{index + 1 + VAL_STEM * SPLITS.index(split):06d}'
+
+
+def _edges(mask: np.ndarray) -> dict[_Point, list[_Point]]:
+    """Pixel edges around a mask, start corner -> end corners, each with the mask on its right."""
+    padded = np.pad(mask, 1)
+    edges: dict[_Point, list[_Point]] = {}
+    # (offset of the outer neighbour, start corner, end corner), corners relative to the pixel's upper left one
+    for (dy, dx), (sx, sy), (ex, ey) in (
+        ((-1, 0), (0, 0), (1, 0)),
+        ((0, 1), (1, 0), (1, 1)),
+        ((1, 0), (1, 1), (0, 1)),
+        ((0, -1), (0, 1), (0, 0)),
+    ):
+        outer = padded[1 + dy : 1 + dy + mask.shape[0], 1 + dx : 1 + dx + mask.shape[1]]
+        for y, x in np.argwhere(mask & ~outer).tolist():
+            edges.setdefault((x + sx, y + sy), []).append((x + ex, y + ey))
+    return edges
+
+
+def _loops(mask: np.ndarray) -> list[_Loop]:
+    """Closed outlines of a mask as corners (x, y): outer ones clockwise on the screen, holes the other way."""
+    edges, loops = _edges(mask), []
+    while edges:
+        loop = [next(iter(edges))]
+        while len(loop) == 1 or loop[-1] != loop[0]:
+            ends = edges[loop[-1]]
+            if len(ends) == 1:
+                del edges[loop[-1]]
+            loop.append(ends.pop())
+        steps = zip([loop[-2], *loop[:-2]], loop[:-1], loop[1:], strict=True)
+        loops.append([q for p, q, r in steps if not (p[0] == q[0] == r[0] or p[1] == q[1] == r[1])])
+    return loops
+
+
+def _signed_area(loop: _Loop) -> float:
+    """Positive for a clockwise loop on the screen (y down)."""
+    return sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in pairwise([*loop, loop[0]])) / 2
+
+
+def _around(loop: _Loop, hole: _Loop) -> bool:
+    """Whether the mask pixels along a hole lie inside an outer loop."""
+    (x0, y0), (x1, y1) = hole[:2]
+    dx, dy = np.sign(x1 - x0), np.sign(y1 - y0)
+    x, y = x0 + (dx - dy) / 2, y0 + (dy + dx) / 2  # centre of the pixel to the right of the hole's first edge
+    above = sum(b == d < y and min(a, c) < x < max(a, c) for (a, b), (c, d) in pairwise([*loop, loop[0]]))
+    return above % 2 == 1
+
+
+def _bridge(outer: _Loop, hole: _Loop) -> _Loop:
+    """One loop from an outer loop and its hole, joined to and fro between their nearest corners."""
+    distance = ((np.array(outer)[:, None] - np.array(hole)[None]) ** 2).sum(-1)
+    i, j = (int(k) for k in np.unravel_index(int(distance.argmin()), distance.shape))
+    path = [*outer[: i + 1], *hole[j:], *hole[: j + 1], *outer[i:]]
+    # A hole that touches its outline gives a point twice in a row, which decoders do not expect.
+    return [point for point, following in pairwise([*path, path[0]]) if point != following]
+
+
+def polygons(mask: np.ndarray) -> list[list[int]]:
+    """COCO polygons [[x0, y0, x1, y1, ...], ...] that decode to exactly this bool mask (H, W).
+
+    Raises:
+        ValueError: the mask is empty.
+    """
+    if not mask.any():
+        raise ValueError('an empty mask has no polygon; annotate visible objects only')
+    loops = _loops(mask)
+    outers = sorted((loop for loop in loops if _signed_area(loop) > 0), key=_signed_area)
+    for hole in (loop for loop in loops if _signed_area(loop) < 0):
+        k = next(k for k, outer in enumerate(outers) if _around(outer, hole))  # the innermost one
+        outers[k] = _bridge(outers[k], hole)
+    return [[value for point in outer for value in point] for outer in outers]
+
+
+def uncompressed_rle(mask: np.ndarray) -> dict[str, list[int]]:
+    """COCO's run lengths of a bool mask (H, W), column by column, beginning with a run of zeros."""
+    flat = mask.T.ravel()
+    changes = np.flatnonzero(np.diff(flat, prepend=False)).tolist()
+    bounds = [0, *changes, flat.size]
+    counts = [end - begin for begin, end in pairwise(bounds)]
+    return {'counts': counts, 'size': list(mask.shape)}
+
+
+def coco_annotation(instance: Instance, image_id: int, annotation_id: int) -> dict[str, Any]:
+    """One entry of COCO's `annotations`; see the conventions above."""
+    x1, y1, x2, y2 = instance.box
+    return {
+        'id': annotation_id,
+        'image_id': image_id,
+        'category_id': instance.label + 1,
+        'bbox': [x1, y1, x2 - x1, y2 - y1],
+        'area': instance.area,
+        'iscrowd': int(instance.crowd),
+        'segmentation': uncompressed_rle(instance.mask) if instance.crowd else polygons(instance.mask),
+    }
+
+
+def voc_xml(scene: Scene, name: str) -> str:
+    """VOC 2007 annotation of a scene stored as `name`.jpg."""
+    height, width = scene.image.shape[:2]
+    root = ElementTree.Element('annotation')
+    _children(root, folder='VOC2007', filename=f'{name}.jpg', segmented=1)
+    _children(ElementTree.SubElement(root, 'source'), database='mmres2net shapes')
+    _children(ElementTree.SubElement(root, 'size'), width=width, height=height, depth=3)
+    for instance in scene.instances:
+        x1, y1, x2, y2 = instance.box
+        tiny = max(x2 - x1, y2 - y1) < DIFFICULT_BELOW
+        node = ElementTree.SubElement(root, 'object')
+        _children(node, name=CLASSES[instance.label], pose='Unspecified')
+        _children(node, truncated=int(instance.area < instance.full_area), difficult=int(tiny or instance.crowd))
+        _children(ElementTree.SubElement(node, 'bndbox'), xmin=x1 + 1, ymin=y1 + 1, xmax=x2, ymax=y2)
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding='unicode') + '\n'
+
+
+def _children(parent: ElementTree.Element, **texts: str | int) -> None:
+    for tag, text in texts.items():
+        ElementTree.SubElement(parent, tag).text = str(text)
+
+
+def semantic_mask(scene: Scene) -> np.ndarray:
+    """VOC 2012 class map, uint8 (H, W): 0 background, 1.. classes, 255 the border around each object."""
+    order = np.zeros(scene.image.shape[:2], dtype=np.int64)
+    labels = np.zeros_like(order, dtype=np.uint8)
+    for rank, instance in enumerate(scene.instances, start=1):
+        order[instance.mask] = rank
+        labels[instance.mask] = instance.label + 1
+    around = np.pad(order, 1)
+    above = np.max([around[:-2, 1:-1], around[2:, 1:-1], around[1:-1, :-2], around[1:-1, 2:]], axis=0)
+    labels[above > order] = VOID
+    return labels
+
+
+def salient_mask(scene: Scene) -> np.ndarray | None:
+    """Saliency map, uint8 (H, W) of 0 and 255, or None where the scene has no single object."""
+    single = [instance for instance in scene.instances if not instance.crowd]
+    if not single:
+        return None
+    return max(single, key=lambda instance: instance.area).mask.astype(np.uint8) * 255
+
+
+@cache
+def voc_palette() -> tuple[int, ...]:
+    """VOC's 256 colours, flat: the bits of a colour's number go in turn to red, green and blue, highest bit first."""
+    return tuple(
+        sum((i >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3)) for i in range(256) for channel in range(3)
+    )
+
+
+def _link(source: Path, target: Path) -> None:
+    # A file system without hard links still gets a complete set.
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def make_folders(root: Path) -> None:
+    """Create every folder of the layouts."""
+    folders = ['annotations', *(f'{split}2017' for split in SPLITS), 'saliency/images', 'saliency/masks']
+    folders += [str(_VOC07 / part) for part in ('JPEGImages', 'Annotations', 'ImageSets/Main')]
+    folders += [str(_VOC12 / part) for part in ('JPEGImages', 'SegmentationClass', 'ImageSets/Segmentation')]
+    for folder in folders:
+        (root / folder).mkdir(parents=True)
+
+
+def write_image(root: Path, split: str, name: str, scene: Scene, quality: int) -> None:
+    """Write one image and all its annotation files except COCO's, which holds a whole split."""
+    jpeg = root / f'{split}2017' / f'{name}.jpg'
+    Image.fromarray(scene.image).save(jpeg, quality=quality)
+    for folder in (_VOC07 / 'JPEGImages', _VOC12 / 'JPEGImages'):
+        _link(jpeg, root / folder / jpeg.name)
+    (root / _VOC07 / 'Annotations' / f'{name}.xml').write_text(voc_xml(scene, name), encoding='utf-8')
+    classes = Image.fromarray(semantic_mask(scene))
+    classes.putpalette(voc_palette())
+    classes.save(root / _VOC12 / 'SegmentationClass' / f'{name}.png')
+    salient = salient_mask(scene)
+    if salient is not None:
+        _link(jpeg, root / 'saliency' / 'images' / jpeg.name)
+        Image.fromarray(salient).save(root / 'saliency' / 'masks' / f'{name}.png')
+
+
+def coco_header() -> dict[str, Any]:
+    """A COCO file without images yet."""
+    return {
+        'info': {'description': 'mmres2net shapes'},
+        'licenses': [],
+        'categories': [{'id': i, 'name': name, 'supercategory': 'shape'} for i, name in enumerate(CLASSES, start=1)],
+        'images': [],
+        'annotations': [],
+    }
+
+
+def write_lists(root: Path, spec: ShapesSpec) -> None:
+    """Write the split lists of VOC and saliency; VOC 2007 keeps every fifth training image for its own `val`."""
+    train = [stem('train', i) for i in range(spec.n_train)]
+    test = [stem('val', i) for i in range(spec.n_val)]
+    salient = {path.stem for path in (root / 'saliency' / 'masks').iterdir()}
+    main, seg = _VOC07 / 'ImageSets' / 'Main', _VOC12 / 'ImageSets' / 'Segmentation'
+    lists = {
+        main / 'train.txt': [name for i, name in enumerate(train) if i % 5 != 4],
+        main / 'val.txt': train[4::5],
+        main / 'trainval.txt': train,
+        main / 'test.txt': test,
+        seg / 'train.txt': train,
+        seg / 'val.txt': test,
+        seg / 'trainval.txt': train + test,
+        Path('saliency/train.txt'): [name for name in train if name in salient],
+        Path('saliency/test.txt'): [name for name in test if name in salient],
+    }
+    for path, names in lists.items():
+        (root / path).write_text(''.join(f'{name}\n' for name in names), encoding='utf-8')
+
+
+def content(root: Path) -> Iterator[Path]:
+    """Every file of a set below `root` in sorted order, relative; hidden files are nobody's business."""
+    for path in sorted(root.rglob('*')):
+        relative = path.relative_to(root)
+        if path.is_file() and not any(part.startswith('.') for part in relative.parts):
+            yield relative

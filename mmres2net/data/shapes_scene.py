@@ -1,0 +1,245 @@
+"""What the data set `shapes` shows: one scene = one image with its instances, drawn from nothing but numbers.
+
+Six classes that only their outline tells apart lie on textured backgrounds; size, place, orientation, colour and
+texture are drawn at random and say nothing about the class.
+
+Reproducible by construction: the random bits are PCG64's raw output (numpy guarantees that stream; it does not
+guarantee `Generator`'s methods), and all drawing is elementwise +, -, *, / and comparison in float64, with sines
+rounded to 2**-20. So masks, boxes and the pixels before JPEG are the same for any numpy version and platform.
+"""
+
+import math
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from mmres2net.data.shapes_texture import Dice, colour, cos_sin, pair, texture
+
+CLASSES: tuple[str, ...] = ('disc', 'square', 'triangle', 'star', 'ring', 'cross')
+SPLITS: tuple[str, ...] = ('train', 'val')
+MIN_VISIBLE = 0.6  # of an object's full area, lost to the image border and to objects on top together
+EMPTY_EVERY = 50  # one image in so many has no object ...
+CROWD_EVERY = 25  # ... and one in so many has a group that is annotated as a whole
+
+_LIMITS = {
+    'n_train': (1, 99_999),
+    'n_val': (1, 99_999),
+    'seed': (0, 2**32 - 1),
+    'min_side': (64, 1024),
+    'max_side': (64, 1024),
+    'max_objects': (1, 20),
+    'min_size': (8, 1024),
+    'max_size': (8, 1024),
+    'jpeg_quality': (1, 100),
+}
+
+
+@dataclass(frozen=True)
+class ShapesSpec:
+    """What to draw; equal specs give equal sets.
+
+    Lengths are in pixels: image sides are multiples of 16 from `min_side` to `max_side`; `min_size` and `max_size`
+    bound the diameter of a disc (other shapes are scaled to look as large), which never exceeds 0.9 of the
+    image's shorter side.
+
+    Raises:
+        TypeError: a value is not an int.
+        ValueError: a value is out of range, or a minimum exceeds its maximum.
+    """
+
+    n_train: int = 400
+    n_val: int = 100
+    seed: int = 0
+    min_side: int = 160
+    max_side: int = 192
+    max_objects: int = 6
+    min_size: int = 10
+    max_size: int = 144
+    jpeg_quality: int = 92
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value, (low, high) = getattr(self, field.name), _LIMITS[field.name]
+            if type(value) is not int:
+                raise TypeError(f'{field.name}={value!r} is a {type(value).__name__}; give an int')
+            if not low <= value <= high:
+                raise ValueError(f'{field.name}={value} is out of range; choose {low} to {high}')
+        for name in ('side', 'size'):
+            low, high = getattr(self, f'min_{name}'), getattr(self, f'max_{name}')
+            if low > high:
+                raise ValueError(f'min_{name}={low} exceeds max_{name}={high}; lower the one or raise the other')
+        for name in ('min_side', 'max_side'):
+            if getattr(self, name) % 16:
+                raise ValueError(f'{name}={getattr(self, name)} is not a multiple of 16')
+        if self.min_size > 0.9 * self.min_side:
+            raise ValueError(
+                f'min_size={self.min_size} does not fit an image of min_side={self.min_side}; '
+                f'choose at most {int(0.9 * self.min_side)}'
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Instance:
+    """One annotated object, or one group of them.
+
+    `mask` is bool (H, W), true where the object is seen; `full_area` counts its pixels with nothing in the way.
+    """
+
+    label: int
+    mask: np.ndarray
+    full_area: int
+    crowd: bool
+
+    @property
+    def area(self) -> int:
+        """Visible pixels."""
+        return int(np.count_nonzero(self.mask))
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """Tight box (x1, y1, x2, y2) of the visible pixels, half-open: x2 and y2 are one past the last pixel."""
+        xs, ys = np.flatnonzero(self.mask.any(0)), np.flatnonzero(self.mask.any(1))
+        return int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """An image, uint8 RGB (H, W, 3), and its instances in drawing order: later ones lie on top."""
+
+    image: np.ndarray
+    instances: tuple[Instance, ...]
+
+
+def _inside(label: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Bool mask of a class's outline; u, v are coordinates relative to the centre in units of the size."""
+    name, radius2 = CLASSES[label], u * u + v * v
+    near, far = np.minimum(np.abs(u), np.abs(v)), np.maximum(np.abs(u), np.abs(v))
+    if name == 'disc':
+        return radius2 <= 0.25
+    if name == 'ring':
+        return (radius2 <= 0.25) & (radius2 >= 0.0729)
+    if name == 'square':
+        return far <= 0.45
+    if name == 'cross':
+        return (near <= 0.16) & (far <= 0.52)
+    # Edges of a regular polygon: a triangle is inside all three, a five-pointed star outside at most one of five.
+    edges, distance = (3, 0.31) if name == 'triangle' else (5, 0.19)
+    sides = (cos_sin(90 + 360 * k // edges) for k in range(edges))
+    outside = np.sum([u * cos + v * sin > distance for cos, sin in sides], axis=0)
+    return outside <= (0 if name == 'triangle' else 1)
+
+
+def _outline(dice: Dice, label: int, size: float) -> np.ndarray:
+    """Bool (n, n), n odd: one shape of the given size at a random orientation, slightly squashed, not cut off."""
+    reach = math.ceil(0.65 * size) + 1
+    cos, sin = cos_sin(dice.between(0, 359))
+    squash = dice.uniform(1.0, 1.15)
+    dx, dy = dice.uniform(-0.5, 0.5), dice.uniform(-0.5, 0.5)
+    x = (np.arange(-reach, reach + 1) + dx)[None, :]
+    y = (np.arange(-reach, reach + 1) + dy)[:, None]
+    return _inside(label, (x * cos + y * sin) / size, (y * cos - x * sin) * squash / size)
+
+
+def _group(dice: Dice, label: int, size: int) -> np.ndarray:
+    """Bool (n, n), n odd: nine small shapes of one class, scattered over a square."""
+    step = size + 4
+    group = np.zeros((5 * step + 1 - step % 2,) * 2, dtype=bool)
+    for row, column in np.ndindex(3, 3):
+        part = _outline(dice, label, size)
+        y = step // 2 + row * step + dice.between(0, 4)
+        x = step // 2 + column * step + dice.between(0, 4)
+        group[y : y + len(part), x : x + len(part)] |= part
+    return group
+
+
+def _paste(outline: np.ndarray, x: int, y: int, height: int, width: int) -> np.ndarray:
+    """The outline centred at pixel (x, y) of an empty bool mask (H, W); what lies beyond the border is lost."""
+    reach = len(outline) // 2
+    mask = np.zeros((height, width), dtype=bool)
+    top, left = max(y - reach, 0), max(x - reach, 0)
+    part = outline[top - (y - reach) : height - (y - reach), left - (x - reach) : width - (x - reach)]
+    mask[top : top + part.shape[0], left : left + part.shape[1]] = part
+    return mask
+
+
+def _cover(below: list[Instance], mask: np.ndarray) -> list[Instance] | None:
+    """The instances as they look under `mask`, or None where one of them would be hidden too far."""
+    covered = []
+    for old in below:
+        seen = Instance(old.label, old.mask & ~mask, old.full_area, old.crowd)
+        if seen.area < MIN_VISIBLE * old.full_area:
+            return None
+        covered.append(seen)
+    return covered
+
+
+def _place(
+    dice: Dice, below: list[Instance], label: int, outline: np.ndarray, shape: tuple[int, int], crowd: bool
+) -> list[Instance] | None:
+    """All instances with a new one on top, or None where no place was found in a few tries."""
+    (height, width), full_area = shape, int(np.count_nonzero(outline))
+    near = len(outline) // 4  # a centre no nearer to the border: what is cut off stays recognisable
+    places = [(dice.between(near, width - near), dice.between(near, height - near)) for _ in range(12)]
+    for x, y in [*places, (width // 2, height // 2)]:
+        mask = _paste(outline, x, y, height, width)
+        area = int(np.count_nonzero(mask))
+        covered = _cover(below, mask) if area >= MIN_VISIBLE * full_area else None
+        if covered is not None:
+            return [*covered, Instance(label, mask, full_area, crowd)]
+    return None
+
+
+def _sizes(dice: Dice, spec: ShapesSpec, count: int, longest: float) -> list[float]:
+    """Sizes in pixels, largest first: each doubling of the size is as likely as the next."""
+    starts = [spec.min_size]
+    while starts[-1] * 2 < spec.max_size:
+        starts.append(starts[-1] * 2)
+    sizes = []
+    for _ in range(count):
+        start = starts[dice.between(0, len(starts) - 1)]
+        sizes.append(min(dice.uniform(start, min(2 * start, spec.max_size)), longest))
+    return sorted(sizes, reverse=True)
+
+
+def draw_scene(spec: ShapesSpec, split: str, index: int) -> Scene:
+    """Draw image `index` (from 0) of a split.
+
+    A scene depends on `spec`'s seed and sizes, on the split and on the index, not on how many images there are.
+
+    Raises:
+        ValueError: an unknown split or a negative index.
+    """
+    if split not in SPLITS:
+        raise ValueError(f'unknown split {split!r}; choose from {", ".join(SPLITS)}')
+    if index < 0:
+        raise ValueError(f'index={index} is negative; count from 0')
+    dice = Dice(spec.seed, SPLITS.index(split), index)
+    height, width = (16 * dice.between(spec.min_side // 16, spec.max_side // 16) for _ in range(2))
+    base = colour(dice, [])
+    image = texture(dice, height, width, *pair(dice, base, 90))
+    taken = [base]
+    instances: list[Instance] = []
+    empty = index % EMPTY_EVERY == EMPTY_EVERY - 1
+    todo = [] if empty else _objects(dice, spec, index, 0.9 * min(height, width))
+    for label, outline, crowd in todo:
+        placed = _place(dice, instances, label, outline, (height, width), crowd)
+        if placed is None:
+            continue
+        instances = placed
+        taken.append(colour(dice, taken))
+        x1, y1, x2, y2 = instances[-1].box
+        mask = instances[-1].mask[y1:y2, x1:x2]
+        image[y1:y2, x1:x2][mask] = texture(dice, y2 - y1, x2 - x1, *pair(dice, taken[-1], 60))[mask]
+    return Scene(np.clip(image, 0, 255).astype(np.uint8), tuple(instances))
+
+
+def _objects(dice: Dice, spec: ShapesSpec, index: int, longest: float) -> list[tuple[int, np.ndarray, bool]]:
+    """What is to be placed, bottom first: (label, outline, crowd)."""
+    sizes = _sizes(dice, spec, dice.between(1, spec.max_objects), longest)
+    labels = [dice.between(0, len(CLASSES) - 1) for _ in sizes]
+    labels[0] = index % len(CLASSES)  # so that the smallest set has every class
+    objects = [(label, _outline(dice, label, size), False) for label, size in zip(labels, sizes, strict=True)]
+    if index % CROWD_EVERY == CROWD_EVERY // 2:
+        label = dice.between(0, len(CLASSES) - 1)
+        objects.insert(0, (label, _group(dice, label, min(spec.min_size, int(longest / 6))), True))
+    return objects

@@ -1,0 +1,33 @@
+"""One small set of `shapes` for all tests of this folder: its files, its scenes as drawn, and its COCO annotations."""
+
+from pathlib import Path
+
+import pytest
+from pycocotools.coco import COCO
+
+from mmres2net.data import shapes_layout
+from mmres2net.data.shapes import ShapesSpec, draw_scene, make_shapes
+from mmres2net.data.shapes_scene import Scene
+
+
+@pytest.fixture(scope='session')
+def spec() -> ShapesSpec:
+    return ShapesSpec(n_train=60, n_val=14, seed=3)
+
+
+@pytest.fixture(scope='session')
+def root(spec: ShapesSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_shapes(tmp_path_factory.mktemp('sets') / 'shapes', spec=spec)
+
+
+@pytest.fixture(scope='session')
+def scenes(spec: ShapesSpec) -> dict[str, Scene]:
+    """Scenes by file stem."""
+    keys = [('train', i) for i in range(spec.n_train)] + [('val', i) for i in range(spec.n_val)]
+    return {shapes_layout.stem(split, index): draw_scene(spec, split, index) for split, index in keys}
+
+
+@pytest.fixture(scope='session')
+def coco(root: Path) -> dict[str, COCO]:
+    """COCO annotations by split, as pycocotools reads them."""
+    return {split: COCO(root / 'annotations' / f'instances_{split}2017.json') for split in ('train', 'val')}

@@ -1,0 +1,292 @@
+"""Each layout of the embedded data set agrees with the scene as drawn, to the pixel."""
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as mask_utils
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from mmres2net.data import shapes_layout
+from mmres2net.data.shapes import CLASSES, verify_shapes
+from mmres2net.data.shapes_scene import Instance, Scene
+
+
+def _annotated(scenes: dict[str, Scene], coco: dict[str, COCO]) -> list[tuple[Instance, dict, COCO]]:
+    """Each drawn instance with its COCO entry."""
+    pairs = []
+    for name, scene in scenes.items():
+        api = coco['val' if int(name) > shapes_layout.VAL_STEM else 'train']
+        entries = api.loadAnns(api.getAnnIds(imgIds=int(name)))
+        assert len(entries) == len(scene.instances)
+        pairs += [(instance, entry, api) for instance, entry in zip(scene.instances, entries, strict=True)]
+    return pairs
+
+
+def _read(path: Path) -> np.ndarray:
+    return np.array(Image.open(path))
+
+
+def _repeats(polygon: list[int]) -> bool:
+    """Whether a point follows itself, which pycocotools would divide by zero for."""
+    points = list(zip(polygon[::2], polygon[1::2], strict=True))
+    return any(one == other for one, other in zip(points, points[1:] + points[:1], strict=True))
+
+
+# COCO layout
+
+
+def test_coco_boxes_are_tight_and_areas_exact(scenes: dict[str, Scene], coco: dict[str, COCO]) -> None:
+    for instance, entry, _ in _annotated(scenes, coco):
+        ys, xs = np.nonzero(instance.mask)
+        assert entry['bbox'] == [xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1]
+        assert entry['area'] == instance.mask.sum()
+        assert entry['category_id'] == instance.label + 1
+        assert entry['iscrowd'] == instance.crowd
+
+
+def test_coco_segmentations_decode_to_the_mask(scenes: dict[str, Scene], coco: dict[str, COCO]) -> None:
+    pairs = _annotated(scenes, coco)
+    for instance, entry, api in pairs:
+        assert isinstance(entry['segmentation'], dict if instance.crowd else list)
+        assert np.array_equal(api.annToMask(entry), instance.mask)
+    assert sum(CLASSES[instance.label] == 'ring' for instance, *_ in pairs) >= 20  # masks with holes took part
+
+
+def test_coco_header_and_files(root: Path, coco: dict[str, COCO], scenes: dict[str, Scene]) -> None:
+    for split, api in coco.items():
+        assert [category['name'] for category in api.loadCats(api.getCatIds())] == list(CLASSES)
+        files = {path.name for path in (root / f'{split}2017').iterdir()}
+        assert files == {image['file_name'] for image in api.dataset['images']}
+        for image in api.dataset['images']:
+            shape = scenes[Path(image['file_name']).stem].image.shape
+            stored = _read(root / f'{split}2017' / image['file_name'])
+            assert stored.shape == (image['height'], image['width'], 3) == shape
+
+
+def test_stored_images_show_the_scene(root: Path, scenes: dict[str, Scene]) -> None:
+    for name in ('000001', '000013'):
+        stored = _read(root / 'train2017' / f'{name}.jpg').astype(float)
+        assert np.abs(stored - scenes[name].image).mean() < 6  # grey levels lost to JPEG
+
+
+def test_every_class_is_in_both_splits_and_no_image_is(coco: dict[str, COCO]) -> None:
+    for api in coco.values():
+        assert {entry['category_id'] for entry in api.dataset['annotations']} == set(range(1, len(CLASSES) + 1))
+    assert not set(coco['train'].getImgIds()) & set(coco['val'].getImgIds())
+    assert not {entry['file_name'] for entry in coco['train'].dataset['images']} & {
+        entry['file_name'] for entry in coco['val'].dataset['images']
+    }
+
+
+def test_counts_are_those_of_the_annotations_and_sizes_are_spread(root: Path, coco: dict[str, COCO]) -> None:
+    for split, count in verify_shapes(root)['counts'].items():
+        single = [entry for entry in coco[split].dataset['annotations'] if not entry['iscrowd']]
+        bands = np.digitize([entry['area'] for entry in single], [32**2, 96**2])
+        assert list(count['sizes'].values()) == np.bincount(bands, minlength=3).tolist()
+        labels = [entry['category_id'] - 1 for entry in single]
+        assert count['classes'] == dict(zip(CLASSES, np.bincount(labels).tolist(), strict=True))
+        assert count['objects'] == len(single)
+        assert count['images'] == len(coco[split].dataset['images'])
+        assert count['crowds'] == len(coco[split].dataset['annotations']) - len(single)
+    sizes = verify_shapes(root)['counts']['train']['sizes']
+    assert min(sizes['small'], sizes['medium']) > 0.35 * sum(sizes.values())
+    assert sizes['large'] > 0.01 * sum(sizes.values())
+
+
+@pytest.mark.parametrize('kind', ['bbox', 'segm'])
+def test_the_truth_scores_100_percent(coco: dict[str, COCO], kind: str) -> None:
+    api = coco['val']
+    truth = [entry for entry in api.dataset['annotations'] if not entry['iscrowd']]
+    found = [
+        {key: entry[key] for key in ('image_id', 'category_id', 'bbox')}
+        | {'segmentation': mask_utils.encode(np.asfortranarray(api.annToMask(entry))), 'score': 1.0}
+        for entry in truth
+    ]
+    # What is found inside a group is neither right nor wrong.
+    crowd = next(entry for entry in api.dataset['annotations'] if entry['iscrowd'])
+    inside = np.zeros_like(api.annToMask(crowd))
+    ys, xs = np.nonzero(api.annToMask(crowd))
+    inside[ys[0], xs[0]] = 1
+    part = {'bbox': [int(xs[0]), int(ys[0]), 1, 1], 'segmentation': mask_utils.encode(np.asfortranarray(inside))}
+    found.append({key: crowd[key] for key in ('image_id', 'category_id')} | part | {'score': 1.0})
+    if kind == 'segm':
+        found = [{key: value for key, value in entry.items() if key != 'bbox'} for entry in found]
+    evaluation = COCOeval(api, api.loadRes(found), kind)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    assert evaluation.stats[:2].tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    'rows',
+    [
+        ['#'],
+        ['##', '##'],
+        ['#.', '.#'],  # touching at a corner
+        ['###', '#.#', '###'],  # a hole
+        ['###', '#.#', '##.'],  # a hole that touches the outside at a corner, four ways
+        ['###', '#.#', '.##'],
+        ['##.', '#.#', '###'],
+        ['.##', '#.#', '###'],
+        ['#######', '#.....#', '#.###.#', '#.#.#.#', '#.###.#', '#.....#', '#######'],  # a ring in a ring
+        ['#####', '#...#', '#.#.#', '#...#', '#####'],  # an island in a hole
+        ['####', '#..#', '#.##', '####'],
+        ['###.', '#.##', '####', '.###'],
+        ['#.#', '.#.', '#.#'],  # a chessboard
+        ['#######', '#.#.#.#', '#######'],  # three holes
+        ['###.###', '#.#.#.#', '###.###'],  # two parts with a hole each
+    ],
+)
+def test_polygons_of_awkward_masks(rows: list[str]) -> None:
+    mask = np.pad(np.array([[cell == '#' for cell in row] for row in rows]), ((1, 2), (0, 1)))
+    polygons = shapes_layout.polygons(mask)
+    decoded = mask_utils.decode(mask_utils.merge(mask_utils.frPyObjects(polygons, *mask.shape)))
+    assert np.array_equal(decoded, mask)
+    assert not any(_repeats(polygon) for polygon in polygons)
+
+
+def test_polygons_of_random_masks() -> None:
+    generator = np.random.default_rng(0)
+    for density in np.linspace(0.05, 0.95, 60):
+        mask = generator.random((9, 13)) < density
+        polygons = shapes_layout.polygons(mask)
+        decoded = mask_utils.decode(mask_utils.merge(mask_utils.frPyObjects(polygons, *mask.shape)))
+        assert np.array_equal(decoded, mask)
+        assert not any(_repeats(polygon) for polygon in polygons)
+        runs = mask_utils.frPyObjects(shapes_layout.uncompressed_rle(mask), *mask.shape)
+        assert np.array_equal(mask_utils.decode(runs), mask)
+
+
+def test_a_rectangle_has_four_corners_on_pixel_edges() -> None:
+    mask = np.zeros((6, 8), dtype=bool)
+    mask[1:4, 2:7] = True
+    assert shapes_layout.polygons(mask) == [[2, 1, 7, 1, 7, 4, 2, 4]]
+
+
+def test_an_empty_mask_has_no_polygon() -> None:
+    with pytest.raises(ValueError, match='an empty mask has no polygon'):
+        shapes_layout.polygons(np.zeros((3, 3), dtype=bool))
+
+
+# VOC layouts
+
+
+def test_voc_boxes_are_coco_boxes_one_based_inclusive(
+    root: Path, scenes: dict[str, Scene], coco: dict[str, COCO]
+) -> None:
+    entries = {id(instance): entry for instance, entry, _ in _annotated(scenes, coco)}
+    flags = {'difficult': 0, 'truncated': 0}
+    for name, scene in scenes.items():
+        tree = ElementTree.parse(root / 'VOCdevkit/VOC2007/Annotations' / f'{name}.xml').getroot()
+        assert [int(tree.findtext(f'size/{key}')) for key in ('height', 'width', 'depth')] == list(scene.image.shape)
+        for node, instance in zip(tree.findall('object'), scene.instances, strict=True):
+            x, y, width, height = entries[id(instance)]['bbox']
+            box = [int(node.findtext(f'bndbox/{key}')) for key in ('xmin', 'ymin', 'xmax', 'ymax')]
+            assert box == [x + 1, y + 1, x + width, y + height]
+            assert node.findtext('name') == CLASSES[instance.label]
+            assert int(node.findtext('difficult')) == (instance.crowd or (width < 12 and height < 12))
+            assert int(node.findtext('truncated')) == (instance.area < instance.full_area)
+            for key in flags:
+                flags[key] += int(node.findtext(key))
+    assert flags['difficult'] >= 5
+    assert flags['truncated'] >= 20
+
+
+def test_semantic_mask_is_the_class_of_the_visible_pixel(root: Path, scenes: dict[str, Scene]) -> None:
+    for name, scene in scenes.items():
+        stored = Image.open(root / 'VOCdevkit/VOC2012/SegmentationClass' / f'{name}.png')
+        assert stored.mode == 'P'
+        labels = np.array(stored)
+        expected = np.zeros(labels.shape, dtype=np.uint8)
+        for instance in scene.instances:
+            expected[instance.mask] = instance.label + 1
+        assert np.array_equal(labels[labels != 255], expected[labels != 255])
+        assert set(np.unique(labels)) <= {*range(len(CLASSES) + 1), 255}
+
+
+def test_void_is_one_pixel_wide_around_objects() -> None:
+    masks = np.zeros((2, 7, 9), dtype=bool)
+    masks[0, 2:5, 1:5] = True
+    masks[1, 3:6, 5:7] = True
+    instances = tuple(Instance(label, mask, int(mask.sum()), False) for label, mask in zip((0, 4), masks, strict=True))
+    labels = shapes_layout.semantic_mask(Scene(np.zeros((7, 9, 3), np.uint8), instances))
+    drawn = [''.join({0: '.', 1: 'a', 5: 'e', 255: '+'}[value] for value in row) for row in labels.tolist()]
+    assert drawn == [
+        '.........',
+        '.++++....',
+        '+aaaa++..',
+        '+aaa+ee+.',
+        '+aaa+ee+.',
+        '.++++ee+.',
+        '.....++..',
+    ]
+
+
+def test_palette_is_that_of_voc() -> None:
+    palette = np.array(shapes_layout.voc_palette()).reshape(256, 3).tolist()
+    assert palette[:4] == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
+    assert palette[15] == [192, 128, 128]  # person
+    assert palette[255] == [224, 224, 192]  # void
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().split()
+
+
+def test_split_lists(root: Path) -> None:
+    train, test = [f'{i:06d}' for i in range(1, 61)], [f'{i:06d}' for i in range(100_001, 100_015)]
+    main = root / 'VOCdevkit/VOC2007/ImageSets/Main'
+    assert _lines(main / 'trainval.txt') == train
+    assert sorted(_lines(main / 'train.txt') + _lines(main / 'val.txt')) == train
+    assert len(_lines(main / 'val.txt')) == 12
+    assert _lines(main / 'test.txt') == test
+    segmentation = root / 'VOCdevkit/VOC2012/ImageSets/Segmentation'
+    assert [_lines(segmentation / f'{key}.txt') for key in ('train', 'val', 'trainval')] == [train, test, train + test]
+    assert _lines(root / 'saliency/train.txt') == [name for name in train if name != '000050']
+    assert _lines(root / 'saliency/test.txt') == test
+
+
+# Saliency layout
+
+
+def test_saliency_mask_is_the_largest_single_object(root: Path, scenes: dict[str, Scene]) -> None:
+    masks = {path.stem for path in (root / 'saliency/masks').iterdir()}
+    assert masks == {path.stem for path in (root / 'saliency/images').iterdir()} == scenes.keys() - {'000050'}
+    for name in sorted(masks):
+        salient = _read(root / 'saliency/masks' / f'{name}.png')
+        assert set(np.unique(salient)) <= {0, 255}
+        single = [instance for instance in scenes[name].instances if not instance.crowd]
+        assert (salient > 0).sum() == max(instance.mask.sum() for instance in single)
+        assert any(np.array_equal(salient > 0, instance.mask) for instance in single)
+
+
+def _scene(*instances: tuple[int, bool]) -> Scene:
+    """A scene of one column an instance: (visible pixels, crowd)."""
+    masks = np.zeros((len(instances), 9, len(instances)), dtype=bool)
+    for i, (area, _) in enumerate(instances):
+        masks[i, :area, i] = True
+    drawn = [Instance(0, mask, 9, crowd) for mask, (_, crowd) in zip(masks, instances, strict=True)]
+    return Scene(np.zeros((9, len(instances), 3), dtype=np.uint8), tuple(drawn))
+
+
+@pytest.mark.parametrize(
+    ('instances', 'salient'),
+    [
+        ([(3, False), (5, False)], 1),  # by visible area
+        ([(4, False), (4, False)], 0),  # the first of two equal ones
+        ([(9, True), (2, False)], 1),  # a group never
+        ([(9, True)], None),
+        ([], None),
+    ],
+)
+def test_saliency_rule(instances: list[tuple[int, bool]], salient: int | None) -> None:
+    scene = _scene(*instances)
+    mask = shapes_layout.salient_mask(scene)
+    assert (mask is None) == (salient is None)
+    if mask is not None:
+        assert np.array_equal(mask, scene.instances[salient].mask * 255)
