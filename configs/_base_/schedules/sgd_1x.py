@@ -1,0 +1,14 @@
+"""12 epochs of SGD at 16 images a step: the detection community's 1x schedule."""
+
+max_epochs = 12
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.02, momentum=0.9, weight_decay=0.0001))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=500),
+    dict(type='MultiStepLR', by_epoch=True, begin=0, end=max_epochs, milestones=[8, 11], gamma=0.1),
+]
+# 8 processes of 2 images: --auto-scale-lr scales the learning rate to other numbers.
+auto_scale_lr = dict(enable=False, base_batch_size=16)

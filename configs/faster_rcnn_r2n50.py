@@ -1,0 +1,29 @@
+"""Faster R-CNN Res2Net50-26w4s-FPN on COCO 2017, 1x: faster_rcnn_r50.py with another backbone and nothing else.
+
+Family: fair (today's standard settings).
+Target: none is published for these settings. The paper's own pair (table 5: 31.1 to 33.7 AP) has no pyramid.
+Schedule: 12 epochs x 117,266 training images with boxes / 16 a step = 7,330 steps an epoch.
+Status: not trained at full size here; it trains and evaluates on a small part of COCO.
+Run: tools/train.py configs/faster_rcnn_r2n50.py
+
+The weights are the official release's, trained on ImageNet by the recipe of torchvision's ResNet-50 plus label
+smoothing. They are licensed CC BY-NC-SA 4.0: not for commercial use.
+"""
+
+_base_ = 'faster_rcnn_r50.py'
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='mmres2net.Res2Net',
+        arch='res2net50_26w_4s',
+        out_indices=(0, 1, 2, 3),
+        frozen_stages=1,
+        norm_cfg=dict(type='BN', requires_grad=True),
+        norm_eval=True,
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='https://shanghuagao.oss-cn-beijing.aliyuncs.com/res2net/res2net50_26w_4s-06e79181.pth',
+        ),
+    )
+)

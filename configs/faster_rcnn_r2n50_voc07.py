@@ -1,0 +1,28 @@
+"""Faster R-CNN Res2Net50-26w4s-FPN on PASCAL VOC 2007: faster_rcnn_r50_voc07.py with another backbone and nothing else.
+
+Family: fair (today's standard settings).
+Target: none is published for these settings. The paper's own pair (table 5: 72.1 to 74.4 AP at IoU 0.5) has no pyramid.
+Schedule: as its baseline.
+Status: not trained at full size here; it trains and evaluates on a small part of VOC.
+Run: tools/train.py configs/faster_rcnn_r2n50_voc07.py
+
+The weights are the official release's, licensed CC BY-NC-SA 4.0: not for commercial use.
+"""
+
+_base_ = 'faster_rcnn_r50_voc07.py'
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='mmres2net.Res2Net',
+        arch='res2net50_26w_4s',
+        out_indices=(0, 1, 2, 3),
+        frozen_stages=1,
+        norm_cfg=dict(type='BN', requires_grad=True),
+        norm_eval=True,
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='https://shanghuagao.oss-cn-beijing.aliyuncs.com/res2net/res2net50_26w_4s-06e79181.pth',
+        ),
+    )
+)

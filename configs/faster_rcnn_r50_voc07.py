@@ -1,0 +1,25 @@
+"""Faster R-CNN R50-FPN on PASCAL VOC 2007, trainval to test: the baseline of faster_rcnn_r2n50_voc07.py.
+
+Family: fair (today's standard settings).
+Target: none is published for these settings. The paper's baseline (table 5: 72.1 AP at IoU 0.5) has no pyramid.
+Schedule: 17 epochs x 5,011 images / 16 a step = 314 steps an epoch, about the number of epochs that detectron2 trains
+on VOC 2007 and 2012 together (18,000 steps of 16 of 16,551 images).
+Status: not trained at full size here; it trains and evaluates on a small part of VOC.
+Run: tools/train.py configs/faster_rcnn_r50_voc07.py
+"""
+
+_base_ = [
+    '_base_/models/faster_rcnn_r50_fpn.py',
+    '_base_/datasets/voc07_detection.py',
+    '_base_/schedules/sgd_1x.py',
+    '_base_/runtime.py',
+]
+
+model = dict(roi_head=dict(bbox_head=dict(num_classes=20)))
+
+max_epochs = 17
+train_cfg = dict(max_epochs=max_epochs)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=100),
+    dict(type='MultiStepLR', by_epoch=True, begin=0, end=max_epochs, milestones=[11, 15], gamma=0.1),
+]

@@ -1,0 +1,158 @@
+"""What training and testing share: flags, processes, the order in which a run is checked and started."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.logging import print_log
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from mmres2net.data.check import check_classes, check_images, check_paths
+from mmres2net.data.layout import point_at
+from mmres2net.data.shapes import make_shapes
+from mmres2net.engine.config import load_config, single_process_norms, work_dir_of
+from mmres2net.engine.hooks import FOLDER
+from mmres2net.errors import UserError
+
+
+def add_common_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that training and testing share; they are mmdet's, and ``--data``."""
+    parser.add_argument('--work-dir', help='folder for logs, checkpoints and pictures; default: work_dirs/CONFIG')
+    parser.add_argument('--data', metavar='DIR', help="folder in the data set's standard layout")
+    parser.add_argument('--skip-data-check', action='store_true', help='do not open every image file before the start')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='settings that override the config, e.g. train_dataloader.batch_size=4',
+    )
+    parser.add_argument(
+        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='how processes start'
+    )
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def world_size(launcher: str) -> int:
+    """Return the number of processes that ``launcher`` has started."""
+    names = {'pytorch': 'WORLD_SIZE', 'slurm': 'SLURM_NTASKS', 'mpi': 'OMPI_COMM_WORLD_SIZE'}
+    return int(os.environ.get(names[launcher], 1)) if launcher in names else 1
+
+
+def is_first_process(launcher: str) -> bool:
+    """Whether this process is the one that checks and reports."""
+    names = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}
+    return int(os.environ.get(names[launcher], 0)) == 0 if launcher in names else True
+
+
+def check_launcher(launcher: str, gpus: int) -> None:
+    """Check that each process on this machine has a GPU of its own, which MMEngine takes for granted.
+
+    Raises:
+        UserError: There are fewer.
+    """
+    processes = int(os.environ.get('LOCAL_WORLD_SIZE', 1))
+    if launcher != 'none' and gpus < processes:
+        raise UserError(
+            f'--launcher {launcher}: {processes} processes on this machine, but torch sees {gpus} GPUs, and each needs '
+            'one; start fewer, or one process without --launcher'
+        )
+
+
+def prepare(args: argparse.Namespace, parts: Sequence[str]) -> Config:
+    """Return the config of a run with the common flags applied and its data in place.
+
+    Args:
+        args: The parsed flags.
+        parts: The parts of the data that the run reads: of ``train``, ``val``, ``test``.
+
+    Raises:
+        UserError: The config, a flag or the data do not fit.
+    """
+    check_launcher(args.launcher, torch.cuda.device_count())
+    cfg = load_config(args.config, args.cfg_options)
+    cfg.work_dir = work_dir_of(cfg, args.config, args.work_dir)
+    cfg.launcher = args.launcher
+    if args.launcher != 'none':
+        os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    parts = [part for part in parts if cfg.get(f'{part}_dataloader')]
+    if args.data:
+        cfg = point_at(cfg, args.data, parts)
+    elif cfg.get('embedded_data') and is_first_process(args.launcher):
+        embed(cfg.embedded_data)
+    if world_size(args.launcher) == 1:
+        cfg, lines = single_process_norms(cfg)
+        say('one process: synchronised batch norm becomes batch norm', lines)
+    if is_first_process(args.launcher):
+        check_paths(cfg, parts)
+        check_classes(cfg, parts)
+    return cfg
+
+
+def embed(root: str) -> None:
+    """Make the embedded data set at ``root`` unless it is there.
+
+    Raises:
+        UserError: Something else is there, or the set was changed.
+    """
+    try:
+        make_shapes(root)
+    except (OSError, ValueError) as error:
+        raise UserError(f'the embedded data set cannot be made: {error}') from error
+
+
+def say(title: str, lines: Sequence[str]) -> None:
+    """Print what was changed, if anything was."""
+    if lines:
+        print('\n  '.join([f'{title}:', *lines]))
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Return MMEngine's runner of ``cfg``.
+
+    Raises:
+        UserError: Something in the config cannot be built.
+    """
+    try:
+        return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    except (TypeError, ValueError, KeyError, AssertionError) as error:
+        raise UserError(f'this config cannot be built: {error}') from error
+
+
+def build_loops(runner: Runner, parts: Sequence[str]) -> list[Any]:
+    """Build the loops of ``parts`` and return their data sets; the runner goes on with the same objects.
+
+    Raises:
+        UserError: A data set cannot be built.
+    """
+    try:
+        loops = [getattr(runner, f'{part}_loop') for part in parts if getattr(runner, f'_{part}_loop') is not None]
+    except (TypeError, ValueError, KeyError, AssertionError, OSError) as error:
+        raise UserError(f'a data set of this config cannot be built: {error}') from error
+    return [loop.dataloader.dataset for loop in loops]
+
+
+def check_data(runner: Runner, parts: Sequence[str], args: argparse.Namespace) -> None:
+    """Check the built data sets in the first process, unless the user does not want to wait for it."""
+    datasets = build_loops(runner, parts)
+    if is_first_process(args.launcher) and not args.skip_data_check:
+        check_images(datasets)
+
+
+def say_pictures(runner: Runner) -> None:
+    """Log where the pictures of the last evaluation are, if any were drawn."""
+    folder = Path(runner.work_dir) / FOLDER
+    if folder.is_dir():
+        print_log(f'pictures (annotations left, predictions right): {folder}', 'current')
+
+
+def cuda_available() -> bool:
+    """Whether torch sees a GPU."""
+    return torch.cuda.is_available()

@@ -1,0 +1,108 @@
+"""``mmres2net train``: train any config of mmdet, mmseg or mmpretrain."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.runner import Runner, find_latest_checkpoint
+
+from mmres2net.engine.config import batch_notice, with_amp, with_scaled_lr, without_weights
+from mmres2net.engine.launch import (
+    add_common_flags,
+    build_runner,
+    check_data,
+    cuda_available,
+    is_first_process,
+    prepare,
+    say,
+    say_pictures,
+    world_size,
+)
+from mmres2net.engine.weights import check_checkpoint, fetch_weights
+from mmres2net.errors import UserError
+from mmres2net.report import metric_table
+
+PARTS = ('train', 'val')
+
+
+def parser(prog: str = 'mmres2net train') -> argparse.ArgumentParser:
+    """Return the flags of training: mmdet's, ``--data`` and ``--from-scratch``."""
+    flags = argparse.ArgumentParser(prog=prog, description='Train a config of mmdet, mmseg or mmpretrain.')
+    flags.add_argument('config', help='a config file, or the name of one that is shipped with mmres2net')
+    add_common_flags(flags)
+    flags.add_argument('--amp', action='store_true', help='automatic mixed precision (GPU)')
+    flags.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate to the images a step')
+    flags.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from CHECKPOINT, or from the latest of the work folder',
+    )
+    flags.add_argument('--from-scratch', action='store_true', help='train without published weights, nothing frozen')
+    return flags
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train by the flags in ``argv`` and log the last evaluation's table.
+
+    Raises:
+        UserError: A mistake in config, flags, data or weights, before training starts.
+    """
+    args = parser().parse_args(argv)
+    cfg = start_of(prepare_training(args), args)
+    runner = build_runner(cfg)
+    check_data(runner, PARTS, args)
+    runner.train()
+    if is_first_process(args.launcher):
+        report(runner)
+
+
+def prepare_training(args: argparse.Namespace) -> Config:
+    """Return the config with the training flags applied."""
+    cfg = prepare(args, PARTS)
+    if not cfg.get('train_dataloader') or not cfg.get('train_cfg'):
+        raise UserError(f'{args.config} has no train_dataloader or train_cfg: it cannot be trained')
+    if args.amp:
+        cfg = with_amp(cfg, cuda_available())
+    if args.auto_scale_lr:
+        cfg = with_scaled_lr(cfg)
+    if args.from_scratch:
+        cfg, lines = without_weights(cfg)
+        say('from scratch', lines)
+    notice = batch_notice(cfg, world_size(args.launcher))
+    say('note', [notice] if notice else [])
+    return cfg
+
+
+def start_of(cfg: Config, args: argparse.Namespace) -> Config:
+    """Return ``cfg`` with the state that training starts from: a run's checkpoint, or weights that are there."""
+    if args.resume == 'auto':
+        latest = find_latest_checkpoint(cfg.work_dir)
+        if latest is None:
+            say('note', [f'nothing to resume in {cfg.work_dir}: training starts at the beginning'])
+        else:
+            cfg.resume, cfg.load_from = True, str(check_checkpoint(latest, 'the latest of the work folder'))
+    elif args.resume:
+        cfg.resume, cfg.load_from = True, str(check_checkpoint(args.resume, 'named by --resume'))
+    elif cfg.get('load_from') and '://' not in cfg.load_from:
+        check_checkpoint(cfg.load_from, 'named by load_from')
+    if is_first_process(args.launcher) and not cfg.get('resume'):
+        fetch_weights(cfg)
+    return cfg
+
+
+def report(runner: Runner) -> None:
+    """Log the last evaluation, and where checkpoints and pictures are."""
+    scalars = runner.message_hub.log_scalars
+    metrics = {
+        name[4:]: float(scalars[name].current()) for name in scalars if name.startswith('val/') and '/' in name[4:]
+    }
+    print_log('\n' + metric_table(metrics, 'last evaluation'), 'current')
+    print_log(f'checkpoints and logs: {Path(runner.work_dir)}{os.sep}', 'current')
+    say_pictures(runner)

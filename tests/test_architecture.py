@@ -1,0 +1,54 @@
+"""The rooms of the package and the direction of their imports."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / 'mmres2net'
+HOSTS = {'mmdet', 'mmseg', 'mmpretrain'}
+# What each room may import of the package; a room may always import from itself.
+ALLOWED = {
+    'registry.py': set(),
+    'errors.py': set(),
+    'paths.py': set(),
+    'report.py': set(),
+    'version.py': set(),
+    '__init__.py': {'version'},
+    'models': {'registry'},
+    'data': {'errors'},
+    'engine': {'data', 'errors', 'paths', 'registry', 'report'},
+    'cli.py': {'data', 'engine', 'errors', 'paths', 'version'},
+    '__main__.py': {'cli'},
+}
+
+
+def imported(path: Path) -> set[str]:
+    """Return the dotted names of all modules that a file imports, also inside functions."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f'{path}: imports are absolute'
+            names.add(node.module or '')
+    return names
+
+
+def test_every_room_is_known() -> None:
+    rooms = {p.name for p in PACKAGE.iterdir() if p.suffix == '.py' or (p.is_dir() and list(p.glob('*.py')))}
+    assert rooms == set(ALLOWED)
+
+
+@pytest.mark.parametrize('room', ALLOWED)
+def test_imports_point_one_way(room: str) -> None:
+    place = PACKAGE / room
+    for path in [place] if place.is_file() else sorted(place.rglob('*.py')):
+        names = imported(path)
+        ours = {name.split('.')[1] for name in names if name.startswith('mmres2net.')}
+        assert ours <= ALLOWED[room] | {room}, path
+        assert not {name.split('.')[0] for name in names} & (HOSTS | {'tools', 'configs', 'tests'}), path
+
+
+def test_registry_needs_mmengine_alone() -> None:
+    assert imported(PACKAGE / 'registry.py') == {'mmengine.registry'}

@@ -1,0 +1,8 @@
+#!/usr/bin/env python3
+"""Train a config: the same as ``mmres2net train``."""
+
+import sys
+
+from mmres2net.cli import main
+
+sys.exit(main(['train', *sys.argv[1:]]))
