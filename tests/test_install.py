@@ -303,6 +303,19 @@ def test_cuda_ops_without_a_matching_compiler_fail_early(
         script.choose_ops(make_settings(script, tmp_path, cuda=True), {**FACTS, 'cuda': built_for})
 
 
+def test_launcher_without_a_toolkit_is_passed_over(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ('launcher/bin', 'toolkit/bin', 'toolkit/include'):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in ('launcher/bin/nvcc', 'toolkit/bin/nvcc', 'toolkit/include/cuda.h'):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(script.shutil, 'which', lambda name: str(tmp_path / 'launcher' / 'bin' / 'nvcc'))
+    assert script.find_nvcc() in (None, Path('/usr/local/cuda/bin/nvcc'))
+    monkeypatch.setenv('CUDA_HOME', str(tmp_path / 'toolkit'))
+    assert script.find_nvcc() == tmp_path / 'toolkit' / 'bin' / 'nvcc'
+
+
 def test_arch_list_of_the_user_is_taken(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend_nvcc(script, monkeypatch, '13.0')
     chosen = [
@@ -449,7 +462,15 @@ def test_system_python_is_refused(script: ModuleType, tmp_path: Path) -> None:
     (tmp_path / 'EXTERNALLY-MANAGED').touch()
     with pytest.raises(script.InstallError, match='--venv'):
         script.require_environment(sys.base_prefix, str(tmp_path))
-    script.require_environment('/some/venv', str(tmp_path))
+    script.require_environment(str(tmp_path), str(tmp_path))
+
+
+def test_environment_of_someone_else_is_refused(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(script.os, 'access', lambda path, mode: False)  # the tests may run as root
+    with pytest.raises(script.InstallError, match=r'cannot be written by this user.*--venv'):
+        script.require_environment(str(tmp_path), str(tmp_path))
 
 
 def test_original_distributions_are_refused(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -598,7 +619,8 @@ def running(pid: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    ('failure', 'status', 'word'), [('InstallError', 1, 'FAILED'), ('Interrupt', 130, 'interrupted')]
+    ('failure', 'status', 'word'),
+    [('install', 1, 'FAILED: no compiler'), ('disk', 1, 'The disk is full'), ('interrupt', 130, 'interrupted')],
 )
 def test_exit_status_tells_failure_and_interruption(
     script: ModuleType,
@@ -609,7 +631,8 @@ def test_exit_status_tells_failure_and_interruption(
     word: str,
 ) -> None:
     def check(settings: Any) -> None:
-        raise KeyboardInterrupt if failure == 'Interrupt' else script.InstallError('no compiler')
+        full = OSError(28, 'No space left on device')
+        raise {'install': script.InstallError('no compiler'), 'disk': full, 'interrupt': KeyboardInterrupt()}[failure]
 
     monkeypatch.setattr(script, 'check', check)
     monkeypatch.setattr(script.signal, 'signal', lambda *args: None)

@@ -284,12 +284,14 @@ def require_python(version: Sequence[int] = sys.version_info) -> None:
 
 
 def require_environment(prefix: str = sys.prefix, stdlib: str = '') -> None:
-    """Refuse a Python that belongs to the operating system (PEP 668)."""
+    """Refuse a Python that belongs to the operating system (PEP 668) or to someone else."""
     marker = Path(stdlib or sysconfig.get_path('stdlib')) / 'EXTERNALLY-MANAGED'
     if prefix == sys.base_prefix and marker.exists():
         raise InstallError(
             f'{sys.executable} is managed by the operating system. Let the script make an environment: --venv .venv'
         )
+    if not os.access(prefix, os.W_OK):
+        raise InstallError(f'{prefix} cannot be written by this user. Use an environment of your own: --venv .venv')
 
 
 def require_no_rivals(names: Iterable[str] = RIVALS) -> None:
@@ -343,12 +345,13 @@ def require_compiler(include: str = '') -> None:
 
 
 def find_nvcc() -> Path | None:
+    """Return the compiler of a whole CUDA toolkit: one whose headers lie beside it, not a mere launcher on the PATH."""
     home = os.environ.get('CUDA_HOME') or os.environ.get('CUDA_PATH')
-    candidates = [Path(home, 'bin', 'nvcc')] if home else []
+    found = [Path(home, 'bin', 'nvcc')] if home else []
     on_path = shutil.which('nvcc')
-    candidates += [Path(on_path)] if on_path else []
-    candidates.append(Path('/usr/local/cuda/bin/nvcc'))
-    return next((path for path in candidates if path.exists()), None)
+    found += [Path(on_path).resolve()] if on_path else []
+    found.append(Path('/usr/local/cuda/bin/nvcc'))
+    return next((path for path in found if path.exists() and (path.parents[1] / 'include' / 'cuda.h').exists()), None)
 
 
 def nvcc_release(nvcc: Path) -> str:
@@ -366,8 +369,6 @@ def preflight(settings: Settings) -> None:
     Raises:
         InstallError: naming the missing thing and how to get it.
     """
-    require_python()
-    require_environment()
     require_no_rivals()
     drop_half_installed(site_packages())
     build = not may_reuse_wheel(settings)
@@ -602,7 +603,7 @@ def build_environment(settings: Settings, archs: str, scratch: Path) -> dict[str
     env.update(cuda if archs else {'FORCE_CUDA': '0', 'CUDA_VISIBLE_DEVICES': ''})
     nvcc = find_nvcc()
     if archs and nvcc and 'CUDA_HOME' not in env:
-        env['CUDA_HOME'] = str(nvcc.resolve().parents[1])
+        env['CUDA_HOME'] = str(nvcc.parents[1])
     # ninja and the environment's other tools are called by name.
     env['PATH'] = os.pathsep.join([str(Path(sys.executable).parent), env.get('PATH', '')])
     return env
@@ -908,7 +909,6 @@ def enter_environment(folder: Path) -> None:
     """Go on with the Python of an environment, which is made where it is missing; returns if it is the running one."""
     if Path(sys.prefix).resolve() == folder.resolve():
         return
-    require_python()
     python = folder.absolute() / 'bin' / 'python'
     if os.environ.get('MMRES2NET_ENTERED') == str(python):
         raise InstallError(f'{python} is not the Python of {folder}; remove that folder or name another one')
@@ -945,6 +945,7 @@ def make_environment(folder: Path) -> None:
 
 def install(settings: Settings) -> None:
     """Carry out all steps; each is safe to repeat and finds out itself what is already done."""
+    require_environment()
     stamp_path(settings).unlink(missing_ok=True)
     settings.log.write_text('', encoding='utf-8')
     say(f'details go to {settings.log}')
@@ -979,6 +980,7 @@ def main() -> int:
     os.environ.setdefault('PIP_PROGRESS_BAR', 'off')  # its bars fill the log
     options, start = parse(), time.monotonic()
     try:
+        require_python()
         if options.venv:
             enter_environment(options.venv)
         settings = settings_from(options)
@@ -991,6 +993,9 @@ def main() -> int:
             say(f'set-up done in {clock(time.monotonic() - start)}: {sys.prefix}')
     except InstallError as error:
         say(f'\nFAILED: {error}')
+        return 1
+    except OSError as error:  # a full disk or a folder that cannot be written, wherever it strikes
+        say(f'\nFAILED: {error}\n{advice(str(error), 1)}')
         return 1
     except KeyboardInterrupt:
         say('\ninterrupted; run it again, it goes on where it stopped')

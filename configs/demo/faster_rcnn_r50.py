@@ -11,15 +11,16 @@ _base_ = [
 ]
 
 # A narrower detector: its pyramid would otherwise cost more than the backbone it is there to show.
-# finest_scale and the anchors follow the size of the images, a fifth of COCO's.
+# finest_scale and the anchors follow the size of the images, a fifth of COCO's. Norms in the pyramid and boxes without
+# classes are what random weights need to learn in so few steps.
 channels = 128
 model = dict(
     backbone=dict(frozen_stages=-1, norm_eval=False, zero_init_residual=True, init_cfg=None),
-    neck=dict(out_channels=channels),
+    neck=dict(out_channels=channels, norm_cfg=dict(type='BN')),
     rpn_head=dict(in_channels=channels, feat_channels=channels, anchor_generator=dict(scales=[4])),
     roi_head=dict(
         bbox_roi_extractor=dict(finest_scale=20, roi_layer=dict(sampling_ratio=2), out_channels=channels),
-        bbox_head=dict(in_channels=channels, fc_out_channels=256, num_classes=6),
+        bbox_head=dict(in_channels=channels, fc_out_channels=256, num_classes=6, reg_class_agnostic=True),
     ),
     train_cfg=dict(rpn_proposal=dict(nms_pre=500, max_per_img=200), rcnn=dict(sampler=dict(num=64))),
     test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=200)),

@@ -4,6 +4,9 @@ import math
 
 import numpy as np
 
+# RGB by class, at the corners of the colour cube, where no background is
+COLOURS = ((215, 45, 45), (45, 190, 60), (50, 80, 215), (220, 200, 45), (200, 55, 205), (50, 200, 210))
+
 
 class Dice:
     """Random numbers that depend on the key alone, not on numpy's version."""
@@ -70,15 +73,12 @@ def pair(dice: Dice, base: np.ndarray, spread: int) -> tuple[np.ndarray, np.ndar
     return base - offset / 2, base + offset / 2
 
 
-def colour(dice: Dice, taken: list[np.ndarray]) -> np.ndarray:
-    """A colour (3,) that stands out from those in the image; the best of a few tries where none is far enough."""
-    best: np.ndarray = np.zeros(3)
-    best_gap = -1.0
-    for _ in range(12):
-        colour = np.array([dice.between(25, 230) for _ in range(3)])
-        gap = min((float(np.abs(colour - other).max()) for other in taken), default=255.0)
-        if gap >= 80:
-            return colour
-        if gap > best_gap:
-            best, best_gap = colour, gap
-    return best
+def background(dice: Dice) -> np.ndarray:
+    """A muted colour (3,): a grey with a slight tint."""
+    grey = dice.between(50, 200)
+    return np.array([grey + dice.between(-25, 25) for _ in range(3)])
+
+
+def colour(dice: Dice, label: int) -> np.ndarray:
+    """A colour (3,) near that of a class."""
+    return np.array([channel + dice.between(-30, 30) for channel in COLOURS[label]])

@@ -51,7 +51,8 @@ class Opening:
         """Return the 2x2 maximum: with stride 2, or at every pixel where the stride was traded for dilation."""
         if self.stride == 1:
             return nn.Sequential(nn.ConstantPad2d((0, 1, 0, 1), -inf), nn.MaxPool2d(2, 1))
-        return nn.MaxPool2d(self.stride, self.stride)
+        # Rounding up as the strided convolutions do: sizes that 32 does not divide work too.
+        return nn.MaxPool2d(self.stride, self.stride, ceil_mode=True)
 
 
 @dataclass(frozen=True)

@@ -38,12 +38,23 @@ def build_conv3x3(
     """Return a 3x3 convolution that keeps the channels; deformable where ``dcn`` is given, unless it falls back."""
     cfg = conv_cfg
     if dcn is not None:
+        import mmcv.ops  # noqa: F401 - registers the deformable convolutions; slow to import and needed only here
+
         deform = dict(dcn)
         fallback = deform.pop('fallback_on_stride', False)
         cfg = conv_cfg if fallback and stride != 1 else deform
-    return build_conv_layer(
+    conv = build_conv_layer(
         cfg, channels, channels, 3, stride=stride, padding=dilation, dilation=dilation, groups=groups, bias=False
     )
+    offset = getattr(conv, 'conv_offset', None)
+    if isinstance(offset, nn.Module):
+        # mmcv reads the offsets as if they were contiguous; in a channels_last network they are not
+        offset.register_forward_hook(_contiguous)
+    return conv
+
+
+def _contiguous(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    return output.contiguous()
 
 
 def zero_offsets(module: nn.Module) -> None:
@@ -86,13 +97,17 @@ def checkpointed(module: nn.Module, forward: Callable[..., Tensor], *inputs: Ten
 @contextmanager
 def _still_statistics(module: nn.Module) -> Iterator[None]:
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
+    momenta = [norm.momentum for norm in norms]
+    counters = [(count, count.clone()) for norm in norms if (count := norm.num_batches_tracked) is not None]
     for norm in norms:
-        norm.track_running_stats = False  # in training the batch's statistics normalise either way
+        norm.momentum = 0.0  # not track_running_stats: the recomputation must save as many tensors as the forward pass
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        for counter, before in counters:
+            counter.copy_(before)
 
 
 class FreezableBackbone(BaseModule):

@@ -60,7 +60,7 @@ def _custom_arch(given: dict[str, Any]) -> Arch:
     if 'depths' not in given:
         raise ValueError("give arch, e.g. arch='res2net50_26w_4s', or depths, e.g. depths=(3, 4, 6, 3)")
     depths = check_ints('depths', given['depths'], 1)
-    if len(depths) > 4:
+    if not 1 <= len(depths) <= 4:
         raise ValueError(f'depths={depths} has {len(depths)} stages; a network has 1 to 4')
     numbers: dict[str, Any] = {name: check_int(name, value, 1) for name, value in given.items() if name != 'depths'}
     return Arch(depths, **numbers)
