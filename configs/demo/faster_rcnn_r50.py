@@ -25,3 +25,4 @@ model = dict(
     train_cfg=dict(rpn_proposal=dict(nms_pre=500, max_per_img=200), rcnn=dict(sampler=dict(num=64))),
     test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=200)),
 )
+default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=4, save_best=None))
