@@ -37,8 +37,8 @@ def _find_datasets(node: Any) -> Iterator[dict[str, Any]]:
 
 def needed_paths(dataset: dict[str, Any]) -> list[str]:
     """Return the files and folders that a data set dict names, relative to its root where they are."""
-    prefixes = (dataset.get('data_prefix') or {}).values()
-    named = [dataset.get('ann_file'), *prefixes]
+    prefix = dataset.get('data_prefix')
+    named = [dataset.get('ann_file'), *(prefix.values() if isinstance(prefix, dict) else [prefix])]
     return [path for path in named if isinstance(path, str) and path]
 
 
