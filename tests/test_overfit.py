@@ -9,8 +9,8 @@ from mmres2net.cli import main
 from tests.realdata import data_root
 
 IMAGES = 16
-SCALE = '(240,180)'
-EPOCHS = 50
+SCALE = '(192,144)'
+EPOCHS = 60
 
 
 def options() -> list[str]:
@@ -23,13 +23,16 @@ def options() -> list[str]:
         f'train_dataloader.dataset.pipeline.2.scale={SCALE}',
         f'val_dataloader.dataset.pipeline.1.scale={SCALE}',
         'train_dataloader.dataset.pipeline.3.prob=0.0',
+        # What random weights need to learn in so few steps
         'model.backbone.zero_init_residual=True',
+        'model.neck.norm_cfg.type=BN',
+        'model.roi_head.bbox_head.reg_class_agnostic=True',
         'model.roi_head.bbox_roi_extractor.roi_layer.sampling_ratio=2',
         'model.train_cfg.rpn_proposal.max_per_img=200',
         'model.train_cfg.rcnn.sampler.num=64',
         'optim_wrapper.optimizer._delete_=True',
         'optim_wrapper.optimizer.type=AdamW',
-        'optim_wrapper.optimizer.lr=0.0004',
+        'optim_wrapper.optimizer.lr=0.0008',
         f'train_cfg.max_epochs={EPOCHS}',
         f'train_cfg.val_interval={EPOCHS}',
         f'default_hooks.checkpoint.interval={EPOCHS}',
