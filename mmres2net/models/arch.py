@@ -1,7 +1,7 @@
 """The table of architectures: one row per network of the paper and its published relatives.
 
 Rows carry the names of the official release; timm's names for the same networks are accepted as aliases. Widths follow
-the paper's notation: ``26w_4s`` is a base width of 26 channels per split and 4 splits (scales), section 3.2.
+the paper's notation: ``26w_4s`` is a base width of 26 channels per split and 4 splits (scales), as in table 3.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Arch:
         depths: Blocks per stage (levels of the tree per stage for the DLA family).
         base_width: Channels of one split where the stage's planes are 64.
         scales: Number of splits s; 1 is a plain bottleneck.
-        cardinality: Groups c of each 3x3 convolution (section 3.4).
+        cardinality: Groups c of each 3x3 convolution (section 3.2.1).
         deep_stem: Three 3x3 convolutions instead of one 7x7 (v1b).
         avg_down: Average pooling before the shortcut's 1x1 convolution (v1b).
         se_reduction: Channel reduction of a squeeze-and-excitation after the last norm; None: no SE.

@@ -169,7 +169,7 @@ class Res2Net(FreezableBackbone):
         depths: Blocks per stage.
         base_width: Channels of a split where the stage's planes are 64.
         scales: Number of splits s (table 3).
-        cardinality: Groups of each 3x3 convolution (section 3.4).
+        cardinality: Groups of each 3x3 convolution (section 3.2.1).
         in_channels: Channels of the image.
         out_indices: Stages whose output is returned, ascending; all by default. Later stages are not built.
         strides: Stride of each stage, (1, 2, 2, 2) by default.
