@@ -75,3 +75,13 @@ def test_container_hands_every_verb_to_the_command(verb: str, tmp_path: Path) ->
         timeout=60,
     )
     assert done.stdout.strip() == f'mmres2net {verb} x'
+
+
+@pytest.mark.parametrize('script', ['train', 'test', 'make_demo_data'])
+def test_scripts_run_by_their_path_as_the_readme_has_them(script: str) -> None:
+    path = ROOT / 'tools' / f'{script}.py'
+    assert os.access(path, os.X_OK)
+    environment = {**os.environ, 'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}', 'PYTHONPATH': str(ROOT)}
+    done = subprocess.run([str(path), '--help'], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0
+    assert done.stdout.startswith('usage:')

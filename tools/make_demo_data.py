@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Make the embedded data set: `python tools/make_demo_data.py [ROOT] [--preview FILE.png]`."""
 
 import sys
