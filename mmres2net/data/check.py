@@ -10,7 +10,7 @@ import json
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 from PIL import Image
 
-from mmres2net.data.layout import datasets_of, needed_paths
+from mmres2net.data.layout import datasets_of, needed_paths, walk
 from mmres2net.errors import UserError
 
 SHOWN = 5  # how many of a kind an error lists
@@ -92,22 +92,15 @@ def check_heads(cfg: Config, classes: Sequence[str]) -> None:
     Raises:
         UserError: One has another number.
     """
-    for path, number in _head_sizes(cfg.get('model') or {}, 'model'):
-        if number != len(classes):
+    for path, node in walk(cfg.get('model') or {}, 'model'):
+        # Proposal heads tell objects from background, whatever the classes.
+        is_head = 'num_classes' in node and 'head' in path and 'rpn' not in path
+        if is_head and node['num_classes'] != len(classes):
+            path = f'{path}.num_classes'
             raise UserError(
-                f'{path}={number}, but the data set has {len(classes)} classes ({_few(classes)}); '
+                f'{path}={node["num_classes"]}, but the data set has {len(classes)} classes ({_few(classes)}); '
                 f'set it with --cfg-options {path}={len(classes)}'
             )
-
-
-def _head_sizes(node: Any, path: str) -> Iterator[tuple[str, int]]:
-    """Yield where a head states its number of classes; proposal heads count object or not, whatever the data."""
-    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list | tuple) else ()
-    for key, value in items:
-        if key == 'num_classes' and 'head' in path and 'rpn' not in path:
-            yield f'{path}.{key}', value
-        else:
-            yield from _head_sizes(value, f'{path}.{key}')
 
 
 def _check_coco(ann_file: Path, classes: Sequence[str]) -> None:

@@ -18,6 +18,15 @@ from mmres2net.errors import UserError
 PARTS = ('train', 'val', 'test')
 
 
+def walk(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every dict in a part of a config with its path, parents first."""
+    if isinstance(node, dict):
+        yield path, node
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list | tuple) else ()
+    for key, value in list(items):
+        yield from walk(value, f'{path}.{key}')
+
+
 def datasets_of(cfg: Config, part: str) -> list[dict[str, Any]]:
     """Return the data set dicts of a part of the config, out of whatever wraps them; none where the part is absent."""
     return list(_find_datasets(cfg.get(f'{part}_dataloader') or {}))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
+from mmres2net.data.layout import walk
 from mmres2net.errors import UserError
 from mmres2net.paths import find_config
 
@@ -41,20 +42,11 @@ def work_dir_of(cfg: Config, name: str, chosen: str | None) -> str:
     return chosen or cfg.get('work_dir') or str(Path('work_dirs') / Path(name).stem)
 
 
-def walk(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield every dict in ``node`` with its path, parents first."""
-    if isinstance(node, dict):
-        yield path, node
-    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list | tuple) else ()
-    for key, value in list(items):
-        yield from walk(value, f'{path}.{key}')
-
-
 def pretrained_of(cfg: Config) -> dict[str, str]:
     """Return the checkpoints that the model's ``init_cfg`` name, by their path in the config."""
     found = {}
     for path, node in walk(cfg.get('model') or {}, 'model'):
-        if str(node.get('type')).endswith('Pretrained') and isinstance(node.get('checkpoint'), str):
+        if _loads(node) and isinstance(node.get('checkpoint'), str):
             found[f'{path}.checkpoint'] = node['checkpoint']
     return found
 
