@@ -51,6 +51,15 @@ def pretrained_of(cfg: Config) -> dict[str, str]:
     return found
 
 
+def without_published_weights(cfg: Config) -> Config:
+    """Return ``cfg`` without the weights its model starts from: for a run whose checkpoint replaces them anyway."""
+    cfg = copy.deepcopy(cfg)
+    for _, node in walk(cfg.get('model') or {}, 'model'):
+        if _loads(node.get('init_cfg')):
+            node['init_cfg'] = None
+    return cfg
+
+
 def without_weights(cfg: Config) -> Change:
     """Train from random weights: drop what loads weights and thaw what is frozen, since frozen noise cannot learn."""
     cfg = copy.deepcopy(cfg)

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import Runner, find_latest_checkpoint
 
-from mmres2net.engine.config import batch_notice, with_amp, with_scaled_lr, without_weights
+from mmres2net.engine.config import batch_notice, with_amp, with_scaled_lr, without_published_weights, without_weights
 from mmres2net.engine.launch import (
     add_common_flags,
     build_runner,
@@ -92,7 +92,9 @@ def start_of(cfg: Config, args: argparse.Namespace) -> Config:
         cfg.resume, cfg.load_from = True, str(check_checkpoint(args.resume, 'named by --resume'))
     elif cfg.get('load_from') and '://' not in cfg.load_from:
         check_checkpoint(cfg.load_from, 'named by load_from')
-    if is_first_process(args.launcher) and not cfg.get('resume'):
+    if args.resume and cfg.get('resume'):
+        return without_published_weights(cfg)  # MMEngine would load them first, and need them to be there
+    if is_first_process(args.launcher):
         fetch_weights(cfg)
     return cfg
 

@@ -12,6 +12,7 @@ from mmres2net.engine.config import (
     single_process_norms,
     with_amp,
     with_scaled_lr,
+    without_published_weights,
     without_weights,
     work_dir_of,
 )
@@ -48,6 +49,14 @@ def test_from_scratch_drops_weights_and_thaws() -> None:
     ]
     assert cfg.to_dict() == before
     assert without_weights(scratch)[1] == []
+
+
+def test_a_resumed_run_needs_no_published_weights() -> None:
+    cfg = model()
+    resumed = without_published_weights(cfg)
+    assert pretrained_of(resumed) == {}
+    assert resumed.model.backbone.frozen_stages == 1  # the recipe stays what it was
+    assert pretrained_of(cfg) != {}
 
 
 def test_single_process_norms() -> None:
