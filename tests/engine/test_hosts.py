@@ -102,8 +102,8 @@ def run(text: str, data: Path, folder: Path, metric: str) -> None:
     assert main(['test', str(folder / 'config.py'), str(folder / 'run' / 'iter_2.pth'), *where]) == 0
     scalars = [line for file in sorted(folder.glob('run/*/vis_data/scalars.json')) for line in file.open()]
     trained = [json.loads(line)[metric] for line in scalars if metric in line]
-    tested = [json.loads(file.read_text()).get(metric) for file in folder.glob('run/*/*.json')]
-    assert tested == pytest.approx(trained)
+    (tested,) = (json.loads(file.read_text())[metric] for file in folder.glob('run/*/*.json'))
+    assert trained == pytest.approx([tested])
 
 
 def test_segmentor(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
