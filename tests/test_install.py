@@ -775,14 +775,20 @@ def test_failed_check_names_itself(script: ModuleType, tmp_path: Path, monkeypat
 # --- the Makefile -----------------------------------------------------------------------------------------------------
 
 
+def run_make(*arguments: str) -> str:
+    """Output of make, the same whether or not the tests themselves were started by make, which hands its flags down."""
+    env = {name: value for name, value in os.environ.items() if name not in {'MAKEFLAGS', 'MAKELEVEL', 'MFLAGS'}}
+    return subprocess.run(['make', *arguments], cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout
+
+
 def test_check_sets_up_once_and_ends_with_the_tests() -> None:
-    plan = subprocess.run(['make', '-n', 'check'], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    plan = run_make('-n', 'check')
     assert plan.count('tools/install.py') == 1
     assert plan.count('ruff check') == 1
     assert plan.strip().splitlines()[-1].endswith('-m pytest')
 
 
 def test_help_is_the_default_and_names_every_target() -> None:
-    text = subprocess.run(['make'], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    text = run_make()
     phony = re.search(r'^\.PHONY: (.*)$', (ROOT / 'Makefile').read_text(), re.MULTILINE).group(1).split()
     assert re.findall(r'^  (\w+)', text, re.MULTILINE) == phony
