@@ -1,0 +1,120 @@
+"""The shared head is the last stage of timm's network, and takes its part of the backbone's checkpoint."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mmres2net.models import Bottle2neck, Res2LayerHead, Res2Net
+from tests.reference.compare import assert_close, assert_same_function, random_network, randomise, with_weights
+
+timm = pytest.importorskip('timm')
+SMALL = dict(depths=(1, 1, 2, 2), base_width=8)
+
+
+class Whole(nn.Module):
+    """Backbone up to C4 and head, as one network that gives out what the whole backbone would."""
+
+    def __init__(self, **options: object) -> None:
+        super().__init__()
+        self.backbone = Res2Net(**options, out_indices=(0, 1, 2))
+        self.head = Res2LayerHead(**options, norm_eval=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        features = self.backbone(x)
+        return (*features, self.head(features[-1]))
+
+
+@pytest.mark.parametrize('arch', ['res2net50_26w_4s', 'res2net50_v1b_26w_4s', 'res2next50_4s'])
+def test_backbone_and_head_are_timms_network(arch: str) -> None:
+    name = {'res2net50_v1b_26w_4s': 'res2net50d', 'res2next50_4s': 'res2next50'}.get(arch, arch)
+    theirs = random_network(lambda: timm.create_model(name, num_classes=0))
+    weights = theirs.state_dict()
+    head = with_weights(
+        lambda: Res2LayerHead(arch, norm_eval=False), {k: v for k, v in weights.items() if k.startswith('layer4.')}
+    )
+    x = torch.randn(3, 1024, 7, 7, dtype=torch.float64)
+
+    class OneStage(nn.Module):
+        def __init__(self, stage: nn.Module) -> None:
+            super().__init__()
+            self.layer4 = stage
+
+        def forward(self, x: Tensor) -> tuple[Tensor]:
+            return (self.layer4(x),)
+
+    assert_same_function(OneStage(head.layer4), OneStage(theirs.layer4), x)
+    assert head(x).shape == (3, head.out_channels, 4, 4)
+    assert head.in_channels == 1024
+
+
+@pytest.mark.parametrize('stage_pool', ['official', 'mmdet', 'maskrcnn'])
+def test_split_network_computes_what_the_whole_one_does(stage_pool: str) -> None:
+    split = randomise(Whole(**SMALL, stage_pool=stage_pool))
+    weights = {name.split('.', 1)[1]: value for name, value in split.state_dict().items()}
+    whole = with_weights(lambda: Res2Net(**SMALL, stage_pool=stage_pool), weights)
+    x = torch.randn(2, 3, 65, 50, dtype=torch.float64)
+    for ours, expected in zip(split.eval()(x), whole.eval()(x), strict=True):
+        assert_close(ours, expected, 1e-12, stage_pool)
+
+
+def test_both_take_their_part_of_one_checkpoint(tmp_path: Path) -> None:
+    whole = Res2Net(**SMALL)
+    whole.init_weights()
+    torch.save(whole.state_dict(), tmp_path / 'whole.pth')
+    init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'whole.pth'))
+    head = Res2LayerHead(**SMALL, init_cfg=init_cfg)
+    head.init_weights()
+    expected = {k: v for k, v in whole.state_dict().items() if k.startswith('layer4.')}
+    assert head.state_dict().keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in head.state_dict().items())
+
+
+def test_norms_stand_still_in_training_by_default() -> None:
+    head = Res2LayerHead(**SMALL).train()
+    before = {name: value.clone() for name, value in head.named_buffers()}
+    head(torch.randn(2, 1024, 7, 7)).sum().backward()
+    assert all(torch.equal(value, before[name]) for name, value in head.named_buffers())
+    assert all(p.grad is not None for p in head.parameters())
+    assert head.training
+
+
+def test_options_reach_the_blocks() -> None:
+    head = Res2LayerHead(**SMALL, stage=2, stride=1, dilation=2, norm_cfg=dict(type='BN', requires_grad=False))
+    blocks = list(head.layer3)
+    assert [conv.dilation for block in blocks for conv in block.convs] == [(2, 2)] * 6
+    assert head(torch.randn(1, 512, 8, 8)).shape == (1, 1024, 8, 8)
+    assert not any(p.requires_grad for m in head.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters())
+    assert all(isinstance(block, Bottle2neck) for block in blocks)
+
+
+def test_deformable_offsets_start_at_zero() -> None:
+    head = Res2LayerHead(**SMALL, dcn=dict(type='DCNv2', deform_groups=1))
+    head.init_weights()
+    offsets = [m.conv_offset for m in head.modules() if hasattr(m, 'conv_offset')]
+    assert len(offsets) == 6
+    assert all(bool((p == 0).all()) for offset in offsets for p in offset.parameters())
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(arch='res2net51'), "unknown arch 'res2net51'"),
+        (dict(arch='dla60'), 'DLA family'),
+        (dict(**SMALL, stage=4), 'stage=4 must be from 1 to 3'),
+        (dict(**SMALL, stage=0), 'stage=0 must be from 1 to 3'),
+        (dict(**SMALL, stride=0), 'stride=0 must be a whole number of 1 or more'),
+        (dict(**SMALL, dilation='2'), "dilation='2' must be a whole number"),
+        (dict(**SMALL, stage_pool='none'), "stage_pool='none' must be one of"),
+        (dict(arch='res2net50_26w_4s', depths=(1, 1, 1, 1)), 'leave out depths'),
+    ],
+)
+def test_one_clear_error_each(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Res2LayerHead(**options)
+
+
+def test_unknown_keyword() -> None:
+    with pytest.raises(TypeError, match='depth'):
+        Res2LayerHead(depth=50)
