@@ -1,0 +1,22 @@
+"""DeepLabv3+ R50 at output stride 16 on the embedded shapes, from random weights: the baseline of
+demo/deeplabv3plus_r2n50.py.
+
+It shows that the whole chain learns; its figures rank no backbone.
+"""
+
+_base_ = [
+    '../_base_/models/deeplabv3plus_r50_d16.py',
+    '../_base_/datasets/shapes_segmentation.py',
+    '../_base_/schedules/demo.py',
+    '../_base_/segmentation_runtime.py',
+]
+
+# Images of 160 pixels: a smaller crop (10 x 16 + 1), rates to match, and half the channels.
+channels = 128
+model = dict(
+    data_preprocessor=dict(size=(161, 161)),
+    backbone=dict(zero_init_residual=True, init_cfg=None),
+    decode_head=dict(channels=channels, dilations=(1, 2, 4, 6), num_classes=7),
+)
+default_hooks = dict(logger=dict(interval=20), checkpoint=dict(by_epoch=True, interval=4, save_best=None))
+log_processor = dict(by_epoch=True)

@@ -1,0 +1,27 @@
+"""Faster R-CNN Res2Net50-26w4s-FPN on COCO 2017, 2x: faster_rcnn_r50_2x.py with another backbone.
+
+Family: fair (today's standard settings).
+Target: none published for these settings.
+Schedule: 24 epochs x 117,266 training images with boxes / 16 a step = 7,330 steps an epoch.
+Status: not trained at full size here; it trains and evaluates on a small part of COCO.
+Weights: the official release's, CC BY-NC-SA 4.0: not for commercial use.
+Run: tools/train.py configs/faster_rcnn_r2n50_2x.py
+"""
+
+_base_ = 'faster_rcnn_r50_2x.py'
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='mmres2net.Res2Net',
+        arch='res2net50_26w_4s',
+        out_indices=(0, 1, 2, 3),
+        frozen_stages=1,
+        norm_cfg=dict(type='BN', requires_grad=True),
+        norm_eval=True,
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='https://shanghuagao.oss-cn-beijing.aliyuncs.com/res2net/res2net50_26w_4s-06e79181.pth',
+        ),
+    ),
+)

@@ -1,0 +1,22 @@
+"""Faster R-CNN Res2Net50-26w4s-C4 on COCO 2017 at 600 pixels: faster_rcnn_r50_c4.py with another backbone.
+
+Family: paper (single stride-16 map, as the public code nearest to the paper trains it).
+Target: box AP 33.7, AP50 53.6, published by the paper (tables 5, 6; AP S/M/L 14.0/38.3/51.1, AR 23.2/51.1/65.3/45.0).
+Schedule: 10 epochs x 117,266 training images with boxes / 16 a step = 7,330 steps an epoch.
+Status: not trained at full size here; it trains and evaluates on a small part of COCO.
+Weights: the official release's, CC BY-NC-SA 4.0: not for commercial use.
+Run: tools/train.py configs/faster_rcnn_r2n50_c4.py
+"""
+
+_base_ = 'faster_rcnn_r50_c4.py'
+
+norm_cfg = dict(type='BN', requires_grad=False)
+weights = dict(
+    type='Pretrained',
+    checkpoint='https://shanghuagao.oss-cn-beijing.aliyuncs.com/res2net/res2net50_26w_4s-06e79181.pth',
+)
+shared = dict(_delete_=True, arch='res2net50_26w_4s', norm_cfg=norm_cfg, norm_eval=True, init_cfg=weights)
+model = dict(
+    backbone=dict(**shared, type='mmres2net.Res2Net', out_indices=(2,), frozen_stages=1),
+    roi_head=dict(shared_head=dict(**shared, type='mmres2net.Res2LayerHead', stage=3, stride=2)),
+)

@@ -1,0 +1,22 @@
+"""Faster R-CNN Res2Net50-26w4s-C4 on PASCAL VOC 2007: faster_rcnn_r50_c4_voc07.py with another backbone.
+
+Family: paper (single stride-16 map, as the public code nearest to the paper trains it).
+Target: AP at IoU 0.5, 11 points: 74.4, published by the paper (table 5).
+Schedule: 14 epochs x 5,011 images / 1 a step = 5,011 steps an epoch; 70,000 steps, the rate falls after 50,000.
+Status: not trained at full size here; it trains and evaluates on a small part of VOC.
+Weights: the official release's, CC BY-NC-SA 4.0: not for commercial use.
+Run: tools/train.py configs/faster_rcnn_r2n50_c4_voc07.py
+"""
+
+_base_ = 'faster_rcnn_r50_c4_voc07.py'
+
+norm_cfg = dict(type='BN', requires_grad=False)
+weights = dict(
+    type='Pretrained',
+    checkpoint='https://shanghuagao.oss-cn-beijing.aliyuncs.com/res2net/res2net50_26w_4s-06e79181.pth',
+)
+shared = dict(_delete_=True, arch='res2net50_26w_4s', norm_cfg=norm_cfg, norm_eval=True, init_cfg=weights)
+model = dict(
+    backbone=dict(**shared, type='mmres2net.Res2Net', out_indices=(2,), frozen_stages=1),
+    roi_head=dict(shared_head=dict(**shared, type='mmres2net.Res2LayerHead', stage=3, stride=2)),
+)

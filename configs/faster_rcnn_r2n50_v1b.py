@@ -1,0 +1,28 @@
+"""Faster R-CNN Res2Net50-v1b-26w4s-FPN on COCO 2017, 1x: faster_rcnn_r50.py with another backbone.
+
+Family: fair (today's standard settings).
+Target: none published for these settings (PaddleDetection publishes 39.5 for its own of this kind).
+Schedule: 12 epochs x 117,266 training images with boxes / 16 a step = 7,330 steps an epoch.
+Status: not trained at full size here; it trains and evaluates on a small part of COCO.
+Weights: the official release's, CC BY-NC-SA 4.0: not for commercial use. v1b was trained with CutMix for
+about 300 epochs, torchvision's ResNet plainly for 90: more differs than the network.
+Run: tools/train.py configs/faster_rcnn_r2n50_v1b.py
+"""
+
+_base_ = 'faster_rcnn_r50.py'
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='mmres2net.Res2Net',
+        arch='res2net50_v1b_26w_4s',
+        out_indices=(0, 1, 2, 3),
+        frozen_stages=1,
+        norm_cfg=dict(type='BN', requires_grad=True),
+        norm_eval=True,
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='https://shanghuagao.oss-cn-beijing.aliyuncs.com/res2net/res2net50_v1b_26w_4s-3cf99910.pth',
+        ),
+    ),
+)

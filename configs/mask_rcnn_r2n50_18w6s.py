@@ -1,0 +1,27 @@
+"""Mask R-CNN Res2Net50-18w6s-FPN on COCO 2017, 1x: mask_rcnn_r50.py with another backbone.
+
+Family: fair (today's standard settings).
+Target: none published for these settings.
+Schedule: 12 epochs x 117,266 training images with boxes / 16 a step = 7,330 steps an epoch.
+Status: not trained at full size here; it trains and evaluates on a small part of COCO.
+Weights: the official release's, CC BY-NC-SA 4.0: not for commercial use.
+Run: tools/train.py configs/mask_rcnn_r2n50_18w6s.py
+"""
+
+_base_ = 'mask_rcnn_r50.py'
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='mmres2net.Res2Net',
+        arch='res2net50_18w_6s',
+        out_indices=(0, 1, 2, 3),
+        frozen_stages=1,
+        norm_cfg=dict(type='BN', requires_grad=True),
+        norm_eval=True,
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='https://shanghuagao.oss-cn-beijing.aliyuncs.com/res2net/res2net50_18w_6s-db17faaa.pth',
+        ),
+    ),
+)

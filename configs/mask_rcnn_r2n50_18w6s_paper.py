@@ -1,0 +1,28 @@
+"""Mask R-CNN Res2Net50-18w6s-FPN on COCO 2017, as in table 8: mask_rcnn_r50_paper.py with another backbone.
+
+Family: paper (see mask_rcnn_r50_paper.py).
+Target: mask AP 35.7, box AP 39.9, published by the authors' code.
+Schedule: 180,000 steps x 16 images = 24.6 epochs of 117,266 training images with boxes.
+Status: not trained at full size here; it trains and evaluates on a small part of COCO.
+Weights: the official release's, CC BY-NC-SA 4.0: not for commercial use.
+Run: tools/train.py configs/mask_rcnn_r2n50_18w6s_paper.py
+"""
+
+_base_ = 'mask_rcnn_r50_paper.py'
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='mmres2net.Res2Net',
+        arch='res2net50_18w_6s',
+        out_indices=(0, 1, 2, 3),
+        stage_pool='maskrcnn',
+        frozen_stages=1,
+        norm_cfg=dict(type='BN', requires_grad=False),
+        norm_eval=True,
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='https://shanghuagao.oss-cn-beijing.aliyuncs.com/res2net/res2net50_18w_6s-db17faaa.pth',
+        ),
+    ),
+)
