@@ -33,6 +33,12 @@ def _configs(argv: Sequence[str]) -> None:
     print('\n'.join(list_configs()) if flags.parse_args(argv).list else config_dir())
 
 
+def _prepare_data(argv: Sequence[str]) -> int:
+    from mmres2net.data.prepare.job import main
+
+    return main(argv)
+
+
 def _demo_data(argv: Sequence[str]) -> int:
     from mmres2net.data.shapes import main
 
@@ -44,13 +50,14 @@ VERBS: dict[str, tuple[Verb, str]] = {
     'train': (_train, 'train a config'),
     'test': (_test, 'evaluate a checkpoint'),
     'configs': (_configs, 'print the folder of the shipped configs, or list them'),
+    'prepare-data': (_prepare_data, 'fetch a public data set and lay it out'),
     'demo-data': (_demo_data, 'make the embedded data set'),
 }
 
 
 def usage() -> str:
     """Return the text of ``mmres2net --help``."""
-    verbs = '\n'.join(f'  {name:<10} {text}' for name, (_, text) in VERBS.items())
+    verbs = '\n'.join(f'  {name:<12} {text}' for name, (_, text) in VERBS.items())
     return f'usage: mmres2net VERB ...\n\n{verbs}\n\nmmres2net VERB --help tells the flags of a verb.'
 
 

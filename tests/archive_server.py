@@ -1,0 +1,146 @@
+"""A small HTTP server with ranges that breaks off, lies and stalls on demand, and archives to serve."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+import threading
+import time
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from mmres2net.data.prepare.checks import Check
+from mmres2net.data.prepare.sources import Archive
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How one request is answered: after ``cut`` bytes the connection ends, ``pause`` seconds lie between blocks."""
+
+    cut: int | None = None
+    status: int = 200
+    ranges: bool = True
+    content: bytes | None = None
+    begin: int | None = None  # the place that the reply claims to begin at
+    pause: float = 0.0
+    length: bool = True
+
+
+PLAIN = Answer()
+
+
+@dataclass
+class Server:
+    """What is served, how the next requests of a path are answered, and what was asked: (path, Range)."""
+
+    base: str
+    files: dict[str, bytes] = field(default_factory=dict)
+    answers: dict[str, list[Answer]] = field(default_factory=dict)
+    log: list[tuple[str, str | None]] = field(default_factory=list)
+
+    def url(self, path: str) -> str:
+        return f'{self.base}/{path}'
+
+    def ranges(self, path: str) -> list[str | None]:
+        """The Range header of each request for ``path``."""
+        return [asked for name, asked in self.log if name == path]
+
+
+@contextmanager
+def serving() -> Iterator[Server]:
+    """Serve on a free local port until the end of the block."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = self.path.lstrip('/')
+            asked = self.headers.get('Range')
+            server.log.append((path, asked))
+            queue = server.answers.get(path) or []
+            answer = queue.pop(0) if queue else PLAIN
+            content = server.files.get(path) if answer.content is None else answer.content
+            if content is None or answer.status >= 400:
+                self.send_error(answer.status if answer.status >= 400 else 404)
+                return
+            begin = int(asked.removeprefix('bytes=').removesuffix('-')) if asked and answer.ranges else 0
+            self.reply(content, begin, answer)
+
+        def reply(self, content: bytes, begin: int, answer: Answer) -> None:
+            self.send_response(206 if begin else 200)
+            if begin:
+                claimed = begin if answer.begin is None else answer.begin
+                self.send_header('Content-Range', f'bytes {claimed}-{len(content) - 1}/{len(content)}')
+            if answer.length:
+                self.send_header('Content-Length', str(len(content) - begin))
+            self.end_headers()
+            body = content[begin:] if answer.cut is None else content[begin : begin + answer.cut]
+            step = 4096 if answer.pause else len(body) or 1
+            for at in range(0, len(body), step):
+                try:
+                    self.wfile.write(body[at : at + step])
+                except OSError:
+                    return  # the client went away
+                time.sleep(answer.pause)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    httpd = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+    httpd.daemon_threads = True
+    server = Server(f'http://127.0.0.1:{httpd.server_address[1]}')
+    thread = threading.Thread(target=httpd.serve_forever, kwargs={'poll_interval': 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        httpd.shutdown()
+        httpd.server_close()
+        thread.join()
+
+
+def zip_of(files: Mapping[str, bytes]) -> bytes:
+    """A zip file with these members."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, 'w', zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def tar_of(files: Mapping[str, bytes], *, mode: str = 'w', extra: tarfile.TarInfo | None = None) -> bytes:
+    """A tar file with these members and an ``extra`` one without content at the end; ``mode`` 'w:gz' packs it."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+        if extra is not None:
+            archive.addfile(extra)
+    return buffer.getvalue()
+
+
+def archive_of(
+    server: Server,
+    name: str,
+    content: bytes,
+    places: Mapping[str, str],
+    *,
+    checks: tuple[Check, ...] = (),
+    mirrors: int = 0,
+) -> Archive:
+    """Serve ``content`` as ``name`` and as many mirrors (``mirror1/NAME``, ...), and return its row of a table."""
+    paths = [name, *(f'mirror{i + 1}/{name}' for i in range(mirrors))]
+    server.files.update(dict.fromkeys(paths, content))
+    return Archive(
+        name=name,
+        urls=tuple(server.url(path) for path in paths),
+        size=len(content),
+        md5=hashlib.md5(content).hexdigest(),
+        places=dict(places),
+        unpacked=len(content),
+        checks=checks,
+    )

@@ -1,0 +1,180 @@
+"""Unpacking: what belongs there lands whole in its place, everything else stays packed or is refused."""
+
+from __future__ import annotations
+
+import errno
+import io
+import stat
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from mmres2net.data.prepare import archives, disk
+from mmres2net.data.prepare.archives import DamagedArchiveError, missing_bytes, unpack
+from mmres2net.errors import UserError
+from tests.archive_server import tar_of, zip_of
+
+FILES = {f'set/{folder}/{i}.jpg': bytes([i]) * (1000 + i) for folder in ('a', 'b') for i in range(5)}
+PLACES = {'set/': 'own/place/'}
+PACKED = {
+    'x.zip': zip_of(FILES),
+    'x.tar': tar_of(FILES),
+    'x.tgz': tar_of(FILES, mode='w:gz'),
+    'dotted.tar': tar_of({f'./{name}': content for name, content in FILES.items()}),
+}
+
+
+def packed(folder: Path, name: str, content: bytes) -> Path:
+    path = folder / 'in' / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def unpacked(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob('*') if path.is_file()}
+
+
+def expected() -> dict[str, bytes]:
+    return {name.replace('set/', 'own/place/'): content for name, content in FILES.items()}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / 'root').mkdir()
+    return tmp_path / 'root'
+
+
+@pytest.mark.parametrize('name', PACKED)
+def test_files_land_in_their_place(tmp_path: Path, root: Path, name: str) -> None:
+    path, journal = packed(tmp_path, name, PACKED[name]), tmp_path / 'journal'
+    unpack(path, PLACES, root, journal)
+    assert unpacked(root) == expected()
+    assert path.read_bytes() == PACKED[name]
+    assert not journal.exists()
+
+
+def test_members_without_a_place_stay_packed(tmp_path: Path, root: Path) -> None:
+    path = packed(
+        tmp_path, 'x.tgz', tar_of({'r/cls/1.mat': b'1', 'r/img/1.jpg': b'2', 'r/train.txt': b'3'}, mode='w:gz')
+    )
+    unpack(path, {'r/cls/': 'aug/cls/', 'r/train.txt': 'aug/train.txt'}, root, tmp_path / 'journal')
+    assert unpacked(root) == {'aug/cls/1.mat': b'1', 'aug/train.txt': b'3'}
+
+
+def special(kind: bytes, name: str = 'set/evil', target: str = '') -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+def zip_with_link() -> bytes:
+    buffer = io.BytesIO(zip_of(FILES))
+    with zipfile.ZipFile(buffer, 'a') as archive:
+        info = zipfile.ZipInfo('set/evil')
+        info.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(info, '/etc/passwd')
+    return buffer.getvalue()
+
+
+EVIL = {
+    'parent.zip': (zip_of({**FILES, 'set/../../evil': b'!'}), 'a path that leads outside'),
+    'parent.tar': (tar_of({**FILES, 'set/../../evil': b'!'}), 'a path that leads outside'),
+    'parent2.tar': (tar_of({**FILES, '../evil': b'!'}), 'a path that leads outside'),
+    'absolute.zip': (zip_of({**FILES, '/evil': b'!'}), 'a path that leads outside'),
+    'absolute.tar': (tar_of({**FILES, '/evil': b'!'}), 'a path that leads outside'),
+    'symlink.tar': (tar_of(FILES, extra=special(tarfile.SYMTYPE, target='../../..')), 'a link'),
+    'hardlink.tar': (tar_of(FILES, extra=special(tarfile.LNKTYPE, target='/etc/passwd')), 'a link'),
+    'fifo.tar': (tar_of(FILES, extra=special(tarfile.FIFOTYPE)), 'a special file'),
+    'device.tar': (tar_of(FILES, extra=special(tarfile.CHRTYPE)), 'a special file'),
+    'symlink.zip': (zip_with_link(), 'a link'),
+}
+
+
+@pytest.mark.parametrize('name', EVIL)
+def test_nothing_of_an_unsafe_archive_is_unpacked(tmp_path: Path, root: Path, name: str) -> None:
+    content, what = EVIL[name]
+    path = packed(tmp_path, name, content)
+    before = sorted(tmp_path.rglob('*'))
+    with pytest.raises(UserError, match=rf"holds '.*evil', {what}.*nothing was unpacked"):
+        unpack(path, PLACES, root, tmp_path / 'journal')
+    assert sorted(tmp_path.rglob('*')) == before
+
+
+def test_interrupted_unpacking_leaves_whole_files_and_continues(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, journal = packed(tmp_path, 'x.tar', PACKED['x.tar']), tmp_path / 'journal'
+    written: list[bytes] = []
+
+    def full(file: BinaryIO, block: bytes) -> None:
+        if len(written) == 3:
+            file.write(block[:10])
+            raise OSError(errno.ENOSPC, 'No space left on device')
+        written.append(block)
+        file.write(block)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(archives, 'write', full)
+        with pytest.raises(OSError, match='No space left'):
+            unpack(path, PLACES, root, journal)
+    first = list(FILES)[:3]
+    assert unpacked(root) == {name.replace('set/', 'own/place/'): FILES[name] for name in first}
+    assert missing_bytes(journal, root) == sum(len(FILES[name]) for name in list(FILES)[3:])
+    stamps = {p: p.stat().st_mtime_ns for p in root.rglob('*.jpg')}
+    unpack(path, PLACES, root, journal)
+    assert unpacked(root) == expected()
+    assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
+    assert not journal.exists()
+
+
+def test_draft_of_a_killed_run_becomes_the_file(tmp_path: Path, root: Path) -> None:
+    (root / 'own/place/a').mkdir(parents=True)
+    (root / 'own/place/a/.0.jpg.part').write_bytes(b'half')
+    unpack(packed(tmp_path, 'x.zip', PACKED['x.zip']), PLACES, root, tmp_path / 'journal')
+    assert unpacked(root) == expected()
+
+
+def test_file_of_the_user_is_kept_beside(tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / 'own/place/a').mkdir(parents=True)
+    (root / 'own/place/a/0.jpg').write_bytes(b'mine')
+    unpack(packed(tmp_path, 'x.zip', PACKED['x.zip']), PLACES, root, tmp_path / 'journal')
+    assert unpacked(root) == {**expected(), 'own/place/a/0.jpg.old': b'mine'}
+    assert 'kept as 0.jpg.old' in capsys.readouterr().err
+
+
+def test_folder_that_the_user_linked_elsewhere_is_used(tmp_path: Path, root: Path) -> None:
+    (tmp_path / 'large_disk').mkdir()
+    (root / 'own').symlink_to(tmp_path / 'large_disk')
+    unpack(packed(tmp_path, 'x.tar', PACKED['x.tar']), PLACES, root, tmp_path / 'journal')
+    assert len(unpacked(tmp_path / 'large_disk')) == len(FILES)
+
+
+@pytest.mark.parametrize('name', ['x.zip', 'x.tar', 'x.tgz'])
+def test_truncated_archive_is_damaged(tmp_path: Path, root: Path, name: str) -> None:
+    path = packed(tmp_path, name, PACKED[name][: len(PACKED[name]) // 2])
+    with pytest.raises(DamagedArchiveError, match='it cannot be unpacked'):
+        unpack(path, PLACES, root, tmp_path / 'journal')
+
+
+def test_flipped_bits_are_damage(tmp_path: Path, root: Path) -> None:
+    content = bytearray(PACKED['x.zip'])
+    content[45] ^= 0xFF  # in the first member's data
+    with pytest.raises(DamagedArchiveError, match='it cannot be unpacked'):
+        unpack(packed(tmp_path, 'x.zip', bytes(content)), PLACES, root, tmp_path / 'journal')
+    assert [path for path in root.rglob('*') if path.is_file()] == []
+
+
+def test_too_little_room_is_told_before_anything_is_written(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = packed(tmp_path, 'x.tar', PACKED['x.tar'])
+    monkeypatch.setattr(disk.shutil, 'disk_usage', lambda _: disk.shutil._ntuple_diskusage(10**9, 10**9, 10_019))
+    with pytest.raises(UserError, match=rf'too little room at {root}: 10.0 kB needed, 10.0 kB free'):
+        unpack(path, PLACES, root, tmp_path / 'journal')  # 10,020 bytes
+    assert unpacked(root) == {}
+    monkeypatch.setattr(disk.shutil, 'disk_usage', lambda _: disk.shutil._ntuple_diskusage(10**9, 10**9, 10_020))
+    unpack(path, PLACES, root, tmp_path / 'journal')

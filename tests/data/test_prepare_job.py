@@ -1,0 +1,398 @@
+"""The whole job against a local server with small archives: what it makes, continues, refuses and says."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+from mmengine.config import Config
+
+from mmres2net.data.layout import datasets_of, needed_paths, point_at
+from mmres2net.data.prepare import archives, disk, job
+from mmres2net.data.prepare.checks import Files, Listed, Present
+from mmres2net.data.prepare.disk import only_one
+from mmres2net.data.prepare.download import Patience
+from mmres2net.data.prepare.job import Job, prepare
+from mmres2net.data.prepare.sbd import make_trainaug
+from mmres2net.data.prepare.sources import DATASETS, DataSet
+from mmres2net.errors import UserError
+from mmres2net.paths import config_dir
+from tests.archive_server import Answer, Server, archive_of, serving, tar_of, zip_of
+from tests.voc_files import make_voc
+
+TRAIN, ANNOTATIONS = 'train2017.zip', 'annotations_trainval2017.zip'
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture
+def packed(root: Path) -> dict[str, bytes]:
+    """The embedded set, 60 training and 14 validation images, as COCO's three archives."""
+    members = {TRAIN: 'train2017/*.jpg', 'val2017.zip': 'val2017/*.jpg', ANNOTATIONS: 'annotations/*.json'}
+    return {
+        name: zip_of({path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.glob(pattern))})
+        for name, pattern in members.items()
+    }
+
+
+@pytest.fixture
+def coco(server: Server, packed: dict[str, bytes]) -> DataSet:
+    """COCO's row with the small archives; its counts are those of the embedded set."""
+    counts = {TRAIN: 60, 'val2017.zip': 14}
+    rows = []
+    for row in DATASETS['coco'].archives:
+        checks = tuple(replace(c, count=counts[row.name]) if isinstance(c, Files) else c for c in row.checks)
+        rows.append(archive_of(server, row.name, packed[row.name], row.places, checks=checks))
+    return replace(DATASETS['coco'], archives=tuple(rows), checks=tuple(c for row in rows for c in row.checks))
+
+
+def hasty(dataset: DataSet, root: Path, **options: object) -> Job:
+    return Job(dataset, root, patience=Patience(tries=2, pause=0.01, timeout=5.0), **options)  # type: ignore[arg-type]
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+
+
+def check_coco(made: Path, original: Path) -> None:
+    """The folder is the original, in the layout that the shipped config reads."""
+    wanted = {
+        str(path.relative_to(original)): path.read_bytes()
+        for folder in ('train2017', 'val2017', 'annotations')
+        for path in (original / folder).iterdir()
+    }
+    assert content(made) == wanted
+    cfg = point_at(Config.fromfile(config_dir() / 'faster_rcnn_r2n50.py'), made)
+    assert {dataset['data_root'] for part in ('train', 'val') for dataset in datasets_of(cfg, part)} == {str(made)}
+
+
+def test_coco_from_nothing_and_nothing_twice(
+    server: Server, coco: DataSet, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepare(hasty(coco, tmp_path))
+    check_coco(tmp_path / 'coco', root)
+    assert [path for path, _ in server.log] == [ANNOTATIONS, 'val2017.zip', TRAIN]
+    assert sorted(path.name for path in (tmp_path / 'downloads').iterdir()) == sorted(
+        [ANNOTATIONS, TRAIN, 'val2017.zip']
+    )
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')}
+    capsys.readouterr()
+    prepare(hasty(coco, tmp_path))
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')} == before
+    assert len(server.log) == 3
+    assert capsys.readouterr().err == 'everything is there: nothing to do\n'
+
+
+def test_only_what_was_lost_is_made_again(server: Server, coco: DataSet, root: Path, tmp_path: Path) -> None:
+    prepare(hasty(coco, tmp_path, remove=True))
+    assert not (tmp_path / 'downloads').exists()
+    lost = sorted((tmp_path / 'coco/val2017').iterdir())[3]
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / 'coco').rglob('*.jpg') if path != lost}
+    lost.unlink()
+    prepare(hasty(coco, tmp_path))
+    check_coco(tmp_path / 'coco', root)
+    assert [path for path, _ in server.log[3:]] == ['val2017.zip']
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+
+
+def test_data_that_others_laid_out_are_accepted(server: Server, coco: DataSet, root: Path, tmp_path: Path) -> None:
+    (tmp_path / 'coco').symlink_to(root)
+    prepare(hasty(coco, tmp_path))
+    assert server.log == []
+    assert [path.name for path in tmp_path.iterdir()] == ['coco']
+
+
+def test_strange_files_are_named_before_anything_is_fetched(server: Server, coco: DataSet, tmp_path: Path) -> None:
+    folder = tmp_path / 'coco/val2017'
+    folder.mkdir(parents=True)
+    for i in range(15):
+        (folder / f'own{i}.jpg').touch()
+    with pytest.raises(UserError, match=r'coco/val2017 has 15 of 14 \.jpg files: move those that are not'):
+        prepare(hasty(coco, tmp_path))
+    assert server.log == []
+
+
+def test_wrong_counts_are_told(coco: DataSet, tmp_path: Path) -> None:
+    more = replace(coco, checks=(*coco.checks, Files('coco/train2017', '.jpg', 61), Present('coco/LICENSE')))
+    with pytest.raises(UserError) as caught:
+        prepare(hasty(more, tmp_path))
+    assert 'coco/train2017 has 60 of 61 .jpg files' in str(caught.value)
+    assert 'coco/LICENSE is missing or empty' in str(caught.value)
+
+
+def test_damaged_archive_among_the_downloads_is_removed_and_fetched_again(
+    server: Server, coco: DataSet, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / 'downloads').mkdir()
+    content = bytearray(server.files[TRAIN])
+    content[5000] ^= 1
+    (tmp_path / 'downloads' / TRAIN).write_bytes(content)
+    prepare(hasty(coco, tmp_path))
+    check_coco(tmp_path / 'coco', root)
+    assert server.ranges(TRAIN) == [None]
+    told = capsys.readouterr().err
+    assert f'{tmp_path}/downloads/{TRAIN} is damaged: its MD5 is ' in told
+    assert 'removed, it is fetched again' in told
+
+
+def test_archives_that_are_there_are_used_and_left(server: Server, coco: DataSet, root: Path, tmp_path: Path) -> None:
+    source = tmp_path / 'given'
+    source.mkdir()
+    for name, data in server.files.items():
+        (source / name).write_bytes(data)
+    before = {path: path.stat().st_mtime_ns for path in source.iterdir()}
+    prepare(hasty(coco, tmp_path / 'data', source=source, remove=True))
+    check_coco(tmp_path / 'data/coco', root)
+    assert server.log == []
+    assert {path: path.stat().st_mtime_ns for path in source.iterdir()} == before
+
+
+def test_given_archives_that_are_damaged_or_absent_are_fetched_and_left(
+    server: Server, coco: DataSet, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / 'given'
+    source.mkdir()
+    (source / TRAIN).write_bytes(b'cut short')
+    (source / ANNOTATIONS).write_bytes(server.files[ANNOTATIONS])
+    prepare(hasty(coco, tmp_path / 'data', source=source))
+    check_coco(tmp_path / 'data/coco', root)
+    assert [path for path, _ in server.log] == ['val2017.zip', TRAIN]
+    assert (source / TRAIN).read_bytes() == b'cut short'
+    told = capsys.readouterr().err
+    assert f'{source}/{TRAIN} is damaged: it has 9 bytes, not' in told
+    assert 'it stays where it is' in told
+    assert f'val2017.zip is not in {source}' in told
+
+
+def test_archive_that_cannot_be_unpacked_is_fetched_once_more(
+    server: Server, coco: DataSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A table's sum that fits, and no zip file: the error ends, and names the file."""
+    broken = archive_of(server, 'val2017.zip', b'PK no zip' * 99, {'val2017/': 'coco/val2017/'}, checks=(Present('x'),))
+    with pytest.raises(UserError, match=r'downloads/val2017\.zip has the right MD5, but it cannot be unpacked'):
+        prepare(hasty(replace(coco, archives=(broken,)), tmp_path))
+    assert len(server.log) == 2
+    assert 'val2017.zip is damaged: it cannot be unpacked' in capsys.readouterr().err
+
+
+def test_full_disk_is_told_and_continued(
+    server: Server, coco: DataSet, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[int] = []
+
+    def full(file: BinaryIO, block: bytes) -> None:
+        if len(done) == 20:
+            raise OSError(errno.ENOSPC, 'No space left on device')
+        done.append(file.write(block))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(archives, 'write', full)
+        with pytest.raises(UserError, match=r'the disk is full: .* free; what is there stays.*it continues'):
+            prepare(hasty(coco, tmp_path))
+    assert list(tmp_path.rglob('*.part')) == []
+    half = {path: path.stat().st_mtime_ns for path in (tmp_path / 'coco').rglob('*.jpg')}
+    assert half
+    prepare(hasty(coco, tmp_path))
+    check_coco(tmp_path / 'coco', root)
+    assert {path: path.stat().st_mtime_ns for path in half} == half
+    assert len(server.log) == 3
+
+
+def test_too_little_room_is_told_before_the_first_byte(
+    server: Server, coco: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need = sum(2 * archive.size for archive in coco.archives)
+    monkeypatch.setattr(disk.shutil, 'disk_usage', lambda _: disk.shutil._ntuple_diskusage(need, 0, need - 1))
+    with pytest.raises(UserError, match=r'too little room at .*needed.*--root'):
+        prepare(hasty(coco, tmp_path))
+    assert server.log == []
+    assert not (tmp_path / 'coco').exists()
+
+
+def test_room_counts_what_is_there_already(server: Server, coco: DataSet, tmp_path: Path) -> None:
+    annotations, val, train = coco.archives
+    (tmp_path / 'downloads').mkdir()
+    (tmp_path / 'downloads' / val.name).write_bytes(server.files[val.name])
+    (tmp_path / 'downloads' / f'{train.name}.part').write_bytes(b'x' * 1000)
+    (tmp_path / 'downloads' / f'{annotations.name}.unpacking').write_text('500\tcoco/a.json\n700\tcoco/b.json\n')
+    (tmp_path / 'coco').mkdir()
+    (tmp_path / 'coco/a.json').write_bytes(b'x' * 500)
+    downloads = annotations.size + train.size - 1000
+    unpacked = {'annotations': 700, 'val2017': val.size, 'train2017': train.size}
+    expected = {
+        tmp_path / 'downloads': downloads,
+        **{tmp_path / 'coco' / name: size for name, size in unpacked.items()},
+    }
+    assert job.room_needed(hasty(coco, tmp_path), coco.archives) == expected
+    expected[tmp_path / 'downloads'] = max(annotations.size, train.size - 1000)
+    assert job.room_needed(hasty(coco, tmp_path, remove=True), coco.archives) == expected
+
+
+def test_one_job_at_a_time(server: Server, coco: DataSet, tmp_path: Path) -> None:
+    (tmp_path / 'downloads').mkdir()
+    with (
+        only_one(tmp_path / 'downloads'),
+        pytest.raises(UserError, match=r'another prepare-data is at work in .*downloads'),
+    ):
+        prepare(hasty(coco, tmp_path))
+    assert server.log == []
+    prepare(hasty(coco, tmp_path))
+
+
+def test_folder_that_cannot_be_written(coco: DataSet, tmp_path: Path) -> None:
+    (tmp_path / 'downloads').write_text('a file')
+    with pytest.raises(UserError, match=r'File exists: .*downloads; mend this'):
+        prepare(hasty(coco, tmp_path))
+
+
+def test_voc12aug_from_its_two_archives(server: Server, tmp_path: Path) -> None:
+    make_voc(tmp_path / 'made')
+    (tmp_path / 'made/VOCdevkit/VOCaug/dataset/img').mkdir()
+    (tmp_path / 'made/VOCdevkit/VOCaug/dataset/img/e.jpg').write_bytes(b'a second copy of a photograph')
+    files = content(tmp_path / 'made')
+    voc = {name: data for name, data in files.items() if '/VOC2012/' in name}
+    sbd = {
+        name.replace('VOCdevkit/VOCaug', 'benchmark_RELEASE'): data for name, data in files.items() if 'VOCaug' in name
+    }
+    row = DATASETS['voc12aug']
+    packed = {'VOCtrainval_11-May-2012.tar': tar_of(voc), 'benchmark.tgz': tar_of(sbd, mode='w:gz')}
+    counts = {'train.txt': 2, 'val.txt': 2, 'aug.txt': 2, 'trainaug.txt': 4, 'VOCaug/dataset/train.txt': 3}
+    counts['VOCaug/dataset/val.txt'] = 1
+
+    def small(check: Files | Listed | Present) -> Files | Listed | Present:
+        if isinstance(check, Listed):
+            return replace(check, count=next(n for end, n in reversed(counts.items()) if check.path.endswith(end)))
+        return replace(check, count=6) if isinstance(check, Files) else check
+
+    rows = tuple(
+        archive_of(server, a.name, packed[a.name], a.places, checks=tuple(map(small, a.checks))) for a in row.archives
+    )
+    dataset = replace(row, archives=rows, checks=tuple(map(small, row.checks)))
+    prepare(hasty(dataset, tmp_path / 'data', remove=True))
+    make_trainaug(tmp_path / 'made')
+    (tmp_path / 'made/VOCdevkit/VOCaug/dataset/img/e.jpg').unlink()
+    assert content(tmp_path / 'data') == content(tmp_path / 'made')
+    # What SBD was needed for is made: it may go.
+    for path in (tmp_path / 'data/VOCdevkit/VOCaug/dataset/cls').iterdir():
+        path.unlink()
+    server.log.clear()
+    prepare(hasty(dataset, tmp_path / 'data'))
+    assert server.log == []
+
+
+def test_command_line_tells_what_there_is(
+    coco: DataSet, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert job.main(['coco', '--root', str(tmp_path)], {'coco': coco}) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith('COCO 2017')
+    assert f'complete in {tmp_path}/coco:' in told
+    assert '  60 .jpg files in coco/train2017' in told
+    assert told[-1] == f'use it with: mmres2net train faster_rcnn_r2n50.py --data {tmp_path}/coco'
+
+
+def test_dry_run_writes_and_fetches_nothing(
+    server: Server, coco: DataSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = tmp_path / 'data/downloads/train2017.zip.part'
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b'x' * 1500)
+    (tmp_path / 'data/downloads/val2017.zip').write_bytes(server.files['val2017.zip'])
+    before = sorted(tmp_path.rglob('*'))
+    assert job.main(['coco', '--root', str(tmp_path / 'data'), '--dry-run'], {'coco': coco}) == 0
+    assert sorted(tmp_path.rglob('*')) == before
+    assert server.log == []
+    told = capsys.readouterr().out
+    assert 'to be fetched and unpacked, 1.5 kB are there' in told
+    assert f'to be unpacked from {tmp_path}/data/downloads/val2017.zip' in told
+    assert server.url(ANNOTATIONS) in told
+    assert server.url('val2017.zip') not in told
+
+
+def test_mistakes_of_the_command_line(coco: DataSet, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r'--from .*/none: no such folder'):
+        job.main(['coco', '--root', str(tmp_path), '--from', str(tmp_path / 'none')], {'coco': coco})
+    (tmp_path / 'file').touch()
+    with pytest.raises(UserError, match=r'--root .*/file: this is a file'):
+        job.main(['coco', '--root', str(tmp_path / 'file')], {'coco': coco})
+    with pytest.raises(SystemExit):
+        job.main(['imagenet'])
+
+
+@pytest.mark.parametrize('how', [signal.SIGKILL, signal.SIGINT])
+def test_killed_job_continues_where_it_was(
+    server: Server, coco: DataSet, root: Path, tmp_path: Path, how: signal.Signals
+) -> None:
+    server.answers[TRAIN] = [Answer(pause=0.1)]
+    code = (
+        'import pathlib, sys\n'
+        'from mmres2net.data.prepare import job, sources\n'
+        'from mmres2net.data.prepare.checks import Files, Listed, Present\n'
+        'from mmres2net.data.prepare.sources import Archive, DataSet\n'
+        f"sys.exit(job.main(['coco', '--root', {str(tmp_path)!r}], {{'coco': {coco!r}}}))\n"
+    )
+    process = subprocess.Popen([sys.executable, '-c', code], stderr=subprocess.PIPE, env=os.environ, text=True)
+    part, deadline = tmp_path / f'downloads/{TRAIN}.part', time.monotonic() + 60
+    while not (part.exists() and part.stat().st_size):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(how)
+    told = process.communicate(timeout=30)[1]
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert told.endswith('interrupted: the same command continues\n')
+        assert 'Traceback' not in told
+    have = part.stat().st_size
+    assert 0 < have < len(server.files[TRAIN])
+    prepare(hasty(coco, tmp_path))
+    check_coco(tmp_path / 'coco', root)
+    assert server.ranges(TRAIN) == [None, f'bytes={have}-']
+    assert len(server.log) == 4
+
+
+@pytest.mark.parametrize('name', DATASETS)
+def test_rows_of_the_table(name: str) -> None:
+    dataset = DATASETS[name]
+    for archive in dataset.archives:
+        assert len(archive.md5) == 32
+        assert int(archive.md5, 16)
+        assert archive.size > 10**8
+        assert archive.checks
+        assert len(set(archive.urls)) == len(archive.urls) >= 2
+        for url in archive.urls:
+            assert url.startswith(('http://', 'https://'))
+            assert url.endswith(f'/{archive.name}')
+    assert name != 'voc12aug' or {c.count for c in dataset.checks if isinstance(c, Listed)} == {
+        1_464,
+        1_449,
+        9_118,
+        1_464 + 9_118,
+    }
+
+
+@pytest.mark.parametrize('name', [name for name, dataset in DATASETS.items() if dataset.config])
+def test_shipped_configs_read_what_is_made(name: str) -> None:
+    """At the default root, without --data."""
+    dataset = DATASETS[name]
+    cfg = Config.fromfile(config_dir() / dataset.config)
+    places = [f'data/{place}' for archive in dataset.archives for place in archive.places.values()]
+    for part in ('train', 'val', 'test'):
+        for entry in datasets_of(cfg, part):
+            assert Path(entry['data_root']) == Path('data') / dataset.data
+            for path in needed_paths(entry):
+                full = Path(entry['data_root']) / path
+                assert any(full.is_relative_to(place) for place in places), full

@@ -1,0 +1,45 @@
+"""A VOC 2012 and an SBD of six images, in the layout and the file formats of the real ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scipy.io import savemat
+from scipy.sparse import csc_array
+
+from mmres2net.data.prepare.sbd import write_mask
+
+
+def save_mat(path: Path, mask: np.ndarray) -> None:
+    """Write a mask as SBD has it: a struct with boundaries and categories around it."""
+    boundaries = np.empty((20, 1), dtype=object)
+    boundaries[:, 0] = [csc_array(np.atleast_2d(mask == i + 1)) for i in range(20)]
+    savemat(path, {'GTcls': {'Boundaries': boundaries, 'Segmentation': mask, 'CategoriesPresent': np.unique(mask)}})
+
+
+def make_voc(root: Path) -> dict[str, np.ndarray]:
+    """Write a VOC and an SBD that overlap in every way, and return SBD's masks.
+
+    VOC's train is a, b and its val c, d. SBD's train is b, c, e and its val f: one of each kind, and d not in it.
+    """
+    voc, sbd = root / 'VOCdevkit/VOC2012', root / 'VOCdevkit/VOCaug/dataset'
+    for folder in (voc / 'JPEGImages', voc / 'SegmentationClass', voc / 'ImageSets/Segmentation', sbd / 'cls'):
+        folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    masks = {}
+    for name in 'abcdef':
+        Image.fromarray(rng.integers(0, 255, (8, 12, 3), dtype=np.uint8)).save(voc / f'JPEGImages/{name}.jpg')
+        mask = rng.integers(0, 21, (8, 12), dtype=np.uint8)
+        if name in 'abcd':
+            official = mask.copy()
+            official[0] = 255
+            write_mask(voc / f'SegmentationClass/{name}.png', official)
+        if name in 'bcef':
+            masks[name] = mask
+            save_mat(sbd / f'cls/{name}.mat', mask)
+    lists = {voc / 'ImageSets/Segmentation/train.txt': 'ab', voc / 'ImageSets/Segmentation/val.txt': 'cd'}
+    for path, names in {**lists, sbd / 'train.txt': 'bce', sbd / 'val.txt': 'f'}.items():
+        path.write_text('\n'.join(names))
+    return masks
