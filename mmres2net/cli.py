@@ -33,6 +33,12 @@ def _configs(argv: Sequence[str]) -> None:
     print('\n'.join(list_configs()) if flags.parse_args(argv).list else config_dir())
 
 
+def _check_data(argv: Sequence[str]) -> int:
+    from mmres2net.engine.check_data import main
+
+    return main(argv)
+
+
 def _prepare_data(argv: Sequence[str]) -> int:
     from mmres2net.data.prepare.job import main
 
@@ -50,6 +56,7 @@ VERBS: dict[str, tuple[Verb, str]] = {
     'train': (_train, 'train a config'),
     'test': (_test, 'evaluate a checkpoint'),
     'configs': (_configs, 'print the folder of the shipped configs, or list them'),
+    'check-data': (_check_data, 'read all data of a config, list what is wrong, draw samples'),
     'prepare-data': (_prepare_data, 'fetch a public data set and lay it out'),
     'demo-data': (_demo_data, 'make the embedded data set'),
 }

@@ -110,15 +110,9 @@ def _check_coco(ann_file: Path, classes: Sequence[str]) -> None:
         images, annotations = content['images'], content.get('annotations', [])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f'{ann_file} is not a COCO annotation file: {type(error).__name__} {error}') from error
-    _check_names(ann_file, names, classes)
+    check_categories(ann_file, names, classes)
     if not images or not annotations:
         raise UserError(f'{ann_file} is an empty split: {len(images)} images, {len(annotations)} annotations')
-    order = [name for name in names if name in set(classes)]
-    if order != list(classes):
-        raise UserError(
-            f'{ann_file} lists its categories in another order than the config, and labels would follow the file: '
-            f'file {_few(order)}; config {_few(classes)}; order metainfo.classes as the file does'
-        )
 
 
 def _check_xml(root: Path, dataset: dict[str, Any], classes: Sequence[str]) -> None:
@@ -135,11 +129,35 @@ def _check_xml(root: Path, dataset: dict[str, Any], classes: Sequence[str]) -> N
             names.update(element.text or '' for element in ElementTree.parse(path).iterfind('object/name'))
         except (OSError, ElementTree.ParseError) as error:
             raise UserError(f'{path}, listed by {ann_file}, cannot be read: {error}') from error
+    check_object_names(ann_file, list(names), classes)
+
+
+def check_categories(source: Path, names: Sequence[str], classes: Sequence[str]) -> None:
+    """Check that a COCO file's category ``names`` hold the config's ``classes``, in their order.
+
+    Raises:
+        UserError: A class without category, or another order.
+    """
+    _check_names(source, names, classes)
+    order = [name for name in names if name in set(classes)]
+    if order != list(classes):
+        raise UserError(
+            f'{source} lists its categories in another order than the config, and labels would follow the file: '
+            f'file {_few(order)}; config {_few(classes)}; order metainfo.classes as the file does'
+        )
+
+
+def check_object_names(source: Path, names: Sequence[str], classes: Sequence[str]) -> None:
+    """Check that ``names``, those of all objects of a split in VOC's XML, are of the config's vocabulary.
+
+    Raises:
+        UserError: They are of another one.
+    """
     # A class without an object is a small split, an unknown name a wanted subset; both at once, or no object at all,
     # is another vocabulary.
     unknown = set(names) - set(classes)
     if not set(names) & set(classes) or (unknown and set(classes) - set(names)):
-        _check_names(ann_file, list(names), classes)
+        _check_names(source, names, classes)
 
 
 def _check_names(source: Path, names: Sequence[str], classes: Sequence[str]) -> None:

@@ -82,7 +82,7 @@ class Res2LayerHead(FreezableBackbone):
         self.stage = stage
         self.in_channels = STAGE_PLANES[stage - 1] * EXPANSION
         self.out_channels = STAGE_PLANES[stage] * EXPANSION
-        options = {
+        options: Cfg = {
             'stage_pool': stage_pool,
             'conv_cfg': conv_cfg,
             'norm_cfg': {'type': 'BN'} if norm_cfg is None else norm_cfg,

@@ -1,0 +1,1 @@
+"""Reading all data that a config would read, and listing what is wrong with it."""

@@ -1,0 +1,106 @@
+"""``mmres2net check-data``: read everything that a config would read, and list what is wrong with it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+
+from mmres2net.data.audit.draw import draw_samples
+from mmres2net.data.audit.job import audit
+from mmres2net.data.audit.read import read_splits
+from mmres2net.data.audit.report import ERRORS, Report, verdict
+from mmres2net.data.check import check_paths
+from mmres2net.data.layout import PARTS, datasets_of, point_at
+from mmres2net.engine.config import load_config
+from mmres2net.engine.launch import embed
+from mmres2net.errors import UserError
+
+
+def parser(prog: str = 'mmres2net check-data') -> argparse.ArgumentParser:
+    """Return the flags of the check."""
+    flags = argparse.ArgumentParser(
+        prog=prog,
+        description='Read everything that a config would read: list what is wrong, count what is there, draw samples.',
+        epilog='exit status: 0 without errors (notes are fine), 1 with errors in the data, 2 where nothing was checked',
+    )
+    flags.add_argument('config', help='a config file, or the name of one that is shipped with mmres2net')
+    flags.add_argument('--data', metavar='DIR', help="folder in the data set's standard layout")
+    flags.add_argument('--splits', nargs='+', choices=PARTS, metavar='SPLIT', help='of train, val, test; default: all')
+    flags.add_argument('--show', type=int, default=5, metavar='N', help='findings of each kind to list; default: 5')
+    flags.add_argument('--samples', type=int, default=8, metavar='N', help='images to draw of each split; default: 8')
+    flags.add_argument('--out', metavar='DIR', help='folder of the drawn images; default: work_dirs/check_data/CONFIG')
+    flags.add_argument('--json', metavar='FILE', help='write all counts and findings to this file')
+    flags.add_argument('--workers', type=int, metavar='N', help='threads that read; default: one a core, at most 16')
+    flags.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='settings that override the config'
+    )
+    return flags
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check the data by the flags in ``argv`` and print a report; return 1 if they have errors, else 0.
+
+    Raises:
+        UserError: A mistake in config or flags, or data that are not there at all.
+    """
+    args = parser().parse_args(argv)
+    _check_flags(args)
+    cfg, parts = _prepare(args)
+    splits = read_splits(cfg, parts)
+    reports = audit(splits, workers=args.workers or min(os.cpu_count() or 1, 16))
+    print('\n\n'.join(report.as_text(args.show) for report in reports) + '\n')
+    if args.samples:
+        folder = Path(args.out or Path('work_dirs') / 'check_data' / Path(args.config).stem)
+        drawn = sum(len(draw_samples(*pair, folder, args.samples)) for pair in zip(splits, reports, strict=True))
+        print(f'{drawn} samples drawn: {folder}{os.sep}')
+    if args.json:
+        _write_json(Path(args.json), args.config, reports)
+    print(verdict(reports))
+    return int(any(report.count(ERRORS) for report in reports))
+
+
+def _check_flags(args: argparse.Namespace) -> None:
+    for name, least in (('show', 0), ('samples', 0), ('workers', 1)):
+        value = getattr(args, name)
+        if value is not None and value < least:
+            raise UserError(f'--{name} {value}: choose {least} or more')
+    if args.json and (Path(args.json).is_dir() or not Path(args.json).absolute().parent.is_dir()):
+        raise UserError(f'--json {args.json}: not a file in a folder that exists')
+    if args.out and Path(args.out).is_file():
+        raise UserError(f'--out {args.out}: a file; name a folder')
+
+
+def _prepare(args: argparse.Namespace) -> tuple[Config, list[str]]:
+    """Return the config with its data in place, and the parts to check."""
+    cfg = load_config(args.config, args.cfg_options)
+    there = [part for part in PARTS if datasets_of(cfg, part)]
+    absent = [part for part in args.splits or () if part not in there]
+    if absent or not there:
+        raise UserError(
+            f'{args.config} has no data set for {", ".join(absent) or "training, validation or test"}; '
+            f'it has {", ".join(there) or "none"}'
+        )
+    parts = [part for part in there if part in (args.splits or there)]
+    if args.data:
+        cfg = point_at(cfg, args.data, parts)
+    elif cfg.get('embedded_data'):
+        embed(cfg.embedded_data)
+    check_paths(cfg, parts)
+    return cfg, parts
+
+
+def _write_json(path: Path, config: str, reports: Sequence[Report]) -> None:
+    content = {
+        'config': config,
+        'errors': sum(report.count(ERRORS) for report in reports),
+        'splits': [report.as_dict() for report in reports],
+    }
+    try:
+        path.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
+    except OSError as error:
+        raise UserError(f'--json {path}: {error.strerror}') from error
