@@ -5,6 +5,7 @@ the way, so a heavier import would turn every missing dependency into "not in th
 """
 
 from mmengine.registry import HOOKS as ROOT_HOOKS
+from mmengine.registry import METRICS as ROOT_METRICS
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
 from mmengine.registry import Registry
@@ -12,3 +13,4 @@ from mmengine.registry import Registry
 MODELS = Registry('model', parent=ROOT_MODELS, scope='mmres2net', locations=['mmres2net.models'])
 HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='mmres2net', locations=['mmres2net.engine.hooks'])
 TRANSFORMS = Registry('transform', parent=ROOT_TRANSFORMS, scope='mmres2net', locations=['mmres2net.data.transforms'])
+METRICS = Registry('metric', parent=ROOT_METRICS, scope='mmres2net', locations=['mmres2net.evaluation'])

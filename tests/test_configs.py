@@ -67,10 +67,10 @@ def test_is_short_and_says_what_it_is(name: str) -> None:
     text = text_of(name)
     assert len(text.splitlines()) <= 40
     docstring = ast.get_docstring(ast.parse(text)) or ''
-    if name.startswith('demo/'):
-        assert 'rank no backbone' in docstring
-    else:
-        assert [key for key in ('Family:', 'Target:', 'Schedule:', 'Status:') if key not in docstring] == []
+    assert [key for key in ('Family:', 'Target:', 'Schedule:', 'Status:', 'Run:') if f'\n{key}' not in docstring] == []
+    assert f'tools/train.py configs/{name}' in docstring
+    assert ('rank no backbone' in docstring) == name.startswith('demo/')
+    assert ('not for commercial use' in docstring) == (name in TWINS and not name.startswith('demo/'))
 
 
 def take(model: dict[str, Any], path: str) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def test_schedule_fits_its_learning_rate(name: str) -> None:
     assert by_epoch or cfg.train_dataloader.sampler.type == 'InfiniteSampler'
 
 
-@pytest.mark.parametrize('name', [name for name in CONFIGS if not name.startswith('demo/')])
+@pytest.mark.parametrize('name', CONFIGS)
 def test_arithmetic_of_the_docstring(name: str) -> None:
     cfg = load_config(name)
     base = cfg.auto_scale_lr.base_batch_size
@@ -154,7 +154,7 @@ def test_arithmetic_of_the_docstring(name: str) -> None:
         steps, batch, epochs, images = numbers
         assert (steps, batch) == (cfg.train_cfg.max_iters, base)
         assert epochs == round(steps * batch / images, 1)
-    known = {'voc07': 5_011, 'deeplab': 10_582}
+    known = {'demo/deeplab': 400, 'demo/': 392, 'voc07': 5_011, 'deeplab': 10_582}
     assert images == next((n for word, n in known.items() if word in name), 117_266)
 
 
@@ -240,6 +240,18 @@ def test_both_twins_take_strides_and_dilations_alike() -> None:
         assert dilations_of(backbone.layer4) == [2, 4, 8]
 
 
+@pytest.mark.parametrize('name', [name for name in CONFIGS if 'deeplab' in name])
+def test_aligned_corners_fall_on_features(name: str) -> None:
+    """A feature lies on every 16th pixel from the first to the last only if there are 16 k + 1 of them."""
+    cfg = load_config(name)
+    size = cfg.model.data_preprocessor.size
+    assert cfg.model.decode_head.align_corners
+    assert [side % 16 for side in size] == [1, 1]
+    assert cfg.model.data_preprocessor.test_cfg == dict(size=size)
+    (crop,) = [t.crop_size for t in cfg.train_dataloader.dataset.pipeline if t.type == 'RandomCrop'] or [size]
+    assert crop == size
+
+
 def dilations_of(stage: nn.Module) -> list[int]:
     return [max(m.dilation[0] for m in block.modules() if isinstance(m, nn.Conv2d)) for block in stage]
 
@@ -254,6 +266,7 @@ def shrink(cfg: Config) -> Config:
                 transform.crop_size = (161, 161)
     if 'size' in cfg.model.data_preprocessor:
         cfg.model.data_preprocessor.size = (161, 161)
+        cfg.model.data_preprocessor.test_cfg.size = (257, 257)
     for _, node in walk(cfg.model, 'model'):
         if node.get('type') == 'RoIAlign':
             node['sampling_ratio'] = 2

@@ -1,7 +1,9 @@
 """What every segmentation run shares: registry, logging, checkpoints, pictures."""
 
 default_scope = 'mmseg'
-custom_imports = dict(imports=['mmres2net.models', 'mmres2net.engine.hooks'], allow_failed_imports=False)
+custom_imports = dict(
+    imports=['mmres2net.models', 'mmres2net.engine.hooks', 'mmres2net.evaluation'], allow_failed_imports=False
+)
 
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),

@@ -2,6 +2,11 @@
 nothing else.
 
 It shows that the whole chain learns, in minutes on two CPU cores; its figures rank no backbone.
+
+Family: demo.
+Target: none.
+Schedule: 4 epochs x 400 images / 4 a step = 100 steps an epoch.
+Status: TODO
 Run: tools/train.py configs/demo/deeplabv3plus_r2n50.py
 """
 

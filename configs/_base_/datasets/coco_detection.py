@@ -45,6 +45,6 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 
 val_evaluator = dict(
-    type='CocoMetric', ann_file=data_root + 'annotations/instances_val2017.json', metric='bbox', format_only=False
+    type='mmres2net.COCOMetric', ann_file=data_root + 'annotations/instances_val2017.json', metric='bbox'
 )
 test_evaluator = val_evaluator

@@ -48,5 +48,5 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
-val_evaluator = dict(type='VOCMetric', metric='mAP', iou_thrs=0.5, eval_mode='11points')
+val_evaluator = dict(type='mmres2net.VOCMetric', eval_mode='11points')
 test_evaluator = val_evaluator

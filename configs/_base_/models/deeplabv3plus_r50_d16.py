@@ -1,8 +1,10 @@
 """DeepLabv3+ (Chen et al. 2018) on ResNet-50 at output stride 16.
 
 The last stage has stride 1 and the dilations 2, 4, 8: the multi-grid (1, 2, 4) at rate 2. Pyramid pooling at rates 6,
-12, 18 and the decoder have 256 channels as in the paper, the low-level features 48. The crop of 513 is 32 x 16 + 1, so
-corners are aligned.
+12, 18 and the decoder have 256 channels as in the paper, the low-level features 48.
+
+Corners are aligned, so images have to have 16 k + 1 pixels: 513, in training and in testing, where VOC's 500 fit in. At
+other sizes the last feature lies before the last pixel, and the prediction is stretched by up to 15 pixels.
 """
 
 norm_cfg = dict(type='SyncBN', requires_grad=True)
@@ -17,6 +19,7 @@ model = dict(
         pad_val=0,
         seg_pad_val=255,
         size=(513, 513),
+        test_cfg=dict(size=(513, 513)),
     ),
     backbone=dict(
         type='mmseg.ResNet',

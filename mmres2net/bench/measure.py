@@ -1,0 +1,66 @@
+"""Timing in turns, each run in a process of its own, and what to say of the machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+
+def in_turns(commands: Mapping[str, Sequence[str]], repeats: int) -> dict[str, list[dict[str, Any]]]:
+    """Run each command ``repeats`` times, one after the other in turn, so that a busy moment meets all of them.
+
+    Args:
+        commands: Arguments to this Python by name; each prints one JSON object as its last line.
+        repeats: Number of turns.
+
+    Returns:
+        The objects by name, in the order of the runs.
+
+    Raises:
+        RuntimeError: A command failed; its last words are in the message.
+    """
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in commands}
+    for turn in range(repeats):
+        for name, arguments in commands.items():
+            print(f'turn {turn + 1} of {repeats}: {name}', file=sys.stderr)
+            done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                raise RuntimeError(f'{name} ended with {done.returncode}:\n{done.stderr[-2000:]}')
+            results[name].append(json.loads(done.stdout.splitlines()[-1]))
+    return results
+
+
+def peak_mib() -> float:
+    """Return the most memory that this process has held so far, in MiB."""
+    status = Path('/proc/self/status')
+    if status.exists():  # getrusage would also count the process that this one was forked from
+        line = next(line for line in status.read_text().splitlines() if line.startswith('VmHWM'))
+        return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+
+
+def machine(packages: Sequence[str] = ()) -> str:
+    """Return one line about processor, memory, Python, the versions of ``packages`` and what else keeps it busy.
+
+    The load is that of the last minute, so ask before the measurement.
+    """
+    memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 1024**3
+    names = [f'{name} {version(name)}' for name in packages]
+    cores = f'{os.cpu_count()} logical cores'
+    busy = f'load before the start {os.getloadavg()[0]:.1f}'
+    return ', '.join([_processor(), cores, f'{memory:.0f} GiB', f'Python {platform.python_version()}', *names, busy])
+
+
+def _processor() -> str:
+    info = Path('/proc/cpuinfo')
+    lines = info.read_text().splitlines() if info.exists() else []
+    named = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
+    return named[0] if named else platform.processor() or platform.machine()

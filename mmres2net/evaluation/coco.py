@@ -1,0 +1,233 @@
+"""COCO's figures of a detector, as a metric of MMEngine: AP, AP50, AP75, AP and AR by size, for boxes and masks.
+
+Names are mmdet's (``coco/bbox_mAP``, ``bbox_mAP_50``, ...), so that scripts and ``save_best`` go on working; recalls
+are named as mmdet's ``metric_items`` are (``bbox_AR@100``, ``bbox_AR_s@100``). Unlike mmdet's ``CocoMetric``, all
+twelve are given, unrounded, each at COCO's own limits: mmdet takes AP at 100 detections an image but AP50 and the
+others at 1,000, and counts images of the file that were never shown as missed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.evaluator import BaseMetric
+from mmengine.fileio import dump, exists, load
+from mmengine.logging import print_log
+
+from mmres2net.errors import UserError
+from mmres2net.evaluation.coco_protocol import KINDS, Figures, evaluate, load_evaluator
+from mmres2net.evaluation.labels import check_labels, class_names
+from mmres2net.evaluation.table import class_table
+from mmres2net.registry import METRICS
+
+TABLE = {'AP': 'mAP', 'AP50': 'mAP_50', 'AP75': 'mAP_75', 'APs': 'mAP_s', 'APm': 'mAP_m', 'APl': 'mAP_l'}
+
+
+@METRICS.register_module()
+class COCOMetric(BaseMetric):
+    """Evaluate boxes and masks by the COCO protocol, on the images that were shown.
+
+    Args:
+        ann_file: The COCO annotation file of the split.
+        metric: ``bbox``, ``segm`` or both.
+        classwise: Also give ``bbox_AP_NAME`` for each class, and log a table.
+        evaluator: ``faster`` (faster-coco-eval) or ``pycocotools``; the figures are the same, the time is not.
+        outfile_prefix: Write the detections to ``PREFIX.bbox.json`` and ``PREFIX.segm.json``, in COCO's form.
+        format_only: Write them and evaluate nothing, for a split whose annotations are not public.
+        backend_args: As everywhere in MMEngine: where ``ann_file`` lies, if not on disk.
+        collect_device: Where results of several processes meet: ``cpu`` or ``gpu``.
+        prefix: Goes before the names of the figures.
+
+    Raises:
+        UserError: An unknown kind or evaluator, a package or file that is not there, a file of another form.
+    """
+
+    default_prefix = 'coco'
+
+    def __init__(
+        self,
+        ann_file: str,
+        *,
+        metric: str | Sequence[str] = 'bbox',
+        classwise: bool = False,
+        evaluator: str = 'faster',
+        outfile_prefix: str | None = None,
+        format_only: bool = False,
+        backend_args: dict[str, Any] | None = None,
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        self.kinds = (metric,) if isinstance(metric, str) else tuple(metric)
+        unknown = [kind for kind in self.kinds if kind not in KINDS]
+        if unknown or not self.kinds:
+            raise UserError(
+                f'metric={metric!r} is not known: choose of {", ".join(KINDS)} (proposals: mmdet.CocoMetric)'
+            )
+        if format_only and not outfile_prefix:
+            raise UserError('format_only=True writes the detections, so outfile_prefix has to say where')
+        self.package = load_evaluator(evaluator)
+        self.classwise, self.evaluator = classwise, evaluator
+        self.outfile_prefix, self.format_only = outfile_prefix, format_only
+        self.ann_file = str(ann_file)
+        self._truth = _read(self.ann_file, backend_args)
+        if not format_only and 'annotations' not in self._truth:
+            raise UserError(
+                f'ann_file={self.ann_file!r} has no annotations: set format_only=True, or take another split'
+            )
+
+    @property
+    def dataset_meta(self) -> dict[str, Any] | None:
+        """What the data set says of itself; its classes have to be those of the annotation file, in the same order."""
+        return self._dataset_meta
+
+    @dataset_meta.setter
+    def dataset_meta(self, meta: dict[str, Any]) -> None:
+        self._dataset_meta = meta
+        self.categories = _categories(self._truth['categories'], meta, self.ann_file)
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
+        """Keep the predictions of a batch; masks are run-length encoded at once.
+
+        Args:
+            data_batch: Not used.
+            data_samples: Dicts as mmdet's models return them: ``img_id`` and ``pred_instances`` with ``bboxes`` (n, 4)
+                of corners in pixels of the original image, ``scores`` (n), ``labels`` (n), for masks also ``masks``
+                (n, H, W) or n RLE dicts, and perhaps ``mask_scores`` (n).
+
+        Raises:
+            UserError: Masks are to be evaluated but were not predicted, or their number is another one; labels that
+                no class has.
+        """
+        for sample in data_samples:
+            instances = sample['pred_instances']
+            result = {'image_id': sample['img_id'], 'masks': None}
+            result |= {key: _array(instances[key]) for key in ('bboxes', 'scores', 'labels')}
+            check_labels(result['labels'], len(self.categories))
+            result['mask_scores'] = _array(instances['mask_scores']) if 'mask_scores' in instances else result['scores']
+            if 'segm' in self.kinds:
+                result['masks'] = self._encoded(instances, len(result['labels']))
+            self.results.append(result)
+
+    def _encoded(self, instances: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
+        if 'masks' not in instances:
+            raise UserError("metric='segm', but the model predicts no masks: set metric='bbox', or use a mask head")
+        masks = instances['masks']
+        if not isinstance(masks, list):
+            # Encoded in columns: (n, H, W) becomes (H, W, n) in Fortran's order.
+            planes = np.asfortranarray(_array(masks).astype(np.uint8).transpose(1, 2, 0))
+            masks = self.package.mask.encode(planes) if count else []
+        if len(masks) != count:
+            raise UserError(f'{len(masks)} masks for {count} labels in one prediction: there has to be one for each')
+        return masks
+
+    def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, float]:
+        """Evaluate what :meth:`process` kept; the first figure is the AP.
+
+        Raises:
+            UserError: No image at all, an image twice, or one that the annotation file does not have.
+        """
+        truth = self._shown([result['image_id'] for result in results])
+        figures: dict[str, float] = {}
+        for kind in self.kinds:
+            detections = [detection for result in results for detection in self._detections(result, kind)]
+            if self.outfile_prefix:
+                self._write(detections, kind)
+            if not self.format_only:
+                found = evaluate(truth, detections, kind, evaluator=self.evaluator)
+                figures |= self._named(found, kind)
+        return figures
+
+    def _named(self, found: Figures, kind: str) -> dict[str, float]:
+        named = {f'{kind}_{name}': value for name, value in found.overall.items()}
+        if self.classwise:
+            named |= {f'{kind}_AP_{name}': values['mAP'] for name, values in found.by_class.items()}
+            rows = [[name, *(values[key] for key in TABLE.values())] for name, values in found.by_class.items()]
+            print_log(f'{kind} by class:\n' + class_table(['class', *TABLE], rows), 'current')
+        return named
+
+    def _shown(self, ids: Sequence[Any]) -> dict[str, Any]:
+        """Return the part of the annotations that concerns the images ``ids`` and the evaluated classes."""
+        if not ids:
+            raise UserError('no image was evaluated: is the split empty, or the data loader?')
+        shown = set(ids)
+        if len(shown) < len(ids):
+            twice = next(id_ for id_ in ids if ids.count(id_) > 1)
+            raise UserError(f'image {twice!r} was evaluated twice; take what repeats data out of the data loader')
+        images = [image for image in self._truth['images'] if image['id'] in shown]
+        if len(images) < len(shown):
+            strange = next(iter(shown - {image['id'] for image in images}))
+            raise UserError(f'{self.ann_file} has no image {strange!r}; it has to be the file that the data set reads')
+        if len(images) < len(self._truth['images']):
+            print_log(
+                f'evaluated on {len(images)} of the {len(self._truth["images"])} images of {self.ann_file}', 'current'
+            )
+        wanted = {category['id'] for category in self.categories}
+        annotations = self._truth.get('annotations', [])
+        kept = [one for one in annotations if one['image_id'] in shown and one['category_id'] in wanted]
+        return {'images': images, 'categories': self.categories, 'annotations': kept}
+
+    def _detections(self, result: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
+        ids = [self.categories[label]['id'] for label in result['labels']]
+        if kind == 'segm':
+            shapes = [{'segmentation': mask} for mask in result['masks']]
+        else:
+            boxes = result['bboxes'].astype(np.float64)
+            boxes[:, 2:] -= boxes[:, :2]
+            shapes = [{'bbox': box} for box in boxes.tolist()]
+        scores = result['mask_scores' if kind == 'segm' else 'scores'].tolist()
+        return [
+            {'image_id': result['image_id'], 'category_id': id_, 'score': score, **shape}
+            for id_, score, shape in zip(ids, scores, shapes, strict=True)
+        ]
+
+    def _write(self, detections: Sequence[Mapping[str, Any]], kind: str) -> None:
+        path = Path(f'{self.outfile_prefix}.{kind}.json')
+        path.parent.mkdir(parents=True, exist_ok=True)
+        dump([_writable(detection) for detection in detections], str(path))
+        print_log(f'detections: {path}', 'current')
+
+
+def _read(path: str, backend_args: dict[str, Any] | None) -> dict[str, Any]:
+    if not exists(path, backend_args=backend_args):
+        raise UserError(f'ann_file={path!r} is not there (seen from {Path.cwd()})')
+    try:
+        content = load(path, file_format='json', backend_args=backend_args)
+    except ValueError as error:
+        raise UserError(f'ann_file={path!r} is not JSON: {error}') from error
+    if not isinstance(content, dict) or not {'images', 'categories'} <= set(content):
+        raise UserError(f'ann_file={path!r} is not a COCO annotation file: it has no images or no categories')
+    return content
+
+
+def _categories(listed: Sequence[dict[str, Any]], meta: Mapping[str, Any], path: str) -> list[dict[str, Any]]:
+    """Return the categories of the labels 0, 1, ...; they are found by name.
+
+    An order that differs between file and data set is refused: mmdet's ``CocoDataset`` numbers labels in the file's
+    order, others in the data set's, and a metric cannot know which of them trained the model.
+    """
+    classes = class_names(meta)
+    found = [category for category in listed if category['name'] in classes]
+    absent = [name for name in classes if name not in {category['name'] for category in listed}]
+    if absent:
+        raise UserError(
+            f'{path} has no category {", ".join(map(repr, absent[:5]))}; it has '
+            f'{", ".join(category["name"] for category in listed[:5])}, ...: set metainfo.classes by the file'
+        )
+    if [category['name'] for category in found] != list(classes):
+        raise UserError(f'{path} lists its categories in another order than metainfo.classes: order these as the file')
+    return found
+
+
+def _array(values: Any) -> np.ndarray:
+    return values.detach().cpu().numpy() if hasattr(values, 'detach') else np.asarray(values)
+
+
+def _writable(detection: Mapping[str, Any]) -> dict[str, Any]:
+    mask = detection.get('segmentation')
+    if mask is None or not isinstance(mask['counts'], bytes):
+        return dict(detection)
+    return {**detection, 'segmentation': {**mask, 'counts': mask['counts'].decode()}}

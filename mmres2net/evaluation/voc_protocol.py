@@ -1,0 +1,106 @@
+"""PASCAL VOC's average precision on plain arrays.
+
+Source: the VOC development kits' evaluation of detections, described in Everingham et al., "The PASCAL Visual Object
+Classes (VOC) Challenge", IJCV 2010, sections 4.2 and 4.4, and in the kits' documentation. Box corners belong to the
+box, so that a side is ``x2 - x1 + 1``. A detection belongs to the object that it overlaps most, and to no other one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+TRUE, FALSE, IGNORED = 1, 0, -1
+MODES = ('11points', 'area')
+
+
+@dataclass(frozen=True)
+class ImageBoxes:
+    """Detections and objects of one class in one image.
+
+    Attributes:
+        boxes: (n, 4) corners x1, y1, x2, y2.
+        scores: (n)
+        objects: (m, 4) corners.
+        difficult: (m) Whether an object is marked difficult: finding it is neither right nor wrong.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    objects: np.ndarray
+    difficult: np.ndarray
+
+
+@dataclass(frozen=True)
+class ClassResult:
+    """What was found of one class: ``ap`` and ``recall`` are NaN where it has no object that counts."""
+
+    ap: float
+    recall: float
+    objects: int
+    detections: int
+
+
+def overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the IoU of boxes (n, 4) with ``others`` (m, 4) as (n, m), in float64."""
+    boxes, others = boxes.astype(np.float64)[:, None], others.astype(np.float64)[None]
+    low, high = np.maximum(boxes[..., :2], others[..., :2]), np.minimum(boxes[..., 2:], others[..., 2:])
+    both = (high - low + 1).clip(min=0).prod(-1)
+    return both / (_area(boxes) + _area(others) - both)
+
+
+def _area(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[..., 2:] - boxes[..., :2] + 1).prod(-1)
+
+
+def judge(image: ImageBoxes, iou_thr: float) -> np.ndarray:
+    """Return for each detection (n) whether it is TRUE, FALSE or IGNORED."""
+    verdict = np.full(len(image.boxes), FALSE, np.int8)
+    if not len(image.boxes) or not len(image.objects):
+        return verdict
+    shared = overlaps(image.boxes, image.objects)
+    nearest, hits = shared.argmax(1), shared.max(1) >= iou_thr
+    verdict[hits & image.difficult[nearest]] = IGNORED
+    for target in np.unique(nearest[hits & ~image.difficult[nearest]]):
+        rivals = np.flatnonzero(hits & (nearest == target))
+        verdict[rivals[image.scores[rivals].argmax()]] = TRUE
+    return verdict
+
+
+def evaluate_class(images: Sequence[ImageBoxes], *, iou_thr: float = 0.5, mode: str = '11points') -> ClassResult:
+    """Evaluate one class over all images; detections of equal score keep the order of the images.
+
+    Args:
+        images: Every image, also those with detections alone.
+        iou_thr: A detection with this overlap or more finds the object.
+        mode: ``11points`` (VOC 2007) or ``area`` (VOC 2010 and later).
+    """
+    verdicts = np.concatenate([np.empty(0, np.int8), *(judge(image, iou_thr) for image in images)])
+    scores = np.concatenate([np.empty(0), *(image.scores for image in images)])
+    objects = sum(int((~image.difficult).sum()) for image in images)
+    verdicts = verdicts[np.argsort(-scores, kind='stable')]
+    ap = average_precision(verdicts[verdicts != IGNORED] == TRUE, objects, mode)
+    recall = float((verdicts == TRUE).sum()) / objects if objects else float('nan')
+    return ClassResult(ap, recall, objects, len(scores))
+
+
+def average_precision(right: np.ndarray, objects: int, mode: str) -> float:
+    """Return the AP of detections in falling order of score, NaN without an object.
+
+    Args:
+        right: (n) Whether each detection is right; ignored ones left out.
+        objects: Number of objects that count.
+        mode: ``11points``: mean of the best precision at a recall of 0, 0.1, ..., 1 or more. ``area``: area under the
+            precision, made to fall with recall.
+    """
+    if not objects:
+        return float('nan')
+    found = np.cumsum(right)
+    precision = found / np.arange(1, len(right) + 1)
+    if mode == '11points':
+        # In whole numbers: as fractions, a recall of 3 / 10 falls short of 3 * 0.1.
+        return float(np.mean([precision[10 * found >= tenth * objects].max(initial=0.0) for tenth in range(11)]))
+    best = np.maximum.accumulate(precision[::-1])[::-1]
+    return float(best[right].sum() / objects)

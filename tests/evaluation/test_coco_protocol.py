@@ -1,0 +1,190 @@
+"""COCO's figures: by hand, as published, and the same from both evaluators to the last digit."""
+
+import copy
+import sys
+from typing import Any
+
+import pytest
+from pycocotools import mask as rle
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from mmres2net.errors import UserError
+from mmres2net.evaluation.coco_protocol import PACKAGES, evaluate
+from tests.evaluation.samples import coco_detections, coco_truth, triangle
+
+BOTH = pytest.mark.parametrize('evaluator', PACKAGES)
+
+
+def of_boxes(objects: list[tuple], found: list[tuple], *, crowd: tuple = ()) -> tuple[dict[str, Any], list[dict]]:
+    """Truth from (image, class, x1, y1, x2, y2), detections from the same with a score at the end."""
+    annotations = [
+        {'id': i, 'image_id': m, 'category_id': k, 'bbox': [x, y, u - x, v - y], 'area': (u - x) * (v - y),
+         'iscrowd': int(i in crowd)} for i, (m, k, x, y, u, v) in enumerate(objects, 1)
+    ]  # fmt: skip
+    images = [{'id': m, 'width': 700, 'height': 700} for m in sorted({one[0] for one in objects + found})]
+    categories = [{'id': k, 'name': str(k)} for k in sorted({one[1] for one in objects + found})]
+    detections = [
+        {'image_id': m, 'category_id': k, 'bbox': [x, y, u - x, v - y], 'score': s} for m, k, x, y, u, v, s in found
+    ]
+    return {'images': images, 'categories': categories, 'annotations': annotations}, detections
+
+
+@BOTH
+def test_by_hand(evaluator: str) -> None:
+    truth, found = of_boxes(
+        [(1, 1, 0, 0, 40, 40), (2, 1, 0, 0, 40, 40), (2, 1, 100, 100, 140, 140)],
+        [
+            (1, 1, 0, 0, 40, 40, 0.9),  # the object itself
+            (2, 1, 300, 300, 340, 340, 0.8),  # nothing there
+            (2, 1, 0, 0, 40, 24.8, 0.7),  # inside the object, 24.8 of its 40 rows: IoU 0.62
+        ],
+    )
+    figures = evaluate(truth, found, 'bbox', evaluator=evaluator).overall
+    # IoU 0.50, 0.55, 0.60: right, wrong, right of 3 objects: precision 1 up to recall 1/3, 2/3 up to recall 2/3. Of
+    # the 101 recalls 0, 0.01, ..., 34 are at most 1/3 and 33 more at most 2/3: AP = (34 + 33 * 2/3) / 101 = 56/101.
+    # IoU 0.65 to 0.95: the first alone is right: AP = 34/101.
+    assert figures['mAP_50'] == pytest.approx(56 / 101, abs=1e-12)
+    assert figures['mAP_75'] == pytest.approx(34 / 101, abs=1e-12)
+    assert figures['mAP'] == pytest.approx((3 * 56 + 7 * 34) / 1010, abs=1e-12)
+    # Recall 2/3 at 3 thresholds and 1/3 at 7; with one detection an image, image 2 keeps the wrong one.
+    assert figures['AR@100'] == figures['AR@10'] == pytest.approx((3 * 2 / 3 + 7 / 3) / 10, abs=1e-12)
+    assert figures['AR@1'] == pytest.approx(1 / 3, abs=1e-12)
+    # All objects have 1,600 pixels: medium. The stray of 1,600 pixels counts there as well.
+    assert figures['mAP_m'] == figures['mAP']
+    assert figures['AR_m@100'] == figures['AR@100']
+    assert [figures[name] for name in ('mAP_s', 'mAP_l', 'AR_s@100', 'AR_l@100')] == [-1] * 4
+
+
+@BOTH
+def test_what_lies_in_a_crowd_does_not_count(evaluator: str) -> None:
+    objects = [(1, 1, 0, 0, 40, 40), (1, 1, 100, 100, 300, 300)]
+    found = [(1, 1, 150, 150, 180, 180, 0.9), (1, 1, 120, 120, 160, 160, 0.8), (1, 1, 0, 0, 40, 40, 0.7)]
+    crowd = evaluate(*of_boxes(objects, found, crowd=(2,)), 'bbox', evaluator=evaluator).overall['mAP']
+    assert crowd == pytest.approx(1, abs=1e-12)
+    # The same without the mark: two objects, the third detection alone is right: precision 1/3 up to recall 1/2.
+    plain = evaluate(*of_boxes(objects, found), 'bbox', evaluator=evaluator).overall['mAP']
+    assert plain == pytest.approx(51 / 3 / 101, abs=1e-12)
+
+
+# Images 42, 73, 74 and 133 of COCO val2014 with the "fake" detections that come with COCO's own evaluation code, and
+# the figures that torchmetrics publishes for them as calculated by pycocotools (its test of mean average precision).
+VAL2014 = (
+    [
+        (42, 4, 214.15, 41.29, 562.41, 285.07), (73, 2, 13.00, 22.75, 548.98, 632.42),
+        (73, 2, 1.66, 3.32, 270.26, 275.23), (74, 4, 61.87, 276.25, 358.29, 379.43),
+        (74, 1, 2.75, 3.66, 162.15, 316.06), (74, 0, 295.55, 93.96, 313.97, 152.79),
+        (74, 0, 326.94, 97.05, 340.49, 122.98), (74, 0, 356.62, 95.47, 372.33, 147.55),
+        (74, 0, 462.08, 105.09, 493.74, 146.99), (74, 0, 277.11, 103.84, 292.44, 150.72),
+        (133, 5, 13.99, 2.87, 640.00, 421.52),
+    ],
+    [
+        (42, 4, 258.15, 41.29, 606.41, 285.07, 0.236), (73, 3, 61.00, 22.75, 565.00, 632.42, 0.318),
+        (73, 2, 12.66, 3.32, 281.26, 275.23, 0.726), (74, 4, 87.87, 276.25, 384.29, 379.43, 0.546),
+        (74, 1, 0.00, 3.66, 142.15, 316.06, 0.3), (74, 0, 296.55, 93.96, 314.97, 152.79, 0.407),
+        (74, 0, 328.94, 97.05, 342.49, 122.98, 0.611), (74, 0, 356.62, 95.47, 372.33, 147.55, 0.335),
+        (74, 0, 464.08, 105.09, 495.74, 146.99, 0.805), (74, 0, 276.11, 103.84, 291.44, 150.72, 0.953),
+        (133, 5, 0.00, 2.87, 601.00, 421.52, 0.423),
+    ],
+)  # fmt: skip
+PUBLISHED = {
+    'mAP': 0.706, 'mAP_50': 0.901, 'mAP_75': 0.846, 'mAP_s': 0.689, 'mAP_m': 0.800, 'mAP_l': 0.701,
+    'AR@1': 0.592, 'AR@10': 0.716, 'AR@100': 0.716, 'AR_s@100': 0.767, 'AR_m@100': 0.800, 'AR_l@100': 0.700,
+}  # fmt: skip
+
+
+@BOTH
+def test_published_figures(evaluator: str) -> None:
+    figures = evaluate(*of_boxes(*VAL2014), 'bbox', evaluator=evaluator)
+    assert list(figures.overall) == list(PUBLISHED)
+    assert {name: round(value, 3) for name, value in figures.overall.items()} == PUBLISHED
+    by_class = {name: (round(one['mAP'], 3), round(one['AR@100'], 3)) for name, one in figures.by_class.items()}
+    assert by_class == {
+        '0': (0.725, 0.780), '1': (0.800, 0.800), '2': (0.454, 0.450), '3': (-1, -1), '4': (0.650, 0.650),
+        '5': (0.900, 0.900),
+    }  # fmt: skip
+
+
+def masks_of(detections: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Detections of masks instead of boxes, of the shape that the objects have."""
+    found = []
+    for one in detections:
+        mask = rle.frPyObjects(triangle(one['bbox']), 400, 400)[0]
+        found.append({'image_id': one['image_id'], 'category_id': one['category_id'], 'score': one['score'],
+                      'segmentation': mask})  # fmt: skip
+    return found
+
+
+def official(truth: dict[str, Any], found: list[dict[str, Any]], kind: str) -> list[float]:
+    """The twelve figures as pycocotools itself sums them up."""
+    ours = COCO()
+    ours.dataset = copy.deepcopy({'info': {}, **truth})
+    ours.createIndex()
+    run = COCOeval(ours, ours.loadRes(copy.deepcopy(found)), kind)
+    run.evaluate()
+    run.accumulate()
+    run.summarize()
+    return run.stats.tolist()
+
+
+@pytest.mark.parametrize('kind', ['bbox', 'segm'])
+@pytest.mark.parametrize(('seed', 'classes', 'per_image'), [(0, 6, 20), (1, 12, 60), (2, 2, 150)])
+def test_same_figures_as_pycocotools(kind: str, seed: int, classes: int, per_image: int) -> None:
+    images = 30 if kind == 'bbox' else 12
+    truth = coco_truth(images, classes, seed, masks=kind == 'segm')
+    found = coco_detections(truth, seed, per_image=per_image)
+    annotations = truth['annotations']
+    # What the cases are for: crowds, objects on the border of sizes, images without objects or detections, equal
+    # scores, a class without objects, more than 100 detections of a class in an image.
+    assert any(one['iscrowd'] for one in annotations)
+    assert kind == 'segm' or {32.0**2, 96.0**2} <= {one['area'] for one in annotations}
+    assert len({one['image_id'] for one in annotations}) < images
+    assert len({one['image_id'] for one in found}) < images
+    assert len({one['score'] for one in found}) <= 101 < len(found)
+    assert len({one['category_id'] for one in annotations}) < classes
+    crowded = max(sum(d['image_id'] == m and d['category_id'] == 10 for d in found) for m in range(1, images + 1))
+    assert (crowded > 100) == (per_image == 150)
+    found = masks_of(found) if kind == 'segm' else found
+    before = copy.deepcopy((truth, found))
+    fast, slow = (evaluate(truth, found, kind, evaluator=name) for name in PACKAGES)
+    assert (truth, found) == before, 'the caller keeps what it gave'
+    assert list(fast.overall.values()) == pytest.approx(official(truth, found, kind), abs=1e-12)
+    assert 0.03 < fast.overall['mAP'] < 0.9
+    for name, values in slow.by_class.items():
+        assert fast.by_class[name] == pytest.approx(values, abs=1e-12)
+    assert fast.by_class[f'class {classes}'] == dict.fromkeys(fast.overall, -1)
+
+
+@BOTH
+@pytest.mark.parametrize('kind', ['bbox', 'segm'])
+def test_no_detection_is_an_ap_of_zero(evaluator: str, kind: str) -> None:
+    truth = coco_truth(6, 3, 0)
+    figures = evaluate(truth, [], kind, evaluator=evaluator).overall
+    assert figures['mAP'] == figures['AR@100'] == 0
+
+
+@BOTH
+def test_a_detection_of_a_strange_image_is_refused(evaluator: str) -> None:
+    truth, found = of_boxes([(1, 1, 0, 0, 9, 9)], [(1, 1, 0, 0, 9, 9, 0.5)])
+    with pytest.raises(UserError, match='image 7'):
+        evaluate(truth, [{**found[0], 'image_id': 7}], 'bbox', evaluator=evaluator)
+
+
+def test_unknown_evaluator() -> None:
+    with pytest.raises(UserError, match="'fast' is not known: choose one of faster, pycocotools"):
+        evaluate(*of_boxes(*VAL2014), 'bbox', evaluator='fast')
+
+
+@pytest.mark.parametrize(
+    ('evaluator', 'module', 'remedy'),
+    [
+        ('faster', 'faster_coco_eval', 'pip install faster-coco-eval, or set evaluator=.pycocotools'),
+        ('pycocotools', 'pycocotools.cocoeval', 'pip install pycocotools, or set evaluator=.faster'),
+    ],
+)
+def test_a_missing_package_is_an_error(
+    evaluator: str, module: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UserError, match=remedy):
+        evaluate(*of_boxes(*VAL2014), 'bbox', evaluator=evaluator)

@@ -1,0 +1,127 @@
+"""IoUMetric in an evaluator, on samples as mmseg hands them over, beside loops and mmseg's own metric."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmengine.evaluator import Evaluator
+from mmengine.hooks import CheckpointHook
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+
+from mmres2net.errors import UserError
+from mmres2net.evaluation import IoUMetric
+from tests.evaluation.conftest import Build
+
+HOST = 'mmseg'
+CLASSES = ('sky', 'road', 'car', 'bird')
+
+
+def sample(predicted: Any, annotated: Any) -> SegDataSample:
+    one = SegDataSample(metainfo={'img_path': 'street.png'})
+    one.pred_sem_seg = PixelData(data=torch.as_tensor(predicted)[None])
+    one.gt_sem_seg = PixelData(data=torch.as_tensor(annotated, dtype=torch.uint8)[None])
+    return one
+
+
+def run(evaluator: Evaluator, samples: list[Any]) -> dict[str, float]:
+    for one in samples:
+        evaluator.process(data_samples=[one], data_batch=None)
+    return evaluator.evaluate(len(samples))
+
+
+def test_by_hand(build: Build, said: list[str]) -> None:
+    """Sky: 3 of 3 annotated pixels, 5 predicted, of which one is ignored: 3/4. Road: 1 right of 2 annotated and 1
+    predicted: 1/2. Car: predicted once, nowhere annotated: 0, and no accuracy. Bird: nowhere.
+    """
+    samples = [
+        sample([[0, 0, 0], [0, 0, 1]], [[0, 0, 0], [255, 1, 1]]),
+        sample([[2, 0, 0]], [[0, 255, 255]]),
+    ]
+    evaluator = build({'type': 'mmres2net.IoUMetric'}, CLASSES)
+    assert type(evaluator.metrics[0]) is IoUMetric
+    figures = run(evaluator, samples)
+    # Sky over both images: 3 right, 4 predicted, 4 annotated: 3/5, accuracy 3/4. Right pixels: 4 of 6.
+    assert figures == pytest.approx(
+        {
+            'mIoU': 100 * (3 / 5 + 1 / 2 + 0) / 3, 'aAcc': 100 * 4 / 6, 'mAcc': 100 * (3 / 4 + 1 / 2) / 2,
+            'IoU_sky': 60, 'IoU_road': 50, 'IoU_car': 0, 'IoU_bird': np.nan,
+            'Acc_sky': 75, 'Acc_road': 50, 'Acc_car': np.nan, 'Acc_bird': np.nan,
+        }, abs=1e-12, nan_ok=True,
+    )  # fmt: skip
+    assert next(iter(figures)) == 'mIoU', "save_best='auto' follows the first"
+    assert CheckpointHook(save_best='mIoU').rules == ['greater']
+    out = '\n'.join(said)
+    assert 'neither annotated nor predicted, left out of the means: bird' in out
+    assert 'bird        -         -' in out
+
+
+def random_samples(seed: int, count: int = 4) -> list[SegDataSample]:
+    rng = np.random.default_rng(seed)
+    samples = []
+    for _ in range(count):
+        annotated = rng.choice([0, 1, 2, 3, 255], (20, 30))
+        wrong = rng.random((20, 30)) < 0.4
+        samples.append(sample(np.where(wrong | (annotated == 255), rng.integers(0, 4, (20, 30)), annotated), annotated))
+    return samples
+
+
+def confusion(samples: list[SegDataSample]) -> list[list[int]]:
+    """Rows are annotated, columns predicted; pixel by pixel."""
+    table = [[0] * len(CLASSES) for _ in CLASSES]
+    for one in samples:
+        pairs = zip(one.gt_sem_seg.data.flatten().tolist(), one.pred_sem_seg.data.flatten().tolist(), strict=True)
+        for annotated, predicted in pairs:
+            if annotated != 255:
+                table[annotated][predicted] += 1
+    return table
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_against_a_confusion_matrix(seed: int, build: Build) -> None:
+    samples = random_samples(seed)
+    table = confusion(samples)
+    figures = run(build({'type': 'mmres2net.IoUMetric'}, CLASSES), samples)
+    for k, name in enumerate(CLASSES):
+        annotated, predicted = sum(table[k]), sum(row[k] for row in table)
+        assert figures[f'IoU_{name}'] == pytest.approx(100 * table[k][k] / (annotated + predicted - table[k][k]))
+        assert figures[f'Acc_{name}'] == pytest.approx(100 * table[k][k] / annotated)
+    theirs = run(build({'type': 'IoUMetric', 'iou_metrics': ['mIoU']}, CLASSES), samples)
+    assert {name: round(figures[name], 2) for name in theirs} == pytest.approx(theirs, abs=0.0101)
+    assert next(iter(theirs)) == 'aAcc'
+    assert len(theirs) == 3
+
+
+def test_another_ignored_label(build: Build) -> None:
+    samples = [sample([[0, 1]], [[0, 9]])]
+    assert run(build({'type': 'mmres2net.IoUMetric', 'ignore_index': 9}, CLASSES), samples)['mIoU'] == 100
+
+
+@pytest.mark.parametrize(
+    ('predicted', 'annotated', 'message'),
+    [
+        ([[0, 0]], [[0, 4]], 'street.png is annotated with label 4, but the data set has 4 classes, 0 to 3'),
+        ([[0, 4]], [[0, 1]], 'street.png is predicted with label 4'),
+        ([[0, -1]], [[0, 1]], 'street.png is predicted with label -1'),
+        ([[0, 0, 0]], [[0, 1]], r'predicted as \(1, 3\), annotated as \(1, 2\).*after Resize'),
+    ],
+)
+def test_labels_that_do_not_fit(predicted: Any, annotated: Any, message: str, build: Build) -> None:
+    with pytest.raises(UserError, match=message):
+        run(build({'type': 'mmres2net.IoUMetric'}, CLASSES), [sample(predicted, annotated)])
+
+
+def test_what_cannot_be_evaluated(build: Build) -> None:
+    bare = SegDataSample(pred_sem_seg=PixelData(data=torch.zeros(1, 2, 2)))
+    with pytest.raises(UserError, match='LoadAnnotations has to be in the test pipeline'):
+        run(build({'type': 'mmres2net.IoUMetric'}, CLASSES), [bare])
+    with pytest.raises(UserError, match='no image was evaluated'):
+        run(build({'type': 'mmres2net.IoUMetric'}, CLASSES), [])
+    with pytest.raises(UserError, match='names no classes'):
+        run(build({'type': 'mmres2net.IoUMetric'}, None), random_samples(0))
+
+
+def test_all_ignored_has_no_figure(build: Build) -> None:
+    figures = run(build({'type': 'mmres2net.IoUMetric'}, CLASSES), [sample([[0]], [[255]])])
+    assert all(np.isnan(value) for value in figures.values())

@@ -1,0 +1,168 @@
+"""VOCMetric in an evaluator, on samples as mmdet hands them over, beside mmdet's own metric."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.evaluator import Evaluator
+from mmengine.hooks import CheckpointHook
+from mmengine.registry import DATASETS
+from mmengine.structures import InstanceData
+
+from mmres2net.errors import UserError
+from mmres2net.evaluation import VOCMetric
+from tests.evaluation.conftest import Build
+from tests.evaluation.samples import instances
+from tests.realdata import data_root
+
+HOST = 'mmdet'
+CLASSES = ('cat', 'dog', 'cow')
+OBJECT, FAR = (0, 0, 9, 9), (100, 100, 109, 109)
+
+
+def sample(found: dict[str, Any], objects: dict[str, Any], difficult: dict[str, Any]) -> DetDataSample:
+    parts = (InstanceData(**part) for part in (found, objects, difficult))
+    return DetDataSample(**dict(zip(('pred_instances', 'gt_instances', 'ignored_instances'), parts, strict=True)))
+
+
+def run(evaluator: Evaluator, samples: list[Any]) -> dict[str, float]:
+    for one in samples:
+        evaluator.process(data_samples=[one], data_batch=None)
+    return evaluator.evaluate(len(samples))
+
+
+NOTHING = instances([], [])
+TWO_IMAGES = [
+    sample(instances([OBJECT, FAR], [0, 1], [0.9, 0.8]), instances([OBJECT, OBJECT], [0, 1]), instances([FAR], [1])),
+    sample(instances([FAR, FAR], [0, 2], [0.95, 0.5]), instances([OBJECT], [0]), NOTHING),
+]
+
+
+def test_figures_of_each_class(build: Build, said: list[str]) -> None:
+    """Cats: wrong at 0.95, right at 0.9, of two objects: precision 1/2 up to recall 1/2. Dogs: one detection, of a
+    difficult object, so none that counts; one object is missed. Cows: one detection, no object.
+    """
+    evaluator = build({'type': 'mmres2net.VOCMetric'}, CLASSES)
+    assert type(evaluator.metrics[0]) is VOCMetric
+    figures = run(evaluator, TWO_IMAGES)
+    cat = 6 * 0.5 / 11  # the recalls 0, 0.1, ..., 0.5
+    assert list(figures) == [f'pascal_voc/{name}' for name in ('mAP', 'AP50', 'AP50_cat', 'AP50_dog', 'AP50_cow')]
+    assert list(figures.values()) == pytest.approx([cat / 2, cat / 2, cat, 0, np.nan], abs=1e-12, nan_ok=True)
+    assert CheckpointHook(save_best=next(iter(figures))).rules == ['greater']
+    out = '\n'.join(said)
+    assert 'cat          2           2   0.500  0.273' in out
+    assert 'cow          0           1       -      -' in out
+    assert 'without an object in this split, left out of the mean: cow' in out
+
+
+def test_area_and_another_overlap(build: Build) -> None:
+    figures = run(build({'type': 'mmres2net.VOCMetric', 'eval_mode': 'area', 'iou_thr': 0.57}, CLASSES), TWO_IMAGES)
+    assert figures['pascal_voc/AP57_cat'] == pytest.approx(0.25, abs=1e-12)
+    assert figures['pascal_voc/mAP'] == figures['pascal_voc/AP57'] == pytest.approx(0.125, abs=1e-12)
+
+
+def random_samples(count: int, seed: int) -> list[DetDataSample]:
+    """Whole pixels, no equal scores: neither rounding nor order makes a difference."""
+    rng = np.random.default_rng(seed)
+    scores = iter(rng.permutation(count * 40) / (count * 40))
+
+    def boxes(number: int) -> np.ndarray:
+        corner = rng.integers(0, 60, (number, 2))
+        return np.hstack([corner, corner + rng.integers(8, 40, (number, 2))])
+
+    samples = []
+    for _ in range(count):
+        objects, marked = boxes(6), boxes(2)
+        everything = np.vstack([objects, marked])
+        found = np.vstack([everything[rng.integers(0, 8, 24)] + rng.integers(-3, 4, (24, 4)), boxes(6)])
+        labels = rng.integers(0, 3, 30)
+        samples.append(
+            sample(
+                instances(found, labels, [next(scores) for _ in found]),
+                instances(objects, rng.integers(0, 3, 6)),
+                instances(marked, rng.integers(0, 3, 2)),
+            )
+        )
+    return samples
+
+
+def test_the_matching_is_mmdets(build: Build) -> None:
+    samples = random_samples(12, seed=0)
+    ours = run(build({'type': 'mmres2net.VOCMetric', 'eval_mode': 'area'}, CLASSES), samples)
+    theirs = run(build({'type': 'VOCMetric', 'eval_mode': 'area'}, CLASSES), samples)
+    assert 0.1 < ours['pascal_voc/mAP'] < 0.9
+    assert ours['pascal_voc/mAP'] == pytest.approx(theirs['pascal_voc/mAP'], abs=1e-6)
+    assert not [name for name in theirs if 'cat' in name], 'mmdet returns no class'
+
+
+def test_a_recall_of_three_tenths_counts_here_and_not_in_mmdet(build: Build) -> None:
+    """Ten objects, three of them found: precision 1 at the recalls 0, 0.1, 0.2 and 0.3, so 4/11."""
+    samples = [sample(instances([OBJECT], [0], [0.9 - i / 10]), instances([OBJECT], [0]), NOTHING) for i in range(3)]
+    samples += [sample(instances([], [], []), instances([OBJECT], [0]), NOTHING) for _ in range(7)]
+    ours = run(build({'type': 'mmres2net.VOCMetric'}, CLASSES), samples)
+    theirs = run(build({'type': 'VOCMetric'}, CLASSES), samples)
+    assert ours['pascal_voc/AP50'] == pytest.approx(4 / 11, abs=1e-12)
+    assert theirs['pascal_voc/AP50'] == round(3 / 11, 3)
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'eval_mode': '11point'}, "eval_mode='11point' is not known: choose one of 11points, area"),
+        ({'iou_thr': 50}, 'choose more than 0 and at most 1'),
+    ],
+)
+def test_wrong_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        VOCMetric(**options)
+
+
+def test_what_cannot_be_evaluated(build: Build) -> None:
+    bare = DetDataSample(pred_instances=InstanceData(**instances([], [], [])))
+    with pytest.raises(UserError, match='LoadAnnotations has to be in the test pipeline'):
+        run(build({'type': 'mmres2net.VOCMetric'}, CLASSES), [bare])
+    with pytest.raises(UserError, match='no image was evaluated'):
+        run(build({'type': 'mmres2net.VOCMetric'}, CLASSES), [])
+    with pytest.raises(UserError, match='the model predicts label 3, but the data set has 3 classes, 0 to 2'):
+        run(
+            build({'type': 'mmres2net.VOCMetric'}, CLASSES), [sample(instances([OBJECT], [3], [0.9]), NOTHING, NOTHING)]
+        )
+    with pytest.raises(UserError, match='names no classes'):
+        run(build({'type': 'mmres2net.VOCMetric'}, None), TWO_IMAGES)
+
+
+@pytest.mark.realdata
+def test_real_annotations(build: Build) -> None:
+    """VOC's own objects as mmdet loads them, first as predictions of themselves, then moved."""
+    root = data_root('voc07_mini') / 'VOCdevkit'
+    dataset = DATASETS.build({
+        'type': 'VOCDataset', 'data_root': str(root), 'ann_file': 'VOC2007/ImageSets/Main/test.txt', 'test_mode': True,
+        'data_prefix': {'sub_data_root': 'VOC2007/'},
+        'pipeline': [
+            {'type': 'LoadAnnotations', 'with_bbox': True},
+            {'type': 'PackDetInputs', 'meta_keys': ('img_id',)},
+        ],
+    })  # fmt: skip
+    rng, classes = np.random.default_rng(0), dataset.metainfo['classes']
+    exact, moved = [], []
+    for i in range(len(dataset)):
+        one = dataset[i]['data_samples']
+        objects, ignored = one.gt_instances.bboxes.tensor, one.ignored_instances.bboxes.tensor
+        boxes, labels = (
+            torch.cat([objects, ignored]),
+            torch.cat([one.gt_instances.labels, one.ignored_instances.labels]),
+        )
+        scores = torch.from_numpy(rng.random(len(boxes)))
+        noise = torch.from_numpy(rng.normal(0, 0.2, boxes.shape)) * (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
+        for samples, found in ((exact, boxes), (moved, (boxes + noise).float())):
+            samples.append(one.clone())
+            samples[-1].pred_instances = InstanceData(bboxes=found, labels=labels, scores=scores)
+    figures = run(build({'type': 'mmres2net.VOCMetric'}, classes), exact)
+    assert len(figures) == 2 + 20
+    assert all(value == 1 for value in figures.values() if not np.isnan(value))
+    ours = run(build({'type': 'mmres2net.VOCMetric', 'eval_mode': 'area'}, classes), moved)
+    theirs = run(build({'type': 'VOCMetric', 'eval_mode': 'area'}, classes), moved)
+    assert 0.3 < ours['pascal_voc/mAP'] < 0.95
+    assert ours['pascal_voc/mAP'] == pytest.approx(theirs['pascal_voc/mAP'], abs=1e-5)
