@@ -33,7 +33,9 @@ PARTS = ('train', 'val')
 def parser(prog: str = 'mmres2net train') -> argparse.ArgumentParser:
     """Return the flags of training: mmdet's, ``--data`` and ``--from-scratch``."""
     flags = argparse.ArgumentParser(prog=prog, description='Train a config of mmdet, mmseg or mmpretrain.')
-    flags.add_argument('config', help='a config file, or the name of one that is shipped with mmres2net')
+    flags.add_argument(
+        'config', help='a config file, the name of a shipped one, or mmdet::NAME, mmseg::NAME ... of a host'
+    )
     add_common_flags(flags)
     flags.add_argument('--amp', action='store_true', help='automatic mixed precision (GPU)')
     flags.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate to the images a step')
@@ -102,9 +104,8 @@ def start_of(cfg: Config, args: argparse.Namespace) -> Config:
 def report(runner: Runner) -> None:
     """Log the last evaluation, and where checkpoints and pictures are."""
     scalars = runner.message_hub.log_scalars
-    metrics = {
-        name[4:]: float(scalars[name].current()) for name in scalars if name.startswith('val/') and '/' in name[4:]
-    }
+    names = [name for name in scalars if name.startswith('val/') and name not in ('val/time', 'val/data_time')]
+    metrics = {name[4:]: float(scalars[name].current()) for name in names}
     print_log('\n' + metric_table(metrics, 'last evaluation'), 'current')
     print_log(f'checkpoints and logs: {Path(runner.work_dir)}{os.sep}', 'current')
     say_pictures(runner)

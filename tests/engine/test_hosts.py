@@ -103,6 +103,10 @@ def run(text: str, data: Path, folder: Path, metric: str) -> None:
     scalars = [line for file in sorted(folder.glob('run/*/vis_data/scalars.json')) for line in file.open()]
     trained = [json.loads(line)[metric] for line in scalars if metric in line]
     (tested,) = (json.loads(file.read_text())[metric] for file in folder.glob('run/*/*.json'))
+    logs = ''.join(log.read_text() for log in folder.glob('run/*/*.log'))
+    table = logs.split('last evaluation\n')[1].split('checkpoints and logs')[0]
+    assert f'{tested:.3f}' in table
+    assert metric in table
     assert trained == pytest.approx([tested])
 
 
