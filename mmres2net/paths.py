@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -40,13 +41,17 @@ def find_config(name: str | Path) -> Path:
     """Return the config file that a name means.
 
     Args:
-        name: a path that exists, or a name relative to the shipped configs, with or without ``.py``.
+        name: a path that exists, a name relative to the shipped configs, with or without ``.py``, or ``HOST::NAME`` for
+            a config that came with mmdet, mmseg, mmpretrain or another package of this layout; there the folder may be
+            left out.
 
     Raises:
         FileNotFoundError: neither exists; the message has the names that come close.
     """
     if Path(name).is_file():
         return Path(name)
+    if '::' in str(name):
+        return _find_in_host(*str(name).split('::', 1))
     shipped = config_dir() / name
     # Not with_suffix(): a name such as `r2n50_lr0.02` has a dot of its own.
     for candidate in (shipped, shipped.with_name(shipped.name + '.py')):
@@ -55,13 +60,44 @@ def find_config(name: str | Path) -> Path:
     raise FileNotFoundError(_not_found(str(name)))
 
 
+def _find_in_host(host: str, name: str) -> Path:
+    # MMEngine knows this notation too, but reads every metafile first, and installs what it thinks is missing.
+    try:
+        spec = importlib.util.find_spec(host) if host.isidentifier() else None
+    except ValueError:  # a module without a spec, such as __main__
+        spec = None
+    places = [Path(place) / '.mim' / 'configs' for place in (spec and spec.submodule_search_locations) or ()]
+    root = next((place for place in places if place.is_dir()), None)
+    if root is None:
+        raise FileNotFoundError(
+            f'{host}::{name}: no package {host!r} with configs is installed here; the hosts are mmdet, mmseg and '
+            'mmpretrain (pip install "mmres2net[all]")'
+        )
+    wanted = name if name.endswith('.py') else f'{name}.py'
+    if (root / wanted).is_file():
+        return root / wanted
+    known = [path.relative_to(root).as_posix() for path in sorted(root.rglob('*.py')) if _BASES not in path.parts]
+    same = [entry for entry in known if Path(entry).name == wanted]
+    if len(same) == 1:
+        return root / same[0]
+    matches = same or _close(wanted, known)
+    hint = f'close matches: {", ".join(f"{host}::{entry}" for entry in matches)}' if matches else 'nothing comes close'
+    raise FileNotFoundError(f'{host}::{name}: no such config in {root}; {hint}')
+
+
+def _close(name: str, known: list[str]) -> list[str]:
+    """Return up to eight of ``known`` whose file names are like that of ``name``."""
+    # Hosts write both `r50-d8` and `r50_fpn`; nobody remembers which.
+    wanted = Path(name).name.removesuffix('.py').replace('-', '_')
+    stems = {entry: Path(entry).name.removesuffix('.py').replace('-', '_') for entry in known}
+    close = difflib.get_close_matches(wanted, stems.values(), n=5, cutoff=0.6)
+    return [entry for entry, stem in stems.items() if stem in close or (wanted and wanted in stem)][:8]
+
+
 def _not_found(name: str) -> str:
     known = list_configs()
-    wanted = Path(name).name.removesuffix('.py')
-    stems = {entry: Path(entry).name.removesuffix('.py') for entry in known}
-    close = set(difflib.get_close_matches(wanted, stems.values(), n=5, cutoff=0.6))
-    matches = [entry for entry, stem in stems.items() if stem in close or (wanted and wanted in stem)]
-    hint = f'close matches: {", ".join(matches[:8])}' if matches else f'the shipped ones are: {", ".join(known)}'
+    matches = _close(name, known)
+    hint = f'close matches: {", ".join(matches)}' if matches else f'the shipped ones are: {", ".join(known)}'
     return f'no config {name!r}, neither as a path nor in {config_dir()}; {hint}'
 
 

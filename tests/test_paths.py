@@ -89,3 +89,39 @@ def test_command_prints_the_folder_without_loading_torch() -> None:
     environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
     result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=environment, check=True)
     assert result.stdout.splitlines() == [str(ROOT / 'configs'), 'False']
+
+
+@pytest.fixture
+def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make an importable package that ships configs as the hosts do, and one that ships none."""
+    for name in ('retina/retina_r50-d8_1x.py', 'retina/twice.py', 'other/twice.py', '_base_/model.py'):
+        path = tmp_path / 'somehost' / '.mim' / 'configs' / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    for name in ('somehost', 'plain'):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / '__init__.py').write_text('raise RuntimeError("imported")')
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path / 'somehost' / '.mim' / 'configs'
+
+
+@pytest.mark.parametrize('name', ['retina/retina_r50-d8_1x.py', 'retina/retina_r50-d8_1x', 'retina_r50-d8_1x'])
+def test_config_of_a_host(hosts: Path, name: str) -> None:
+    assert paths.find_config(f'somehost::{name}') == hosts / 'retina' / 'retina_r50-d8_1x.py'
+
+
+@pytest.mark.parametrize(
+    ('name', 'text'),
+    [
+        ('somehost::retina_r50_d8_2x', r'no such config in .*; close matches: somehost::retina/retina_r50-d8_1x\.py$'),
+        ('somehost::twice', r'close matches: somehost::other/twice\.py, somehost::retina/twice\.py$'),
+        ('somehost::zzz', 'nothing comes close$'),
+        ('plain::x', "no package 'plain' with configs is installed here; the hosts are mmdet, mmseg and mmpretrain"),
+        ('absent_host::x', "no package 'absent_host' with configs"),
+        ('../up::x', r"no package '\.\./up' with configs"),
+        ('__main__::x', "no package '__main__' with configs"),
+    ],
+)
+def test_config_that_no_host_has(hosts: Path, name: str, text: str) -> None:
+    with pytest.raises(FileNotFoundError, match=text):
+        paths.find_config(name)

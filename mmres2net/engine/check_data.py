@@ -28,7 +28,7 @@ def parser(prog: str = 'mmres2net check-data') -> argparse.ArgumentParser:
         description='Read everything that a config would read: list what is wrong, count what is there, draw samples.',
         epilog='exit status: 0 without errors (notes are fine), 1 with errors in the data, 2 where nothing was checked',
     )
-    flags.add_argument('config', help='a config file, or the name of one that is shipped with mmres2net')
+    flags.add_argument('config', help='a config file, the name of a shipped one, or HOST::NAME')
     flags.add_argument('--data', metavar='DIR', help="folder in the data set's standard layout")
     flags.add_argument('--splits', nargs='+', choices=PARTS, metavar='SPLIT', help='of train, val, test; default: all')
     flags.add_argument('--show', type=int, default=5, metavar='N', help='findings of each kind to list; default: 5')

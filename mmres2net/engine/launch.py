@@ -17,6 +17,7 @@ from mmengine.runner import Runner
 from mmres2net.data.check import check_classes, check_images, check_paths
 from mmres2net.data.layout import point_at
 from mmres2net.data.shapes import make_shapes
+from mmres2net.engine.backbone import load_swapped, write_swapped
 from mmres2net.engine.config import load_config, single_process_norms, work_dir_of
 from mmres2net.engine.hooks import FOLDER
 from mmres2net.errors import UserError
@@ -24,7 +25,12 @@ from mmres2net.errors import UserError
 
 def add_common_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that training and testing share; they are mmdet's, and ``--data``."""
-    parser.add_argument('--work-dir', help='folder for logs, checkpoints and pictures; default: work_dirs/CONFIG')
+    parser.add_argument('--work-dir', help='folder for logs, checkpoints, pictures; default: work_dirs/CONFIG[-ARCH]')
+    parser.add_argument(
+        '--backbone',
+        metavar='ARCH',
+        help="put a Res2Net in the place of the config's ResNet, e.g. res2net50_26w_4s; all changes are printed",
+    )
     parser.add_argument('--data', metavar='DIR', help="folder in the data set's standard layout")
     parser.add_argument('--skip-data-check', action='store_true', help='do not open every image file before the start')
     parser.add_argument(
@@ -77,8 +83,11 @@ def prepare(args: argparse.Namespace, parts: Sequence[str]) -> Config:
         UserError: The config, a flag or the data do not fit.
     """
     check_launcher(args.launcher, torch.cuda.device_count())
-    cfg = load_config(args.config, args.cfg_options)
-    cfg.work_dir = work_dir_of(cfg, args.config, args.work_dir)
+    if args.backbone:
+        cfg = swap_and_say(args, training='train' in parts)
+    else:
+        cfg = load_config(args.config, args.cfg_options)
+        cfg.work_dir = work_dir_of(cfg, cfg.filename, args.work_dir)
     cfg.launcher = args.launcher
     if args.launcher != 'none':
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
@@ -93,6 +102,20 @@ def prepare(args: argparse.Namespace, parts: Sequence[str]) -> Config:
     if is_first_process(args.launcher):
         check_paths(cfg, parts)
         check_classes(cfg, parts)
+    return cfg
+
+
+def swap_and_say(args: argparse.Namespace, training: bool) -> Config:
+    """Return the config with its backbone swapped; the first process says so, and training keeps it as a file.
+
+    Raises:
+        UserError: The backbone of this config cannot be swapped.
+    """
+    cfg, lines = load_swapped(args, training=training)
+    if is_first_process(args.launcher):
+        say(f'--backbone {args.backbone}', lines)
+        if training:
+            print(f'the swapped config: {write_swapped(cfg)}')
     return cfg
 
 

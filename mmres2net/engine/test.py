@@ -20,7 +20,9 @@ PARTS = ('test',)
 def parser(prog: str = 'mmres2net test') -> argparse.ArgumentParser:
     """Return the flags of testing: mmdet's and ``--data``."""
     flags = argparse.ArgumentParser(prog=prog, description='Evaluate a checkpoint on the test split of its config.')
-    flags.add_argument('config', help='a config file, or the name of one that is shipped with mmres2net')
+    flags.add_argument(
+        'config', help='a config file, the name of a shipped one, or mmdet::NAME, mmseg::NAME ... of a host'
+    )
     flags.add_argument('checkpoint', help='a checkpoint of this config')
     add_common_flags(flags)
     flags.add_argument('--out', metavar='FILE.pkl', help='write the predictions to this file')

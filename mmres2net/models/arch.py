@@ -121,8 +121,5 @@ def find_arch(name: str) -> Arch:
     if arch is None:
         near = difflib.get_close_matches(str(name), [*ARCHS, *ALIASES], n=5, cutoff=0.7)
         hint = f'did you mean {", ".join(near)}?' if near else f'choose from {", ".join(ARCHS)}.'
-        raise ValueError(
-            f'unknown arch {name!r}: {hint} For a network outside the table leave arch out and give depths, '
-            'base_width, scales and cardinality.'
-        )
+        raise ValueError(f'unknown arch {name!r}: {hint}')
     return arch

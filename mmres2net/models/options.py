@@ -49,11 +49,21 @@ def resolve_arch(
             'out arch to build a network outside the table'
         )
     else:
-        row = find_arch(arch)
+        row = _arch_of_table(arch)
     if se_reduction is not None:
         check_int('se_reduction', se_reduction, 1)
     features: dict[str, Any] = {'deep_stem': deep_stem, 'avg_down': avg_down, 'se_reduction': se_reduction}
     return replace(row, **{name: value for name, value in features.items() if value is not None})
+
+
+def _arch_of_table(name: str) -> Arch:
+    try:
+        return find_arch(name)
+    except ValueError as error:
+        raise ValueError(
+            f'{error} For a network outside the table leave arch out and give depths, base_width, scales and '
+            'cardinality.'
+        ) from None
 
 
 def _custom_arch(given: dict[str, Any]) -> Arch:

@@ -1,0 +1,66 @@
+"""``--backbone ARCH``: a run of any config with another backbone, kept apart from the runs of the config itself."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mmres2net.engine.config import Change, load_config, without_weights, work_dir_of
+from mmres2net.errors import UserError
+from mmres2net.models.arch import ALIASES
+from mmres2net.swap import explain_swap
+from mmres2net.swap.options import is_old_option
+
+RUN = '_as_run.py'
+
+
+def load_swapped(args: argparse.Namespace, *, training: bool) -> Change:
+    """Return the config of a run with its backbone swapped and its work folder set, and a line for each change.
+
+    The folder is that of the config with ``-ARCH`` behind it unless ``--work-dir`` names another: no run of the config
+    itself is overwritten, and testing looks where training wrote.
+
+    Args:
+        args: The flags ``config``, ``backbone``, ``cfg_options``, ``work_dir`` and, for training, ``from_scratch``.
+        training: Whether the run trains; the checkpoint that a test needs brings its own weights.
+
+    Raises:
+        UserError: The config cannot be read, or its backbone not be swapped.
+    """
+    options: dict[str, Any] = args.cfg_options or {}
+    # What the old backbone knows is set before, to be carried over; what the new one knows, such as its weights, after.
+    inside = {key: key.split('.backbone.', 1)[1] for key in options if '.backbone.' in key}
+    old = {key for key, option in inside.items() if is_old_option(option.split('.')[0])}
+    cfg = load_config(args.config, {key: value for key, value in options.items() if key in old or key not in inside})
+    scratch = training and args.from_scratch
+    swapped, lines = explain_swap(cfg, args.backbone, pretrained=training and not scratch)
+    try:
+        swapped.merge_from_dict({key: value for key, value in options.items() if key not in old})
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise UserError(f'--cfg-options does not fit the swapped config: {error}') from error
+    if scratch:  # already here: the file that is written must not freeze noise when it is run by itself
+        swapped, more = without_weights(swapped)
+        lines += [f'{line} (from scratch)' for line in more]
+    arch = ALIASES.get(args.backbone, args.backbone)
+    swapped.work_dir = args.work_dir or f'{work_dir_of(cfg, cfg.filename, None)}-{arch}'
+    # MMEngine copies the config of a run, flags and all, to a file of this name: not over the one that is written here.
+    name = f'{Path(cfg.filename).stem}-{arch}{RUN}'
+    return Config(swapped.to_dict(), cfg_text=swapped.text, filename=name), lines
+
+
+def write_swapped(cfg: Config) -> Path:
+    """Write a config of :func:`load_swapped` into its work folder, to be looked at or run by itself; return the file.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    path = Path(cfg.work_dir) / (cfg.filename.removesuffix(RUN) + '.py')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cfg.dump(path)
+    except OSError as error:
+        raise UserError(f'the swapped config cannot be written to {path}: {error}') from error
+    return path

@@ -1,0 +1,95 @@
+"""The backbone of any config, swapped for a Res2Net: a config in, a config out."""
+
+from __future__ import annotations
+
+import copy
+
+from mmengine.config import Config
+
+from mmres2net.errors import UserError
+from mmres2net.models.arch import ALIASES, ARCHS, find_arch
+from mmres2net.swap.checks import check_parameter_groups, trial
+from mmres2net.swap.heads import fit_heads, swap_shared_heads
+from mmres2net.swap.options import carry
+from mmres2net.swap.pixels import set_pixels
+from mmres2net.swap.sources import Source, find_source
+from mmres2net.swap.start import drop_old_checkpoints, new_start
+
+__all__ = ['explain_swap', 'swap_backbone']
+
+
+def swap_backbone(cfg: Config, arch: str, *, pretrained: bool = True) -> Config:
+    """Return a copy of ``cfg`` whose ResNet is the Res2Net ``arch``, with all that has to change with it.
+
+    See :func:`explain_swap`, which also tells what it changed.
+    """
+    return explain_swap(cfg, arch, pretrained=pretrained)[0]
+
+
+def explain_swap(cfg: Config, arch: str, *, pretrained: bool = True) -> tuple[Config, list[str]]:
+    """Return a copy of ``cfg`` with its backbone swapped, and a line for each change.
+
+    Freezing, norms, outputs, strides, dilations, deformable convolutions and plugins are carried over. Necks and heads
+    stay as they are, but for a shared head made of the old network's last stage. Mean, deviation and channel order
+    become those of the new network. It starts from its published weights where the old one started from weights.
+
+    Args:
+        cfg: A config of mmdet, mmseg or mmpretrain; it stays as it is.
+        arch: A name of :data:`mmres2net.models.ARCHS`, or timm's name of the same network.
+        pretrained: False leaves the weights out, for a run that loads a checkpoint of its own or starts from scratch;
+            what is frozen stays frozen.
+
+    Raises:
+        UserError: Something in the config cannot be carried over; the message says what, why and the way out.
+    """
+    try:
+        row = find_arch(arch)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    arch = ALIASES.get(arch, arch)
+    cfg = copy.deepcopy(cfg)
+    source = find_source(cfg)
+    _check_pair(source, arch)
+    head_lines = fit_heads(source, arch)
+    options, option_lines = carry(source, row)
+    start, start_lines = new_start(cfg, source, arch, pretrained)
+    kind = 'mmres2net.Res2NetDLA' if row.family == 'dla' else 'mmres2net.Res2Net'
+    new = {'type': kind, 'arch': arch, **options, **({'init_cfg': start} if start else {})}
+    check_parameter_groups(cfg, trial(new, source), row)
+    source.replace(new)
+    return cfg, [
+        f'{source.path} {source.title} -> {kind} {arch}',
+        *option_lines,
+        *start_lines,
+        *swap_shared_heads(cfg, arch, start),
+        *head_lines,
+        *drop_old_checkpoints(cfg, source),
+        *set_pixels(cfg, arch),
+        *_import_ours(cfg),
+    ]
+
+
+def _check_pair(source: Source, arch: str) -> None:
+    if source.is_ours and ALIASES.get(source.options.get('arch', ''), source.options.get('arch')) == arch:
+        raise UserError(f'{source.path} is {arch} already; leave the swap out, or choose another arch')
+    small = ARCHS[arch].family == 'cifar'
+    if small and not source.is_cifar:
+        raise UserError(
+            f'{arch} is made for images of 32 pixels, {source.path} ({source.title}) is not; choose an arch of the '
+            'ImageNet families, e.g. res2net50_26w_4s'
+        )
+    if source.is_cifar and not small:
+        names = ', '.join(name for name, row in ARCHS.items() if row.family == 'cifar')
+        raise UserError(
+            f'{source.path} ({source.title}) is made for images of 32 pixels, of which {arch} would leave one; '
+            f'choose from {names}'
+        )
+
+
+def _import_ours(cfg: Config) -> list[str]:
+    own = cfg.get('custom_imports') or {'imports': []}
+    imports = [own['imports']] if isinstance(own['imports'], str) else list(own['imports'])
+    if 'mmres2net.models' in imports:
+        return []
+    cfg.custom_imports = {'allow_failed_imports': False, **own, 'imports': [*imports, 'mmres2net.models']}
+    return ['custom_imports + mmres2net.models']

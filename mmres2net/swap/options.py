@@ -1,0 +1,111 @@
+"""The options of a ResNet as options of a Res2Net: what is carried over, what belongs to the old network."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from mmres2net.errors import UserError
+from mmres2net.models.arch import Arch
+from mmres2net.swap.sources import DEFAULTS, Cfg, Source
+
+SAME = (
+    'in_channels',
+    'multi_grid',
+    'contract_dilation',
+    'conv_cfg',
+    'norm_cfg',
+    'norm_eval',
+    'drop_path_rate',
+    'zero_init_residual',
+    'with_cp',
+)
+TRANSLATED = ('num_stages', 'out_indices', 'strides', 'dilations', 'frozen_stages', 'dcn', 'stage_with_dcn', 'plugins')
+WEIGHTS = ('init_cfg', 'pretrained')
+# They describe the network that goes.
+OLD = (
+    *('depth', 'style', 'deep_stem', 'avg_down', 'stem_channels', 'base_channels', 'expansion', 'groups'),
+    *('base_width', 'width_per_group', 'scales', 'radix', 'reduction_factor', 'avg_down_stride', 'se_ratio'),
+)
+OLD_OURS = ('arch', 'depths', 'base_width', 'scales', 'cardinality', 'deep_stem', 'avg_down', 'se_reduction')
+
+
+def carry(source: Source, row: Arch) -> tuple[Cfg, list[str]]:
+    """Return the options that the new backbone takes over, and lines that say so.
+
+    Raises:
+        UserError: An option is neither known to be the same nor known to belong to the old network.
+    """
+    given = {key: value for key, value in source.options.items() if value is not None}
+    if source.is_ours:
+        kept = {key: value for key, value in given.items() if key not in (*OLD_OURS, 'init_cfg')}
+        dropped = [key for key in given if key in OLD_OURS and key != 'arch']
+    else:
+        _check_known(source, given)
+        kept = _translate({**DEFAULTS[source.host], **given})
+        dropped = [key for key in given if key in OLD]
+        if row.family == 'cifar':
+            kept = _without_fourth_stage(source, kept)
+    kept = copy.deepcopy(kept)
+    lines = [f'{source.path} keeps {_listed(kept)}'] if kept else []
+    if dropped:
+        lines.append(f'{source.path} drops {_listed({key: given[key] for key in dropped})}: of the old network')
+    return kept, lines
+
+
+def is_old_option(name: str) -> bool:
+    """Whether ``name`` is an option of the hosts' ResNets, other than the weights that they start from."""
+    return name in (*SAME, *TRANSLATED, *OLD)
+
+
+def _check_known(source: Source, given: Cfg) -> None:
+    unknown = [key for key in given if key not in (*SAME, *TRANSLATED, *WEIGHTS, *OLD)]
+    if unknown:
+        raise UserError(
+            f'{source.path} ({source.title}) has {_listed({key: given[key] for key in unknown})}, for which a Res2Net '
+            'has nothing; take it out of a copy of the config if the swapped model can do without'
+        )
+
+
+def _translate(old: Cfg) -> Cfg:
+    """Return options for four stages, of which ``out_indices`` says how many are built."""
+    num_stages = old.get('num_stages', 4)
+    built = max(old['out_indices']) + 1
+    new: Cfg = {'out_indices': tuple(old['out_indices'])}
+    for key, filler in (('strides', 2), ('dilations', 1)):
+        if key in old:
+            new[key] = _padded(old[key], num_stages, filler)
+    if 'frozen_stages' in old:
+        new['frozen_stages'] = min(old['frozen_stages'], built)  # a stage that nobody reads is not built
+    new.update({key: old[key] for key in SAME if key in old})
+    used = _padded(old.get('stage_with_dcn', ()), num_stages, False)
+    if 'dcn' in old and any(used):
+        new.update(dcn=old['dcn'], stage_with_dcn=used)
+    if old.get('plugins'):
+        new['plugins'] = [_plugin(plugin, num_stages) for plugin in old['plugins']]
+    return new
+
+
+def _plugin(plugin: Cfg, num_stages: int) -> Cfg:
+    stages = {'stages': _padded(plugin['stages'], num_stages, False)} if 'stages' in plugin else {}
+    return {**plugin, **stages}
+
+
+def _padded(values: Sequence[Any], num_stages: int, filler: Any) -> tuple[Any, ...]:
+    return (*values[:num_stages], *[filler] * (4 - len(values[:num_stages])))
+
+
+def _without_fourth_stage(source: Source, kept: Cfg) -> Cfg:
+    """Return the options for the three stages of a CIFAR network, whose last takes the place of the fourth."""
+    shaped = [key for key in ('strides', 'dilations', 'multi_grid', 'dcn', 'plugins') if key in kept]
+    if shaped or kept['out_indices'] != (3,):
+        raise UserError(
+            f'{source.path} ({source.title}) has {_listed({key: kept[key] for key in ["out_indices", *shaped]})}, but '
+            'a Res2NeXt-29 has three stages; the swap knows only out_indices=(3,), the last one, and plain stages'
+        )
+    return {**kept, 'out_indices': (2,), 'frozen_stages': min(kept.get('frozen_stages', -1), 3)}
+
+
+def _listed(options: Cfg) -> str:
+    return ', '.join(f'{key}={value!r}' for key, value in options.items())

@@ -1,0 +1,137 @@
+"""Which backbones of a config can be swapped: the ResNets of mmdet, mmseg and mmpretrain, and our own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+
+from mmres2net.errors import UserError
+
+Cfg = dict[str, Any]
+TYPES = ('ResNet', 'ResNetV1c', 'ResNetV1d', 'ResNeXt', 'SEResNet', 'SEResNeXt', 'ResNeSt', 'Res2Net')
+CIFAR = 'ResNet_CIFAR'
+OURS = ('Res2Net', 'Res2NetDLA')
+# What a host's ResNets do where the config says nothing. All of them zero the last norm of a block.
+DEFAULTS: dict[str, Cfg] = {
+    'mmdet': {'out_indices': (0, 1, 2, 3), 'norm_eval': True, 'zero_init_residual': True},
+    'mmseg': {'out_indices': (0, 1, 2, 3), 'norm_eval': False, 'zero_init_residual': True},
+    'mmpretrain': {'out_indices': (3,), 'norm_eval': False, 'zero_init_residual': True},
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A backbone that is to be swapped.
+
+    Args:
+        path: Where it is in the config, such as ``model.backbone``.
+        parents: The dicts that hold it, outermost first.
+        scope: The registry scope that holds there: the host that builds what is nested in it.
+        host: The package that its type is of.
+        name: Its type without a package.
+        options: Its options as the config has them, without ``type``.
+    """
+
+    path: str
+    parents: tuple[Cfg, ...]
+    scope: str
+    host: str
+    name: str
+    options: Cfg
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is a backbone of this package."""
+        return self.host == 'mmres2net'
+
+    @property
+    def is_cifar(self) -> bool:
+        """Whether it has the stem for images of 32 pixels."""
+        return self.name == CIFAR
+
+    @property
+    def title(self) -> str:
+        """Its type and size, for messages."""
+        depth = self.options.get('depth')
+        return f'{self.host}.{self.name}' + (f' of depth {depth}' if depth else '')
+
+    def channels(self) -> tuple[int, ...]:
+        """Return the channels of its four stages."""
+        base = self.options.get('base_channels') or 64
+        expansion = self.options.get('expansion') or (1 if self.options.get('depth') in (18, 34) else 4)
+        return tuple(base * expansion * 2**i for i in range(4))
+
+    def replace(self, new: Cfg) -> None:
+        """Put ``new`` into the config in its place."""
+        self.parents[-1]['backbone'] = ConfigDict(new)
+
+
+def find_source(cfg: Config) -> Source:
+    """Return the backbone of ``cfg``.
+
+    Raises:
+        UserError: There is none, there are several, or it cannot be swapped.
+    """
+    found = list(_walk(cfg.get('model') or {}, 'model', (), cfg.get('default_scope') or ''))
+    if not found:
+        raise UserError('this config has no model with a backbone: there is nothing to swap')
+    if len(found) > 1:
+        paths = ' and '.join(path for path, _, _ in found)
+        raise UserError(
+            f'this config puts models together that were trained each by itself ({paths}); swap the backbone in the '
+            'configs that they are trained with'
+        )
+    return _source(*found[0])
+
+
+def _walk(node: Any, path: str, parents: tuple[Cfg, ...], scope: str) -> Iterator[tuple[str, tuple[Cfg, ...], str]]:
+    """Yield path, holding dicts and registry scope of every backbone below ``node``."""
+    if isinstance(node, dict):
+        scope, parents = node.get('_scope_', scope), (*parents, node)
+        for key, value in node.items():
+            if key == 'backbone' and isinstance(value, dict):
+                yield f'{path}.backbone', parents, value.get('_scope_', scope)
+            elif 'backbone' in str(key) and isinstance(value, dict):
+                raise UserError(
+                    f"{path}.{key} is a network of another kind; the swap knows only those under the key 'backbone', "
+                    'and a model that has both needs both to fit each other'
+                )
+            else:
+                yield from _walk(value, f'{path}.{key}', parents, scope)
+    elif isinstance(node, list | tuple):
+        for i, value in enumerate(node):
+            yield from _walk(value, f'{path}.{i}', parents, scope)
+
+
+def _source(path: str, parents: tuple[Cfg, ...], scope: str) -> Source:
+    backbone = parents[-1]['backbone']
+    host, name = _type_of(backbone.get('type'), scope)
+    options = {key: value for key, value in backbone.items() if key not in ('type', '_scope_')}
+    known = (OURS if host == 'mmres2net' else (*TYPES, CIFAR)) if host in (*DEFAULTS, 'mmres2net') else ()
+    if name not in known:
+        kind = f'{host}.{name}' if host else name
+        raise UserError(
+            f'{path} is {kind}, not a ResNet of {", ".join(DEFAULTS)}: its options have no counterpart in a Res2Net'
+            f'{_wanted_channels(parents[-1])}. Start from a config of the same model with one of {", ".join(TYPES)}'
+        )
+    return Source(path, parents, scope, host, name, options)
+
+
+def _type_of(kind: Any, scope: str) -> tuple[str, str]:
+    """Return package and name of a type: a name, a name with its package, or a class."""
+    if isinstance(kind, type):
+        return kind.__module__.partition('.')[0], kind.__name__
+    host, dot, _ = str(kind).partition('.')
+    return (host, str(kind).rpartition('.')[2]) if dot else (scope, str(kind))
+
+
+def _wanted_channels(holder: Cfg) -> str:
+    for part in ('neck', 'decode_head'):
+        node = holder.get(part)
+        channels = node.get('in_channels') if isinstance(node, dict) else None
+        if isinstance(channels, list | tuple):
+            return f', and its {part} takes {list(channels)} channels where a Res2Net gives 256, 512, 1024 and 2048'
+    return ''

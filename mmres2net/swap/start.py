@@ -1,0 +1,75 @@
+"""What a swapped model starts from: published weights in the place of the old network's, and nothing else of those."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.config import Config
+
+from mmres2net.errors import UserError
+from mmres2net.swap.sources import Cfg, Source
+from mmres2net.weights.published import LONG, PUBLISHED, find_published
+
+
+def new_start(cfg: Config, source: Source, arch: str, pretrained: bool) -> tuple[Cfg | None, list[str]]:
+    """Return the ``init_cfg`` of the new backbone, None for random weights, and lines that say so.
+
+    Raises:
+        UserError: The old network starts from weights, and ``arch`` has none.
+    """
+    if not pretrained:
+        return None, [f'{source.path} loads no published weights']
+    old = _old_start(cfg, source)
+    if not old:
+        return None, [f'{source.path} starts from random weights as before: this config names none']
+    found = find_published(arch)
+    if found is None:
+        raise UserError(
+            f'{source.path} starts from {old}, but {arch} has no published weights; train it from random ones with '
+            f'--from-scratch, or choose from {", ".join(PUBLISHED)}'
+        )
+    lines = [f'{source.path} starts from {found.url} (licence {found.licence}), before from {old}']
+    if found.recipe == LONG and 'res2net' not in old:
+        lines.append(
+            f'note: not like for like: these weights were trained longer and harder ({found.recipe}) than those of a '
+            'plain ResNet, so the architecture is not all that differs'
+        )
+    return {'type': 'Pretrained', 'checkpoint': found.url}, lines
+
+
+def drop_old_checkpoints(cfg: Config, source: Source) -> list[str]:
+    """Take out what would load the whole old model over the new backbone; return a line for each."""
+    lines = []
+    if cfg.get('load_from'):
+        lines.append(f'load_from {cfg.load_from} -> None: of the old network')
+        cfg.load_from = None
+    if cfg.get('resume'):
+        lines.append('resume True -> False: that run has the old network')
+        cfg.resume = False
+    steps = source.path.split('.')
+    for depth, holder in enumerate(source.parents, start=1):
+        for key, checkpoint in _whole_models(holder).items():
+            lines.append(f'{".".join([*steps[:depth], key])} {checkpoint} -> None: of the old network')
+            holder[key] = None
+    return lines
+
+
+def _old_start(cfg: Config, source: Source) -> str:
+    """Return what the old network starts from; nothing where that is random weights."""
+    named = [name for holder in (source.options, *reversed(source.parents)) for name in _whole_models(holder).values()]
+    return next(iter(named), cfg.get('load_from') or '')
+
+
+def _whole_models(holder: Cfg) -> dict[str, str]:
+    """Return the checkpoints that a model or backbone loads, by the option that names them."""
+    found = {key: _checkpoint_of(holder.get(key)) for key in ('pretrained', 'init_cfg')}
+    return {key: checkpoint for key, checkpoint in found.items() if checkpoint}
+
+
+def _checkpoint_of(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    for node in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(node, dict) and str(node.get('type')).endswith('Pretrained'):
+            return node.get('checkpoint') or 'weights that the user is to name'
+    return ''

@@ -1,0 +1,155 @@
+"""``--backbone ARCH``: where the run and the swapped config go, what --cfg-options mean, and a run with testing."""
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mmengine.config import Config
+from PIL import Image
+
+from mmres2net.cli import main
+from mmres2net.engine.backbone import load_swapped, write_swapped
+from mmres2net.errors import UserError
+
+ARCH = 'res2net50_26w_4s'
+DETECTOR = """
+default_scope = 'mmdet'
+model = dict(
+    backbone=dict(
+        type='ResNet', depth=50, frozen_stages=1, norm_cfg=dict(type='BN', requires_grad=False), norm_eval=True,
+        init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50'),
+    ),
+    data_preprocessor=dict(mean=[1.0], std=[2.0], bgr_to_rgb=False),
+)
+"""
+CLASSIFIER = """
+default_scope = 'mmpretrain'
+model = dict(
+    type='ImageClassifier', backbone=dict(type='ResNet', depth=50), neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=2, in_channels=2048),
+)
+data_preprocessor = dict(num_classes=2)
+pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+train_dataloader = dict(
+    batch_size=2, num_workers=0, sampler=dict(type='InfiniteSampler', shuffle=True),
+    dataset=dict(type='CustomDataset', data_root='data', data_prefix='train', pipeline=pipeline),
+)
+val_dataloader = dict(train_dataloader, sampler=dict(type='DefaultSampler', shuffle=False))
+test_dataloader = val_dataloader
+val_evaluator = dict(type='Accuracy', topk=(1,))
+test_evaluator = val_evaluator
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=1, val_interval=1)
+val_cfg, test_cfg = dict(type='ValLoop'), dict(type='TestLoop')
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.01))
+default_hooks = dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=1))
+log_processor = dict(by_epoch=False)
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a folder of its own, with the configs in it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'detector.py').write_text(DETECTOR)
+    (tmp_path / 'classifier.py').write_text(CLASSIFIER)
+    return tmp_path
+
+
+def flags(**given: Any) -> Namespace:
+    rest = {'config': 'detector.py', 'backbone': ARCH, 'cfg_options': None, 'work_dir': None, 'from_scratch': False}
+    return Namespace(**{**rest, **given})
+
+
+def load(training: bool = True, **given: Any) -> Config:
+    return load_swapped(flags(**given), training=training)[0]
+
+
+def test_work_folder_is_not_that_of_the_config(folder: Path) -> None:
+    assert load().work_dir == f'work_dirs/detector-{ARCH}'
+    assert load(backbone='res2net50').work_dir == f'work_dirs/detector-{ARCH}'  # an alias is the same network
+    assert load(training=False).work_dir == f'work_dirs/detector-{ARCH}'
+    assert load(work_dir='mine').work_dir == 'mine'
+    (folder / 'own.py').write_text(DETECTOR + "work_dir = 'out/baseline'\n")
+    assert load(config='own.py').work_dir == f'out/baseline-{ARCH}'
+
+
+def test_written_config_is_the_run_and_is_not_overwritten_by_it(folder: Path) -> None:
+    cfg = load()
+    path = write_swapped(cfg)
+    assert path == Path(f'work_dirs/detector-{ARCH}/detector-{ARCH}.py')
+    assert Config.fromfile(path).to_dict() == cfg.to_dict()
+    assert Path(cfg.filename).name == f'detector-{ARCH}_as_run.py'  # what MMEngine calls its copy
+
+
+def test_folder_that_cannot_be_written(folder: Path) -> None:
+    (folder / 'file').touch()
+    with pytest.raises(UserError, match='the swapped config cannot be written to file'):
+        write_swapped(load(work_dir='file'))
+
+
+def test_options_of_the_old_backbone_are_carried_over_and_those_of_the_new_hold() -> None:
+    options = {
+        'model.backbone.frozen_stages': 3,
+        'model.backbone.norm_cfg.eps': 1e-3,
+        'model.backbone.stage_pool': 'mmdet',
+        'model.backbone.init_cfg.checkpoint': 'mine.pth',
+        'model.data_preprocessor.mean': [7.0],
+        'load_from': 'whole.pth',
+    }
+    cfg = load(cfg_options=options)
+    backbone = cfg.model.backbone
+    assert (backbone.frozen_stages, backbone.norm_cfg.eps, backbone.stage_pool) == (3, 1e-3, 'mmdet')
+    assert backbone.init_cfg == {'type': 'Pretrained', 'checkpoint': 'mine.pth'}
+    assert (cfg.model.data_preprocessor.mean, cfg.model.data_preprocessor.std) == ([7.0], [58.395, 57.12, 57.375])
+    assert cfg.load_from == 'whole.pth'
+    with pytest.raises(UserError, match='--cfg-options does not fit the swapped config'):
+        load(cfg_options={'model.backbone.arch.deeper': 1})
+
+
+def test_from_scratch_freezes_no_noise_not_even_in_the_file() -> None:
+    cfg, lines = load_swapped(flags(from_scratch=True, backbone='res2net50_18w_4s'), training=True)
+    backbone = Config.fromfile(write_swapped(cfg)).model.backbone
+    assert (backbone.frozen_stages, backbone.norm_eval, backbone.norm_cfg.requires_grad) == (-1, False, True)
+    assert 'init_cfg' not in backbone
+    assert 'model.backbone.frozen_stages 1 -> -1 (from scratch)' in lines
+
+
+def test_testing_needs_no_published_weights_and_sees_the_same_network() -> None:
+    tested = load(training=False, backbone='res2net50_18w_4s')
+    trained = load(from_scratch=True, backbone='res2net50_18w_4s')
+    assert tested.model.backbone.arch == trained.model.backbone.arch
+    assert tested.model.data_preprocessor == trained.model.data_preprocessor
+    with pytest.raises(UserError, match='has no published weights'):
+        load(backbone='res2net50_18w_4s')
+
+
+def test_train_and_test_by_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, colour in {'a': (250, 10, 10), 'b': (10, 10, 250)}.items():
+        (folder / 'data/train' / name).mkdir(parents=True)
+        Image.new('RGB', (64, 64), colour).save(folder / 'data/train' / name / 'image.png')
+    assert main(['train', 'classifier.py', '--backbone', ARCH]) == 0
+    text = capsys.readouterr().out
+    path = f'work_dirs/classifier-{ARCH}/classifier-{ARCH}.py'
+    assert text.startswith(f'--backbone {ARCH}:\n  model.backbone mmpretrain.ResNet of depth 50 -> mmres2net.Res2Net')
+    assert '  data_preprocessor.to_rgb None -> True\n' in text
+    assert f'the swapped config: {path}\n' in text
+    names = {entry.name for entry in (folder / path).parent.iterdir() if not entry.is_dir()}
+    assert names == {f'classifier-{ARCH}.py', f'classifier-{ARCH}_as_run.py', 'iter_1.pth', 'last_checkpoint'}
+    assert not (folder / 'work_dirs/classifier').exists()
+    checkpoint = str((folder / path).with_name('iter_1.pth'))
+    assert main(['test', 'classifier.py', checkpoint, '--backbone', ARCH, '--work-dir', 'tested']) == 0
+    assert 'accuracy/top1' in capsys.readouterr().out
+    assert not Path('tested', Path(path).name).exists()  # a test's config has no weights to start from
+    assert main(['test', path, checkpoint]) == 0  # the file alone does the same
+    assert main(['test', 'classifier.py', checkpoint]) == 2
+    assert 'does not fit the config' in capsys.readouterr().err
+
+
+def test_refusal_by_command(capsys: pytest.CaptureFixture[str]) -> None:
+    swin = 'mmdet::swin/retinanet_swin-t-p4-w7_fpn_1x_coco.py'
+    assert main(['train', swin, '--backbone', ARCH]) == 2
+    assert capsys.readouterr().err.startswith('error: model.backbone is mmdet.SwinTransformer, not a ResNet')
+    assert main(['train', 'classifier.py', '--backbone', 'resnet50']) == 2
+    assert "error: unknown arch 'resnet50': did you mean" in capsys.readouterr().err
+    assert not Path('work_dirs').exists()

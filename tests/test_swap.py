@@ -1,0 +1,546 @@
+"""The swap of a backbone: what is carried over, changed and refused, and that hosts' models run with the result."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.optim import OptimWrapper
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData, PixelData
+
+from mmres2net.data.layout import walk
+from mmres2net.engine.config import single_process_norms
+from mmres2net.errors import UserError
+from mmres2net.models import ARCHS, Res2LayerHead, Res2Net
+from mmres2net.paths import find_config
+from mmres2net.registry import MODELS
+from mmres2net.swap import explain_swap, swap_backbone
+from mmres2net.weights import PUBLISHED, find_published, pixels_of
+
+ARCH = 'res2net50_26w_4s'
+V1B = 'res2net50_v1b_26w_4s'
+URL = 'https://shanghuagao.oss-cn-beijing.aliyuncs.com/res2net/res2net50_26w_4s-06e79181.pth'
+RGB = {'mean': [123.675, 116.28, 103.53], 'std': [58.395, 57.12, 57.375], 'bgr_to_rgb': True}
+CAFFE = {'mean': [103.53, 116.28, 123.675], 'std': [1.0, 1.0, 1.0], 'bgr_to_rgb': False}
+
+
+def host(name: str) -> Config:
+    return Config.fromfile(find_config(name))
+
+
+def config(host: str = 'mmdet', pre: dict | None = None, **backbone: Any) -> Config:
+    """The least that a swap needs: a ResNet-50 with pre-trained weights, and its input."""
+    old = {'type': 'ResNet', 'depth': 50, 'init_cfg': {'type': 'Pretrained', 'checkpoint': 'torchvision://resnet50'}}
+    model = {'backbone': {**old, **backbone}, 'data_preprocessor': dict(RGB if pre is None else pre)}
+    return Config({'default_scope': host, 'model': model})
+
+
+def swapped(*args: Any, arch: str = ARCH, **kwargs: Any) -> Config:
+    return swap_backbone(config(*args, **kwargs), arch)
+
+
+def refusal(cfg: Config, arch: str = ARCH, **options: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        swap_backbone(cfg, arch, **options)
+    return str(caught.value)
+
+
+# --- hosts' own configs, built and run --------------------------------------------------------------------------------
+
+
+def detection_batch() -> dict:
+    from mmdet.structures import DetDataSample
+    from mmdet.structures.bbox import HorizontalBoxes
+    from mmdet.structures.mask import BitmapMasks
+
+    boxes = torch.tensor([[8.0, 8.0, 60.0, 60.0], [30.0, 20.0, 90.0, 80.0]])
+    samples = []
+    for i in range(2):
+        shape = {'img_shape': (96, 96), 'ori_shape': (96, 96), 'scale_factor': (1.0, 1.0), 'img_id': i}
+        sample = DetDataSample(metainfo=shape)
+        masks = BitmapMasks([box_mask(box) for box in boxes], 96, 96)
+        sample.gt_instances = InstanceData(bboxes=HorizontalBoxes(boxes), labels=torch.tensor([0, 1]), masks=masks)
+        samples.append(sample)
+    return {'inputs': images(), 'data_samples': samples}
+
+
+def box_mask(box: torch.Tensor) -> Any:
+    x1, y1, x2, y2 = box.int().tolist()
+    mask = torch.zeros(96, 96, dtype=torch.uint8)
+    mask[y1:y2, x1:x2] = 1
+    return mask.numpy()
+
+
+def segmentation_batch() -> dict:
+    from mmseg.structures import SegDataSample
+
+    shape = {'img_shape': (96, 96), 'ori_shape': (96, 96), 'pad_shape': (96, 96), 'img_padding_size': (0, 0, 0, 0)}
+    samples = []
+    for _ in range(2):
+        sample = SegDataSample(metainfo=shape)
+        sample.gt_sem_seg = PixelData(data=torch.arange(96).expand(1, 96, 96) // 48)
+        samples.append(sample)
+    return {'inputs': images(), 'data_samples': samples}
+
+
+def classification_batch() -> dict:
+    from mmpretrain.structures import DataSample
+
+    return {'inputs': images(), 'data_samples': [DataSample().set_gt_label(i) for i in range(2)]}
+
+
+def images() -> list[torch.Tensor]:
+    return list(torch.randint(0, 256, (2, 3, 96, 96), dtype=torch.uint8))
+
+
+HOSTS: dict[str, tuple[str, dict[str, Any]]] = {
+    'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py': (ARCH, {'frozen_stages': 1, 'norm_eval': True}),
+    'mmdet::cascade_rcnn/cascade-rcnn_x101-32x4d_fpn_1x_coco.py': (V1B, {'frozen_stages': 1}),
+    'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py': (ARCH, {'norm_cfg': {'type': 'BN', 'requires_grad': False}}),
+    'mmdet::faster_rcnn/faster-rcnn_r50-caffe-c4_ms-1x_coco.py': (ARCH, {'out_indices': (2,)}),
+    'mmdet::dcn/faster-rcnn_r50-dconv-c3-c5_fpn_1x_coco.py': (
+        'res2net50_14w_8s',
+        {'stage_with_dcn': (False, True, True, True)},
+    ),
+    'mmdet::detr/detr_r50_8xb2-150e_coco.py': (ARCH, {'out_indices': (3,), 'norm_eval': True}),
+    'mmdet::gcnet/mask-rcnn_r50-syncbn-gcb-r16-c3-c5_fpn_1x_coco.py': (ARCH, {'norm_eval': False}),
+    'mmseg::pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py': (
+        ARCH,
+        {'strides': (1, 2, 1, 1), 'dilations': (1, 1, 2, 4), 'contract_dilation': True},
+    ),
+    'mmseg::upernet/upernet_r50_4xb2-40k_cityscapes-512x1024.py': ('res2next50_4s', {'strides': (1, 2, 2, 2)}),
+    'mmseg::deeplabv3plus/deeplabv3plus_r101-d16-mg124_4xb2-40k_cityscapes-512x1024.py': (
+        ARCH,
+        {'dilations': (1, 1, 1, 2), 'multi_grid': (1, 2, 4), 'contract_dilation': True},
+    ),
+    'mmpretrain::resnet/resnet50_8xb32_in1k.py': (ARCH, {'out_indices': (3,), 'norm_eval': False}),
+    'mmpretrain::seresnet/seresnet50_8xb32_in1k.py': ('se_res2net50_26w_4s', {'out_indices': (3,)}),
+}
+BATCHES: dict[str, Callable[[], dict]] = {
+    'mmdet': detection_batch,
+    'mmseg': segmentation_batch,
+    'mmpretrain': classification_batch,
+}
+
+
+@pytest.mark.parametrize('name', HOSTS)
+def test_hosts_config_trains_and_predicts(name: str) -> None:
+    arch, wanted = HOSTS[name]
+    cfg = swap_backbone(host(name), arch)
+    assert {key: cfg.model.backbone[key] for key in wanted} == wanted
+    model = build(cfg)
+    backbone = model.backbone
+    assert type(backbone) is Res2Net
+    batch = BATCHES[cfg.default_scope]()
+    before = {key: value.clone() for key, value in backbone.named_parameters()}
+    model.train()
+    losses = model.train_step(copy.deepcopy(batch), OptimWrapper(torch.optim.SGD(model.parameters(), lr=1e-3)))
+    assert torch.isfinite(losses['loss'])
+    moved = {key for key, value in backbone.named_parameters() if not torch.equal(value, before[key])}
+    last = f'layer{max(backbone.out_indices) + 1}'
+    assert any(key.startswith(last) for key in moved)
+    frozen = cfg.model.backbone.get('frozen_stages', -1)
+    assert any(key.startswith('conv1') for key in moved) == (frozen < 0)
+    assert any(key.startswith('layer1') for key in moved) == (frozen < 1)
+    found = model.eval().test_step(batch)
+    assert len(found) == 2
+    check_prediction(found[0], cfg.default_scope)
+
+
+def build(cfg: Config) -> torch.nn.Module:
+    init_default_scope(cfg.default_scope)
+    cfg, _ = single_process_norms(cfg)
+    for _, node in walk(cfg.model, 'model'):  # a few regions show the same as thousands
+        few = {'max_per_img': 8, 'nms_pre': 32, 'num': 8}
+        node.update({key: value for key, value in few.items() if key in node})
+    if cfg.default_scope == 'mmpretrain':
+        cfg.model.data_preprocessor = cfg.data_preprocessor  # MMEngine's Runner puts it there
+    if cfg.default_scope == 'mmseg':
+        cfg.model.data_preprocessor.size = (96, 96)  # else every image is padded to a city's
+    return MODELS.build(cfg.model)
+
+
+def check_prediction(sample: Any, scope: str) -> None:
+    if scope == 'mmdet':
+        assert torch.isfinite(sample.pred_instances.scores).all()
+    elif scope == 'mmseg':
+        assert sample.pred_sem_seg.data.shape == (1, 96, 96)
+    else:
+        assert sample.pred_score.sum().item() == pytest.approx(1, abs=1e-4)
+
+
+def test_shared_head_of_a_detector_without_pyramid() -> None:
+    cfg = host('mmdet::faster_rcnn/faster-rcnn_r50-caffe-c4_ms-1x_coco.py')
+    old = cfg.model.roi_head.shared_head.to_dict()
+    cfg, lines = explain_swap(cfg, ARCH)
+    head = cfg.model.roi_head.shared_head
+    assert (head.type, head.arch, head.init_cfg) == ('mmres2net.Res2LayerHead', ARCH, cfg.model.backbone.init_cfg)
+    kept = ('stage', 'stride', 'dilation', 'norm_cfg', 'norm_eval')
+    assert {key: head[key] for key in kept} == {key: old[key] for key in kept}
+    assert not {'depth', 'style'} & set(head)
+    assert cfg.model.backbone.strides == (1, 2, 2, 2)
+    assert cfg.model.backbone.init_cfg.checkpoint == URL
+    assert f'model.roi_head.shared_head ResLayer -> mmres2net.Res2LayerHead {ARCH}, weights of the same file' in lines
+    assert isinstance(MODELS.build(head), Res2LayerHead)
+    again = swap_backbone(cfg, 'res2net101_26w_4s')
+    assert again.model.roi_head.shared_head.arch == 'res2net101_26w_4s'
+    assert '02a759a1' in again.model.roi_head.shared_head.init_cfg.checkpoint
+    cfg.model.roi_head.shared_head = {'type': 'ResLayer', 'depth': 50, 'foo': 1}
+    assert 'model.roi_head.shared_head has foo' in refusal(cfg, 'res2net101_26w_4s')
+
+
+def test_classifier_for_small_images_gets_its_channels() -> None:
+    cfg = host('mmpretrain::resnet/resnet50_8xb16_cifar10.py')
+    before = cfg.data_preprocessor.to_dict()
+    new, lines = explain_swap(cfg, 'res2next29_6c24w4s')
+    assert new.model.head.in_channels == 1024
+    assert new.model.backbone.out_indices == (2,)
+    assert new.data_preprocessor == before  # these images are read as RGB, and the networks take their statistics
+    assert 'model.head.in_channels 2048 -> 1024: the last of three stages takes the place of the fourth' in lines
+    assert build(new).backbone.out_channels == (1024,)
+    assert 'made for images of 32 pixels, of which res2net50_26w_4s would leave one' in refusal(cfg)
+    assert 'res2next29_6c24w4s is made for images of 32 pixels' in refusal(config(), 'res2next29_6c24w4s')
+    cfg.model.neck = None
+    assert 'adapt nothing but a pooled linear head with in_channels=2048' in refusal(cfg, 'res2next29_6c24w4s')
+
+
+# --- what is carried over ---------------------------------------------------------------------------------------------
+
+
+def test_given_config_stays_as_it_is() -> None:
+    cfg = host('mmdet::faster_rcnn/faster-rcnn_r50-caffe-c4_ms-1x_coco.py')
+    before, text = copy.deepcopy(cfg.to_dict()), cfg.pretty_text
+    new = swap_backbone(cfg, ARCH)
+    new.model.backbone.norm_cfg.type = 'changed'
+    assert cfg.to_dict() == before
+    assert cfg.pretty_text == text
+
+
+DCN = {'type': 'DCNv2', 'deform_groups': 1, 'fallback_on_stride': False}
+PLUGIN = {'cfg': {'type': 'ContextBlock', 'ratio': 0.25}, 'position': 'after_conv3'}
+
+
+@pytest.mark.parametrize(
+    ('old', 'new'),
+    [
+        ({'out_indices': [1, 3]}, {'out_indices': (1, 3)}),
+        ({'strides': (1, 2, 2, 1), 'dilations': (1, 1, 1, 2)}, {'strides': (1, 2, 2, 1), 'dilations': (1, 1, 1, 2)}),
+        ({'frozen_stages': 0}, {'frozen_stages': 0}),
+        ({'frozen_stages': 4, 'out_indices': (1,)}, {'frozen_stages': 2}),  # stages 3 and 4 are not built
+        ({'norm_cfg': {'type': 'SyncBN', 'eps': 1e-3}}, {'norm_cfg': {'type': 'SyncBN', 'eps': 1e-3}}),
+        ({'norm_eval': False}, {'norm_eval': False}),
+        ({'with_cp': True}, {'with_cp': True}),
+        ({'zero_init_residual': False}, {'zero_init_residual': False}),
+        ({'drop_path_rate': 0.1}, {'drop_path_rate': 0.1}),
+        ({'multi_grid': (1, 2, 4), 'contract_dilation': True}, {'multi_grid': (1, 2, 4), 'contract_dilation': True}),
+        (
+            {'dcn': DCN, 'stage_with_dcn': (False, True, True, True)},
+            {'dcn': DCN, 'stage_with_dcn': (False, True, True, True)},
+        ),
+        (
+            {'num_stages': 3, 'out_indices': (2,), 'strides': (1, 2, 1), 'dilations': (1, 1, 2), 'dcn': DCN}
+            | {'stage_with_dcn': (False, False, True), 'plugins': [{**PLUGIN, 'stages': (True, False, True)}]},
+            {'strides': (1, 2, 1, 2), 'dilations': (1, 1, 2, 1), 'stage_with_dcn': (False, False, True, False)}
+            | {'plugins': [{**PLUGIN, 'stages': (True, False, True, False)}]},
+        ),
+        ({'plugins': [PLUGIN]}, {'plugins': [PLUGIN]}),
+    ],
+)
+def test_carried_over(old: dict, new: dict) -> None:
+    backbone = swapped(**old).model.backbone.to_dict()
+    assert {key: backbone[key] for key in new} == new
+
+
+def test_deformable_stages_that_are_off_stay_off() -> None:
+    for options in ({'dcn': DCN}, {'dcn': DCN, 'stage_with_dcn': (False,) * 4}, {'stage_with_dcn': (False,) * 4}):
+        assert not {'dcn', 'stage_with_dcn'} & set(swapped(**options).model.backbone)
+
+
+@pytest.mark.parametrize(
+    ('scope', 'kind', 'out_indices', 'norm_eval'),
+    [
+        ('mmdet', 'ResNet', (0, 1, 2, 3), True),
+        ('mmseg', 'ResNetV1c', (0, 1, 2, 3), False),
+        ('mmpretrain', 'ResNeXt', (3,), False),
+        ('mmdet', 'mmpretrain.ResNet', (3,), False),
+        ('', 'mmseg.ResNetV1d', (0, 1, 2, 3), False),
+        ('', 'mmdet.models.backbones.resnet.ResNet', (0, 1, 2, 3), True),
+    ],
+)
+def test_defaults_of_each_host(scope: str, kind: str, out_indices: tuple, norm_eval: bool) -> None:
+    backbone = swapped(scope, type=kind).model.backbone
+    assert (backbone.out_indices, backbone.norm_eval, backbone.zero_init_residual) == (out_indices, norm_eval, True)
+
+
+def test_defaults_are_those_of_the_hosts() -> None:
+    import inspect
+
+    import mmdet.models
+    import mmpretrain.models
+    import mmseg.models
+
+    for package in (mmdet, mmseg, mmpretrain):
+        defaults = inspect.signature(package.models.backbones.ResNet).parameters
+        backbone = swapped(package.__name__).model.backbone
+        for key in ('out_indices', 'norm_eval', 'zero_init_residual'):
+            assert backbone[key] == defaults[key].default, (package.__name__, key)
+
+
+def test_scope_of_an_inherited_model_is_its_host() -> None:
+    cfg = config('mmdet')
+    cfg.model['_scope_'] = 'mmpretrain'
+    assert swap_backbone(cfg, ARCH).model.backbone.out_indices == (3,)
+
+
+def test_class_in_the_place_of_a_name() -> None:
+    from mmseg.models.backbones import ResNetV1c
+
+    assert swapped('mmdet', type=ResNetV1c).model.backbone.norm_eval is False
+
+
+def test_what_described_the_old_network_goes_and_is_named() -> None:
+    old = {'style': 'caffe', 'deep_stem': True, 'avg_down': True, 'stem_channels': 32, 'groups': 32, 'base_width': 4}
+    cfg, lines = explain_swap(config(**old), ARCH)
+    wanted = {'type': 'mmres2net.Res2Net', 'arch': ARCH, 'out_indices': (0, 1, 2, 3), 'norm_eval': True}
+    start = {'type': 'Pretrained', 'checkpoint': URL}
+    assert cfg.model.backbone.to_dict() == {**wanted, 'zero_init_residual': True, 'init_cfg': start}
+    (line,) = (line for line in lines if ' drops ' in line)
+    assert [key for key in old if f'{key}=' not in line] == []
+
+
+def test_between_our_own() -> None:
+    cfg = swapped(frozen_stages=2)
+    cfg.model.backbone.stage_pool = 'maskrcnn'
+    new = swap_backbone(cfg, 'res2net101d').model.backbone
+    assert (new.arch, new.stage_pool, new.frozen_stages) == ('res2net101_v1b_26w_4s', 'maskrcnn', 2)
+    assert '0812c246' in new.init_cfg.checkpoint
+    assert f'model.backbone is {ARCH} already' in refusal(cfg, 'res2net50')
+    tree = Config(config().to_dict())
+    tree.model.backbone = {'type': 'mmres2net.Res2NetDLA', 'arch': 'dla60', 'out_indices': (3,)}
+    assert swap_backbone(tree, 'dla60_res2net').model.backbone.type == 'mmres2net.Res2NetDLA'
+    assert 'gives 128, 256, 512, 1024 channels' in refusal(tree)
+
+
+# --- pixels -----------------------------------------------------------------------------------------------------------
+
+
+def test_caffe_pixels_become_rgb() -> None:
+    pre = {'type': 'DetDataPreprocessor', **CAFFE, 'pad_size_divisor': 32, 'rgb_to_bgr': True}
+    cfg, lines = explain_swap(config(pre=pre), ARCH)
+    assert cfg.model.data_preprocessor.to_dict() == {**pre, **RGB, 'rgb_to_bgr': False}
+    assert 'model.data_preprocessor.mean [103.53, 116.28, 123.675] -> [123.675, 116.28, 103.53]' in lines
+    assert 'model.data_preprocessor.bgr_to_rgb False -> True' in lines
+
+
+def test_right_pixels_are_not_mentioned() -> None:
+    assert not [line for line in explain_swap(config(), ARCH)[1] if 'data_preprocessor' in line]
+
+
+def test_pixels_are_the_same_with_and_without_weights() -> None:
+    for pretrained in (True, False):
+        assert swap_backbone(config(pre=CAFFE), ARCH, pretrained=pretrained).model.data_preprocessor == RGB
+
+
+def test_every_preprocessor_changes() -> None:
+    cfg = host('mmdet::soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.01-coco.py')
+    new = swap_backbone(cfg, ARCH)
+    assert new.model.detector.backbone.arch == ARCH
+    for node in (new.model.detector.data_preprocessor, new.model.data_preprocessor.data_preprocessor):
+        assert {key: node[key] for key in RGB} == RGB
+    top = Config({**config('mmpretrain').to_dict(), 'data_preprocessor': {'num_classes': 2}})
+    del top.model['data_preprocessor']
+    wanted = {'num_classes': 2, 'mean': RGB['mean'], 'std': RGB['std'], 'to_rgb': True}
+    assert swap_backbone(top, ARCH).data_preprocessor == wanted
+
+
+def test_images_read_as_rgb_are_not_flipped() -> None:
+    cfg = config(pre=CAFFE)
+    load = {'type': 'LoadImageFromFile', 'channel_order': 'rgb'}
+    cfg.train_dataloader = {'dataset': {'pipeline': [load]}}
+    assert swap_backbone(cfg, ARCH).model.data_preprocessor.bgr_to_rgb is False
+    cfg.test_dataloader = {'dataset': {'pipeline': [{'type': 'LoadImageFromFile'}]}}
+    assert 'reads images as RGB, test_dataloader.dataset.pipeline.0 as BGR' in refusal(cfg)
+
+
+def test_images_of_other_channels_keep_their_statistics() -> None:
+    pre = {'mean': [1.0], 'std': [2.0]}
+    cfg = swap_backbone(config(pre=pre, in_channels=1), ARCH, pretrained=False)
+    assert cfg.model.data_preprocessor == pre
+    assert cfg.model.backbone.in_channels == 1
+    assert 'in_channels=1, but the published weights' in refusal(config(pre=pre, in_channels=1))
+
+
+def test_pixels_that_the_swap_cannot_set() -> None:
+    bare = config()
+    del bare.model['data_preprocessor']
+    assert 'has no data_preprocessor' in refusal(bare)
+    old_style = config()
+    old_style.test_dataloader = {'dataset': {'pipeline': [{'type': 'mmdet.Normalize', 'mean': [0], 'std': [1]}]}}
+    assert 'test_dataloader.dataset.pipeline.0 is a Normalize' in refusal(old_style)
+    distilled = config(pre=CAFFE)
+    distilled.model.teacher_config = 'teacher.py'
+    assert 'model.teacher_config=teacher.py names a network that gets the same pixels' in refusal(distilled)
+
+
+# --- where the model starts from --------------------------------------------------------------------------------------
+
+
+def test_weights_licence_and_recipe_are_named() -> None:
+    lines = explain_swap(config(), V1B)[1]
+    (line,) = (line for line in lines if 'starts from' in line)
+    assert '3cf99910.pth (licence CC BY-NC-SA 4.0: not for commercial use), before from torchvision://resnet50' in line
+    assert [line for line in lines if 'not like for like' in line and 'CutMix, about 300 epochs' in line]
+    assert not [line for line in explain_swap(config(), ARCH)[1] if 'like for like' in line]
+
+
+def test_old_checkpoints_go() -> None:
+    cfg = config('mmseg', init_cfg=None)
+    cfg.load_from, cfg.resume = 'detector.pth', True
+    cfg.model.pretrained = 'open-mmlab://resnet50_v1c'
+    cfg.model.init_cfg = {'type': 'Pretrained', 'checkpoint': 'segmentor.pth'}
+    new, lines = explain_swap(cfg, ARCH)
+    assert (new.load_from, new.resume, new.model.pretrained, new.model.init_cfg) == (None, False, None, None)
+    assert new.model.backbone.init_cfg.checkpoint == URL
+    assert [line for line in lines if 'of the old network' in line and 'drops' not in line] == [
+        'load_from detector.pth -> None: of the old network',
+        'model.pretrained open-mmlab://resnet50_v1c -> None: of the old network',
+        'model.init_cfg segmentor.pth -> None: of the old network',
+    ]
+
+
+def test_random_start_stays_random() -> None:
+    cfg, lines = explain_swap(config(init_cfg=None), 'res2net50_18w_4s')
+    assert 'init_cfg' not in cfg.model.backbone
+    assert 'model.backbone starts from random weights as before: this config names none' in lines
+
+
+def test_no_published_weights() -> None:
+    text = refusal(config(), 'res2net50_18w_4s')
+    assert 'starts from torchvision://resnet50, but res2net50_18w_4s has no published weights' in text
+    assert '--from-scratch, or choose from res2net50_26w_4s, ' in text
+    cfg, lines = explain_swap(config(), 'res2net50_18w_4s', pretrained=False)
+    assert 'init_cfg' not in cfg.model.backbone
+    assert 'model.backbone loads no published weights' in lines
+
+
+@pytest.mark.parametrize(
+    ('option', 'text'),
+    [
+        ({'norm_cfg': {'type': 'GN', 'num_groups': 32}}, "norm_cfg.type='GN', but the published weights"),
+        ({'conv_cfg': {'type': 'ConvWS'}}, "conv_cfg.type='ConvWS', but the published weights"),
+    ],
+)
+def test_layers_that_the_weights_do_not_know(option: dict, text: str) -> None:
+    assert text in refusal(config(**option))
+    if 'conv_cfg' in option:
+        assert swap_backbone(config(**option), ARCH, pretrained=False).model.backbone.conv_cfg.type == 'ConvWS'
+    else:
+        assert 'into 32 groups; choose a num_groups' in refusal(config(**option), pretrained=False)
+
+
+def test_custom_imports_are_kept() -> None:
+    assert swapped().custom_imports == {'imports': ['mmres2net.models'], 'allow_failed_imports': False}
+    cfg = config()
+    cfg.custom_imports = {'imports': 'mmdet.models', 'allow_failed_imports': True}
+    once = swap_backbone(cfg, ARCH)
+    wanted = {'imports': ['mmdet.models', 'mmres2net.models'], 'allow_failed_imports': True}
+    assert once.custom_imports == wanted
+    assert swap_backbone(once, V1B).custom_imports == wanted
+
+
+def test_table_of_published_weights() -> None:
+    assert set(PUBLISHED) <= set(ARCHS)
+    for arch, row in PUBLISHED.items():
+        assert row.url.endswith(f'/{arch}-{row.sha256}.pth')
+        assert (row.top1 is None) == (row.source is None)
+    assert {row.sha256 for row in PUBLISHED.values() if 'CutMix' in row.recipe} == {'3cf99910', '0812c246'}
+    assert find_published('dla60_res2net') is PUBLISHED['res2net_dla60_4s']
+    assert find_published('se_res2net50_26w_4s') is None
+    with pytest.raises(ValueError, match="unknown arch 'res2net5'"):
+        find_published('res2net5')
+    assert pixels_of('resnext29_8c64w') is None
+
+
+def test_shipped_configs_name_the_same_weights() -> None:
+    root = Path(__file__).resolve().parents[1] / 'configs'
+    urls = {row.url for row in PUBLISHED.values()}
+    named = {
+        word
+        for path in root.rglob('*.py')
+        for word in path.read_text().replace("'", ' ').split()
+        if word.startswith('https://') and word.endswith('.pth') and '/res2net' in word
+    }
+    assert named
+    assert named <= urls
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('name', 'text'),
+    [
+        ('mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py', 'its neck takes [96, 192, 384, 768] channels'),
+        ('mmseg::hrnet/fcn_hr18_4xb2-40k_cityscapes-512x1024.py', 'model.backbone is mmseg.HRNet, not a ResNet'),
+        ('mmseg::convnext/convnext-tiny_upernet_8xb2-amp-160k_ade20k-512x512.py', 'mmpretrain.ConvNeXt, not a'),
+        ('mmdet::regnet/retinanet_regnetx-1.6GF_fpn_1x_coco.py', 'mmdet.RegNet, not a ResNet'),
+        ('mmdet::atss/atss_r18_fpn_8xb8-amp-lsj-200e_coco.py', 'depth 18) gives 64, 128, 256, 512 channels'),
+        ('mmdet::detectors/detectors_cascade-rcnn_r50_1x_coco.py', 'model.neck.rfp_backbone is a network of another'),
+        ('mmdet::lad/lad_r50-paa-r101_fpn_2xb8_coco_1x.py', 'model.teacher_backbone is a network of another kind'),
+        (
+            'mmdet::deepsort/deepsort_faster-rcnn_r50_fpn_8xb2-4e_mot17halftrain_test-mot17halfval.py',
+            'each by itself (model.detector.backbone and model.reid.backbone)',
+        ),
+        ('mmseg::icnet/icnet_r50-d8_4xb2-80k_cityscapes-832x832.py', 'model.backbone is mmseg.ICNet, not a ResNet'),
+    ],
+)
+def test_hosts_configs_that_are_refused(name: str, text: str) -> None:
+    assert text in refusal(host(name))
+
+
+def test_refusals_of_mistakes() -> None:
+    assert "unknown arch 'res2net5_26w_4s': did you mean res2net50_26w_4s" in refusal(config(), 'res2net5_26w_4s')
+    assert 'no model with a backbone' in refusal(Config({'model': {'type': 'X'}}))
+    assert 'model.backbone is mmrotate.ResNet, not a ResNet of mmdet' in refusal(config('mmrotate'))
+    text = refusal(config(sac={'type': 'SAC'}))
+    assert "model.backbone (mmdet.ResNet of depth 50) has sac={'type': 'SAC'}, for which a Res2Net has nothing" in text
+    text = refusal(config(), 'res2net_dla60_4s')
+    assert 'gives 256, 512, 1024, 2048 channels' in text
+    assert 'res2net_dla60_4s gives 128, 256, 512, 1024; choose from res2net50_48w_2s, ' in text
+    dcn = {'type': 'DCNv2', 'deform_groups': 8}
+    text = refusal(config(dcn=dcn, stage_with_dcn=(False, True, True, True)))
+    assert 'model.backbone.dcn.deform_groups=8 does not divide the 52 channels of a split' in text
+    text = refusal(config(plugins=[{'cfg': {'type': 'Absent'}, 'position': 'after_conv3'}]))
+    assert f'{ARCH} cannot take the place of model.backbone (mmdet.ResNet of depth 50): ' in text
+
+
+def test_optimizer_settings_that_name_parameters() -> None:
+    def keyed(key: str) -> Config:
+        cfg = config()
+        cfg.optim_wrapper = {'paramwise_cfg': {'custom_keys': {key: {'lr_mult': 0.1}}}}
+        return cfg
+
+    for key in ('backbone', 'backbone.layer1', 'norm', 'downsample.1', 'neck'):
+        swap_backbone(keyed(key), ARCH)
+    text = refusal(keyed('backbone.stem'))
+    assert "custom_keys['backbone.stem'] names no parameter of the new backbone" in text
+    assert 'backbone.conv1, backbone.bn1, backbone.layer1' in text
+    assert "means a shortcut's norm, which is downsample.2 in this arch" in refusal(keyed('downsample.1'), V1B)
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
+        'mmseg::pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py',
+        'mmpretrain::resnet/resnet50_8xb32_in1k.py',
+    ],
+)
+def test_written_config_reads_the_same(name: str, tmp_path: Path) -> None:
+    new = swap_backbone(host(name), ARCH)
+    new.dump(tmp_path / 'new.py')
+    assert Config.fromfile(tmp_path / 'new.py').to_dict() == new.to_dict()
