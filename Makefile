@@ -27,7 +27,7 @@ demo: setup  ## train the demo detector on generated images and print its AP tab
 	@$(BIN)/python tools/train.py configs/demo/faster_rcnn_r2n50.py
 
 test: setup  ## run the default tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: setup  ## ruff, format, types, Dockerfile
 	@$(BIN)/ruff check .

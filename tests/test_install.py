@@ -785,7 +785,7 @@ def test_check_sets_up_once_and_ends_with_the_tests() -> None:
     plan = run_make('-n', 'check')
     assert plan.count('tools/install.py') == 1
     assert plan.count('ruff check') == 1
-    assert plan.strip().splitlines()[-1].endswith('-m pytest')
+    assert plan.strip().splitlines()[-1].endswith('-m pytest -n 2 --dist loadfile')
 
 
 def test_help_is_the_default_and_names_every_target() -> None:

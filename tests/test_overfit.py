@@ -61,7 +61,7 @@ SEGMENTOR = (
     QUICK
     + """
 load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
-resize = dict(type='Resize', scale=(192, 192), keep_ratio=True)
+resize = dict(type='Resize', scale=(160, 160), keep_ratio=True)
 train_dataloader = dict(
     batch_size=8, num_workers=0, persistent_workers=False,
     dataset=dict(indices={images}, pipeline=[*load, resize, dict(type='PackSegInputs')]),
@@ -73,7 +73,7 @@ val_dataloader = dict(
         indices={images}, pipeline=[load[0], resize, load[1], dict(type='PackSegInputs')],
     ),
 )
-size = (193, 193)
+size = (161, 161)
 model = dict(
     backbone=dict(zero_init_residual=True), data_preprocessor=dict(size=size, test_cfg=dict(size=size)),
 )
@@ -107,8 +107,8 @@ def test_boxes(tmp_path: Path) -> None:
 @pytest.mark.realdata
 def test_masks(tmp_path: Path) -> None:
     split = "ann_file='annotations/instances_train2017.json', data_prefix=dict(img='train2017/')"
-    options = dict(base=recipe('mask_rcnn_r2n50.py'), steps=320, images=IMAGES, masks=True)
-    text = DETECTOR.format(**options, scale=(256, 192), split=split) + MASKS
+    options = dict(base=recipe('mask_rcnn_r2n50.py'), steps=260, images=IMAGES, masks=True)
+    text = DETECTOR.format(**options, scale=(224, 168), split=split) + MASKS
     final = train(text, data_root('coco_mini'), tmp_path)
     assert final['coco/segm_mAP_50'] > 0.6
 
@@ -116,6 +116,6 @@ def test_masks(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.realdata
 def test_segmentation(tmp_path: Path) -> None:
-    text = SEGMENTOR.format(base=recipe('deeplabv3plus_r2n50.py'), steps=200, images=IMAGES)
+    text = SEGMENTOR.format(base=recipe('deeplabv3plus_r2n50.py'), steps=160, images=IMAGES)
     final = train(text, data_root('voc12_mini'), tmp_path)
     assert final['mIoU'] > 80
