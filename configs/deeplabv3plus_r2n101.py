@@ -21,9 +21,6 @@ model = dict(
         multi_grid=(2, 4, 8),
         norm_cfg=dict(type='SyncBN', requires_grad=True),
         norm_eval=False,
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint='https://shanghuagao.oss-cn-beijing.aliyuncs.com/res2net/res2net101_26w_4s-02a759a1.pth',
-        ),
+        init_cfg=dict(type='mmres2net.Pretrained', checkpoint='res2net101_26w_4s'),
     ),
 )

@@ -11,10 +11,7 @@ Run: tools/train.py configs/faster_rcnn_r2n50_c4_voc07.py
 _base_ = 'faster_rcnn_r50_c4_voc07.py'
 
 norm_cfg = dict(type='BN', requires_grad=False)
-weights = dict(
-    type='Pretrained',
-    checkpoint='https://shanghuagao.oss-cn-beijing.aliyuncs.com/res2net/res2net50_26w_4s-06e79181.pth',
-)
+weights = dict(type='mmres2net.Pretrained', checkpoint='res2net50_26w_4s')
 shared = dict(_delete_=True, arch='res2net50_26w_4s', norm_cfg=norm_cfg, norm_eval=True, init_cfg=weights)
 model = dict(
     backbone=dict(**shared, type='mmres2net.Res2Net', out_indices=(2,), frozen_stages=1),

@@ -20,9 +20,6 @@ model = dict(
         frozen_stages=1,
         norm_cfg=dict(type='BN', requires_grad=True),
         norm_eval=True,
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint='https://shanghuagao.oss-cn-beijing.aliyuncs.com/res2net/res2net50_v1b_26w_4s-3cf99910.pth',
-        ),
+        init_cfg=dict(type='mmres2net.Pretrained', checkpoint='res2net50_v1b_26w_4s'),
     ),
 )

@@ -45,6 +45,12 @@ def _prepare_data(argv: Sequence[str]) -> int:
     return main(argv)
 
 
+def _convert_weights(argv: Sequence[str]) -> int:
+    from mmres2net.weights.convert import main
+
+    return main(argv)
+
+
 def _demo_data(argv: Sequence[str]) -> int:
     from mmres2net.data.shapes import main
 
@@ -58,13 +64,14 @@ VERBS: dict[str, tuple[Verb, str]] = {
     'configs': (_configs, 'print the folder of the shipped configs, or list them'),
     'check-data': (_check_data, 'read all data of a config, list what is wrong, draw samples'),
     'prepare-data': (_prepare_data, 'fetch a public data set and lay it out'),
+    'convert-weights': (_convert_weights, 'turn weights of one library into those of another'),
     'demo-data': (_demo_data, 'make the embedded data set'),
 }
 
 
 def usage() -> str:
     """Return the text of ``mmres2net --help``."""
-    verbs = '\n'.join(f'  {name:<12} {text}' for name, (_, text) in VERBS.items())
+    verbs = '\n'.join(f'  {name:<15} {text}' for name, (_, text) in VERBS.items())
     return f'usage: mmres2net VERB ...\n\n{verbs}\n\nmmres2net VERB --help tells the flags of a verb.'
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import signal
 import tarfile
 import threading
 import time
@@ -144,3 +145,8 @@ def archive_of(
         unpacked=len(content),
         checks=checks,
     )
+
+
+def heed_interrupts() -> None:
+    """For a process that is to be interrupted: tests that run in the background of a shell hand down a deaf ear."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

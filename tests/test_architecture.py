@@ -18,13 +18,14 @@ ALLOWED = {
     'version.py': set(),
     '__init__.py': {'version'},
     'models': {'registry'},
-    'data': {'errors', 'registry'},
-    'weights': {'models'},
+    'fetch': {'errors'},
+    'data': {'errors', 'fetch', 'registry'},
+    'weights': {'errors', 'fetch', 'models', 'registry'},
     'swap': {'data', 'errors', 'models', 'registry', 'weights'},
-    'engine': {'data', 'errors', 'models', 'paths', 'registry', 'report', 'swap'},
+    'engine': {'data', 'errors', 'models', 'paths', 'registry', 'report', 'swap', 'weights'},
     'evaluation': {'errors', 'registry'},
     'bench': {'errors', 'evaluation'},
-    'cli.py': {'data', 'engine', 'errors', 'paths', 'version'},
+    'cli.py': {'data', 'engine', 'errors', 'paths', 'version', 'weights'},
     '__main__.py': {'cli'},
 }
 

@@ -77,7 +77,9 @@ def test_container_hands_every_verb_to_the_command(verb: str, tmp_path: Path) ->
     assert done.stdout.strip() == f'mmres2net {verb} x'
 
 
-@pytest.mark.parametrize('script', ['train', 'test', 'check_data', 'prepare_data', 'make_demo_data'])
+@pytest.mark.parametrize(
+    'script', ['train', 'test', 'check_data', 'prepare_data', 'convert_weights', 'make_demo_data']
+)
 def test_scripts_run_by_their_path_as_the_readme_has_them(script: str) -> None:
     path = ROOT / 'tools' / f'{script}.py'
     assert os.access(path, os.X_OK)

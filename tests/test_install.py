@@ -353,8 +353,8 @@ def test_jobs_are_held_back_by_memory_and_set_by_the_user(script: ModuleType, mo
 @pytest.mark.parametrize(
     ('version', 'supported'),
     [
-        ('2.3.1', False),
-        ('2.4.0', True),
+        ('2.5.1', False),
+        ('2.6.0', True),
         ('2.9.1+cpu', True),
         ('2.13.0', True),
         ('2.14.0a0+git12', False),
@@ -362,7 +362,7 @@ def test_jobs_are_held_back_by_memory_and_set_by_the_user(script: ModuleType, mo
     ],
 )
 def test_torch_range_is_that_of_pyproject(script: ModuleType, version: str, supported: bool) -> None:
-    assert script.torch_range() == ('2.4', '2.14')
+    assert script.torch_range() == ('2.6', '2.14')
     assert script.torch_supported(version) is supported
 
 
@@ -394,7 +394,7 @@ def test_torch_is_kept_completed_or_installed(
 
 
 def test_torch_outside_the_range_is_refused(script: ModuleType, tmp_path: Path) -> None:
-    with pytest.raises(script.InstallError, match=r'torch 2\.14\.0 .* >=2\.4,<2\.14'):
+    with pytest.raises(script.InstallError, match=r'torch 2\.14\.0 .* >=2\.6,<2\.14'):
         script.install_torch(make_settings(script, tmp_path, torch='2.14.0'))
 
 

@@ -1,6 +1,7 @@
 """The swap of a backbone: what is carried over, changed and refused, and that hosts' models run with the result."""
 
 import copy
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,6 @@ from mmres2net.weights import PUBLISHED, find_published, pixels_of
 
 ARCH = 'res2net50_26w_4s'
 V1B = 'res2net50_v1b_26w_4s'
-URL = 'https://shanghuagao.oss-cn-beijing.aliyuncs.com/res2net/res2net50_26w_4s-06e79181.pth'
 RGB = {'mean': [123.675, 116.28, 103.53], 'std': [58.395, 57.12, 57.375], 'bgr_to_rgb': True}
 CAFFE = {'mean': [103.53, 116.28, 123.675], 'std': [1.0, 1.0, 1.0], 'bgr_to_rgb': False}
 
@@ -183,12 +183,12 @@ def test_shared_head_of_a_detector_without_pyramid() -> None:
     assert {key: head[key] for key in kept} == {key: old[key] for key in kept}
     assert not {'depth', 'style'} & set(head)
     assert cfg.model.backbone.strides == (1, 2, 2, 2)
-    assert cfg.model.backbone.init_cfg.checkpoint == URL
+    assert cfg.model.backbone.init_cfg.checkpoint == ARCH
     assert f'model.roi_head.shared_head ResLayer -> mmres2net.Res2LayerHead {ARCH}, weights of the same file' in lines
     assert isinstance(MODELS.build(head), Res2LayerHead)
     again = swap_backbone(cfg, 'res2net101_26w_4s')
     assert again.model.roi_head.shared_head.arch == 'res2net101_26w_4s'
-    assert '02a759a1' in again.model.roi_head.shared_head.init_cfg.checkpoint
+    assert again.model.roi_head.shared_head.init_cfg.checkpoint == 'res2net101_26w_4s'
     cfg.model.roi_head.shared_head = {'type': 'ResLayer', 'depth': 50, 'foo': 1}
     assert 'model.roi_head.shared_head has foo' in refusal(cfg, 'res2net101_26w_4s')
 
@@ -306,7 +306,7 @@ def test_what_described_the_old_network_goes_and_is_named() -> None:
     old = {'style': 'caffe', 'deep_stem': True, 'avg_down': True, 'stem_channels': 32, 'groups': 32, 'base_width': 4}
     cfg, lines = explain_swap(config(**old), ARCH)
     wanted = {'type': 'mmres2net.Res2Net', 'arch': ARCH, 'out_indices': (0, 1, 2, 3), 'norm_eval': True}
-    start = {'type': 'Pretrained', 'checkpoint': URL}
+    start = {'type': 'mmres2net.Pretrained', 'checkpoint': ARCH}
     assert cfg.model.backbone.to_dict() == {**wanted, 'zero_init_residual': True, 'init_cfg': start}
     (line,) = (line for line in lines if ' drops ' in line)
     assert [key for key in old if f'{key}=' not in line] == []
@@ -317,7 +317,7 @@ def test_between_our_own() -> None:
     cfg.model.backbone.stage_pool = 'maskrcnn'
     new = swap_backbone(cfg, 'res2net101d').model.backbone
     assert (new.arch, new.stage_pool, new.frozen_stages) == ('res2net101_v1b_26w_4s', 'maskrcnn', 2)
-    assert '0812c246' in new.init_cfg.checkpoint
+    assert new.init_cfg.checkpoint == 'res2net101_v1b_26w_4s'
     assert f'model.backbone is {ARCH} already' in refusal(cfg, 'res2net50')
     tree = Config(config().to_dict())
     tree.model.backbone = {'type': 'mmres2net.Res2NetDLA', 'arch': 'dla60', 'out_indices': (3,)}
@@ -404,7 +404,7 @@ def test_old_checkpoints_go() -> None:
     cfg.model.init_cfg = {'type': 'Pretrained', 'checkpoint': 'segmentor.pth'}
     new, lines = explain_swap(cfg, ARCH)
     assert (new.load_from, new.resume, new.model.pretrained, new.model.init_cfg) == (None, False, None, None)
-    assert new.model.backbone.init_cfg.checkpoint == URL
+    assert new.model.backbone.init_cfg.checkpoint == ARCH
     assert [line for line in lines if 'of the old network' in line and 'drops' not in line] == [
         'load_from detector.pth -> None: of the old network',
         'model.pretrained open-mmlab://resnet50_v1c -> None: of the old network',
@@ -465,17 +465,15 @@ def test_table_of_published_weights() -> None:
     assert pixels_of('resnext29_8c64w') is None
 
 
-def test_shipped_configs_name_the_same_weights() -> None:
+def test_shipped_configs_start_from_published_weights() -> None:
     root = Path(__file__).resolve().parents[1] / 'configs'
-    urls = {row.url for row in PUBLISHED.values()}
     named = {
-        word
+        name
         for path in root.rglob('*.py')
-        for word in path.read_text().replace("'", ' ').split()
-        if word.startswith('https://') and word.endswith('.pth') and '/res2net' in word
+        for name in re.findall(r"type='mmres2net.Pretrained', checkpoint='(\w+)'", path.read_text())
     }
-    assert named
-    assert named <= urls
+    assert len(named) == 7
+    assert named <= set(PUBLISHED)
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------

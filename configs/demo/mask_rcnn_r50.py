@@ -5,7 +5,7 @@ It shows that the whole chain learns, in minutes on two CPU cores; its figures r
 Family: demo.
 Target: none.
 Schedule: 4 epochs x 392 images with objects / 4 a step = 98 steps an epoch.
-Status: TODO
+Status: not trained here; its step runs in the tests.
 Run: tools/train.py configs/demo/mask_rcnn_r50.py
 """
 

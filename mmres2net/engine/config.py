@@ -46,7 +46,7 @@ def pretrained_of(cfg: Config) -> dict[str, str]:
     """Return the checkpoints that the model's ``init_cfg`` name, by their path in the config."""
     found = {}
     for path, node in walk(cfg.get('model') or {}, 'model'):
-        if _loads(node) and isinstance(node.get('checkpoint'), str):
+        if loads_weights(node) and isinstance(node.get('checkpoint'), str):
             found[f'{path}.checkpoint'] = node['checkpoint']
     return found
 
@@ -55,7 +55,7 @@ def without_published_weights(cfg: Config) -> Config:
     """Return ``cfg`` without the weights its model starts from: for a run whose checkpoint replaces them anyway."""
     cfg = copy.deepcopy(cfg)
     for _, node in walk(cfg.get('model') or {}, 'model'):
-        if _loads(node.get('init_cfg')):
+        if loads_weights(node.get('init_cfg')):
             node['init_cfg'] = None
     return cfg
 
@@ -71,7 +71,7 @@ def without_weights(cfg: Config) -> Change:
         'norm_eval': (bool, False),
         'requires_grad': (lambda value: value is False, True),
         'pretrained': (lambda value: value is not None, None),
-        'init_cfg': (_loads, None),
+        'init_cfg': (loads_weights, None),
     }
     for path, node in walk(cfg.get('model') or {}, 'model'):
         for key, (applies, value) in thaw.items():
@@ -82,8 +82,13 @@ def without_weights(cfg: Config) -> Change:
     return cfg, lines
 
 
-def _loads(init_cfg: Any) -> bool:
-    return isinstance(init_cfg, dict) and str(init_cfg.get('type')).endswith('Pretrained')
+def loads_weights(init_cfg: Any) -> bool:
+    """Whether an initialiser's config loads a checkpoint: MMEngine's ``Pretrained`` or ours, by name or class."""
+    if not isinstance(init_cfg, dict):
+        return False
+    kind = init_cfg.get('type')
+    name = kind.__name__ if isinstance(kind, type) else str(kind)
+    return name.endswith(('Pretrained', 'PretrainedInit'))
 
 
 def single_process_norms(cfg: Config) -> Change:

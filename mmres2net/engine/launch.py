@@ -21,6 +21,7 @@ from mmres2net.engine.backbone import load_swapped, write_swapped
 from mmres2net.engine.config import load_config, single_process_norms, work_dir_of
 from mmres2net.engine.hooks import FOLDER
 from mmres2net.errors import UserError
+from mmres2net.weights.reading import FLAG
 
 
 def add_common_flags(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +33,12 @@ def add_common_flags(parser: argparse.ArgumentParser) -> None:
         help="put a Res2Net in the place of the config's ResNet, e.g. res2net50_26w_4s; all changes are printed",
     )
     parser.add_argument('--data', metavar='DIR', help="folder in the data set's standard layout")
+    parser.add_argument(
+        FLAG,
+        action='store_true',
+        help='RUNS CODE FROM THE FILE where a checkpoint asks for it; for files whose maker you know and trust. '
+        'Without it such files are refused; nothing that was trained here needs it',
+    )
     parser.add_argument('--skip-data-check', action='store_true', help='do not open every image file before the start')
     parser.add_argument(
         '--cfg-options',

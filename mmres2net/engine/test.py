@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from mmres2net.engine.launch import add_common_flags, build_runner, check_data, is_first_process, prepare, say_pictures
+from mmres2net.engine.loading import safe_loading
 from mmres2net.engine.weights import check_checkpoint
 from mmres2net.errors import UserError
 from mmres2net.report import metric_table
@@ -37,6 +38,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         UserError: A mistake in config, flags, data or checkpoint, before the evaluation starts.
     """
     args = parser().parse_args(argv)
+    with safe_loading(allow_pickle=args.allow_unsafe_checkpoint):
+        _test(args)
+
+
+def _test(args: argparse.Namespace) -> None:
     cfg = prepare_testing(args)
     runner = build_runner(cfg)
     check_data(runner, PARTS, args)
@@ -52,7 +58,7 @@ def prepare_testing(args: argparse.Namespace) -> Config:
         raise UserError(
             f'--out {args.out}: predictions are written as a pickle, so the name must end in .pkl or .pickle'
         )
-    checkpoint = check_checkpoint(args.checkpoint, 'the checkpoint to test')
+    checkpoint = check_checkpoint(args.checkpoint, 'the checkpoint to test', allow_pickle=args.allow_unsafe_checkpoint)
     cfg = prepare(args, PARTS)
     if not cfg.get('test_dataloader') or not cfg.get('test_evaluator'):
         raise UserError(f'{args.config} has no test_dataloader or test_evaluator: there is nothing to test on')

@@ -23,7 +23,8 @@ from mmres2net.engine.launch import (
     say_pictures,
     world_size,
 )
-from mmres2net.engine.weights import check_checkpoint, fetch_weights
+from mmres2net.engine.loading import safe_loading
+from mmres2net.engine.weights import check_checkpoint, check_pixels, fetch_weights
 from mmres2net.errors import UserError
 from mmres2net.report import metric_table
 
@@ -57,6 +58,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         UserError: A mistake in config, flags, data or weights, before training starts.
     """
     args = parser().parse_args(argv)
+    with safe_loading(allow_pickle=args.allow_unsafe_checkpoint):
+        _train(args)
+
+
+def _train(args: argparse.Namespace) -> None:
     cfg = start_of(prepare_training(args), args)
     runner = build_runner(cfg)
     check_data(runner, PARTS, args)
@@ -84,20 +90,24 @@ def prepare_training(args: argparse.Namespace) -> Config:
 
 def start_of(cfg: Config, args: argparse.Namespace) -> Config:
     """Return ``cfg`` with the state that training starts from: a run's checkpoint, or weights that are there."""
+    unsafe: bool = args.allow_unsafe_checkpoint
     if args.resume == 'auto':
         latest = find_latest_checkpoint(cfg.work_dir)
         if latest is None:
             say('note', [f'nothing to resume in {cfg.work_dir}: training starts at the beginning'])
         else:
-            cfg.resume, cfg.load_from = True, str(check_checkpoint(latest, 'the latest of the work folder'))
+            cfg.resume = True
+            cfg.load_from = str(check_checkpoint(latest, 'the latest of the work folder', allow_pickle=unsafe))
     elif args.resume:
-        cfg.resume, cfg.load_from = True, str(check_checkpoint(args.resume, 'named by --resume'))
-    elif cfg.get('load_from') and '://' not in cfg.load_from:
-        check_checkpoint(cfg.load_from, 'named by load_from')
+        cfg.resume = True
+        cfg.load_from = str(check_checkpoint(args.resume, 'named by --resume', allow_pickle=unsafe))
+    elif cfg.get('load_from'):
+        cfg.load_from = str(check_checkpoint(cfg.load_from, 'named by load_from', allow_pickle=unsafe))
     if args.resume and cfg.get('resume'):
         return without_published_weights(cfg)  # MMEngine would load them first, and need them to be there
     if is_first_process(args.launcher):
-        fetch_weights(cfg)
+        say('note', check_pixels(cfg))
+        fetch_weights(cfg, allow_pickle=unsafe)
     return cfg
 
 

@@ -1,109 +1,124 @@
-"""Weights that a run needs are fetched and looked at before it starts."""
+"""Weights that a run needs are fetched and looked at before it starts, and nothing of them is run."""
 
 from __future__ import annotations
 
-import os
-import re
-import zipfile
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlparse
+from typing import Any
 
-import torch
 from mmengine.config import Config
 
-from mmres2net.engine.config import pretrained_of
+from mmres2net.data.layout import walk
+from mmres2net.engine.config import loads_weights
 from mmres2net.errors import UserError
+from mmres2net.swap.pixels import set_pixels
+from mmres2net.weights.fetching import fetch_checkpoint, timm_pixels
+from mmres2net.weights.reading import read_checkpoint
+
+OURS = 'mmres2net.Pretrained'
 
 
-def fetch_weights(cfg: Config) -> None:
-    """Make sure that every checkpoint which the model starts from is on this machine and is one.
+@dataclass(frozen=True)
+class _Start:
+    """A part of the model that starts from a checkpoint, named by ``path`` in the config."""
 
-    Files go where torch and MMEngine look for them (``torch.hub.get_dir()``); a hash in the name is checked.
-
-    Raises:
-        UserError: One is missing, cannot be fetched or is damaged.
-    """
-    for path, checkpoint in pretrained_of(cfg).items():
-        url = _url_of(checkpoint)
-        try:
-            file = _download(url) if url else Path(checkpoint)
-        except Exception as error:  # whatever the network does: the user needs the same three ways out
-            raise UserError(
-                f'the weights {url} cannot be fetched: {error}\n'
-                f'  - fetch them elsewhere and put them at {_cached(url)}\n'
-                f'  - or name a file you have: --cfg-options {path}=FILE\n'
-                '  - or train without them: --from-scratch'
-            ) from error
-        check_checkpoint(file, f'named by {path}')
+    path: str
+    checkpoint: str
+    ours: bool
+    arch: Any  # of the part, where it says
 
 
-def _url_of(checkpoint: str) -> str:
-    """Return the address behind a checkpoint's name; nothing where it is a file's path."""
-    scheme, _, name = checkpoint.partition('://')
-    if scheme in ('http', 'https'):
-        return checkpoint
-    if scheme == 'torchvision':
-        from mmengine.runner.checkpoint import get_torchvision_models
-
-        known = get_torchvision_models()
-        if name not in known:
-            raise UserError(f'{checkpoint}: torchvision has no weights of this name')
-        return known[name]
-    if name:
-        raise UserError(
-            f'{checkpoint}: weights are taken from a file, an https address or torchvision://NAME; '
-            'fetch these and name the file'
-        )
-    return ''
-
-
-def _cached(url: str) -> Path:
-    return Path(torch.hub.get_dir()) / 'checkpoints' / Path(urlparse(url).path).name
-
-
-def _download(url: str) -> Path:
-    target = _cached(url)
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        hash_prefix = re.search(r'-([a-f0-9]{8,})\.', target.name)
-        print(f'fetching {url}')
-        torch.hub.download_url_to_file(url, str(target), hash_prefix=hash_prefix.group(1) if hash_prefix else None)
-    return target
-
-
-def check_checkpoint(file: str | Path, role: str) -> Path:
-    """Return ``file`` if it is a whole checkpoint.
+def fetch_weights(cfg: Config, *, allow_pickle: bool = False) -> None:
+    """Make sure that every checkpoint which the model starts from is on this machine and can be read.
 
     Args:
-        file: A path.
-        role: What the file is to the run, for the message.
+        cfg: The config of the run.
+        allow_pickle: Whether what MMEngine's own initialisers load may run code; for ours nothing ever may.
 
     Raises:
-        UserError: No such file, or a damaged one. Nothing of it is executed to find out.
+        UserError: One is missing, cannot be fetched or read, or would be overwritten by the initialiser behind it.
     """
-    file = Path(os.path.expanduser(file))
-    if not file.is_file():
-        raise UserError(f'no checkpoint at {file} ({role})')
-    with file.open('rb') as stream:
-        head = stream.read(64)
-    if head[:2] == b'PK':
-        fault = _zip_fault(file)
-    elif head[:1] == b'\x80' or b'ustar' in head:
-        fault = ''  # torch's formats before 1.6, which have no checksum
-    else:
-        fault = f'it begins with {head[:16]!r}'
-    if fault:
-        raise UserError(
-            f'{file} ({role}) is not a whole checkpoint: {fault}. It may be cut short, or a web page saved by that '
-            'name; delete it and fetch or write it again, or name an earlier one'
-        )
-    return file
+    read: set[tuple[str, bool]] = set()
+    for start in _starts(cfg):
+        if (start.checkpoint, start.ours) in read:
+            continue
+        ways_out = (f'or name a file you have: --cfg-options {start.path}=FILE', 'or train without: --from-scratch')
+        # A bare name is an architecture to our initialiser alone: to MMEngine's it is a file.
+        bare = not start.ours and '://' not in start.checkpoint
+        try:
+            file = Path(start.checkpoint) if bare else fetch_checkpoint(start.checkpoint, ways_out=ways_out)
+            read_checkpoint(file, allow_pickle=allow_pickle and not start.ours)
+        except UserError as error:
+            raise UserError(f'{start.path}={start.checkpoint}: {error}') from error
+        read.add((start.checkpoint, start.ours))
 
 
-def _zip_fault(file: Path) -> str:
+def check_checkpoint(file: str | Path, role: str, *, allow_pickle: bool = False) -> Path:
+    """Return the path of ``file`` if it is a checkpoint that can be read; an address is fetched.
+
+    Args:
+        file: A path or an address.
+        role: What the file is to the run, for the message.
+        allow_pickle: Whether it may run code.
+
+    Raises:
+        UserError: No such file, a damaged one, or one that would run code.
+    """
     try:
-        with zipfile.ZipFile(file) as archive:
-            broken = archive.testzip()
-    except zipfile.BadZipFile as error:
-        return str(error)
-    return f'its part {broken} is damaged' if broken else ''
+        path = fetch_checkpoint(str(file)) if '://' in str(file) else Path(file).expanduser()
+        read_checkpoint(path, allow_pickle=allow_pickle)
+    except UserError as error:
+        raise UserError(f'{role}: {error}') from error
+    return path
+
+
+def check_pixels(cfg: Config) -> list[str]:
+    """Check that images are normalised as the weights want them; return what could not be checked.
+
+    Only weights loaded by ``mmres2net.Pretrained`` are looked at: those are of networks whose input is known.
+
+    Raises:
+        UserError: The data preprocessor gives other pixels; the message has the lines to write.
+    """
+    notes = []
+    for start in _starts(cfg):
+        if not start.ours or not isinstance(start.arch, str):
+            continue
+        pixels = timm_pixels(start.checkpoint) if start.checkpoint.startswith('timm://') else None
+        try:
+            lines = set_pixels(copy.deepcopy(cfg), start.arch, pixels)
+        except UserError as error:
+            notes.append(f'whether images are normalised as {start.checkpoint} wants cannot be told: {error}')
+            continue
+        if lines:
+            raise UserError(_wrong_pixels(start, lines))
+    return list(dict.fromkeys(notes))
+
+
+def _wrong_pixels(start: _Start, lines: list[str]) -> str:
+    listed = '\n'.join(f'  {line}' for line in lines)
+    options = ' '.join(f'"{line.split()[0]}={line.rpartition(" -> ")[2].replace(" ", "")}"' for line in lines)
+    return (
+        f'the weights {start.checkpoint} ({start.path}) want other pixels than this config gives; change\n{listed}\n'
+        f'in the config, or give --cfg-options {options}'
+    )
+
+
+def _starts(cfg: Config) -> Iterator[_Start]:
+    for path, holder in walk(cfg.get('model') or {}, 'model'):
+        init_cfg = holder.get('init_cfg')
+        nodes: Sequence[Any] = init_cfg if isinstance(init_cfg, list | tuple) else [init_cfg]
+        for index, node in enumerate(nodes):
+            if not loads_weights(node):
+                continue
+            where = f'{path}.init_cfg' if node is init_cfg else f'{path}.init_cfg.{index}'
+            ours = str(node['type']) == OURS
+            if ours and index + 1 < len(nodes):
+                raise UserError(
+                    f'{where}: {OURS} must come last, or {nodes[index + 1].get("type")!r} overwrites what it loads'
+                )
+            if not isinstance(node.get('checkpoint'), str):
+                raise UserError(f'{where} needs checkpoint=..., a name, a path or an address')
+            yield _Start(f'{where}.checkpoint', node['checkpoint'], ours, holder.get('arch'))

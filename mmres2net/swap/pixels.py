@@ -15,13 +15,18 @@ from mmres2net.weights.published import Pixels, pixels_of
 FLAGS = ('bgr_to_rgb', 'rgb_to_bgr', 'to_rgb')
 
 
-def set_pixels(cfg: Config, arch: str) -> list[str]:
+def set_pixels(cfg: Config, arch: str, pixels: Pixels | None = None) -> list[str]:
     """Make every data preprocessor of ``cfg`` give the pixels that ``arch`` wants; return a line for each change.
+
+    Args:
+        cfg: The config, which is changed.
+        arch: The architecture.
+        pixels: What its weights want; None: as the published ones do.
 
     Raises:
         UserError: The config normalises its images elsewhere, or feeds another network with the same pixels.
     """
-    pixels = pixels_of(arch)
+    pixels = pixels or pixels_of(arch)
     if pixels is None or _other_channels(cfg):
         return []
     nodes = list(_preprocessors(cfg))
@@ -67,9 +72,16 @@ def _wanted(node: Cfg, cfg: Config, pixels: Pixels, flip: bool) -> Cfg:
 def _set(node: Cfg, path: str, wanted: Cfg) -> Iterator[str]:
     for key, value in wanted.items():
         old = node.get(key)
-        if (list(old) if isinstance(old, list | tuple) else old) != value:
+        if not _same(old, value):
             yield f'{path}.{key} {old} -> {value}'
             node[key] = value
+
+
+def _same(old: Any, new: Any) -> bool:
+    """Whether two settings are the same: 0.485 * 255 is 123.675, though not to the last digit."""
+    if not isinstance(old, list | tuple) or not isinstance(new, list):
+        return old == new
+    return len(old) == len(new) and all(abs(a - b) < 0.01 for a, b in zip(old, new, strict=True))
 
 
 def _transforms(cfg: Config) -> Iterator[tuple[str, Cfg]]:

@@ -34,7 +34,7 @@ def new_start(cfg: Config, source: Source, arch: str, pretrained: bool) -> tuple
             f'note: not like for like: these weights were trained longer and harder ({found.recipe}) than those of a '
             'plain ResNet, so the architecture is not all that differs'
         )
-    return {'type': 'Pretrained', 'checkpoint': found.url}, lines
+    return {'type': 'mmres2net.Pretrained', 'checkpoint': found.arch}, lines
 
 
 def drop_old_checkpoints(cfg: Config, source: Source) -> list[str]:

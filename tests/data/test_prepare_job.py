@@ -17,16 +17,17 @@ import pytest
 from mmengine.config import Config
 
 from mmres2net.data.layout import datasets_of, needed_paths, point_at
-from mmres2net.data.prepare import archives, disk, job
+from mmres2net.data.prepare import archives, job
 from mmres2net.data.prepare.checks import Files, Listed, Present
-from mmres2net.data.prepare.disk import only_one
-from mmres2net.data.prepare.download import Patience
 from mmres2net.data.prepare.job import Job, prepare
 from mmres2net.data.prepare.sbd import make_trainaug
 from mmres2net.data.prepare.sources import DATASETS, DataSet
 from mmres2net.errors import UserError
+from mmres2net.fetch import disk
+from mmres2net.fetch.disk import only_one
+from mmres2net.fetch.download import Patience
 from mmres2net.paths import config_dir
-from tests.archive_server import Answer, Server, archive_of, serving, tar_of, zip_of
+from tests.archive_server import Answer, Server, archive_of, heed_interrupts, serving, tar_of, zip_of
 from tests.voc_files import make_voc
 
 TRAIN, ANNOTATIONS = 'train2017.zip', 'annotations_trainval2017.zip'
@@ -344,7 +345,13 @@ def test_killed_job_continues_where_it_was(
         'from mmres2net.data.prepare.sources import Archive, DataSet\n'
         f"sys.exit(job.main(['coco', '--root', {str(tmp_path)!r}], {{'coco': {coco!r}}}))\n"
     )
-    process = subprocess.Popen([sys.executable, '-c', code], stderr=subprocess.PIPE, env=os.environ, text=True)
+    process = subprocess.Popen(
+        [sys.executable, '-c', code],
+        stderr=subprocess.PIPE,
+        env=os.environ,
+        text=True,
+        preexec_fn=heed_interrupts,
+    )
     part, deadline = tmp_path / f'downloads/{TRAIN}.part', time.monotonic() + 60
     while not (part.exists() and part.stat().st_size):
         assert process.poll() is None

@@ -100,7 +100,7 @@ def test_options_of_the_old_backbone_are_carried_over_and_those_of_the_new_hold(
     cfg = load(cfg_options=options)
     backbone = cfg.model.backbone
     assert (backbone.frozen_stages, backbone.norm_cfg.eps, backbone.stage_pool) == (3, 1e-3, 'mmdet')
-    assert backbone.init_cfg == {'type': 'Pretrained', 'checkpoint': 'mine.pth'}
+    assert backbone.init_cfg == {'type': 'mmres2net.Pretrained', 'checkpoint': 'mine.pth'}
     assert (cfg.model.data_preprocessor.mean, cfg.model.data_preprocessor.std) == ([7.0], [58.395, 57.12, 57.375])
     assert cfg.load_from == 'whole.pth'
     with pytest.raises(UserError, match='--cfg-options does not fit the swapped config'):

@@ -92,7 +92,8 @@ def test_resume_refuses_a_truncated_checkpoint(trained: Path, shapes: Path, tmp_
     (work_dir / 'epoch_1.pth').write_bytes(whole[: len(whole) // 2])
     (work_dir / 'last_checkpoint').write_text(str(work_dir / 'epoch_1.pth'))
     assert train(work_dir, shapes, '--resume') == 2
-    assert 'epoch_1.pth (the latest of the work folder) is not a whole checkpoint' in capsys.readouterr().err
+    text = capsys.readouterr().err
+    assert f'the latest of the work folder: {work_dir}/epoch_1.pth is not a whole checkpoint' in text
     assert train(work_dir, shapes, '--resume', str(tmp_path / 'absent.pth')) == 2
     assert 'no checkpoint at' in capsys.readouterr().err
 

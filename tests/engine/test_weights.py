@@ -1,116 +1,156 @@
-"""Weights are fetched and looked at before a run, over real HTTP on this machine."""
+"""What a model starts from is fetched, read and compared with the config before a run, over real HTTP."""
+
+from __future__ import annotations
 
 import hashlib
-import http.server
-import threading
+import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from mmengine.config import Config
 
-from mmres2net.engine.weights import check_checkpoint, fetch_weights
+from mmres2net.engine.weights import check_checkpoint, check_pixels, fetch_weights
 from mmres2net.errors import UserError
+from mmres2net.fetch.download import Patience
+from tests.archive_server import Server, serving
+from tests.hostile import hostile
+
+RGB = {'mean': [123.675, 116.28, 103.53], 'std': [58.395, 57.12, 57.375]}
+ARCH = 'res2net50_26w_4s'
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    folder = tmp_path / 'served'
-    folder.mkdir()
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *args: object) -> None:
-            super().__init__(*args, directory=str(folder))
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Quiet) as httpd:
-        threading.Thread(target=httpd.serve_forever, daemon=True).start()
-        yield f'http://127.0.0.1:{httpd.server_port}', folder
-        httpd.shutdown()
+def server() -> Iterator[Server]:
+    with serving() as running:
+        yield running
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path) -> Iterator[Path]:
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setattr('mmres2net.weights.fetching.PATIENCE', Patience(tries=1, pause=0.01, timeout=5.0))
     before = torch.hub.get_dir()
     torch.hub.set_dir(str(tmp_path / 'hub'))
     yield tmp_path / 'hub' / 'checkpoints'
     torch.hub.set_dir(before)
 
 
-def config(checkpoint: str) -> Config:
-    return Config(dict(model=dict(backbone=dict(init_cfg=dict(type='Pretrained', checkpoint=checkpoint)))))
+def config(checkpoint: str, kind: str = 'Pretrained') -> Config:
+    return Config(dict(model=dict(backbone=dict(init_cfg=dict(type=kind, checkpoint=checkpoint)))))
 
 
-def save(path: Path) -> str:
-    """Write a checkpoint and return the beginning of its hash."""
-    torch.save({'conv1.weight': torch.ones(2, 2)}, path)
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+def saved() -> tuple[bytes, str]:
+    """A checkpoint and the beginning of its hash."""
+    buffer = io.BytesIO()
+    torch.save({'conv1.weight': torch.ones(2, 2)}, buffer)
+    return buffer.getvalue(), hashlib.sha256(buffer.getvalue()).hexdigest()[:8]
 
 
-def test_fetched_once_with_its_hash(server: tuple[str, Path], cache: Path) -> None:
-    url, folder = server
-    digest = save(folder / 'plain.pth')
+def test_fetched_once_with_its_hash(server: Server, cache: Path) -> None:
+    content, digest = saved()
     name = f'net-{digest}.pth'
-    (folder / 'plain.pth').rename(folder / name)
-    fetch_weights(config(f'{url}/{name}'))
-    assert (cache / name).is_file()
-    (folder / name).unlink()
-    fetch_weights(config(f'{url}/{name}'))  # from the cache
+    server.files[name] = content
+    fetch_weights(config(server.url(name)))
+    assert (cache / name).read_bytes() == content
+    asked = len(server.log)
+    fetch_weights(config(server.url(name)))
+    assert len(server.log) == asked
 
 
-def test_unreachable_weights_name_three_ways_out(server: tuple[str, Path], cache: Path) -> None:
-    url, _ = server
+def test_unreachable_weights_name_the_ways_out(server: Server, cache: Path) -> None:
     with pytest.raises(UserError) as caught:
-        fetch_weights(config(f'{url}/net-0123abcd.pth'))
+        fetch_weights(config(server.url('net-0123abcd.pth')))
     text = str(caught.value)
-    assert '404' in text
-    assert str(cache / 'net-0123abcd.pth') in text
+    assert 'HTTP 404' in text
+    assert f'put it at {cache / "net-0123abcd.pth"}' in text
     assert '--cfg-options model.backbone.init_cfg.checkpoint=FILE' in text
     assert '--from-scratch' in text
 
 
-def test_wrong_hash_leaves_nothing(server: tuple[str, Path], cache: Path) -> None:
-    url, folder = server
-    save(folder / 'net-0123abcd.pth')
-    with pytest.raises(UserError, match='invalid hash value'):
-        fetch_weights(config(f'{url}/net-0123abcd.pth'))
-    assert not list(cache.iterdir())
-
-
-def test_web_page_saved_as_weights(server: tuple[str, Path]) -> None:
-    url, folder = server
-    (folder / 'net.pth').write_text('<html>moved</html>')
-    with pytest.raises(UserError, match=r'not a whole checkpoint: it begins with'):
-        fetch_weights(config(f'{url}/net.pth'))
-
-
 def test_names_that_are_no_weights(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r'no checkpoint at .*absent\.pth \(named by model\.backbone\.init_cfg'):
+    with pytest.raises(UserError, match=r'^model\.backbone\.init_cfg\.checkpoint=.*no checkpoint at .*absent\.pth'):
         fetch_weights(config(str(tmp_path / 'absent.pth')))
-    with pytest.raises(UserError, match='torchvision has no weights of this name'):
+    with pytest.raises(UserError, match='torchvision://resnet5: there are no weights of this name'):
         fetch_weights(config('torchvision://resnet5'))
-    with pytest.raises(UserError, match='file, an https address or torchvision'):
-        fetch_weights(config('open-mmlab://res2net101_v1d_26w_4s'))
+    with pytest.raises(UserError, match=f'no checkpoint at {ARCH}'):  # to MMEngine's initialiser this is a file
+        fetch_weights(config(ARCH))
+    with pytest.raises(UserError, match='needs checkpoint='):
+        fetch_weights(Config(dict(model=dict(init_cfg=dict(type='Pretrained')))))
 
 
-def test_whole_checkpoints_pass(tmp_path: Path) -> None:
-    save(tmp_path / 'new.pth')
-    torch.save({'a': torch.ones(1)}, tmp_path / 'old.pth', _use_new_zipfile_serialization=False)
-    for name in ('new.pth', 'old.pth'):
-        assert check_checkpoint(tmp_path / name, 'test') == tmp_path / name
+def test_the_flag_opens_files_of_the_host_alone(tmp_path: Path) -> None:
+    path, marker = str(hostile(tmp_path / 'net.pth', tmp_path / 'marker')), tmp_path / 'marker'
+    for kind, allowed in (('Pretrained', False), ('mmres2net.Pretrained', False), ('mmres2net.Pretrained', True)):
+        with pytest.raises(UserError, match=r'posix\.system'):
+            fetch_weights(config(path, kind), allow_pickle=allowed)
+    with pytest.raises(UserError, match=r'^named by --resume: .*posix\.system'):
+        check_checkpoint(path, 'named by --resume')
+    assert not marker.exists()
+    fetch_weights(config(path), allow_pickle=True)
+    assert marker.exists()
 
 
-def test_truncated_and_damaged_checkpoints(tmp_path: Path) -> None:
-    whole = tmp_path / 'whole.pth'
-    torch.save({'a': torch.arange(4096.0)}, whole)
-    content = bytearray(whole.read_bytes())
-    (tmp_path / 'cut.pth').write_bytes(content[: len(content) // 2])
-    content[len(content) // 2] ^= 0xFF
-    (tmp_path / 'damaged.pth').write_bytes(content)
-    (tmp_path / 'empty.pth').write_bytes(b'')
-    for name in ('cut.pth', 'damaged.pth', 'empty.pth'):
-        with pytest.raises(UserError, match=rf'{name} \(to resume\) is not a whole checkpoint'):
-            check_checkpoint(tmp_path / name, 'to resume')
+def test_initialisers_behind_ours_would_overwrite_it(tmp_path: Path) -> None:
+    torch.save({'a': torch.ones(1)}, tmp_path / 'net.pth')
+    ours, other = dict(type='mmres2net.Pretrained', checkpoint=str(tmp_path / 'net.pth')), dict(type='Kaiming')
+    with pytest.raises(UserError, match=r"init_cfg\.0: mmres2net\.Pretrained must come last, or 'Kaiming' overwrites"):
+        fetch_weights(Config(dict(model=dict(init_cfg=[ours, other]))))
+    fetch_weights(Config(dict(model=dict(init_cfg=[other, ours]))))
+
+
+# --- pixels -----------------------------------------------------------------------------------------------------------
+
+
+def detector(preprocessor: dict[str, Any], kind: str = 'mmres2net.Pretrained', **backbone: Any) -> Config:
+    init_cfg = dict(type=kind, checkpoint=ARCH)
+    options = {'type': 'mmres2net.Res2Net', 'arch': ARCH, 'init_cfg': init_cfg, **backbone}
+    model = dict(data_preprocessor=dict(type='DetDataPreprocessor', **preprocessor), backbone=options)
+    return Config(dict(default_scope='mmdet', model=model))
+
+
+def test_right_pixels_pass() -> None:
+    assert check_pixels(detector({**RGB, 'bgr_to_rgb': True})) == []
+    computed = {key: [value / 255 * 255 + 1e-9 for value in values] for key, values in RGB.items()}
+    assert check_pixels(detector({**computed, 'bgr_to_rgb': True})) == []
+    classifier = detector({**RGB, 'to_rgb': True})
+    classifier.default_scope = 'mmpretrain'
+    assert check_pixels(classifier) == []
+
+
+def test_wrong_pixels_are_refused_with_the_lines_to_write() -> None:
+    caffe = detector({'mean': [103.53, 116.28, 123.675], 'std': [1.0, 1.0, 1.0], 'bgr_to_rgb': False})
+    with pytest.raises(UserError) as caught:
+        check_pixels(caffe)
+    text = str(caught.value)
+    assert f'the weights {ARCH} (model.backbone.init_cfg.checkpoint) want other pixels' in text
+    assert 'model.data_preprocessor.mean [103.53, 116.28, 123.675] -> [123.675, 116.28, 103.53]' in text
+    assert '"model.data_preprocessor.std=[58.395,57.12,57.375]"' in text
+    assert '"model.data_preprocessor.bgr_to_rgb=True"' in text
+    assert caffe.model.data_preprocessor.mean == [103.53, 116.28, 123.675]  # looked at, not changed
+    with pytest.raises(UserError, match='bgr_to_rgb None -> True'):
+        check_pixels(detector(RGB))
+
+
+def test_pixels_that_are_not_ours_to_judge() -> None:
+    wrong = {'mean': [0.0] * 3, 'std': [1.0] * 3, 'bgr_to_rgb': False}
+    assert check_pixels(detector(wrong, kind='Pretrained')) == []
+    assert check_pixels(detector(wrong, in_channels=1)) == []
+    unknown = detector(wrong)
+    del unknown.model['data_preprocessor']
+    (note,) = check_pixels(unknown)
+    assert f'whether images are normalised as {ARCH} wants cannot be told: this config has no data_preprocessor' in note
+
+
+def test_pixels_of_timm_are_timms(monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = detector({**RGB, 'bgr_to_rgb': True})
+    cfg.model.backbone.init_cfg.checkpoint = 'timm://res2net50_26w_4s'
+    assert check_pixels(cfg) == []
+    import timm
+
+    other = timm.get_pretrained_cfg('res2net50_26w_4s')
+    other.mean = (0.5, 0.5, 0.5)
+    monkeypatch.setattr(timm, 'get_pretrained_cfg', lambda *_, **__: other)
+    with pytest.raises(UserError, match=r'mean \[.*\] -> \[127\.5, 127\.5, 127\.5\]'):
+        check_pixels(cfg)

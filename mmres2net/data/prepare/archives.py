@@ -18,8 +18,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from mmres2net.data.prepare.disk import BLOCK, draft, progress, require_room, say, size_of, write
 from mmres2net.errors import UserError
+from mmres2net.fetch.disk import BLOCK, draft, progress, require_room, say, size_of, write
 
 BROKEN = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError)
 

@@ -18,10 +18,10 @@ from pathlib import Path
 
 from mmres2net.data.prepare.archives import DamagedArchiveError, missing_bytes, unpack
 from mmres2net.data.prepare.checks import Check, Files
-from mmres2net.data.prepare.disk import only_one, os_fault, require_room, say, size_of, size_text, standing
-from mmres2net.data.prepare.download import Patience, damage, fetch
 from mmres2net.data.prepare.sources import DATASETS, Archive, DataSet
 from mmres2net.errors import UserError
+from mmres2net.fetch.disk import only_one, os_fault, require_room, say, size_of, size_text, standing
+from mmres2net.fetch.download import Patience, damage, fetch
 
 DOWNLOADS = 'downloads'
 
@@ -137,12 +137,12 @@ def room_needed(job: Job, todo: Sequence[Archive]) -> dict[Path, int]:
 
 
 def _install(job: Job, archive: Archive) -> None:
-    path = _have(job, archive) or fetch(archive, job.downloads, job.patience)
+    path = _have(job, archive) or fetch(archive.remote, job.downloads, job.patience)
     try:
         _unpack(job, archive, path)
     except DamagedArchiveError as error:
         _reject(job, path, str(error))
-        path = fetch(archive, job.downloads, job.patience)
+        path = fetch(archive.remote, job.downloads, job.patience)
         try:
             _unpack(job, archive, path)
         except DamagedArchiveError as again:
@@ -164,7 +164,7 @@ def _have(job: Job, archive: Archive) -> Path | None:
             if folder and folder == job.source:
                 say(f'{archive.name} is not in {folder}')
             continue
-        fault = damage(path, archive)
+        fault = damage(path, archive.remote)
         if not fault:
             return path
         _reject(job, path, fault)

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mmres2net.data.prepare.disk import draft, progress
 from mmres2net.data.shapes_layout import voc_palette
 from mmres2net.errors import UserError
+from mmres2net.fetch.disk import draft, progress
 
 VOID, CLASSES = 255, 20
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mmres2net.data.prepare.checks import Check, Files, Listed, Present
 from mmres2net.data.prepare.sbd import make_trainaug
+from mmres2net.fetch.download import Remote
 
 GB = 10**9
 
@@ -38,6 +39,12 @@ class Archive:
     places: Mapping[str, str]
     unpacked: int
     checks: tuple[Check, ...]
+
+    @property
+    def remote(self) -> Remote:
+        """The file to be fetched."""
+        way = 'or fetch the file by other means, and name its folder with --from DIR'
+        return Remote(self.name, self.urls, self.size, self.md5, ways_out=(way,))
 
 
 @dataclass(frozen=True)

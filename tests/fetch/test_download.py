@@ -16,11 +16,10 @@ from typing import BinaryIO
 
 import pytest
 
-from mmres2net.data.prepare import download
-from mmres2net.data.prepare.download import Patience, damage, fetch
-from mmres2net.data.prepare.sources import Archive
 from mmres2net.errors import UserError
-from tests.archive_server import Answer, Server, archive_of, serving
+from mmres2net.fetch import download
+from mmres2net.fetch.download import Patience, Remote, damage, fetch
+from tests.archive_server import Answer, Server, archive_of, heed_interrupts, serving
 
 HASTY = Patience(tries=3, pause=0.01, timeout=5.0)
 CONTENT = random.Random(0).randbytes(300_000)
@@ -35,13 +34,13 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def archive(server: Server) -> Archive:
-    return archive_of(server, NAME, CONTENT, {})
+def archive(server: Server) -> Remote:
+    return archive_of(server, NAME, CONTENT, {}).remote
 
 
 @pytest.fixture
-def mirrored(server: Server) -> Archive:
-    return archive_of(server, NAME, CONTENT, {}, mirrors=1)
+def mirrored(server: Server) -> Remote:
+    return archive_of(server, NAME, CONTENT, {}, mirrors=1).remote
 
 
 def check_fetched(path: Path, folder: Path) -> None:
@@ -50,7 +49,7 @@ def check_fetched(path: Path, folder: Path) -> None:
     assert [entry.name for entry in folder.iterdir()] == [NAME]
 
 
-def test_whole_download(server: Server, archive: Archive, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_whole_download(server: Server, archive: Remote, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     check_fetched(fetch(archive, tmp_path, HASTY), tmp_path)
     assert server.log == [(NAME, None)]
     told = capsys.readouterr()
@@ -58,7 +57,7 @@ def test_whole_download(server: Server, archive: Archive, tmp_path: Path, capsys
     assert told.err == f'fetching {archive.urls[0]} (300.0 kB)\n'  # no bar where stderr is no terminal
 
 
-def test_cut_connections_are_continued_byte_by_byte(server: Server, archive: Archive, tmp_path: Path) -> None:
+def test_cut_connections_are_continued_byte_by_byte(server: Server, archive: Remote, tmp_path: Path) -> None:
     """More cuts than tries: each brought some bytes, so the patience starts anew."""
     server.answers[NAME] = [Answer(cut=50_000), Answer(cut=1), Answer(cut=0), *[Answer(cut=20_000)] * 4]
     check_fetched(fetch(archive, tmp_path, HASTY), tmp_path)
@@ -66,32 +65,32 @@ def test_cut_connections_are_continued_byte_by_byte(server: Server, archive: Arc
     assert server.ranges(NAME) == [None, *(f'bytes={start}-' for start in starts)]
 
 
-def test_cut_reply_without_length_is_continued(server: Server, archive: Archive, tmp_path: Path) -> None:
+def test_cut_reply_without_length_is_continued(server: Server, archive: Remote, tmp_path: Path) -> None:
     server.answers[NAME] = [Answer(cut=1000, length=False)]
     check_fetched(fetch(archive, tmp_path, HASTY), tmp_path)
     assert server.ranges(NAME) == [None, 'bytes=1000-']
 
 
-def test_part_of_an_earlier_run_is_continued(server: Server, archive: Archive, tmp_path: Path) -> None:
+def test_part_of_an_earlier_run_is_continued(server: Server, archive: Remote, tmp_path: Path) -> None:
     (tmp_path / PART).write_bytes(CONTENT[:123_456])
     check_fetched(fetch(archive, tmp_path, HASTY), tmp_path)
     assert server.ranges(NAME) == ['bytes=123456-']
 
 
-def test_complete_part_is_not_fetched_again(server: Server, archive: Archive, tmp_path: Path) -> None:
+def test_complete_part_is_not_fetched_again(server: Server, archive: Remote, tmp_path: Path) -> None:
     (tmp_path / PART).write_bytes(CONTENT)
     check_fetched(fetch(archive, tmp_path, HASTY), tmp_path)
     assert server.log == []
 
 
-def test_server_without_ranges_begins_anew(server: Server, archive: Archive, tmp_path: Path) -> None:
+def test_server_without_ranges_begins_anew(server: Server, archive: Remote, tmp_path: Path) -> None:
     (tmp_path / PART).write_bytes(CONTENT[:1000])
     server.answers[NAME] = [Answer(ranges=False)]
     check_fetched(fetch(archive, tmp_path, HASTY), tmp_path)
     assert server.ranges(NAME) == ['bytes=1000-']
 
 
-def test_another_file_of_another_size_is_not_spliced_in(server: Server, archive: Archive, tmp_path: Path) -> None:
+def test_another_file_of_another_size_is_not_spliced_in(server: Server, archive: Remote, tmp_path: Path) -> None:
     (tmp_path / PART).write_bytes(CONTENT[:1000])
     server.files[NAME] = CONTENT + b'new'
     with pytest.raises(UserError, match=r'it offers 300,003 bytes, not 300,000: this is another file'):
@@ -99,14 +98,14 @@ def test_another_file_of_another_size_is_not_spliced_in(server: Server, archive:
     assert (tmp_path / PART).read_bytes() == CONTENT[:1000]
 
 
-def test_wrong_start_is_not_spliced_in(server: Server, mirrored: Archive, tmp_path: Path) -> None:
+def test_wrong_start_is_not_spliced_in(server: Server, mirrored: Remote, tmp_path: Path) -> None:
     (tmp_path / PART).write_bytes(CONTENT[:1000])
     server.answers[NAME] = [Answer(begin=900)]
     check_fetched(fetch(mirrored, tmp_path, HASTY), tmp_path)
     assert server.ranges(f'mirror1/{NAME}') == ['bytes=1000-']
 
 
-def test_part_that_is_too_long_or_of_another_file_is_given_up(server: Server, archive: Archive, tmp_path: Path) -> None:
+def test_part_that_is_too_long_or_of_another_file_is_given_up(server: Server, archive: Remote, tmp_path: Path) -> None:
     (tmp_path / PART).write_bytes(CONTENT + b'x')
     check_fetched(fetch(archive, tmp_path, HASTY), tmp_path)
     (tmp_path / NAME).unlink()
@@ -115,13 +114,13 @@ def test_part_that_is_too_long_or_of_another_file_is_given_up(server: Server, ar
     assert server.ranges(NAME) == [None, 'bytes=1000-', None]
 
 
-def test_busy_server_is_asked_again(server: Server, archive: Archive, tmp_path: Path) -> None:
+def test_busy_server_is_asked_again(server: Server, archive: Remote, tmp_path: Path) -> None:
     server.answers[NAME] = [Answer(status=503), Answer(status=429)]
     check_fetched(fetch(archive, tmp_path, HASTY), tmp_path)
     assert len(server.log) == 3
 
 
-def test_stalled_server_is_given_up_for_the_mirror(server: Server, mirrored: Archive, tmp_path: Path) -> None:
+def test_stalled_server_is_given_up_for_the_mirror(server: Server, mirrored: Remote, tmp_path: Path) -> None:
     server.answers[NAME] = [Answer(pause=3.0)] * 3
     check_fetched(fetch(mirrored, tmp_path, Patience(tries=1, pause=0.01, timeout=0.3)), tmp_path)
     assert server.ranges(f'mirror1/{NAME}')[0] in ('bytes=4096-', 'bytes=8192-')
@@ -130,7 +129,7 @@ def test_stalled_server_is_given_up_for_the_mirror(server: Server, mirrored: Arc
 def test_mirrors_are_taken_in_order_and_failures_told(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    archive = archive_of(server, NAME, CONTENT, {}, mirrors=2)
+    archive = archive_of(server, NAME, CONTENT, {}, mirrors=2).remote
     server.answers = {NAME: [Answer(status=404)], f'mirror1/{NAME}': [Answer(cut=1000), *[Answer(cut=0)] * 3]}
     check_fetched(fetch(archive, tmp_path, HASTY), tmp_path)
     assert [path for path, _ in server.log] == [NAME, *[f'mirror1/{NAME}'] * 3, f'mirror2/{NAME}']
@@ -140,19 +139,19 @@ def test_mirrors_are_taken_in_order_and_failures_told(
     assert 'the connection was cut, after 1.0 kB of 300.0 kB; given up after 3 tries' in told
 
 
-def test_web_page_instead_of_the_archive(server: Server, mirrored: Archive, tmp_path: Path) -> None:
+def test_web_page_instead_of_the_archive(server: Server, mirrored: Remote, tmp_path: Path) -> None:
     server.answers[NAME] = [Answer(content=b'<html>moved</html>')]
     check_fetched(fetch(mirrored, tmp_path, HASTY), tmp_path)
 
 
-def test_endless_reply_is_stopped(server: Server, archive: Archive, tmp_path: Path) -> None:
+def test_endless_reply_is_stopped(server: Server, archive: Remote, tmp_path: Path) -> None:
     server.answers[NAME] = [Answer(content=CONTENT * 3, length=False)]
     with pytest.raises(UserError, match=r'it sends more than 300,000 bytes'):
         fetch(archive, tmp_path, HASTY)
 
 
 def test_wrong_checksum_is_named_removed_and_fetched_again(
-    server: Server, archive: Archive, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    server: Server, archive: Remote, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flipped = bytes([CONTENT[0] ^ 1]) + CONTENT[1:]
     server.answers[NAME] = [Answer(content=flipped)]
@@ -160,10 +159,10 @@ def test_wrong_checksum_is_named_removed_and_fetched_again(
     assert server.ranges(NAME) == [None, None]
     told = capsys.readouterr().err
     assert f'{NAME} is damaged: its MD5 is ' in told
-    assert f'not {archive.md5}; removed' in told
+    assert f'not {archive.digest}; removed' in told
 
 
-def test_archive_that_is_damaged_everywhere(server: Server, mirrored: Archive, tmp_path: Path) -> None:
+def test_archive_that_is_damaged_everywhere(server: Server, mirrored: Remote, tmp_path: Path) -> None:
     for path in server.files:
         server.files[path] = b'x' * len(CONTENT)
     with pytest.raises(UserError) as caught:
@@ -177,13 +176,13 @@ def test_archive_that_is_damaged_everywhere(server: Server, mirrored: Archive, t
 
 def test_nobody_answers(tmp_path: Path) -> None:
     with serving() as gone:
-        archive = archive_of(gone, NAME, CONTENT, {})
+        archive = archive_of(gone, NAME, CONTENT, {}).remote
     with pytest.raises(UserError, match=r'Connection refused, after 0 bytes of 300.0 kB; given up after 3 tries'):
         fetch(archive, tmp_path, HASTY)
 
 
 def test_unknown_host_is_not_insisted_on(
-    server: Server, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Server, archive: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lookup = socket.getaddrinfo
 
@@ -198,7 +197,7 @@ def test_unknown_host_is_not_insisted_on(
 
 
 def test_full_disk_keeps_the_part(
-    server: Server, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Server, archive: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.answers[NAME] = [Answer(pause=0.001)]
 
@@ -221,15 +220,14 @@ def test_full_disk_keeps_the_part(
 
 
 @pytest.mark.parametrize('how', [signal.SIGKILL, signal.SIGINT])
-def test_killed_download_is_continued(server: Server, archive: Archive, tmp_path: Path, how: signal.Signals) -> None:
+def test_killed_download_is_continued(server: Server, archive: Remote, tmp_path: Path, how: signal.Signals) -> None:
     server.answers[NAME] = [Answer(pause=0.05)]
     code = (
         'from pathlib import Path\n'
-        'from mmres2net.data.prepare.download import Patience, fetch\n'
-        'from mmres2net.data.prepare.sources import Archive\n'
+        'from mmres2net.fetch.download import Patience, Remote, fetch\n'
         f'fetch({archive!r}, Path({str(tmp_path)!r}), Patience())\n'
     )
-    process = subprocess.Popen([sys.executable, '-c', code], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, '-c', code], stderr=subprocess.DEVNULL, preexec_fn=heed_interrupts)
     part = tmp_path / PART
     deadline = time.monotonic() + 60
     while not (part.exists() and part.stat().st_size > 20_000):
@@ -244,7 +242,7 @@ def test_killed_download_is_continued(server: Server, archive: Archive, tmp_path
     assert server.ranges(NAME)[1:] == [f'bytes={have}-']
 
 
-def test_damage_names_size_and_sum(archive: Archive, tmp_path: Path) -> None:
+def test_damage_names_size_and_sum(archive: Remote, tmp_path: Path) -> None:
     path = tmp_path / NAME
     path.write_bytes(CONTENT)
     assert damage(path, archive) == ''

@@ -13,11 +13,31 @@ from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
-from mmres2net.data.prepare.disk import BLOCK, progress, say, size_of, size_text, write
-from mmres2net.data.prepare.sources import Archive
 from mmres2net.errors import UserError
+from mmres2net.fetch.disk import BLOCK, progress, say, size_of, size_text, write
 
 PASSING = (408, 425, 429, 500, 502, 503, 504)  # HTTP: worth another try at the same address
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file to be fetched, and what tells that it is the right one.
+
+    Attributes:
+        name: File name.
+        urls: Where it is, in the order of trying.
+        size: Bytes; None: as many as the server says.
+        digest: Its checksum in hexadecimal digits, or the first of them; empty where none is known.
+        algorithm: Of the checksum, as ``hashlib`` names it.
+        ways_out: What the user can do where no address gives it, beside trying again later.
+    """
+
+    name: str
+    urls: tuple[str, ...]
+    size: int | None
+    digest: str
+    algorithm: str = 'md5'
+    ways_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -43,60 +63,85 @@ class _UselessError(Exception):
     """This address will not do."""
 
 
-def damage(path: Path, archive: Archive) -> str:
-    """Return how the file at ``path`` differs from the archive; nothing if it is the archive."""
+def damage(path: Path, remote: Remote) -> str:
+    """Return how the file at ``path`` differs from the one to be fetched; nothing if it is that."""
     size = size_of(path)
-    if size != archive.size:
-        return f'it has {size:,} bytes, not {archive.size:,}'
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open('rb') as file, progress(f'check {archive.name}', size) as bar:
+    if remote.size is not None and size != remote.size:
+        return f'it has {size:,} bytes, not {remote.size:,}'
+    if not remote.digest:
+        return ''
+    digest = hashlib.new(remote.algorithm, usedforsecurity=False)
+    with path.open('rb') as file, progress(f'check {remote.name}', size) as bar:
         while block := file.read(BLOCK):
             digest.update(block)
             bar.update(len(block))
-    return '' if digest.hexdigest() == archive.md5 else f'its MD5 is {digest.hexdigest()}, not {archive.md5}'
+    found = digest.hexdigest()[: len(remote.digest)]
+    return '' if found == remote.digest else f'its {remote.algorithm.upper()} is {found}, not {remote.digest}'
 
 
-def fetch(archive: Archive, folder: Path, patience: Patience) -> Path:
-    """Download an archive into ``folder`` and return its path.
+def fetch(remote: Remote, folder: Path, patience: Patience) -> Path:
+    """Download a file into ``folder`` and return its path.
 
-    Until it is whole and verified it is called NAME.part; a part that is there is continued. A download with another
-    size or MD5 is removed and begun anew, at the next address and then once more at the same.
+    Until it is whole and verified it is called NAME.part; a part that is there is continued, unless there is no
+    checksum to tell whether it was a part of this file. A download with another size or checksum is removed and begun
+    anew, at the next address and then once more at the same.
 
     Raises:
-        UserError: No address gave the archive; what came is kept.
+        UserError: No address gave the file; what came is kept.
         OSError: The file cannot be written; what came is kept.
     """
-    part = folder / f'{archive.name}.part'
-    addresses, failures, damaged = list(archive.urls), [], set()
+    part = folder / f'{remote.name}.part'
+    if not remote.digest:
+        part.unlink(missing_ok=True)
+    addresses, failures, damaged = list(remote.urls), [], set()
     while addresses:
         url = addresses.pop(0)
-        say(f'fetching {url} ({size_text(archive.size)})')
         try:
-            _download(url, part, archive.size, patience)
-            fault = damage(part, archive)
+            size = _offered(url, patience) if remote.size is None else remote.size
+            say(f'fetching {url} ({size_text(size)})')
+            _download(url, part, size, patience)
+            fault = damage(part, remote)
         except _UselessError as error:
             say(f'  {error}')
             failures.append(f'{url}: {error}')
             continue
         if not fault:
-            return part.replace(folder / archive.name)
+            return part.replace(folder / remote.name)
         part.unlink()
-        say(f'{archive.name} is damaged: {fault}; removed')
+        say(f'{remote.name} is damaged: {fault}; removed')
         if url not in damaged:
             damaged.add(url)
             addresses.append(url)
         failures.append(f'{url}: damaged, {fault}')
-    raise UserError(_no_way(archive, folder, failures))
+    raise UserError(_no_way(remote, folder, failures))
 
 
-def _no_way(archive: Archive, folder: Path, failures: list[str]) -> str:
-    listed = '\n'.join(f'  {failure}' for failure in failures)
-    return (
-        f'{archive.name} cannot be fetched:\n{listed}\n'
-        f'  - run the same command later: it continues what is in {folder}\n'
-        '  - or fetch the file by other means, and name its folder with --from DIR\n'
-        '  - behind a proxy, set http_proxy and https_proxy'
+def _no_way(remote: Remote, folder: Path, failures: list[str]) -> str:
+    later = f'run the same command later: it continues what is in {folder}'
+    ways_out = (later, *remote.ways_out, 'behind a proxy, set http_proxy and https_proxy')
+    return '\n'.join(
+        [
+            f'{remote.name} cannot be fetched:',
+            *(f'  {failure}' for failure in failures),
+            *(f'  - {way}' for way in ways_out),
+        ]
     )
+
+
+def _offered(url: str, patience: Patience) -> int:
+    """Return the bytes that the file at ``url`` has, as the server says."""
+    for failed in range(1, patience.tries + 1):
+        try:
+            with _answer(url, 0, patience.timeout) as reply:
+                length = reply.headers.get('Content-Length')
+            break
+        except _CutError as error:
+            if failed == patience.tries:
+                raise _UselessError(f'{error}; given up after {failed} tries') from error
+            time.sleep(patience.pause * 2 ** (failed - 1))
+    if length is None or not length.isdigit():
+        raise _UselessError('it does not say how large the file is, so nothing would tell whether all of it came')
+    return int(length)
 
 
 def _download(url: str, part: Path, size: int, patience: Patience) -> None:

@@ -1,0 +1,210 @@
+"""A hostile checkpoint on every way into a run: refused by name, and its program not run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from pickle import UnpicklingError
+
+import pytest
+import torch
+from mmengine.model import BaseModel
+from mmengine.runner import CheckpointLoader, Runner
+from mmengine.runner.checkpoint import _load_checkpoint
+
+from mmres2net.cli import main
+from mmres2net.data.shapes import ShapesSpec, make_shapes
+from mmres2net.engine.loading import FORCE, FORCE_NOT, safe_loading
+from mmres2net.errors import UserError
+from tests.archive_server import serving
+from tests.hostile import hostile, works
+
+CONFIG = 'demo/faster_rcnn_r2n50.py'
+SMALL = [
+    'train_dataloader.batch_size=4',
+    'train_dataloader.num_workers=0',
+    'train_dataloader.persistent_workers=False',
+    'val_dataloader.num_workers=0',
+    'val_dataloader.persistent_workers=False',
+    'test_dataloader.num_workers=0',
+    'test_dataloader.persistent_workers=False',
+    'model.backbone.arch=res2net50_18w_4s',
+    'train_cfg.max_epochs=0',
+]
+KINDS = ('Pretrained', 'mmengine.Pretrained', 'mmres2net.Pretrained')
+
+
+@pytest.fixture(scope='module')
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_shapes(tmp_path_factory.mktemp('data') / 'shapes', spec=ShapesSpec(n_train=8, n_val=4, seed=1))
+
+
+@pytest.fixture
+def marker(tmp_path: Path) -> Path:
+    return tmp_path / 'marker'
+
+
+@pytest.fixture
+def bad(tmp_path: Path, marker: Path) -> str:
+    path = hostile(tmp_path / 'epoch_1.pth', marker)
+    works(path, marker)
+    return str(path)
+
+
+@pytest.fixture(autouse=True)
+def hub(tmp_path: Path) -> Iterator[None]:
+    before = torch.hub.get_dir()
+    torch.hub.set_dir(str(tmp_path / 'hub'))
+    yield
+    torch.hub.set_dir(before)
+
+
+def run(verb: str, shapes: Path, tmp_path: Path, *flags: str, options: tuple[str, ...] = ()) -> int:
+    where = ['--data', str(shapes), '--work-dir', str(tmp_path / 'run')]
+    return main([verb, CONFIG, *flags, *where, '--cfg-options', *SMALL, *options])
+
+
+def check_refused(capsys: pytest.CaptureFixture[str], marker: Path, *words: str) -> None:
+    text = capsys.readouterr().err
+    assert 'would run code that it names: posix.system. Nothing of it was run' in text
+    assert [word for word in words if word not in text] == []
+    assert not marker.exists()
+
+
+def test_resume(shapes: Path, tmp_path: Path, bad: str, marker: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run('train', shapes, tmp_path, '--resume', bad) == 2
+    check_refused(capsys, marker, 'error: named by --resume: ', '--allow-unsafe-checkpoint')
+    (tmp_path / 'run').mkdir(exist_ok=True)
+    (tmp_path / 'run' / 'last_checkpoint').write_text(bad)
+    assert run('train', shapes, tmp_path, '--resume') == 2
+    check_refused(capsys, marker, 'the latest of the work folder: ')
+
+
+def test_test(shapes: Path, tmp_path: Path, bad: str, marker: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run('test', shapes, tmp_path, bad) == 2
+    check_refused(capsys, marker, 'error: the checkpoint to test: ')
+
+
+def test_load_from(shapes: Path, tmp_path: Path, bad: str, marker: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run('train', shapes, tmp_path, options=(f'load_from={bad}',)) == 2
+    check_refused(capsys, marker, 'error: named by load_from: ')
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_init_cfg(
+    shapes: Path, tmp_path: Path, bad: str, marker: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    start = 'model.backbone.init_cfg'
+    assert run('train', shapes, tmp_path, options=(f'{start}.type={kind}', f'{start}.checkpoint={bad}')) == 2
+    check_refused(capsys, marker, f'{start}.checkpoint={bad}')
+
+
+def test_flag_names_the_risk_and_opens_the_door(
+    shapes: Path, tmp_path: Path, bad: str, marker: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(['train', '--help'])
+    assert '--allow-unsafe-checkpoint' in (text := capsys.readouterr().out)
+    assert 'RUNS CODE FROM THE FILE' in text
+    assert run('test', shapes, tmp_path, bad, '--allow-unsafe-checkpoint') == 2  # it is read, and does not fit
+    assert 'does not fit the config' in capsys.readouterr().err
+    assert marker.exists()
+    marker.unlink()
+    with pytest.raises(UserError, match=r'posix\.system'):  # and the door is shut behind it
+        _load_checkpoint(bad)
+    assert not marker.exists()
+
+
+# --- MMEngine's loaders -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('name', ['FILE', 'URL', 'open-mmlab://bad', 'openmmlab://bad_url'])
+def test_every_scheme_of_the_host(
+    tmp_path: Path, bad: str, marker: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving() as server:
+        server.files['bad.pth'] = Path(bad).read_bytes()
+        url = server.url('bad.pth')
+        monkeypatch.setenv('MMENGINE_HOME', str(tmp_path))
+        (tmp_path / 'open_mmlab.json').write_text(f'{{"bad": "epoch_1.pth", "bad_url": "{url}"}}')
+        with safe_loading(), pytest.raises(UserError, match=r'posix\.system'):
+            CheckpointLoader.load_checkpoint({'FILE': bad, 'URL': url}.get(name, name))
+    assert not marker.exists()
+
+
+def test_no_scheme_is_left_to_the_host() -> None:
+    with safe_loading():
+        assert {loader.__module__ for loader in CheckpointLoader._schemes.values()} == {'mmres2net.engine.loading'}
+        with pytest.raises(UserError, match='storage that cannot be read safely'):
+            CheckpointLoader.load_checkpoint('s3://bucket/file.pth')
+
+
+def test_plain_checkpoints_load_as_ever(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({'state_dict': {'backbone.a': torch.ones(2), 'head.b': torch.ones(1)}}, tmp_path / 'net.pth')
+    with safe_loading():
+        found = _load_checkpoint(str(tmp_path / 'net.pth'), map_location='cpu')
+    assert list(found['state_dict']) == ['backbone.a', 'head.b']
+
+
+def test_mmcls_is_the_backbone_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save({'state_dict': {'backbone.a': torch.ones(2), 'head.b': torch.ones(1)}}, tmp_path / 'net.pth')
+    monkeypatch.setattr('mmres2net.engine.loading.fetch_checkpoint', lambda _: tmp_path / 'net.pth')
+    with safe_loading():
+        assert list(_load_checkpoint('mmcls://vgg11')['state_dict']) == ['a']
+
+
+def test_code_that_calls_torch_itself(bad: str, marker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(FORCE, raising=False)
+    with safe_loading(), pytest.raises(UnpicklingError, match='Weights only load failed'):
+        torch.load(bad, weights_only=False)
+    assert not marker.exists()
+    assert FORCE not in os.environ
+    monkeypatch.setenv(FORCE_NOT, '1')
+    with pytest.raises(UserError, match=f'{FORCE_NOT} is set'), safe_loading():
+        pass
+
+
+# --- one's own runs ---------------------------------------------------------------------------------------------------
+
+
+class Toy(BaseModel):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 1)
+
+    def forward(self, inputs: torch.Tensor, mode: str) -> dict[str, torch.Tensor]:
+        return {'loss': self.layer(torch.stack(list(inputs))).square().mean()}
+
+
+def toy_runner(work_dir: Path, epochs: int, load_from: str | None = None) -> Runner:
+    data = [{'inputs': torch.tensor([1.0, float(i)])} for i in range(4)]
+    return Runner(
+        Toy(),
+        str(work_dir),
+        train_dataloader=dict(dataset=data, batch_size=2, sampler=dict(type='DefaultSampler', shuffle=False)),
+        train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01, momentum=0.9)),
+        default_hooks=dict(logger=dict(type='LoggerHook', interval=1)),
+        load_from=load_from,
+        resume=load_from is not None,
+        experiment_name=f'{work_dir.name}_{epochs}_{load_from is not None}',
+    )
+
+
+def test_own_run_is_resumed_without_any_flag(tmp_path: Path) -> None:
+    """One epoch and one more end where two do, and the history of the loss goes on."""
+    with safe_loading():
+        torch.manual_seed(0)
+        whole = toy_runner(tmp_path / 'whole', 2)
+        whole.train()
+        torch.manual_seed(0)
+        toy_runner(tmp_path / 'parts', 1).train()
+        second = toy_runner(tmp_path / 'parts', 2, str(tmp_path / 'parts' / 'epoch_1.pth'))
+        second.train()
+    pairs = zip(whole.model.state_dict().values(), second.model.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    histories = [runner.message_hub.log_scalars['train/loss'].data[0].tolist() for runner in (whole, second)]
+    assert len(histories[0]) == 4
+    assert histories[0] == histories[1]
+    assert (second.epoch, second.iter) == (2, 4)

@@ -1,0 +1,214 @@
+"""`convert-weights` as a user runs it: files in, files out, and what it says."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mmres2net.errors import UserError
+from mmres2net.models import Res2Net
+from mmres2net.weights import verify
+from mmres2net.weights.convert import main
+from mmres2net.weights.families import recognise
+from mmres2net.weights.reading import read_checkpoint
+from tests.reference.compare import randomise
+from tests.weights.networks import numbered
+
+ROOT = Path(__file__).resolve().parents[2]
+# Narrow, and of a depth that the hosts have
+NARROW = dict(depths=(3, 4, 6, 3), base_width=4, deep_stem=True, avg_down=True)
+
+
+@pytest.fixture(scope='module')
+def weights():
+    return randomise(Res2Net(**NARROW)).float().state_dict()
+
+
+@pytest.fixture
+def source(tmp_path, weights):
+    """A file as the official release has them."""
+    path = tmp_path / 'official.pth'
+    torch.save({**weights, **numbered({'fc.weight': (10, 2048), 'fc.bias': (10,)})}, path)
+    return path
+
+
+def run(*argv):
+    return main([str(arg) for arg in argv])
+
+
+def same(a, b):
+    return list(a) == list(b) and all(torch.equal(a[name], b[name]) and a[name].dtype == b[name].dtype for name in a)
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.pt', '.safetensors'])
+def test_files_go_through_every_library_and_come_back(tmp_path, source, suffix, capsys):
+    files = [tmp_path / f'{name}{suffix}' for name in ('mmpretrain', 'back')]
+    assert run(source, files[0], '--to', 'mmpretrain') == 0
+    assert run(files[0], files[1], '--to', 'official') == 0
+    back, first = read_checkpoint(files[1]), torch.load(source)
+    assert {*back} == {*first}
+    assert same({name: back[name] for name in first}, first)
+    out = capsys.readouterr().out
+    assert '18 of them renamed (conv1.0.weight -> stem.0.conv.weight ...)' in out
+    assert f'written: {files[1]} (official, {len(first)} tensors)' in out
+
+
+def test_safetensors_hold_tensors_alone(tmp_path, source, weights):
+    assert run(source, tmp_path / 'x.safetensors', '--backbone-only') == 0
+    found = load_file(tmp_path / 'x.safetensors')
+    assert all(torch.equal(found[name], tensor) for name, tensor in weights.items())
+    assert len(found) == len(weights)
+
+
+def test_a_training_checkpoint_must_be_given_up_by_name(tmp_path, weights, capsys):
+    model = {f'backbone.{name}': tensor for name, tensor in weights.items()}
+    content = {'meta': {'epoch': 3}, 'state_dict': model, 'optimizer': {'state': {}}, 'param_schedulers': [{}]}
+    path, target = tmp_path / 'epoch_3.pth', tmp_path / 'mmdet.pth'
+    torch.save(content, path)
+    with pytest.raises(
+        UserError, match=r'also holds optimizer, param_schedulers, which would be lost.*--strip-optimizer'
+    ):
+        run(path, target, '--to', 'mmdet')
+    assert not target.exists()
+    run(path, target, '--to', 'mmdet', '--strip-optimizer')
+    out = capsys.readouterr().out
+    assert 'weights under state_dict (--key takes another)' in out
+    assert 'entries left out: meta, optimizer, param_schedulers' in out
+    assert 'mmdet makes another function of the same weights' in out
+    assert recognise(torch.load(target)).family == 'mmdet'
+    run(target, tmp_path / 'back.pth')
+    assert 'mmres2net.Res2Net(depths=(3, 4, 6, 3), base_width=4' in (out := capsys.readouterr().out)
+    assert "stage_pool='mmdet'" in out
+    assert same(torch.load(tmp_path / 'back.pth'), model)
+
+
+def test_a_detector_keeps_the_names_of_its_classes(tmp_path, weights):
+    model = {f'backbone.{name}': tensor for name, tensor in weights.items()}
+    classes = {'classes': ('cat', 'dog'), 'palette': [(0, 0, 0), (1, 2, 3)]}
+    torch.save({'meta': {'epoch': 3, 'dataset_meta': classes}, 'state_dict': model}, tmp_path / 'a.pth')
+    run(tmp_path / 'a.pth', tmp_path / 'b.pth', '--to', 'mmdet')
+    found = torch.load(tmp_path / 'b.pth')
+    assert found['meta'] == {'dataset_meta': classes}
+    assert len(found['state_dict']) == len(model)
+    run(tmp_path / 'b.pth', tmp_path / 'c.pth', '--to', 'timm')
+    assert same(torch.load(tmp_path / 'c.pth'), weights)
+
+
+def test_one_of_several_networks_is_named(tmp_path, weights):
+    both = {f'{who}.backbone.{n}': t + i for i, who in enumerate(('student', 'teacher')) for n, t in weights.items()}
+    torch.save(both, tmp_path / 'a.pth')
+    with pytest.raises(UserError, match=r'2 networks .* name one of them with prefix'):
+        run(tmp_path / 'a.pth', tmp_path / 'b.pth')
+    run(tmp_path / 'a.pth', tmp_path / 'b.pth', '--prefix', 'teacher.backbone.', '--to', 'timm')
+    assert torch.equal(torch.load(tmp_path / 'b.pth')['bn1.bias'], weights['bn1.bias'] + 1)
+
+
+def test_an_average_is_taken_unless_another_key_is_named(tmp_path, weights, capsys):
+    path = tmp_path / 'timm.pth'
+    torch.save({'state_dict': weights, 'state_dict_ema': {n: t * 2 for n, t in weights.items()}}, path)
+    run(path, tmp_path / 'ema.pth')
+    assert 'weights under state_dict_ema' in capsys.readouterr().out
+    run(path, tmp_path / 'plain.pth', '--key', 'state_dict')
+    ema, plain = torch.load(tmp_path / 'ema.pth'), torch.load(tmp_path / 'plain.pth')
+    assert torch.equal(ema['conv1.0.weight'], 2 * plain['conv1.0.weight'])
+
+
+@pytest.mark.parametrize('target', ['timm', 'mmdet', 'mmpretrain'])
+def test_verify_runs_the_libraries_themselves(tmp_path, source, target, capsys):
+    pytest.importorskip(target)
+    run(source, tmp_path / 'x.pth', '--to', target, '--verify')
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith('verified')]
+    assert [line.split(' and ')[0] for line in lines] == [
+        'verified: timm (for the official code)',
+        f'verified: {target}',
+    ]
+    assert ("stage_pool='mmdet'" in lines[1]) is (target == 'mmdet')
+    assert all(float(line.split('difference ')[1].split(',')[0]) < 1e-12 for line in lines)
+
+
+def test_verify_sees_a_difference_and_nothing_is_written(tmp_path, source, monkeypatch):
+    pytest.importorskip('timm')
+    build = verify._build_ours
+    monkeypatch.setattr(verify, '_build_ours', lambda recognised, pool: build(recognised, 'mmdet'))
+    with pytest.raises(UserError, match=r'the features differ: timm .* nothing was written'):
+        run(source, tmp_path / 'x.pth', '--to', 'timm', '--verify')
+    assert not (tmp_path / 'x.pth').exists()
+
+
+def test_verify_without_the_library_says_so(tmp_path, source, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'timm', None)
+    with pytest.raises(UserError, match=r'--verify needs timm, which cannot be imported here .* or leave --verify out'):
+        run(source, tmp_path / 'x.pth', '--to', 'timm', '--verify')
+    assert not (tmp_path / 'x.pth').exists()
+
+
+def test_verify_needs_something_to_compare_with(tmp_path, weights):
+    torch.save(weights, tmp_path / 'ours.pth')
+    with pytest.raises(UserError, match='mmres2net is none: leave it out'):
+        run(tmp_path / 'ours.pth', tmp_path / 'x.pth', '--verify')
+
+
+def test_nothing_is_written_over_unasked(tmp_path, source, weights):
+    target = tmp_path / 'x.pth'
+    target.write_text('precious')
+    with pytest.raises(UserError, match=r'x.pth exists; name another file, or write over it with --force'):
+        run(source, target)
+    assert target.read_text() == 'precious'
+    assert run(source, target, '--force') == 0
+    assert torch.equal(torch.load(target)['bn1.bias'], weights['bn1.bias'])
+    with pytest.raises(UserError, match='is the source itself'):
+        run(source, source, '--force')
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, source, monkeypatch):
+    target = tmp_path / 'x.pth'
+    target.write_text('precious')
+
+    def full(content, path):
+        Path(path).write_bytes(b'half')
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(torch, 'save', full)
+    with pytest.raises(UserError, match='cannot be written: No space left on device'):
+        run(source, target, '--force')
+    assert target.read_text() == 'precious'
+    assert {path.name for path in tmp_path.iterdir()} == {'x.pth', 'official.pth'}
+
+
+@pytest.mark.parametrize(
+    ('name', 'words'),
+    [
+        ('x.bin', 'suffix tells the format, one of .pth, .pt, .safetensors'),
+        ('no/x.pth', 'no folder .*no; make it first'),
+    ],
+)
+def test_targets_are_looked_at_before_anything_is_read(tmp_path, name, words):
+    with pytest.raises(UserError, match=words):
+        run(tmp_path / 'not_there.pth', tmp_path / name)
+
+
+def test_a_file_that_runs_code_is_read_only_on_demand(tmp_path, weights):
+    class Wrapped:
+        def __reduce__(self):
+            return dict, ()
+
+    path = tmp_path / 'legacy.pth'
+    torch.save({'state_dict': weights, 'args': [Wrapped(), torch.nn.ReLU()]}, path)
+    with pytest.raises(UserError, match='--allow-unsafe-checkpoint'):
+        run(path, tmp_path / 'x.pth')
+    assert run(path, tmp_path / 'x.pth', '--allow-unsafe-checkpoint') == 0
+    assert same(torch.load(tmp_path / 'x.pth'), weights)
+
+
+def test_the_tool_is_run_by_its_name(tmp_path, source):
+    command = [sys.executable, ROOT / 'tools' / 'convert_weights.py', source, tmp_path / 'x.pth', '--to', 'mmdet']
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert 'written: ' in done.stdout
+    again = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert again.returncode == 2
+    assert again.stderr.startswith('error: ')
+    assert 'exists' in again.stderr

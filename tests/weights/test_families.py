@@ -1,0 +1,202 @@
+"""Whose weights a file holds and of which network; what is none is refused by what it is."""
+
+import pytest
+import torch
+
+from mmres2net.errors import UserError
+from mmres2net.models import ARCHS, Res2Net
+from mmres2net.weights.content import entry_of, other_entries, unwrap
+from mmres2net.weights.families import recognise
+from mmres2net.weights.mapping import MMDET_STEM, MMPRETRAIN_STEM, rename
+from tests.weights.networks import build, classifier, numbered, state_of, under
+
+STEMS = {'mmdet': MMDET_STEM, 'mmpretrain': MMPRETRAIN_STEM}
+V1B = [name for name, row in ARCHS.items() if row.deep_stem]
+
+
+def meta(make):
+    with torch.device('meta'):
+        return make()
+
+
+def host_state(arch, host):
+    return {rename(name, STEMS[host]): tensor for name, tensor in state_of(arch).items()}
+
+
+@pytest.mark.parametrize('arch', ARCHS)
+@pytest.mark.parametrize('prefix', ['', 'backbone.'])
+def test_every_row_is_found_by_its_shapes(arch, prefix):
+    found = recognise(under(prefix, state_of(arch)))
+    assert (found.arch, found.row, found.prefix, found.in_channels) == (arch, ARCHS[arch], prefix, 3)
+    assert (found.family, found.stage_pool) == ('mmres2net', 'official')
+    assert found.stage_pool_sure is (ARCHS[arch].family == 'dla')
+
+
+@pytest.mark.parametrize('arch', [name for name, row in ARCHS.items() if row.family != 'cifar'])
+def test_a_classifier_tells_the_library(arch):
+    found = recognise({**state_of(arch), **classifier(arch)})
+    only_timm = ARCHS[arch].family == 'dla' or ARCHS[arch].se_reduction
+    assert found.family == ('timm' if only_timm else 'official')
+    assert 'timm' in found.naming
+    assert (found.arch, found.stage_pool, found.stage_pool_sure) == (arch, 'official', True)
+
+
+@pytest.mark.parametrize('arch', V1B)
+def test_hosts_are_told_by_the_deep_stem(arch):
+    detector = recognise(under('backbone.', host_state(arch, 'mmdet')))
+    assert (detector.family, detector.arch, detector.stage_pool, detector.stage_pool_sure) == (
+        'mmdet',
+        arch,
+        'mmdet',
+        True,
+    )
+    # mmdet's ImageNet weights are the official ones renamed, so nothing says that mmdet's function is theirs
+    backbone = recognise(host_state(arch, 'mmdet'))
+    assert (backbone.family, backbone.stage_pool, backbone.stage_pool_sure) == ('mmdet', 'official', False)
+    theirs = recognise(host_state(arch, 'mmpretrain'))
+    assert (theirs.family, theirs.arch, theirs.stage_pool, theirs.stage_pool_sure) == (
+        'mmpretrain',
+        arch,
+        'official',
+        True,
+    )
+
+
+def test_a_classifier_of_mmpretrain_is_told_by_its_head():
+    found = recognise({**under('backbone.', state_of('res2net50_14w_8s')), **classifier('res2net50_14w_8s', 'head.fc')})
+    assert (found.family, found.arch, found.prefix, found.stage_pool_sure) == (
+        'mmpretrain',
+        'res2net50_14w_8s',
+        'backbone.',
+        True,
+    )
+
+
+def test_official_dla_files_are_told_by_what_they_never_run():
+    extra = numbered({'level3.project.0.weight': (256, 128, 1, 1)})
+    found = recognise({**state_of('res2net_dla60_4s'), **classifier('res2net_dla60_4s'), **extra})
+    assert (found.family, found.arch) == ('official', 'res2net_dla60_4s')
+
+
+def test_the_published_models_of_the_hosts_and_timm():
+    """Their own code names the tensors, so that the tables of this test are not all there is to go by."""
+    timm = pytest.importorskip('timm')
+    mmdet = pytest.importorskip('mmdet.models.backbones')
+    mmpretrain = pytest.importorskip('mmpretrain.models.backbones')
+    cases = {
+        'official': (meta(lambda: timm.create_model('res2net50d')), 'res2net50_v1b_26w_4s'),
+        'timm': (meta(lambda: timm.create_model('dla60_res2next')), 'res2next_dla60_4s'),
+        'mmdet': (meta(lambda: mmdet.Res2Net(depth=101)), 'res2net101_v1b_26w_4s'),
+        'mmpretrain': (mmpretrain.Res2Net(depth=50), 'res2net50_v1b_26w_4s'),
+    }
+    for family, (model, arch) in cases.items():
+        found = recognise(model.state_dict())
+        assert (found.family, found.arch) == (family, arch)
+
+
+def test_networks_outside_the_table_are_described_by_options_that_build_them():
+    shape = dict(depths=(1, 2, 1, 3), base_width=8, scales=3, cardinality=2, deep_stem=True, se_reduction=8)
+    model = meta(lambda: Res2Net(**shape, in_channels=5))
+    found = recognise(model.state_dict())
+    assert (found.arch, found.in_channels) == (None, 5)
+    assert 'base width 8, 3 scales, cardinality 2, deep stem, SE of reduction 8' in str(found)
+    rebuilt = meta(lambda: Res2Net(**found.options)).state_dict()
+    assert {n: t.shape for n, t in rebuilt.items()} == {n: t.shape for n, t in model.state_dict().items()}
+
+
+@pytest.mark.parametrize('scales', [1, 2])
+def test_one_convolution_may_be_one_scale_or_two(scales):
+    model = meta(lambda: Res2Net(depths=(1, 1), base_width=8, scales=scales))
+    assert recognise(model.state_dict()).row.scales == scales
+
+
+@pytest.mark.parametrize('arch', ['res2net50_26w_4s', 'res2net_dla60_4s', 'se_res2net50_26w_4s'])
+def test_a_backbone_cut_short_keeps_its_name(arch):
+    found = recognise(state_of(arch, out_indices=(2,)))
+    assert (found.arch, found.row.depths) == (arch, ARCHS[arch].depths[:3])
+    assert found.options['out_indices'] == (0, 1, 2)
+
+
+def test_the_last_stage_may_lie_in_the_shared_head():
+    state = state_of('res2net50_26w_4s')
+    last = {name for name in state if name.startswith('layer4.')}
+    split = {('roi_head.shared_head.' if n in last else 'backbone.') + n: t for n, t in state.items()}
+    found = recognise(split)
+    assert (found.arch, found.row.depths, found.shared_head) == ('res2net50_26w_4s', (3, 4, 6, 3), True)
+
+
+@pytest.mark.parametrize(
+    ('name', 'words'),
+    [
+        ('resnet18', 'ResNet-18'),
+        ('resnet34', 'ResNet-34'),
+        ('resnet50', 'ResNet-50'),
+        ('resnet101', 'ResNet-101'),
+        ('resnext50_32x4d', 'ResNeXt'),
+    ],
+)
+def test_torchvision_is_refused_by_its_name(name, words):
+    models = pytest.importorskip('torchvision.models')
+    with pytest.raises(UserError, match=f'this is a {words}, named as in torchvision'):
+        recognise(meta(lambda: getattr(models, name)()).state_dict())
+
+
+def test_what_is_no_res2net_is_refused():
+    with pytest.raises(UserError, match=r'no Res2Net is in there.*the first of its 2 names: patch_embed.weight, head'):
+        recognise(numbered({'patch_embed.weight': (1,), 'head.weight': (1,)}))
+    state = state_of('res2net50_26w_4s')
+    with pytest.raises(UserError, match=r'no stem: none of conv1.weight'):
+        recognise({name: tensor for name, tensor in state.items() if not name.startswith('conv1')})
+    with pytest.raises(UserError, match=r"lacks 'layer1.1.convs.0.weight': it holds a part"):
+        recognise({name: tensor for name, tensor in state.items() if not name.startswith('layer1.1.convs')})
+    with pytest.raises(UserError, match=r'2 3x3 convolutions of 26 channels.* feeds 4 splits'):
+        recognise({name: tensor for name, tensor in state.items() if name != 'layer1.1.convs.2.weight'})
+    with pytest.raises(UserError, match=r'neither convs.0 nor conv2'):
+        recognise({name: tensor for name, tensor in state.items() if 'convs' not in name})
+
+
+def test_of_several_networks_one_must_be_named():
+    both = {**under('teacher.backbone.', state_of('res2net50_26w_4s')), **under('student.', state_of('dla60'))}
+    with pytest.raises(UserError, match=r"2 networks are in there, under \['teacher.backbone.', 'student.'\]"):
+        recognise(both)
+    assert recognise(both, prefix='teacher.backbone.').arch == 'res2net50_26w_4s'
+    assert recognise(both, prefix='student.').arch == 'dla60'
+
+
+def test_other_input_channels_are_read():
+    assert recognise(build('res2net50_v1b_26w_4s', in_channels=1).state_dict()).in_channels == 1
+
+
+@pytest.mark.parametrize('key', ['state_dict', 'model', 'state_dict_ema', 'model_ema'])
+@pytest.mark.parametrize('wrapper', ['', 'module.', '_orig_mod.', 'module._orig_mod.'])
+def test_wrappers_come_off(key, wrapper):
+    weights = numbered({'conv1.weight': (1,), 'module_list.0.weight': (1,)})
+    content = {key: {**under(wrapper, weights), 'step': 7}, 'epoch': 3, 'optimizer': {'state': {}}}
+    assert unwrap(content) == weights
+    assert unwrap(content, key=key) == weights
+    assert entry_of(content) == key
+    assert other_entries(content) == ['epoch', 'optimizer']
+    assert unwrap(under(wrapper, weights)) == weights
+
+
+def test_an_average_comes_before_what_it_averages():
+    content = {
+        'state_dict': numbered({'a': (1,)}),
+        'state_dict_ema': numbered({'a': (1,)}, first=5),
+        'optimizer': {},
+    }
+    assert unwrap(content)['a'] == 5
+    assert unwrap(content, key='state_dict')['a'] == 1
+    # MMEngine's hook puts the average under state_dict itself
+    assert (
+        unwrap({'ema_state_dict': numbered({'module.a': (1,)}, first=5), 'state_dict': numbered({'a': (1,)})})['a'] == 1
+    )
+
+
+def test_content_without_weights_is_refused():
+    with pytest.raises(UserError, match="no weights found: the file holds 'epoch', 'meta'"):
+        unwrap({'epoch': 3, 'meta': {'a': 1}})
+    with pytest.raises(UserError, match="under the key 'ema'; this file holds weights under: model"):
+        unwrap({'model': numbered({'a': (1,)})}, key='ema')
+    with pytest.raises(UserError, match=r"holds 'a' twice, once as 'module.a'"):
+        unwrap(numbered({'a': (1,), 'module.a': (1,)}))

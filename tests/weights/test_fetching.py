@@ -1,0 +1,296 @@
+"""Names of checkpoints to files: over real HTTP, from the cache, from mirrors, and what each name means."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmres2net.errors import UserError
+from mmres2net.fetch.download import Patience
+from mmres2net.weights import fetching
+from mmres2net.weights.fetching import Origin, fetch_checkpoint, origin_of, timm_pixels
+from mmres2net.weights.published import IMAGENET, PUBLISHED, Published
+from tests.archive_server import Answer, Server, serving
+
+ARCH = 'res2net50_26w_4s'
+
+
+def saved() -> bytes:
+    buffer = io.BytesIO()
+    torch.save({'conv1.weight': torch.rand(100, 100)}, buffer)
+    return buffer.getvalue()
+
+
+CONTENT = saved()
+DIGEST = hashlib.sha256(CONTENT).hexdigest()[:8]
+NAME = f'net-{DIGEST}.pth'
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving() as running:
+        running.files[NAME] = CONTENT
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setattr(fetching, 'PATIENCE', Patience(tries=2, pause=0.01, timeout=5.0))
+    monkeypatch.delenv(fetching.MIRRORS, raising=False)
+    before = torch.hub.get_dir()
+    torch.hub.set_dir(str(tmp_path / 'hub'))
+    yield tmp_path / 'hub' / 'checkpoints'
+    torch.hub.set_dir(before)
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob('*') if path.is_file())
+
+
+# --- downloads --------------------------------------------------------------------------------------------------------
+
+
+def test_fetched_once_and_licence_said_once(server: Server, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = fetch_checkpoint(server.url(NAME))
+    assert (path, path.read_bytes()) == (cache / NAME, CONTENT)
+    assert f'kept at {path}; licence: unknown; ask those who publish them' in capsys.readouterr().err
+    asked = len(server.log)
+    assert fetch_checkpoint(server.url(NAME)) == path
+    assert (len(server.log), capsys.readouterr().err) == (asked, '')
+
+
+def test_cut_download_is_continued(server: Server, cache: Path) -> None:
+    server.answers[NAME] = [Answer(), Answer(cut=10_000)]  # the first tells the size
+    assert fetch_checkpoint(server.url(NAME)).read_bytes() == CONTENT
+    assert server.ranges(NAME)[-1] == 'bytes=10000-'
+    (cache / NAME).unlink()
+    (cache / f'{NAME}.part').write_bytes(CONTENT[:20_000])  # of an earlier run
+    assert fetch_checkpoint(server.url(NAME)).read_bytes() == CONTENT
+    assert server.ranges(NAME)[-1] == 'bytes=20000-'
+
+
+def test_wrong_hash_leaves_nothing(server: Server, cache: Path) -> None:
+    server.files['net-0123abcd.pth'] = CONTENT
+    with pytest.raises(UserError, match=f'damaged, its SHA256 is {DIGEST}, not 0123abcd'):
+        fetch_checkpoint(server.url('net-0123abcd.pth'))
+    assert files(cache) == []
+
+
+def test_damaged_file_in_the_cache_is_named_and_kept(server: Server, cache: Path) -> None:
+    cache.mkdir(parents=True)
+    (cache / NAME).write_bytes(b'mine')
+    with pytest.raises(UserError, match=r'is not the file that its name says: its SHA256 .*; delete it') as caught:
+        fetch_checkpoint(server.url(NAME))
+    assert str(cache / NAME) in str(caught.value)
+    assert (cache / NAME).read_bytes() == b'mine'
+
+
+def test_web_page_is_not_kept(server: Server, cache: Path) -> None:
+    server.files['model.pth'] = b'<html>sign in</html>'
+    with pytest.raises(
+        UserError, match=r'gives no checkpoint, and what came is removed.*a web page saved by that name'
+    ):
+        fetch_checkpoint(server.url('model.pth'))
+    assert files(cache) == []
+
+
+def test_names_without_a_hash_are_not_taken_for_each_other(server: Server) -> None:
+    other = saved()
+    server.files |= {'one/model.pth': CONTENT, 'two/model.pth': other}
+    found = [fetch_checkpoint(server.url(f'{folder}/model.pth')).read_bytes() for folder in ('one', 'two')]
+    assert found == [CONTENT, other]
+
+
+def test_part_without_a_hash_is_not_continued(server: Server, cache: Path) -> None:
+    server.files['model.pth'] = CONTENT
+    path = fetch_checkpoint(server.url('model.pth'))
+    path.rename(path.with_name('model.pth.part'))
+    assert fetch_checkpoint(server.url('model.pth')).read_bytes() == CONTENT
+    assert server.ranges('model.pth') == [None] * 4
+
+
+def test_server_that_does_not_tell_the_size(server: Server) -> None:
+    server.answers[NAME] = [Answer(length=False)]
+    with pytest.raises(UserError, match='does not say how large the file is'):
+        fetch_checkpoint(server.url(NAME))
+
+
+def test_two_processes_fetch_once(server: Server, cache: Path) -> None:
+    server.answers[NAME] = [Answer(), Answer(pause=0.02)]
+    found: list[Path] = []
+    threads = [threading.Thread(target=lambda: found.append(fetch_checkpoint(server.url(NAME)))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.05)
+    for thread in threads:
+        thread.join()
+    assert found == [cache / NAME] * 3
+    assert len(server.log) == 2
+
+
+# --- published weights ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def published(server: Server, monkeypatch: pytest.MonkeyPatch) -> Published:
+    """The row of an architecture, whose file has the content that is served here."""
+    row = replace(PUBLISHED[ARCH], sha256=DIGEST)
+    server.files[f'down/{ARCH}-{DIGEST}.pth'] = CONTENT
+    monkeypatch.setattr(Published, 'url', property(lambda self: server.url(f'official/{self.arch}-{self.sha256}.pth')))
+    monkeypatch.setattr(fetching, 'PUBLISHED', {ARCH: row})
+    monkeypatch.setattr(fetching, 'find_published', lambda _: row)
+    return row
+
+
+def test_architecture_from_a_mirror(
+    server: Server,
+    published: Published,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(fetching.MIRRORS, f'{server.url("empty")} {server.url("down")}/')
+    assert fetch_checkpoint('res2net50') == cache / f'{ARCH}-{DIGEST}.pth'
+    assert [path.split('/')[0] for path, _ in server.log] == ['empty', 'down', 'down']
+    assert 'licence: CC BY-NC-SA 4.0: not for commercial use' in capsys.readouterr().err
+
+
+def test_architecture_that_nobody_gives(published: Published, cache: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        fetch_checkpoint(ARCH)
+    text = str(caught.value)
+    assert f'put it at {cache / f"{ARCH}-{DIGEST}.pth"}' in text
+    assert 'MMRES2NET_WEIGHTS_MIRRORS=https://HOST/FOLDER' in text
+    assert f'timm://{ARCH}' in text
+
+
+def test_same_file_by_name_and_by_address() -> None:
+    for row in PUBLISHED.values():
+        by_name, by_address = origin_of(row.arch), origin_of(row.url)
+        assert isinstance(by_name, Origin)
+        assert isinstance(by_address, Origin)
+        assert (by_name.path, by_name.digest, by_name.licence) == (by_address.path, row.sha256, row.licence)
+        assert by_name.urls == by_address.urls == (row.url,)
+
+
+def test_timm_has_the_networks_that_the_way_out_names() -> None:
+    import timm
+
+    named = [fetching.TIMM_NAMES.get(arch, arch) for arch in PUBLISHED if arch not in fetching.NOT_IN_TIMM]
+    assert [name for name in named if not timm.is_model_pretrained(name)] == []
+    assert not any(timm.is_model(name) for name in fetching.NOT_IN_TIMM)
+
+
+# --- other names ------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_name_means(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('MMENGINE_HOME', str(tmp_path / 'home'))
+    assert origin_of('some/file.pth') == Path('some/file.pth')
+    assert origin_of('~/file.pth') == Path.home() / 'file.pth'
+    resnet = origin_of('torchvision://resnet50')
+    assert resnet == Origin(
+        ('https://download.pytorch.org/models/resnet50-0676ba61.pth',), cache / 'resnet50-0676ba61.pth', '0676ba61'
+    )
+    mmdet = origin_of('open-mmlab://res2net101_v1d_26w_4s')
+    assert isinstance(mmdet, Origin)
+    assert mmdet.urls[0].endswith('/res2net101_v1d_26w_4s_mmdetv2-f0a600f9.pth')
+    (tmp_path / 'home').mkdir(exist_ok=True)
+    (tmp_path / 'home' / 'open_mmlab.json').write_text(json.dumps({'mine': 'mine.pth'}))
+    assert origin_of('open-mmlab://mine') == tmp_path / 'home' / 'mine.pth'
+
+
+@pytest.mark.parametrize(
+    ('name', 'wanted'),
+    [
+        ('se_res2net50_26w_4s', 'has no published weights; those who have: res2net50_26w_4s'),
+        ('torchvision://resnet5', 'torchvision://resnet5: there are no weights of this name'),
+        ('s3://bucket/file.pth', 'weights are named by an architecture'),
+        ('https://host.invalid/', 'names no file'),
+        ('https://host.invalid/%2e%2e', 'names no file'),
+        ('timm://res2net', 'timm has no network of this name; its Res2Nets: .*res2net50_26w_4s'),
+        ('timm://res2net50_26w_4s.none', 'timm has no weights of this name; of this network: res2net50_26w_4s.in1k'),
+    ],
+)
+def test_names_that_mean_nothing(name: str, wanted: str) -> None:
+    with pytest.raises(UserError, match=wanted):
+        fetch_checkpoint(name)
+
+
+def test_timm_is_needed_for_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, 'timm', None)
+    with pytest.raises(UserError, match=r"needs timm, which is not installed: pip install 'timm"):
+        fetch_checkpoint('timm://res2net50_26w_4s')
+
+
+def test_pixels_of_timm() -> None:
+    assert timm_pixels('timm://res2net50_26w_4s') == IMAGENET
+
+
+HUB = """
+import http.server, sys, threading
+from pathlib import Path
+content = Path(sys.argv[1]).read_bytes()
+asked = []
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    def do_HEAD(self):
+        asked.append(self.path)
+        if '14w' in self.path:
+            return self.send_error(404)
+        self.send_response(200)
+        self.send_header('ETag', '"' + 'a' * 40 + '"')
+        self.send_header('X-Repo-Commit', 'b' * 40)
+        self.send_header('Content-Length', str(len(content)))
+        self.end_headers()
+    def do_GET(self):
+        self.do_HEAD()
+        self.wfile.write(content)
+    def log_message(self, *_):
+        pass
+
+server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Hub)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+import os
+os.environ['HF_ENDPOINT'] = f'http://127.0.0.1:{server.server_port}'
+from mmres2net.weights.fetching import fetch_checkpoint
+from mmres2net.weights.reading import read_checkpoint
+path = fetch_checkpoint('timm://res2net50_26w_4s')
+before = len(asked)
+assert fetch_checkpoint('timm://res2net50_26w_4s') == path and len(asked) == before
+assert asked[0] == '/timm/res2net50_26w_4s.in1k/resolve/main/model.safetensors', asked
+print(list(read_checkpoint(path)))
+try:
+    fetch_checkpoint('timm://res2net50_14w_8s')
+except ValueError as error:
+    print(error)
+server.shutdown()
+"""
+
+
+@pytest.mark.slow
+def test_timm_over_a_hub(tmp_path: Path) -> None:
+    """The real client of the hub against a small one on this machine; the second network is not on it."""
+    from safetensors.torch import save_file
+
+    save_file({'conv1.weight': torch.ones(2)}, tmp_path / 'model.safetensors')
+    env = {**os.environ, 'HF_HOME': str(tmp_path / 'hf'), 'HF_HUB_DISABLE_XET': '1', 'HF_HUB_DISABLE_TELEMETRY': '1'}
+    command = [sys.executable, '-c', HUB, str(tmp_path / 'model.safetensors')]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    first, second, *more = [*done.stdout.splitlines(), '']
+    assert first == "['conv1.weight']", done.stderr
+    assert second.startswith('timm://res2net50_14w_8s cannot be fetched: ')
+    assert '  - or name a mirror of the hub: HF_ENDPOINT=https://HOST' in more
+    assert done.stderr.count('fetching model.safetensors of timm/res2net50_26w_4s.in1k') == 1

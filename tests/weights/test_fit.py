@@ -1,0 +1,257 @@
+"""Weights into networks: the same function as where they come from, or one error that says why not."""
+
+import pytest
+import torch
+
+from mmres2net.errors import UserError
+from mmres2net.models import ARCHS, Res2LayerHead, Res2Net, Res2NetDLA
+from mmres2net.weights.families import recognise
+from mmres2net.weights.fit import adapt_channels, check_stage_pool, fit, stage_pools_of
+from mmres2net.weights.mapping import to_ours
+from mmres2net.weights.verify import compare
+from tests.models.test_parity_timm import DLA, dla_features, resnet_features
+from tests.reference.compare import assert_close, randomise
+from tests.reference.res2net import TIMM_NAMES
+from tests.weights.networks import build, numbered, state_of
+
+SMALL = dict(depths=(1, 2, 1, 1), base_width=8)
+FEW = ('50_26w_4s', '50_v1b_26w_4s', 'next50_4s', 'dla60_4s')
+OUTSIDE = [name for name, row in ARCHS.items() if row.family != 'cifar']
+
+
+def by_kind(names):
+    """One of each kind; the others in the slow run: the function is the same, there is more or less of it."""
+    return [n if n.endswith(FEW) else pytest.param(n, marks=pytest.mark.slow) for n in names]
+
+
+def small(**options):
+    return randomise(Res2Net(**SMALL, **options)).float()
+
+
+def same_features(net, state, run_theirs, channels=3):
+    """`net`, filled from `state`, gives at every stage what the source itself gives."""
+    recognised = recognise(state)
+    ours, _ = to_ours(state, recognised)
+    check_stage_pool(recognised, net)
+    fit(ours, net.double())
+    image = torch.randn(2, channels, 32, 64, dtype=torch.float64)
+    with torch.no_grad():
+        for i, (out, want) in enumerate(zip(net.eval()(image), run_theirs(image), strict=True)):
+            assert want.std() > 1e-3
+            assert_close(out, want, 1e-10, f'stage {i}')
+
+
+@pytest.mark.parametrize('arch', by_kind([*TIMM_NAMES, *DLA]))
+def test_timm_models_give_the_same_features(arch):
+    timm = pytest.importorskip('timm')
+    model = randomise(timm.create_model({**TIMM_NAMES, **DLA}[arch], num_classes=10))
+    model.eval()
+    run = dla_features(model) if arch in DLA else resnet_features(model)
+    state = model.state_dict()
+    assert recognise(state).arch == arch
+    same_features(build(arch), state, run)
+
+
+def test_timm_squeeze_excite_gives_the_same_features():
+    timm = pytest.importorskip('timm')
+    layer = pytest.importorskip('timm.layers').SEModule
+    model = randomise(timm.create_model('res2net50_26w_4s', block_args=dict(scale=4, attn_layer=layer), num_classes=10))
+    model.eval()
+    assert recognise(model.state_dict()).arch == 'se_res2net50_26w_4s'
+    same_features(build('se_res2net50_26w_4s'), model.state_dict(), resnet_features(model))
+
+
+@pytest.mark.parametrize('depth', [50, pytest.param(101, marks=pytest.mark.slow)])
+def test_mmdet_gives_the_same_features_under_its_stage_pool(depth):
+    backbones = pytest.importorskip('mmdet.models.backbones')
+    model = randomise(backbones.Res2Net(depth=depth))
+    model.eval()
+    detector = {f'backbone.{name}': tensor for name, tensor in model.state_dict().items()}
+    arch = f'res2net{depth}_v1b_26w_4s'
+    with pytest.raises(UserError, match=r"trained with stage_pool='mmdet', the network has 'official'.*Set stage_pool"):
+        same_features(build(arch), detector, model)
+    same_features(build(arch, stage_pool='mmdet'), detector, model)
+
+
+@pytest.mark.parametrize(
+    'name', by_kind(['50_48w_2s', '50_26w_4s', '50_14w_8s', '50_26w_8s', '50_v1b_26w_4s', '101_26w_4s'])
+)
+def test_mmpretrain_gives_the_same_features(name):
+    backbones = pytest.importorskip('mmpretrain.models.backbones')
+    arch = f'res2net{name}'
+    row = ARCHS[arch]
+    stem = dict(deep_stem=row.deep_stem, avg_down=row.avg_down)
+    depth = int(name.split('_')[0])
+    model = backbones.Res2Net(
+        depth=depth, base_width=row.base_width, scales=row.scales, out_indices=(0, 1, 2, 3), **stem
+    )
+    randomise(model).eval()
+    same_features(build(arch), model.state_dict(), model)
+
+
+@pytest.mark.parametrize('arch', by_kind([n for n in OUTSIDE if n not in {*TIMM_NAMES, *DLA, 'se_res2net50_26w_4s'}]))
+def test_rows_without_a_name_in_timm_are_compared_by_numbers(arch):
+    """What is left of the table, built in timm by its shape."""
+    pytest.importorskip('timm')
+    state = randomise(build(arch)).state_dict()
+    found = compare(state, recognise(state), 'timm')
+    assert found.equal, found
+
+
+@pytest.mark.parametrize('channels', [1, 2, 4, 7])
+def test_channels_are_adapted_as_timm_does(channels):
+    manipulate = pytest.importorskip('timm.models')
+    weight = torch.randn(8, 3, 7, 7)
+    assert_close(adapt_channels(weight, channels), manipulate.adapt_input_conv(channels, weight), 1e-6, 'weight')
+
+
+@pytest.mark.parametrize('options', [{}, dict(deep_stem=True), 'dla'], ids=['v1', 'v1b', 'dla'])
+@pytest.mark.parametrize('channels', [1, 6])
+def test_equal_channels_give_what_a_grey_image_gave(options, channels):
+    def make(n):
+        return Res2NetDLA('dla60', in_channels=n) if options == 'dla' else Res2Net(**SMALL, **options, in_channels=n)
+
+    rgb, other = randomise(make(3)).eval(), make(channels).double().eval()
+    report = fit(rgb.state_dict(), other)
+    assert f'from 3 to {channels} input channels' in str(report)
+    grey = torch.randn(1, 1, 32, 32, dtype=torch.float64)
+    with torch.no_grad():
+        pairs = zip(other(grey.expand(-1, channels, -1, -1)), rgb(grey.expand(-1, 3, -1, -1)), strict=True)
+        for out, want in pairs:
+            assert_close(out, want, 1e-12, 'features')
+
+
+def test_only_rgb_is_adapted():
+    with pytest.raises(UserError, match=r'conv1.weight \(64, 4, 7, 7\) in the file, \(64, 1, 7, 7\) here'):
+        fit(small(in_channels=4).state_dict(), small(in_channels=1))
+
+
+def test_a_random_stem_is_an_error_and_nothing_is_loaded():
+    net, source = small(), small()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    state = {n: t + 1 for n, t in source.state_dict().items() if not n.startswith(('conv1', 'bn1'))}
+    with pytest.raises(
+        UserError,
+        match=r'(?s)6 tensors .* would stay random: conv1.weight, bn1.weight.*a part of a network.*random_ok=',
+    ):
+        fit(state, net)
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+
+
+@pytest.mark.parametrize('random_ok', [['conv1', 'bn1'], ['conv1.weight', 'bn1.*'], ['*n1.weight', 'bn1', 'conv1']])
+def test_what_may_stay_random_is_named(random_ok):
+    net = small()
+    state = {n: t + 1 for n, t in small().state_dict().items() if not n.startswith(('conv1', 'bn1'))}
+    stem = net.conv1.weight.clone()
+    report = fit(state, net, random_ok=random_ok)
+    assert 'conv1.weight' in report.random
+    assert 'stays random, as asked for: conv1.weight, bn1.weight' in str(report)
+    assert torch.equal(net.conv1.weight, stem)
+    assert torch.equal(net.layer1[0].conv3.weight, state['layer1.0.conv3.weight'])
+
+
+def test_names_that_the_network_does_not_have_cannot_stay_random():
+    with pytest.raises(UserError, match="random_ok names 'fc', which the network does not have"):
+        fit(small().state_dict(), small(), random_ok=['fc'])
+    with pytest.raises(UserError, match=r"random_ok='conv1' must be a list of names, such as \['conv1'\]"):
+        fit(small().state_dict(), small(), random_ok='conv1')
+
+
+def test_another_network_is_named_with_both_names():
+    net = build('res2net50_26w_4s')
+    with pytest.raises(UserError) as caught:
+        fit(state_of('res2net50_v1b_26w_4s'), net)
+    text = str(caught.value)
+    assert 'do not fit this network (res2net50_26w_4s)' in text
+    assert 'they are of res2net50_v1b_26w_4s: build that network' in text
+    assert 'conv1.weight' in text
+    with pytest.raises(UserError, match=r'layer1.0.conv1.weight \(112, 64, 1, 1\) in the file, \(104, 64, 1, 1\) here'):
+        fit(state_of('res2net50_14w_8s'), net)
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        (dict(norm_cfg=dict(type='GN', num_groups=2)), r'bn1.running_mean.*norms of another kind; see norm_cfg'),
+        (dict(se_reduction=4), r'would stay random: layer1.0.se.fc1.weight'),
+    ],
+)
+def test_layers_of_another_kind_are_errors(options, words):
+    with pytest.raises(UserError, match=f'(?s){words}'):
+        fit(small().state_dict(), small(**options))
+
+
+def test_weights_without_a_place_are_errors():
+    with pytest.raises(UserError, match=r'20 tensors of the file have no place in its layers: layer1.0.se.fc1.weight'):
+        fit(small(se_reduction=4).state_dict(), small())
+
+
+def test_unbuilt_stages_and_a_classifier_are_left():
+    net = Res2Net(**SMALL, out_indices=(0, 1))
+    report = fit({**small().state_dict(), **numbered({'fc.weight': (10, 2048)})}, net)
+    assert {name.split('.')[0] for name in report.left} == {'layer3', 'layer4', 'fc'}
+    assert set(report.loaded) == set(net.state_dict())
+
+
+def test_a_shared_head_takes_its_stage():
+    source = small()
+    head = Res2LayerHead(**SMALL)
+    report = fit(source.state_dict(), head)
+    assert torch.equal(head.layer4[0].conv1.weight, source.layer4[0].conv1.weight)
+    assert 'layer4' not in {name.split('.')[0] for name in report.left}
+    lacking = {n: t for n, t in source.state_dict().items() if n != 'layer4.0.bn3.bias'}
+    with pytest.raises(UserError, match=r'(?s)fit this Res2LayerHead.*random: layer4.0.bn3.bias'):
+        fit(lacking, head)
+
+
+def test_offsets_of_deformable_convolutions_may_start_at_zero():
+    deform = dict(dcn=dict(type='DCNv2', deform_groups=1), stage_with_dcn=(False, False, True, False))
+    net = Res2Net(**SMALL, **deform)
+    report = fit(small().state_dict(), net)
+    assert '6 offsets of deformable convolutions start at zero' in str(report)
+    assert report.random == ()
+    net.layer3[0].convs[0].conv_offset.bias.data += 1
+    with pytest.raises(UserError, match=r'1 tensors .* random: layer3.0.convs.0.conv_offset.bias'):
+        fit(small().state_dict(), net)
+    with pytest.raises(UserError, match=r'6 tensors of the file have no place'):
+        fit(net.state_dict(), small())
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_half_precision_is_cast_and_said(dtype):
+    source, net = small(), small()
+    state = {n: t.to(dtype) if t.is_floating_point() else t for n, t in source.state_dict().items()}
+    report = fit(state, net)
+    assert net.conv1.weight.dtype == torch.float32
+    assert torch.equal(net.conv1.weight, state['conv1.weight'].float())
+    assert f'tensors cast from {str(dtype)[6:]} to float32' in str(report)
+
+
+def test_a_network_without_memory_is_refused():
+    with torch.device('meta'):
+        net = Res2Net(**SMALL)
+    with pytest.raises(ValueError, match='meta device'):
+        fit(small().state_dict(), net)
+
+
+@pytest.mark.parametrize('avg_down', [False, True])
+@pytest.mark.parametrize('output_stride', [8, 32])
+@pytest.mark.parametrize('pool', ['official', 'mmdet', 'maskrcnn'])
+def test_a_network_tells_its_stage_pool(pool, output_stride, avg_down):
+    net = Res2Net(**SMALL, stage_pool=pool, output_stride=output_stride, avg_down=avg_down)
+    assert stage_pools_of(net) == {pool}
+
+
+def test_a_strided_head_is_the_same_in_mmdet():
+    assert stage_pools_of(Res2LayerHead('res2net50_26w_4s', stage_pool='mmdet')) == {'official', 'mmdet'}
+    assert stage_pools_of(Res2LayerHead('res2net50_26w_4s', stage_pool='maskrcnn')) == {'maskrcnn'}
+
+
+def test_the_papers_mask_rcnn_starts_from_official_weights() -> None:
+    """Nothing was trained with `maskrcnn` before; who asks for it by name means it."""
+    state = {**Res2Net('res2net50_26w_4s').state_dict(), 'fc.weight': torch.zeros(1000, 2048)}
+    recognised = recognise(state)
+    assert (recognised.stage_pool, recognised.stage_pool_sure) == ('official', True)
+    check_stage_pool(recognised, Res2Net('res2net50_26w_4s', stage_pool='maskrcnn'))
+    with pytest.raises(UserError, match="Set stage_pool='official'"):
+        check_stage_pool(recognised, Res2Net('res2net50_26w_4s', stage_pool='mmdet'))

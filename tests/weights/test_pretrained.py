@@ -1,0 +1,163 @@
+"""``mmres2net.Pretrained``: a network starts from the file, all of it, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.registry import MODELS as ROOT
+from mmengine.registry import DefaultScope
+from torch import nn
+
+from mmres2net.errors import UserError
+from mmres2net.models import Res2Net, Res2NetDLA
+from mmres2net.registry import MODELS, WEIGHT_INITIALIZERS
+from mmres2net.weights.pretrained import Pretrained
+from tests.hostile import hostile
+
+SMALL = 'res2net50_18w_4s'
+
+
+@cache
+def source(arch: str = SMALL) -> Res2Net:
+    """A network whose every tensor differs from what an initialiser would give."""
+    torch.manual_seed(1)
+    net = Res2Net(arch)
+    with torch.no_grad():
+        for tensor in net.state_dict().values():
+            tensor.copy_(torch.rand(tensor.shape) if tensor.is_floating_point() else torch.tensor(5))
+    return net
+
+
+def saved(path: Path, change: Callable[[dict[str, Any]], Any] = lambda state: state, **options: Any) -> str:
+    torch.save(change(dict(source(**options).state_dict())), path)
+    return str(path)
+
+
+def start(checkpoint: str, kind: str = 'mmres2net.Res2Net', arch: str = SMALL, **options: Any) -> nn.Module:
+    given = {key: options.pop(key) for key in ('prefix', 'random_ok') if key in options}
+    init_cfg = dict(type='mmres2net.Pretrained', checkpoint=checkpoint, **given)
+    net = MODELS.build(dict(type=kind, arch=arch, init_cfg=init_cfg, **options))
+    net.init_weights()
+    return net
+
+
+def check_same(net: nn.Module, wanted: dict[str, torch.Tensor]) -> None:
+    found = net.state_dict()
+    assert found
+    assert [name for name, tensor in found.items() if not torch.equal(tensor, wanted[name])] == []
+
+
+def test_every_tensor_is_the_files(tmp_path: Path) -> None:
+    check_same(start(saved(tmp_path / 'net.pth')), source().state_dict())
+
+
+@pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpretrain'])
+def test_resolves_under_every_host(tmp_path: Path, scope: str) -> None:
+    with DefaultScope.overwrite_default_scope(scope):
+        assert type(WEIGHT_INITIALIZERS.build(dict(type='mmres2net.Pretrained', checkpoint='a'))) is Pretrained
+        init_cfg = dict(type='mmres2net.Pretrained', checkpoint=saved(tmp_path / 'net.pth'))
+        net = ROOT.build(dict(type='mmres2net.Res2Net', arch=SMALL, init_cfg=init_cfg))
+        net.init_weights()
+    check_same(net, source().state_dict())
+
+
+def test_whole_detector_and_classifier(tmp_path: Path) -> None:
+    def detector(state: dict[str, Any]) -> dict[str, Any]:
+        renamed = {f'module.backbone.{name}': tensor for name, tensor in state.items()}
+        return {'state_dict': {**renamed, 'module.neck.conv.weight': torch.ones(1)}, 'meta': {'epoch': 1}}
+
+    wanted = source().state_dict()
+    check_same(start(saved(tmp_path / 'detector.pth', detector)), wanted)
+    check_same(start(saved(tmp_path / 'detector.pth', detector), prefix='backbone.'), wanted)
+    classifier = lambda state: {**state, 'fc.weight': torch.ones(1000, 2048), 'fc.bias': torch.ones(1000)}  # noqa: E731
+    check_same(start(saved(tmp_path / 'net.pth', classifier)), wanted)
+
+
+def test_head_and_short_backbone_share_a_file(tmp_path: Path) -> None:
+    path, wanted = saved(tmp_path / 'net.pth'), source().state_dict()
+    check_same(start(path, out_indices=(2,)), wanted)
+    check_same(start(path, kind='mmres2net.Res2LayerHead', stage=3, stride=2), wanted)
+
+
+def test_dla(tmp_path: Path) -> None:
+    wanted = Res2NetDLA('res2net_dla60_4s').state_dict()
+    torch.save(wanted, tmp_path / 'net.pth')
+    check_same(start(str(tmp_path / 'net.pth'), kind='mmres2net.Res2NetDLA', arch='res2net_dla60_4s'), wanted)
+
+
+@pytest.mark.parametrize('name', ['conv1.weight', 'layer3.2.bns.1.running_var', 'layer2.0.downsample.1.weight'])
+def test_nothing_stays_random_unnamed(tmp_path: Path, name: str) -> None:
+    path = saved(tmp_path / 'net.pth', lambda state: {key: value for key, value in state.items() if key != name})
+    net = Res2Net(SMALL)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    with pytest.raises(UserError) as caught:
+        Pretrained(path)(net)
+    assert str(caught.value).startswith(f"weights '{path}': ")
+    assert 'stem' in str(caught.value) or name in str(caught.value)
+    check_same(net, before)
+    if name != 'conv1.weight':  # without it the file is of no network
+        Pretrained(path, random_ok=[name])(net)
+        check_same(net, {**source().state_dict(), name: before[name]})
+
+
+def test_another_network_is_named_with_ours(tmp_path: Path) -> None:
+    path = saved(tmp_path / 'net.pth', arch='res2net50_14w_8s')
+    with pytest.raises(UserError) as caught:
+        start(path)
+    assert 'res2net50_14w_8s' in str(caught.value)
+    assert SMALL in str(caught.value)
+
+
+def test_hostile_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r'posix\.system'):
+        start(str(hostile(tmp_path / 'net.pth', tmp_path / 'marker')))
+    assert not (tmp_path / 'marker').exists()
+
+
+def test_says_what_was_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr('mmres2net.weights.pretrained.print_log', lambda text, _: said.append(text))
+    path = saved(tmp_path / 'net.pth', lambda state: {**state, 'fc.weight': torch.ones(10, 2048)})
+    start(path, in_channels=1)
+    (text,) = said
+    assert text.startswith(f"weights '{path}': {SMALL}")
+    assert 'the sum over RGB' in text
+    monkeypatch.setattr('mmres2net.weights.pretrained.is_main_process', lambda: False)
+    start(path)
+    assert len(said) == 1
+
+
+def test_mmengine_notes_where_parameters_come_from(tmp_path: Path) -> None:
+    """Its log of initialisation does not say that they were left alone."""
+    path = saved(tmp_path / 'net.pth')
+    net = Res2Net(SMALL, init_cfg=dict(type='mmres2net.Pretrained', checkpoint=path))
+    notes: list[str] = []
+    net._dump_init_info = lambda: notes.extend(  # type: ignore[method-assign]
+        net._params_init_info[parameter]['init_info'] for parameter in net.parameters()
+    )
+    net.init_weights()
+    assert set(notes) == {f'mmres2net.Pretrained: loaded from {path}'}
+
+
+def test_mistakes_in_the_config() -> None:
+    with pytest.raises(UserError, match='checkpoint=None must be a name'):
+        Pretrained(None)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match='map_location'):
+        Pretrained('a', map_location='cpu')  # type: ignore[call-arg]
+
+
+def test_deformable_offsets_start_at_zero(tmp_path: Path) -> None:
+    net = start(
+        saved(tmp_path / 'net.pth'),
+        dcn=dict(type='DCNv2', deform_groups=1),
+        stage_with_dcn=(False, False, False, True),
+    )
+    offsets = {name: value for name, value in net.state_dict().items() if 'conv_offset' in name}
+    assert offsets
+    assert not any(value.any() for value in offsets.values())
+    check_same(net, {**source().state_dict(), **offsets})

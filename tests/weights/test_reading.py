@@ -1,0 +1,319 @@
+"""Files that are no checkpoints, broken or hostile: one clear error each, and nothing of them is run."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import tarfile
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner.checkpoint import get_torch_safe_globals
+
+from mmres2net.errors import UserError
+from mmres2net.weights.reading import code_of, read_checkpoint
+from tests.hostile import Payload, hostile, plain_pickle, with_pickle, works
+
+WEIGHTS = OrderedDict(
+    {'conv1.weight': torch.arange(24.0).reshape(2, 3, 2, 2), 'bn1.num_batches_tracked': torch.tensor(7)}
+)
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        read_checkpoint(path)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def check_weights(found: dict[str, torch.Tensor]) -> None:
+    assert list(found) == list(WEIGHTS)
+    assert all(
+        torch.equal(found[name], tensor) and found[name].dtype == tensor.dtype for name, tensor in WEIGHTS.items()
+    )
+
+
+# --- what is read -----------------------------------------------------------------------------------------------------
+
+
+def test_both_forms_of_torch_and_safetensors(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    torch.save(WEIGHTS, tmp_path / 'new.pth')
+    torch.save(WEIGHTS, tmp_path / 'old.pt', _use_new_zipfile_serialization=False)
+    save_file(WEIGHTS, tmp_path / 'net.safetensors')
+    save_file(WEIGHTS, tmp_path / 'safetensors.pth')  # by content, not by name
+    for name in ('new.pth', 'old.pt'):
+        check_weights(read_checkpoint(tmp_path / name))
+    for name in ('net.safetensors', 'safetensors.pth'):
+        assert {key: found.tolist() for key, found in read_checkpoint(tmp_path / name).items()} == {
+            key: tensor.tolist() for key, tensor in WEIGHTS.items()
+        }
+
+
+def record() -> dict[str, object]:
+    """What MMEngine writes beside weights, as its runner does."""
+    buffer = HistoryBuffer([1.5, 2.5, 4.0], [1, 1, 2], max_length=5)
+    twice = np.arange(6, dtype=np.float32).reshape(2, 3)
+    return {
+        'state_dict': WEIGHTS,
+        'meta': {'epoch': 3, 'seed': None, 'dataset_meta': {'CLASSES': ('cat', 'dog'), 'palette': twice}},
+        'message_hub': {
+            'log_scalars': OrderedDict({'train/loss': buffer}),
+            'runtime_info': {'eta': np.float64(2.25), 'order': np.asfortranarray(twice), 'flag': np.bool_(True)},
+            'pair': (twice, np.int64(-3)),
+        },
+        'optimizer': {
+            'state': {0: {'step': 4, 'momentum_buffer': torch.ones(2)}},
+            'param_groups': [{'betas': (0.9, 0.99)}],
+        },
+    }
+
+
+@pytest.mark.parametrize('new', [True, False])
+def test_records_of_a_run_come_back_as_they_were(tmp_path: Path, new: bool) -> None:
+    torch.save(record(), tmp_path / 'epoch_3.pth', _use_new_zipfile_serialization=new)
+    found = read_checkpoint(tmp_path / 'epoch_3.pth')
+    check_weights(found['state_dict'])
+    assert found['meta']['dataset_meta']['CLASSES'] == ('cat', 'dog')
+    buffer = found['message_hub']['log_scalars']['train/loss']
+    assert type(buffer) is HistoryBuffer
+    assert [values.tolist() for values in buffer.data] == [[1.5, 2.5, 4.0], [1, 1, 2]]
+    assert (buffer.current(), buffer.max_length, buffer.statistics('max')) == (4.0, 5, 4.0)
+    info = found['message_hub']['runtime_info']
+    assert (type(info['eta']), info['eta'], type(info['flag'])) == (np.float64, 2.25, np.bool_)
+    for array in (found['meta']['dataset_meta']['palette'], info['order'], found['message_hub']['pair'][0]):
+        assert type(array) is np.ndarray
+        assert (array.dtype, array.tolist()) == (np.float32, [[0, 1, 2], [3, 4, 5]])
+    assert found['message_hub']['pair'][0] is found['meta']['dataset_meta']['palette']  # shared, as it was saved
+    assert found['optimizer']['param_groups'] == [{'betas': (0.9, 0.99)}]
+    torch.save(found, tmp_path / 'again.pth')  # a run that goes on writes what it has read
+    assert set(code_of(tmp_path / 'again.pth')) == set(code_of(tmp_path / 'epoch_3.pth'))
+    assert read_checkpoint(tmp_path / 'again.pth')['message_hub']['log_scalars']['train/loss'].min() == 1.5
+
+
+def test_what_is_read_stays_writable_and_on_the_processor(tmp_path: Path) -> None:
+    torch.save(record(), tmp_path / 'a.pth')
+    found = read_checkpoint(tmp_path / 'a.pth')
+    found['meta']['dataset_meta']['palette'][0, 0] = 9
+    assert found['state_dict']['conv1.weight'].device.type == 'cpu'
+    assert read_checkpoint(tmp_path / 'a.pth', map_location='meta')['state_dict']['conv1.weight'].is_meta
+
+
+# --- what would run something -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('legacy', [False, True])
+def test_hostile_checkpoint_is_named_and_not_run(tmp_path: Path, legacy: bool) -> None:
+    marker = tmp_path / 'marker'
+    path = hostile(tmp_path / 'net.pth', marker, legacy=legacy)
+    works(path, marker)
+    text = refusal(path)
+    assert 'reading it would run code that it names: posix.system. Nothing of it was run.' in text
+    assert '--allow-unsafe-checkpoint' in text
+    assert 'RUNS ITS CODE' in text
+    assert not marker.exists()
+    assert read_checkpoint(path, allow_pickle=True)['meta'] == 0  # what os.system returns
+    assert marker.exists()
+
+
+def test_plain_pickle_is_not_run(tmp_path: Path) -> None:
+    path = plain_pickle(tmp_path / 'net.pth', tmp_path / 'marker')
+    assert 'posix.system' in refusal(path)
+    assert not (tmp_path / 'marker').exists()
+
+
+def test_newer_protocols_are_named_too(tmp_path: Path) -> None:
+    program = pickle.dumps(
+        {'meta': Payload(tmp_path / 'marker')}, protocol=4
+    )  # STACK_GLOBAL, which torch does not read
+    assert 'posix.system' in refusal(with_pickle(tmp_path / 'net.pth', program))
+    assert not (tmp_path / 'marker').exists()
+
+
+def test_whole_module_is_refused_by_its_class(tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(2, 2), tmp_path / 'module.pth')
+    assert 'torch.nn.modules.linear.Linear' in refusal(tmp_path / 'module.pth')
+
+
+def program(*steps: bytes) -> bytes:
+    """A pickle of protocol 2 out of its steps."""
+    return b'\x80\x02' + b''.join(steps) + b'.'
+
+
+def call(name: bytes, arguments: bytes) -> bytes:
+    return b'c' + name.replace(b' ', b'\n') + b'\n' + b'(' + arguments + b'tR'
+
+
+HISTORY = b'cmmengine.logging.history_buffer\nHistoryBuffer\n'
+NUMPY_BYTES = b'cnumpy\nndarray\n'
+ATTACKS = {
+    # The way in through MMEngine's own list of "safe" globals: getattr reaches the builtins of any function.
+    'builtins of a function': program(
+        call(
+            b'builtins getattr',
+            call(b'builtins getattr', HISTORY + b'X\x04\x00\x00\x00mean') + b'X\x0c\x00\x00\x00__builtins__',
+        ),
+        b'X\x03\x00\x00\x00abcK\x01s',
+    ),
+    'getattr of a tensor class': program(call(b'builtins getattr', b'ctorch\nTensor\nX\x08\x00\x00\x00__init__')),
+    'numpy type of objects': program(call(b'numpy dtype', b'X\x01\x00\x00\x00O')),
+    'numpy type of fields': program(call(b'numpy dtype', b'X\x02\x00\x00\x00V8')),
+    'numpy type with the state of another': program(
+        call(b'numpy dtype', b'X\x02\x00\x00\x00f8'),
+        b'(K\x03X\x01\x00\x00\x00<X\x01\x00\x00\x00aNN' + b'J\xff\xff\xff\xff' * 2 + b'K?tb'
+    ),
+    'array of another class': program(
+        call(b'numpy._core.multiarray _reconstruct', b'ctorch\nTensor\n(K\x00tX\x01\x00\x00\x00b')
+    ),
+    'array with too few bytes': program(
+        call(b'numpy._core.multiarray _reconstruct', NUMPY_BYTES + b'(K\x00tX\x01\x00\x00\x00b'),
+        b'(K\x01(J\x00\x00\x00\x7ft', call(b'numpy dtype', b'X\x02\x00\x00\x00f8'), b'\x89X\x00\x00\x00\x00tb',
+    ),
+    'history that is none': program(HISTORY, b')\x81}X\x0c\x00\x00\x00_log_historyK\x01sb'),
+    'endless': program(b']' * 50_000, b'a' * 49_999),
+    'holds itself': program(b'}q\x00X\x01\x00\x00\x00ah\x00s'),
+    'calls nothing': program(b'K\x01)R'),
+    'cut short': b'\x80\x02}',
+    'no pickle': b'\xff' * 100,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('attack', ATTACKS)
+def test_pickles_written_by_hand(tmp_path: Path, attack: str) -> None:
+    path = with_pickle(tmp_path / 'net.pth', ATTACKS[attack])
+    before = dict(HistoryBuffer._statistics_methods)
+    if attack == 'holds itself':
+        assert read_checkpoint(path)['a']['a']['a'] is not None  # odd, but plain
+    else:
+        assert len(refusal(path)) < 800
+    assert HistoryBuffer._statistics_methods == before
+    assert 'abc' not in vars(__import__('builtins'))
+
+
+def test_first_attack_is_one_with_the_list_of_the_host(tmp_path: Path) -> None:
+    """Why our stand-ins exist: with what MMEngine allows, a weights-only file changes Python's builtins."""
+    import builtins
+
+    path = with_pickle(tmp_path / 'net.pth', ATTACKS['builtins of a function'])
+    try:
+        with torch.serialization.safe_globals(get_torch_safe_globals()):
+            torch.load(path, weights_only=True)
+        assert vars(builtins)['abc'] == 1
+    finally:
+        vars(builtins).pop('abc', None)
+
+
+# --- what is no checkpoint --------------------------------------------------------------------------------------------
+
+
+def bomb(path: Path) -> None:
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr('archive/data.pkl', bytes(10**6))
+
+
+def overlapping(path: Path) -> None:
+    """Two parts in the directory that share the same bytes, as bombs without compression do."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, 'w') as archive:
+        archive.writestr('archive/data.pkl', bytes(5000))
+        info = archive.infolist()[0]
+        for copy in range(3):
+            other = zipfile.ZipInfo(f'archive/data/{copy}')
+            other.header_offset, other.CRC = info.header_offset, info.CRC
+            other.compress_size = other.file_size = info.file_size
+            archive.filelist.append(other)
+        archive._didModify = True
+    path.write_bytes(buffer.getvalue())
+
+
+def tar(path: Path) -> None:
+    with tarfile.open(path, 'w') as archive:
+        archive.addfile(tarfile.TarInfo('storages'))
+
+
+def script(path: Path) -> None:
+    class Net(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + 1
+
+    torch.jit.save(torch.jit.trace(Net(), torch.ones(1)), path)
+
+
+def text_of(content: bytes) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(content)
+
+
+STRANGERS: dict[str, tuple[Callable[[Path], object], str]] = {
+    'page.pth': (
+        text_of(b'\n<!DOCTYPE html><html>moved</html>'),
+        'a web page saved by that name, so the download failed',
+    ),
+    'answer.pth': (text_of(b'{"error": "no"}'), 'JSON, perhaps the answer of a server that refused'),
+    'pointer.pth': (text_of(b'version https://git-lfs.github.com/spec/v1\noid'), "'git lfs pull' brings it"),
+    'note.pth': (text_of(b'hello'), "begins with b'hello': a text"),
+    'packed.pth': (text_of(b'\x1f\x8b\x08' + bytes(9)), 'a compressed archive, which has to be unpacked first'),
+    'empty.pth': (text_of(b''), 'it is empty'),
+    'page.safetensors': (text_of(b'<html>moved</html>'), 'its content does not: a web page'),
+    'lying.safetensors': (text_of(b'\xff\xff\xff\xff\x00\x00\x00\x00{"a"'), 'its content does not'),
+    'bomb.pth': (bomb, "its part 'archive/data.pkl' is compressed, which torch never does"),
+    'overlap.pth': (overlapping, 'its parts are larger than itself'),
+    'photos.pth': (lambda path: zipfile.ZipFile(path, 'w').writestr('a.jpg', b'1'), 'a zip file without data.pkl'),
+    'old.pth': (tar, 'it is a tar file'),
+    'script.pt': (script, 'it is a TorchScript program'),
+    'list.pth': (lambda path: torch.save([1], path), 'holds an object of builtins.list'),
+    'nothing.pth': (lambda path: torch.save({}, path), 'holds nothing'),
+}
+
+
+@pytest.mark.parametrize('name', STRANGERS)
+@pytest.mark.filterwarnings('ignore::DeprecationWarning', 'ignore:Duplicate name', 'ignore::ResourceWarning')
+def test_strangers(tmp_path: Path, name: str) -> None:
+    make, wanted = STRANGERS[name]
+    make(tmp_path / name)
+    before = (tmp_path / name).read_bytes()
+    assert wanted in refusal(tmp_path / name)
+    assert (tmp_path / name).read_bytes() == before
+
+
+@pytest.mark.parametrize('form', ['new', 'old', 'safetensors'])
+@pytest.mark.parametrize('kept', [0.02, 0.5, 0.98])
+def test_cut_short(tmp_path: Path, form: str, kept: float) -> None:
+    from safetensors.torch import save_file
+
+    path = tmp_path / ('net.safetensors' if form == 'safetensors' else 'net.pth')
+    weights = {str(index): torch.rand(64) for index in range(20)}
+    if form == 'safetensors':
+        save_file(weights, path)
+    else:
+        torch.save(weights, path, _use_new_zipfile_serialization=form == 'new')
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * kept)])
+    text = refusal(path)
+    assert 'Delete it and fetch or write it again' in text
+    assert '--allow-unsafe-checkpoint' not in text
+
+
+def test_damaged_in_the_middle(tmp_path: Path) -> None:
+    torch.save({'a': torch.arange(4096.0)}, tmp_path / 'net.pth')
+    content = bytearray((tmp_path / 'net.pth').read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    (tmp_path / 'net.pth').write_bytes(content)
+    assert 'its part net/data/0 is damaged' in refusal(tmp_path / 'net.pth')
+
+
+def test_absent_and_folder(tmp_path: Path) -> None:
+    assert refusal(tmp_path / 'absent.pth') == f'no checkpoint at {tmp_path}/absent.pth'
+    assert refusal(tmp_path) == f'no checkpoint at {tmp_path}'
+
+
+def test_larger_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save(WEIGHTS, tmp_path / 'net.pth')
+    monkeypatch.setattr('os.sysconf', lambda _: 10)
+    assert 'this machine 100 bytes of memory' in refusal(tmp_path / 'net.pth')
