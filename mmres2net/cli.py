@@ -51,6 +51,12 @@ def _convert_weights(argv: Sequence[str]) -> int:
     return main(argv)
 
 
+def _doctor(argv: Sequence[str]) -> int:
+    from mmres2net.doctor.main import main
+
+    return main(argv)
+
+
 def _demo_data(argv: Sequence[str]) -> int:
     from mmres2net.data.shapes import main
 
@@ -65,6 +71,7 @@ VERBS: dict[str, tuple[Verb, str]] = {
     'check-data': (_check_data, 'read all data of a config, list what is wrong, draw samples'),
     'prepare-data': (_prepare_data, 'fetch a public data set and lay it out'),
     'convert-weights': (_convert_weights, 'turn weights of one library into those of another'),
+    'doctor': (_doctor, 'check the environment: what is missing, mixed up or half working, with remedies'),
     'demo-data': (_demo_data, 'make the embedded data set'),
 }
 

@@ -25,7 +25,8 @@ ALLOWED = {
     'engine': {'data', 'errors', 'models', 'paths', 'registry', 'report', 'swap', 'weights'},
     'evaluation': {'errors', 'registry'},
     'bench': {'errors', 'evaluation'},
-    'cli.py': {'data', 'engine', 'errors', 'paths', 'version', 'weights'},
+    'doctor': {'data', 'errors', 'paths', 'registry', 'version'},
+    'cli.py': {'data', 'doctor', 'engine', 'errors', 'paths', 'version', 'weights'},
     '__main__.py': {'cli'},
 }
 
