@@ -103,7 +103,7 @@ def test_checkpoint_of_another_network_is_refused(trained: Path, shapes: Path, t
     removed = checkpoint['state_dict'].pop('backbone.conv1.weight')
     checkpoint['state_dict']['backbone.stem.0.weight'] = removed
     torch.save(checkpoint, tmp_path / 'other.pth')
-    assert main(['test', CONFIG, str(tmp_path / 'other.pth'), '--data', str(shapes), '--cfg-options', *SMALL]) == 2
+    assert test(tmp_path, shapes, 'other.pth') == 2
     text = capsys.readouterr().err
     assert 'does not fit the config' in text
     assert 'backbone.conv1.weight: not in the checkpoint' in text
