@@ -101,7 +101,8 @@ def test_twin_differs_in_the_backbone_alone(name: str) -> None:
         in_first = (mine.get('stage_pool') == 'maskrcnn', theirs.get('style') == 'caffe')
         assert in_first == (('_paper' in name,) * 2 if part == 'backbone' else (False, False))
     for helper in ('weights', 'shared'):  # variables of the files, which MMEngine keeps as keys
-        ours.pop(helper, None), baseline.pop(helper, None)
+        for cfg in (ours, baseline):
+            cfg.pop(helper, None)
     assert ours == baseline
 
 
