@@ -224,6 +224,22 @@ DCN = {'type': 'DCNv2', 'deform_groups': 1, 'fallback_on_stride': False}
 PLUGIN = {'cfg': {'type': 'ContextBlock', 'ratio': 0.25}, 'position': 'after_conv3'}
 
 
+def test_plugins_start_random_beside_published_weights(tmp_path: Path) -> None:
+    """Loading is strict, so what the published file has no weights of is named; without plugins nothing is."""
+    new = swapped(plugins=[{**PLUGIN, 'stages': (False, False, True, False)}])
+    init_cfg = new.model.backbone.init_cfg
+    assert init_cfg == dict(type='mmres2net.Pretrained', checkpoint=ARCH, random_ok=['*.after_conv?.*'])
+    assert 'random_ok' not in swapped().model.backbone.init_cfg
+    published = Res2Net(ARCH).state_dict()
+    torch.save(published, tmp_path / 'published.pth')
+    init_default_scope('mmdet')
+    backbone = MODELS.build({**new.model.backbone, 'init_cfg': {**init_cfg, 'checkpoint': f'{tmp_path}/published.pth'}})
+    backbone.init_weights()
+    state = backbone.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in published.items())
+    assert {name.split('.')[0] for name in state.keys() - published.keys()} == {'layer3'}
+
+
 @pytest.mark.parametrize(
     ('old', 'new'),
     [

@@ -13,7 +13,7 @@ from mmres2net.swap.heads import fit_heads, swap_shared_heads
 from mmres2net.swap.options import carry
 from mmres2net.swap.pixels import set_pixels
 from mmres2net.swap.sources import Source, find_source
-from mmres2net.swap.start import drop_old_checkpoints, new_start
+from mmres2net.swap.start import drop_old_checkpoints, new_start, start_plugins
 
 __all__ = ['explain_swap', 'swap_backbone']
 
@@ -55,12 +55,15 @@ def explain_swap(cfg: Config, arch: str, *, pretrained: bool = True) -> tuple[Co
     start, start_lines = new_start(cfg, source, arch, pretrained)
     kind = 'mmres2net.Res2NetDLA' if row.family == 'dla' else 'mmres2net.Res2Net'
     new = {'type': kind, 'arch': arch, **options, **({'init_cfg': start} if start else {})}
-    check_parameter_groups(cfg, trial(new, source), row)
+    network = trial(new, source)
+    check_parameter_groups(cfg, network, row)
+    plugin_lines = start_plugins(new, network, source)
     source.replace(new)
     return cfg, [
         f'{source.path} {source.title} -> {kind} {arch}',
         *option_lines,
         *start_lines,
+        *plugin_lines,
         *swap_shared_heads(cfg, arch, start),
         *head_lines,
         *drop_old_checkpoints(cfg, source),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Any
 
 from mmengine.config import Config
+from torch import nn
 
 from mmres2net.errors import UserError
 from mmres2net.swap.sources import Cfg, Source
 from mmres2net.weights.published import LONG, PUBLISHED, find_published
+
+PLUGINS = '*.after_conv?.*'  # where a block keeps them
 
 
 def new_start(cfg: Config, source: Source, arch: str, pretrained: bool) -> tuple[Cfg | None, list[str]]:
@@ -35,6 +39,20 @@ def new_start(cfg: Config, source: Source, arch: str, pretrained: bool) -> tuple
             'plain ResNet, so the architecture is not all that differs'
         )
     return {'type': 'mmres2net.Pretrained', 'checkpoint': found.arch}, lines
+
+
+def start_plugins(backbone: Cfg, network: nn.Module, source: Source) -> list[str]:
+    """Let the plugins of ``backbone`` start random beside published weights, which have none; return a line for it.
+
+    Args:
+        backbone: The new backbone's config, whose ``init_cfg`` is replaced.
+        network: What it builds.
+        source: The old backbone.
+    """
+    if 'init_cfg' not in backbone or not any(fnmatchcase(name, PLUGINS) for name in network.state_dict()):
+        return []
+    backbone['init_cfg'] = {**backbone['init_cfg'], 'random_ok': [PLUGINS]}
+    return [f'{source.path}.plugins start from random weights as before: published weights have none']
 
 
 def drop_old_checkpoints(cfg: Config, source: Source) -> list[str]:
