@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Run the backbones on the original OpenMMLab distributions, and compare with the maintained ones of this environment.
 
-    python tests/originals/check.py --work /tmp/originals
+    python tests/originals/check.py --work DIR
 
 Nothing is installed into this environment: the originals go to a folder of their own, everything else (torch, numpy)
 is borrowed from here by links, and the maintained distributions are left out. The network is needed once, for 7 MB.

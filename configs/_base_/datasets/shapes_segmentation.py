@@ -7,19 +7,23 @@ palette = [[0, 0, 0], [220, 60, 60], [60, 160, 60], [60, 90, 220], [230, 190, 40
 load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
 resize = dict(type='Resize', scale=(160, 160), keep_ratio=True)
 
+dataset = dict(
+    type='BaseSegDataset',
+    data_root=data_root,
+    data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClass'),
+    img_suffix='.jpg',
+    seg_map_suffix='.png',
+    metainfo=dict(classes=classes, palette=palette),
+)
+
 train_dataloader = dict(
     batch_size=4,
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
-        type='BaseSegDataset',
-        data_root=data_root,
-        data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClass'),
-        img_suffix='.jpg',
-        seg_map_suffix='.png',
+        **dataset,
         ann_file='ImageSets/Segmentation/train.txt',
-        metainfo=dict(classes=classes, palette=palette),
         pipeline=[*load, resize, dict(type='RandomFlip', prob=0.5), dict(type='PackSegInputs')],
     ),
 )
@@ -29,13 +33,8 @@ val_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type='BaseSegDataset',
-        data_root=data_root,
-        data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClass'),
-        img_suffix='.jpg',
-        seg_map_suffix='.png',
+        **dataset,
         ann_file='ImageSets/Segmentation/val.txt',
-        metainfo=dict(classes=classes, palette=palette),
         pipeline=[load[0], resize, load[1], dict(type='PackSegInputs')],
     ),
 )
