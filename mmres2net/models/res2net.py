@@ -321,9 +321,13 @@ class Res2Net(FreezableBackbone):
                 if isinstance(module, Bottle2neck):
                     nn.init.constant_(module.bn3.get_parameter('weight'), 0)
 
+    def stem(self, x: Tensor) -> Tensor:
+        """Return (N, 64, H/4, W/4), the first stage's input (H, W in the CIFAR family), for (N, in_channels, H, W)."""
+        return self.maxpool(self.relu(self.bn1(self.conv1(x))))
+
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return (N, C_i, H/s_i, W/s_i) for each stage i of ``out_indices``, for ``x`` (N, in_channels, H, W)."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.stem(x)
         outs = []
         for i, stage in enumerate(self.stage_modules()):
             x = stage(x)
