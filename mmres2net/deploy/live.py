@@ -8,7 +8,7 @@ statistics at hand, a norm is one multiplication and one addition a value.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -61,7 +61,7 @@ class NormedConv:
     invstd: Tensor
     needs: tuple[bool, ...]
     """Whether a gradient is wanted of the convolution's weight, the norm's weight and the norm's bias."""
-    grads: list[Tensor | None] = field(default_factory=lambda: [None, None, None])
+    grads: tuple[Tensor | None, ...] = (None, None, None)
 
     def relu_again(self) -> Tensor:
         """Return what the norm gave, behind its ReLU."""
@@ -77,7 +77,7 @@ class NormedConv:
         )
         wanted = (needs_fed, self.needs[0], False)
         for_fed, for_conv, _ = conv_backward(back, fed, self.conv_weight, self.geometry, wanted)
-        self.grads = [for_conv, for_weight if self.needs[1] else None, for_bias if self.needs[2] else None]
+        self.grads = (for_conv, for_weight if self.needs[1] else None, for_bias if self.needs[2] else None)
         return for_fed
 
 
@@ -127,7 +127,7 @@ def _conv_norm(
     assert norm.num_batches_tracked is not None, 'is_live was not asked'
     norm.num_batches_tracked.add_(1)
     if given.numel() == given.shape[1]:
-        # nn.BatchNorm2d's own words: the operation itself takes such a batch, and gives zeros
+        # in nn.BatchNorm2d's own words: the operation itself takes such a batch
         raise ValueError(f'Expected more than 1 value per channel when training, got input size {given.shape}')
     out, mean, invstd = torch.ops.aten.native_batch_norm(
         given, weight, bias, norm.running_mean, norm.running_var, True, norm.momentum, norm.eps

@@ -12,8 +12,12 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from mmres2net.engine.profiling import ProfileHook
+from mmres2net.engine.speed import SpeedUpHook
 from mmres2net.errors import UserError
 from mmres2net.registry import HOOKS
+
+__all__ = ['FOLDER', 'FittingCheckpointHook', 'PicturesHook', 'ProfileHook', 'SpeedUpHook']
 
 FOLDER = 'pictures'
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, DictAction
+from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
@@ -19,7 +20,9 @@ from mmres2net.data.layout import point_at
 from mmres2net.data.shapes import make_shapes
 from mmres2net.engine.backbone import load_swapped, write_swapped
 from mmres2net.engine.config import load_config, single_process_norms, work_dir_of
-from mmres2net.engine.hooks import FOLDER
+from mmres2net.engine.hooks import FOLDER, PicturesHook
+from mmres2net.engine.profiling import STEPS, ProfileHook
+from mmres2net.engine.speed import SpeedUpHook
 from mmres2net.errors import UserError
 from mmres2net.weights.reading import FLAG
 
@@ -40,6 +43,15 @@ def add_common_flags(parser: argparse.ArgumentParser) -> None:
         'Without it such files are refused; nothing that was trained here needs it',
     )
     parser.add_argument('--skip-data-check', action='store_true', help='do not open every image file before the start')
+    parser.add_argument('--plain', action='store_true', help="run the hosts' own modules in their own memory format")
+    parser.add_argument(
+        '--profile',
+        nargs='?',
+        const=STEPS,
+        type=int,
+        metavar='STEPS',
+        help=f'print where the time of STEPS steps goes (default: {STEPS}) and stop: nothing is trained or saved',
+    )
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -90,11 +102,15 @@ def prepare(args: argparse.Namespace, parts: Sequence[str]) -> Config:
         UserError: The config, a flag or the data do not fit.
     """
     check_launcher(args.launcher, torch.cuda.device_count())
+    if args.profile is not None and args.profile < 1:
+        raise UserError(f'--profile {args.profile}: there must be one step at least to measure')
     if args.backbone:
         cfg = swap_and_say(args, training='train' in parts)
     else:
         cfg = load_config(args.config, args.cfg_options)
         cfg.work_dir = work_dir_of(cfg, cfg.filename, args.work_dir)
+    if args.profile and cfg.get('compile'):
+        raise UserError("--profile cannot look into a compiled step: add 'compile=False' to --cfg-options")
     cfg.launcher = args.launcher
     if args.launcher != 'none':
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
@@ -144,16 +160,23 @@ def say(title: str, lines: Sequence[str]) -> None:
         print('\n  '.join([f'{title}:', *lines]))
 
 
-def build_runner(cfg: Config) -> Runner:
-    """Return MMEngine's runner of ``cfg``.
+def build_runner(cfg: Config, *, plain: bool = False, profile: int | None = None) -> Runner:
+    """Return MMEngine's runner of ``cfg``, sped up unless ``plain``; ``profile`` steps are measured and no more done.
 
     Raises:
         UserError: Something in the config cannot be built.
     """
     try:
-        return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     except (TypeError, ValueError, KeyError, AssertionError) as error:
         raise UserError(f'this config cannot be built: {error}') from error
+    if not plain:
+        runner.register_hook(SpeedUpHook())
+    if profile:
+        # What writes files is no part of a step, and shall leave none.
+        runner._hooks = [hook for hook in runner.hooks if not isinstance(hook, CheckpointHook | PicturesHook)]
+        runner.register_hook(ProfileHook(steps=profile))
+    return runner
 
 
 def build_loops(runner: Runner, parts: Sequence[str]) -> list[Any]:

@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 
 from mmres2net.engine.launch import add_common_flags, build_runner, check_data, is_first_process, prepare, say_pictures
 from mmres2net.engine.loading import safe_loading
+from mmres2net.engine.profiling import ProfileDone
 from mmres2net.engine.weights import check_checkpoint
 from mmres2net.errors import UserError
 from mmres2net.report import metric_table
@@ -44,9 +45,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _test(args: argparse.Namespace) -> None:
     cfg = prepare_testing(args)
-    runner = build_runner(cfg)
+    runner = build_runner(cfg, plain=args.plain, profile=args.profile)
     check_data(runner, PARTS, args)
-    metrics = runner.test()
+    try:
+        metrics = runner.test()
+    except ProfileDone:
+        return
     if is_first_process(args.launcher):
         print_log('\n' + metric_table(metrics, f'{args.checkpoint} on the test split'), 'current')
         say_pictures(runner)
@@ -58,6 +62,8 @@ def prepare_testing(args: argparse.Namespace) -> Config:
         raise UserError(
             f'--out {args.out}: predictions are written as a pickle, so the name must end in .pkl or .pickle'
         )
+    if args.out and args.profile:
+        raise UserError('--profile evaluates nothing, so there is nothing to write with --out')
     checkpoint = check_checkpoint(args.checkpoint, 'the checkpoint to test', allow_pickle=args.allow_unsafe_checkpoint)
     cfg = prepare(args, PARTS)
     if not cfg.get('test_dataloader') or not cfg.get('test_evaluator'):

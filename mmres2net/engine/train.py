@@ -24,6 +24,7 @@ from mmres2net.engine.launch import (
     world_size,
 )
 from mmres2net.engine.loading import safe_loading
+from mmres2net.engine.profiling import ProfileDone
 from mmres2net.engine.weights import check_checkpoint, check_pixels, fetch_weights
 from mmres2net.errors import UserError
 from mmres2net.report import metric_table
@@ -64,9 +65,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _train(args: argparse.Namespace) -> None:
     cfg = start_of(prepare_training(args), args)
-    runner = build_runner(cfg)
+    runner = build_runner(cfg, plain=args.plain, profile=args.profile)
     check_data(runner, PARTS, args)
-    runner.train()
+    try:
+        runner.train()
+    except ProfileDone:
+        return
     if is_first_process(args.launcher):
         report(runner)
 

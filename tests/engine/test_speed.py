@@ -1,0 +1,334 @@
+"""The sped-up model against the plain one: losses, gradients, predictions of whole models, and what it leaves alone."""
+
+import copy
+import importlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mmcv.ops
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.model import BaseDataPreprocessor, BaseModel, ExponentialMovingAverage
+from mmengine.optim import OptimWrapper
+from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.runner import Runner
+from mmengine.structures import InstanceData, PixelData
+from torch import Tensor, nn
+
+from mmres2net.engine.config import load_config, single_process_norms
+from mmres2net.engine.launch import build_runner
+from mmres2net.engine.speed import lay_out_like_parameters, speed_up
+from mmres2net.ops import Conv2d, DilatedDepthwiseConv2d, RoIAlign
+
+
+@pytest.fixture(autouse=True)
+def _hosts_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    """mmcv's NMS on the CPU and mmdet's pasting of masks know single precision alone."""
+    extension = importlib.import_module('mmcv.ops.nms').ext_module
+    nms, sample_grid = extension.nms, nn.functional.grid_sample
+    monkeypatch.setattr(extension, 'nms', lambda boxes, scores, **rest: nms(boxes.float(), scores.float(), **rest))
+    monkeypatch.setattr(nn.functional, 'grid_sample', lambda x, grid, **rest: sample_grid(x.to(grid), grid, **rest))
+
+
+LAST = torch.channels_last
+HEIGHT, WIDTH = 64, 96
+
+
+def build(name: str) -> nn.Module:
+    """Return a model of a shipped config in float64, with a small backbone and few regions."""
+    cfg = single_process_norms(load_config(name))[0]
+    cfg.model.backbone.pop('arch')
+    cfg.model.backbone.update(depths=(1, 1, 1, 3 if 'deeplab' in name else 1), base_width=16, init_cfg=None)
+    if 'roi_head' in cfg.model:
+        cfg.model.train_cfg.rcnn.sampler.num = 32
+        cfg.model.train_cfg.rpn_proposal.update(nms_pre=100, max_per_img=60)
+        cfg.model.test_cfg.rpn.update(nms_pre=100, max_per_img=60)
+        cfg.model.test_cfg.rcnn.score_thr = 0.0
+        cfg.model.roi_head.bbox_head.fc_out_channels = 64
+    init_default_scope(cfg.default_scope)
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.normal_(module.running_mean, 0, 0.1)
+    return model.double()
+
+
+def batch(name: str) -> dict[str, Any]:
+    """Return what a data loader gives for two images."""
+    generator = np.random.default_rng(0)
+    images = [torch.from_numpy(generator.integers(0, 256, (3, HEIGHT, WIDTH))).double() for _ in range(2)]
+    return {'inputs': images, 'data_samples': [sample(name, generator) for _ in images]}
+
+
+def sample(name: str, generator: np.random.Generator) -> Any:
+    size = {
+        'img_shape': (HEIGHT, WIDTH),
+        'ori_shape': (HEIGHT, WIDTH),
+        'pad_shape': (HEIGHT, WIDTH),
+        'scale_factor': (1, 1),
+    }
+    if 'deeplab' in name:
+        from mmseg.structures import SegDataSample
+
+        return SegDataSample(
+            gt_sem_seg=PixelData(data=torch.from_numpy(generator.integers(0, 21, (1, HEIGHT, WIDTH)))), metainfo=size
+        )
+    from mmdet.structures import DetDataSample
+    from mmdet.structures.mask import BitmapMasks
+
+    boxes = torch.tensor([[10.0, 8.0, 60.0, 50.0], [30.0, 20.0, 90.0, 60.0], [70.0, 5.0, 90.0, 40.0]])
+    masks = np.zeros((3, HEIGHT, WIDTH), np.uint8)
+    for mask, (left, top, right, bottom) in zip(masks, boxes.int().tolist(), strict=True):
+        mask[top:bottom, left:right] = 1
+    objects = InstanceData(bboxes=boxes.double(), labels=torch.arange(3), masks=BitmapMasks(masks, HEIGHT, WIDTH))
+    return DetDataSample(gt_instances=objects, metainfo=size)
+
+
+def train(model: nn.Module, name: str) -> dict[str, Tensor]:
+    """Return losses and gradients of one training step."""
+    model.train()
+    model.zero_grad()
+    torch.manual_seed(1)
+    data = model.data_preprocessor(batch(name), True)
+    loss, log = model.parse_losses(model(data['inputs'].double(), data['data_samples'], mode='loss'))
+    loss.backward()
+    grads = {f'gradient of {n}': p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    return {key: value.detach() for key, value in log.items()} | grads
+
+
+def predict(model: nn.Module, name: str) -> list[Tensor]:
+    """Return all tensors that the model predicts for the two images."""
+    model.eval()
+    with torch.no_grad():
+        data = model.data_preprocessor(batch(name), False)
+        found = model(data['inputs'].double(), data['data_samples'], mode='predict')
+    return [x for one in found for x in tensors_of(one)]
+
+
+def tensors_of(found: Any) -> Iterator[Tensor]:
+    if 'seg_logits' in found:
+        yield from (found.seg_logits.data, found.pred_sem_seg.data)
+    else:
+        yield from (found.pred_instances[key] for key in ('bboxes', 'scores', 'labels'))
+        if 'masks' in found.pred_instances:
+            yield found.pred_instances.masks
+
+
+MODELS_OF = pytest.mark.parametrize('name', ['faster_rcnn_r2n50.py', 'mask_rcnn_r2n50.py', 'deeplabv3plus_r2n50.py'])
+
+
+@MODELS_OF
+def test_losses_gradients_and_predictions_are_those_of_the_plain_model(name: str) -> None:
+    plain = build(name)
+    fast = copy.deepcopy(plain)
+    keys = list(fast.state_dict())
+    assert speed_up(fast)
+    assert list(fast.state_dict()) == keys
+    expected, given = train(plain, name), train(fast, name)
+    assert expected.keys() == given.keys()
+    for key, value in expected.items():
+        bound = 1e-9 * max(1.0, value.abs().max().item())
+        torch.testing.assert_close(given[key], value, rtol=0, atol=bound, msg=lambda text, key=key: f'{key}: {text}')
+    for mine, theirs in zip(predict(fast, name), predict(plain, name), strict=True):
+        assert mine.numel()
+        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
+
+
+def test_changes_are_told_and_made() -> None:
+    model = build('mask_rcnn_r2n50.py')
+    lines = speed_up(model)
+    extractors = 'roi_head.bbox_roi_extractor.roi_layers', 'roi_head.mask_roi_extractor.roi_layers'
+    assert lines[-2:] == [f'{name}: 4 x mmcv.ops.RoIAlign -> mmres2net.ops.RoIAlign' for name in extractors]
+    layers = [*model.roi_head.bbox_roi_extractor.roi_layers, *model.roi_head.mask_roi_extractor.roi_layers]
+    assert {type(layer) for layer in layers} == {RoIAlign}
+    assert [layer.spatial_scale for layer in layers] == [1 / 4, 1 / 8, 1 / 16, 1 / 32] * 2
+    assert [layer.output_size for layer in layers] == [(7, 7)] * 4 + [(14, 14)] * 4
+    # The four convolutions of the mask head, the eight of the pyramid, the RPN's.
+    assert lines[1].startswith('13 convolutions -> ')
+    assert type(model.rpn_head.rpn_conv) is Conv2d
+    assert not any(isinstance(module, Conv2d) for module in model.backbone.modules())
+    again = speed_up(model)
+    assert [line for line in again if '->' in line] == again[:1]  # nothing is left to change
+
+
+@pytest.mark.parametrize('options', [{'pool_mode': 'max'}, {'use_torchvision': True}])
+def test_other_roi_layers_stay(options: dict[str, Any]) -> None:
+    model = nn.Module()
+    model.layers = nn.ModuleList([mmcv.ops.RoIAlign(7, 0.5, **options), mmcv.ops.RoIAlign(7, 0.25, -1, aligned=False)])
+    lines = speed_up(model)
+    assert type(model.layers[0]) is mmcv.ops.RoIAlign
+    assert (type(model.layers[1]), model.layers[1].sampling_ratio, model.layers[1].aligned) == (RoIAlign, 0, False)
+    assert lines[-2:] == [
+        'layers: 1 x mmcv.ops.RoIAlign -> mmres2net.ops.RoIAlign',
+        "layers: 1 x mmcv.ops.RoIAlign stay (pool_mode='max' or use_torchvision=True)",
+    ]
+
+
+def test_other_devices_are_left_alone() -> None:
+    model = nn.Sequential(nn.Conv2d(64, 64, 3, padding=1))
+    assert speed_up(model, 'cuda') == []
+    assert speed_up(model, torch.device('cuda', 1)) == []
+    assert type(model[0]) is nn.Conv2d
+    assert model[0].weight.is_contiguous()
+
+
+@MODELS.register_module('SpeedTiny')
+class Tiny(BaseModel):
+    """A convolution of each kind, as a whole model."""
+
+    def __init__(self, init_cfg: dict[str, Any] | None = None) -> None:
+        super().__init__(BaseDataPreprocessor(), init_cfg)
+        self.first = nn.Conv2d(3, 64, 3, padding=1)
+        self.second = nn.Conv2d(64, 64, 3, padding=1)
+        self.deep = nn.Conv2d(64, 64, 3, padding=2, dilation=2, groups=64)
+        self.norm = nn.BatchNorm2d(64)
+
+    def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = 'tensor') -> Any:
+        x = torch.relu(self.norm(self.deep(self.second(self.first(inputs.float())))))
+        return {'loss': x.square().mean()} if mode == 'loss' else x
+
+
+IMAGE = torch.randn(2, 3, 20, 24, generator=torch.Generator().manual_seed(0))
+
+
+def step(model: nn.Module, wrapper: OptimWrapper) -> float:
+    return model.train_step({'inputs': IMAGE}, wrapper)['loss'].item()
+
+
+def wrapper_of(model: nn.Module, kind: type[OptimWrapper] = OptimWrapper) -> OptimWrapper:
+    return kind(torch.optim.SGD(model.parameters(), 0.1, momentum=0.9))
+
+
+def tiny() -> Tiny:
+    torch.manual_seed(0)
+    return Tiny().train()
+
+
+def fast_tiny() -> Tiny:
+    model = tiny()
+    assert len(speed_up(model)) == 3
+    assert (type(model.second), type(model.deep)) == (Conv2d, DilatedDepthwiseConv2d)
+    return model
+
+
+def test_a_copy_is_as_fast_and_goes_its_own_way() -> None:
+    model = fast_tiny()
+    average = ExponentialMovingAverage(model, momentum=0.5)
+    copied: Any = average.module
+    assert type(copied.second) is Conv2d
+    step(model, wrapper_of(model))
+    before = copied.second.weight.clone()
+    average.update_parameters(model)
+    average.update_parameters(model)
+    torch.testing.assert_close(copied.second.weight, model.second.weight.lerp(model.second.weight, 0.5))
+    assert not torch.equal(before, copied.second.weight)
+    assert copied(IMAGE).is_contiguous(memory_format=LAST)
+
+
+def test_checkpoints_go_in_and_out_after_it() -> None:
+    plain, fast = tiny(), fast_tiny()
+    with torch.no_grad():
+        for parameter in plain.parameters():
+            parameter.add_(0.1)
+    file = io.BytesIO()
+    torch.save(plain.state_dict(), file)
+    file.seek(0)
+    fast.load_state_dict(torch.load(file), strict=True)
+    assert fast.second.weight.is_contiguous(memory_format=LAST)
+    torch.testing.assert_close(fast.eval()(IMAGE), plain.eval()(IMAGE), rtol=1e-5, atol=1e-5)
+    tiny().load_state_dict(fast.state_dict(), strict=True)
+
+
+def test_loaded_momentum_takes_the_parameters_format() -> None:
+    plain, fast = tiny(), fast_tiny()
+    wrappers = wrapper_of(plain), wrapper_of(fast)
+    step(plain, wrappers[0])
+    wrappers[1].load_state_dict(wrappers[0].state_dict())
+    fast.load_state_dict(plain.state_dict())
+    momentum = lambda: wrappers[1].optimizer.state[fast.second.weight]['momentum_buffer']  # noqa: E731
+    before = momentum().clone()
+    assert not momentum().is_contiguous(memory_format=LAST)
+    lay_out_like_parameters(wrappers[1].optimizer)
+    assert momentum().is_contiguous(memory_format=LAST)
+    assert torch.equal(momentum(), before)
+    assert step(plain, wrappers[0]) == pytest.approx(step(fast, wrappers[1]), rel=1e-5)
+    torch.testing.assert_close(fast.second.weight, plain.second.weight, rtol=1e-4, atol=1e-5)
+
+
+def test_autocast_and_compilation_take_the_usual_ways() -> None:
+    plain, fast = tiny(), fast_tiny()
+    compiled = torch.compile(fast.train_step, backend='eager')
+    assert compiled({'inputs': IMAGE}, wrapper_of(fast))['loss'].item() == pytest.approx(
+        step(plain, wrapper_of(plain)), rel=1e-5
+    )
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        out = fast_tiny()(IMAGE[:, :, :4, :4])
+    assert out.isfinite().all()
+
+
+@DATASETS.register_module('SpeedNoise')
+class Noise(torch.utils.data.Dataset):
+    """Four images of noise."""
+
+    metainfo: dict[str, Any] = {}  # noqa: RUF012
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {'inputs': IMAGE[index % 2]}
+
+
+def runner_of(folder: Path, *, plain: bool, profile: int | None = None, epochs: int = 1, **more: Any) -> Runner:
+    """Return the runner of the tiny model for two steps an epoch, built as the command line builds it."""
+    loader = {'batch_size': 2, 'num_workers': 0, 'sampler': {'type': 'DefaultSampler', 'shuffle': False}}
+    cfg = Config(
+        {
+            'model': {'type': 'SpeedTiny', 'init_cfg': {'type': 'Normal', 'layer': 'Conv2d', 'std': 0.05}},
+            'work_dir': str(folder),
+            'experiment_name': f'{folder.parent.name}-{folder.name}',
+            'train_dataloader': {**loader, 'dataset': {'type': 'SpeedNoise'}},
+            'train_cfg': {'by_epoch': True, 'max_epochs': epochs},
+            'optim_wrapper': {'optimizer': {'type': 'SGD', 'lr': 0.1, 'momentum': 0.9}},
+            'default_scope': 'mmengine',
+            'randomness': {'seed': 0},
+            **more,
+        }
+    )
+    return build_runner(cfg, plain=plain, profile=profile)
+
+
+def run(folder: Path, **options: Any) -> Runner:
+    """Return :func:`runner_of` after training."""
+    runner = runner_of(folder, **options)
+    runner.train()
+    return runner
+
+
+def test_run_starts_from_the_same_random_weights_and_ends_at_the_same(tmp_path: Path) -> None:
+    fast, plain = (run(tmp_path / name, plain=name == 'plain') for name in ('fast', 'plain'))
+    assert (type(fast.model.second), type(plain.model.second)) == (Conv2d, nn.Conv2d)
+    for (name, mine), theirs in zip(fast.model.state_dict().items(), plain.model.state_dict().values(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5, msg=name)
+    logs = [next(folder.glob('*/*.log')).read_text() for folder in (tmp_path / 'fast', tmp_path / 'plain')]
+    told = ['faster on the CPU, with the same results (--plain: without)' in log for log in logs]
+    assert told == [True, False]
+
+
+def test_run_with_an_average_of_the_weights_goes_on(tmp_path: Path) -> None:
+    more = {'custom_hooks': [{'type': 'EMAHook', 'momentum': 0.5}]}
+    first = run(tmp_path / 'first', plain=True, **more)
+    saved = {'load_from': str(tmp_path / 'first' / 'epoch_1.pth'), 'resume': True}
+    fast, plain = (run(tmp_path / name, plain=name == 'plain', epochs=2, **more, **saved) for name in ('fast', 'plain'))
+    assert (first.iter, fast.iter, plain.iter) == (2, 4, 4)
+    states = [torch.load(tmp_path / name / 'epoch_2.pth', weights_only=False) for name in ('fast', 'plain')]
+    for part in ('state_dict', 'ema_state_dict'):
+        for mine, theirs in zip(states[0][part].values(), states[1][part].values(), strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,207 @@
+"""RoIAlign against mmcv's and torchvision's kernels: values, gradients, and what each does at the edges."""
+
+import copy
+import pickle
+
+import mmcv.ops
+import numpy as np
+import pytest
+import torch
+import torchvision.ops
+from torch import Tensor
+
+from mmres2net.ops import RoIAlign
+from mmres2net.ops.bins import axis_matrix, bin_matrix, entries_of
+from mmres2net.ops.roi_align import roi_align
+
+ALIGNED = pytest.mark.parametrize('aligned', [True, False])
+RATIO = pytest.mark.parametrize('ratio', [0, 1, 2, 3])
+SCALE = 0.25
+
+
+def features(images: int = 3, channels: int = 5, height: int = 13, width: int = 19, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(images, channels, height, width, generator=generator, dtype=torch.float64)
+
+
+def regions(count: int = 40, images: int = 3, seed: int = 1) -> Tensor:
+    """Regions of all sizes in 76 x 52 pixels and around them, in and out of the image, some of no size."""
+    generator = torch.Generator().manual_seed(seed)
+    index = torch.randint(0, images, (count, 1), generator=generator).double()
+    corner = torch.rand(count, 2, generator=generator, dtype=torch.float64) * torch.tensor([120, 90]) - 30
+    size = torch.rand(count, 2, generator=generator, dtype=torch.float64) ** 2 * 110
+    size[:4] = 0
+    corner[4:7] = torch.tensor([[-200.0, -200.0], [300.0, 10.0], [10.0, 300.0]])
+    return torch.cat([index, corner, corner + size], 1)
+
+
+def run(layer: torch.nn.Module, x: Tensor, rois: Tensor) -> tuple[Tensor, Tensor]:
+    """Return output and gradient of the features for a fixed gradient of the output."""
+    x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    out = layer(x, rois)
+    generator = torch.Generator().manual_seed(2)
+    (grad,) = torch.autograd.grad(out, x, torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out))
+    return out.detach(), grad
+
+
+@ALIGNED
+@RATIO
+@pytest.mark.parametrize('size', [(7, 7), (3, 5), (14, 14), (1, 1)])
+def test_equals_mmcv_and_torchvision(aligned: bool, ratio: int, size: tuple[int, int]) -> None:
+    x, rois = features(), regions()
+    ours = run(RoIAlign(size, SCALE, ratio, aligned=aligned), x, rois)
+    host = run(mmcv.ops.RoIAlign(size, SCALE, ratio, aligned=aligned), x, rois)
+    third = run(lambda f, r: torchvision.ops.roi_align(f, r, size, SCALE, ratio, aligned), x, rois)
+    for mine, theirs, others in zip(ours, host, third, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-12)
+        torch.testing.assert_close(mine, others, rtol=0, atol=1e-12)
+    assert ours[0].abs().max() > 0.5
+
+
+@ALIGNED
+def test_equals_mmcv_in_single_precision(aligned: bool) -> None:
+    x, rois = features(channels=64).float(), regions(200).float()
+    ours = run(RoIAlign(7, SCALE, aligned=aligned), x, rois)
+    host = run(mmcv.ops.RoIAlign(7, SCALE, aligned=aligned), x, rois)
+    for mine, theirs in zip(ours, host, strict=True):
+        assert mine.dtype == torch.float32
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=3e-6 * theirs.abs().max().item())
+
+
+@pytest.mark.parametrize('kind', ['channels_last', 'sliced', 'transposed', 'expanded'])
+def test_any_memory_format(kind: str) -> None:
+    x = features()
+    y = {
+        'channels_last': lambda: x.to(memory_format=torch.channels_last),
+        'sliced': lambda: features(6, 10)[::2, ::2],
+        'transposed': lambda: x.transpose(2, 3).contiguous().transpose(2, 3),
+        'expanded': lambda: x[:1].expand(3, -1, -1, -1),
+    }[kind]()
+    layer, rois = RoIAlign(7, SCALE), regions()
+    expected = run(mmcv.ops.RoIAlign(7, SCALE), y.contiguous(), rois)
+    for mine, theirs in zip(run(layer, y, rois), expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-12)
+    out = layer(y, rois)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+
+
+@ALIGNED
+@pytest.mark.parametrize('ratio', [0, 2])
+def test_gradcheck(aligned: bool, ratio: int) -> None:
+    x = features(2, 2, 5, 6).requires_grad_()
+    rois = torch.tensor([[0, 1.3, 2.1, 9.7, 15.2], [1, -3.0, 0.5, 30.1, 11.0]], dtype=torch.float64)
+    layer = RoIAlign((2, 3), SCALE, ratio, aligned=aligned)
+    assert torch.autograd.gradcheck(lambda f: layer(f, rois), (x,))
+
+
+def test_regions_get_no_gradient_and_stay_as_they_are() -> None:
+    rois = regions().requires_grad_()
+    before = rois.detach().clone()
+    RoIAlign(7, SCALE)(features().requires_grad_(), rois).sum().backward()
+    assert rois.grad is None
+    assert torch.equal(rois, before)
+
+
+def test_no_regions() -> None:
+    x = features().requires_grad_()
+    out = RoIAlign((2, 3), SCALE)(x, torch.empty(0, 5))
+    assert out.shape == (0, 5, 2, 3)
+    out.sum().backward()
+    assert torch.equal(x.grad, torch.zeros_like(x))
+
+
+def test_half_types_are_pooled_in_single_precision() -> None:
+    x, rois = features().bfloat16(), regions().float()
+    out = RoIAlign(7, SCALE)(x, rois)
+    assert out.dtype == torch.bfloat16
+    assert torch.equal(out, RoIAlign(7, SCALE)(x.float(), rois).bfloat16())
+
+
+@pytest.mark.parametrize(
+    ('row', 'message'),
+    [
+        ([0, float('nan'), 0, 4, 4], 'not finite'),
+        ([0, 0, 0, float('inf'), 4], 'not finite'),
+        ([3, 0, 0, 4, 4], 'not among the 3'),
+        ([-1, 0, 0, 4, 4], 'not among the 3'),
+        ([0, 9, 0, 4, 4], 'right before left'),
+    ],
+)
+def test_wrong_regions(row: list[float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RoIAlign(7, SCALE)(features(), torch.tensor([row]))
+
+
+def test_regions_the_wrong_way_round_are_a_pixel_without_alignment() -> None:
+    rois = torch.tensor([[0, 9, 9, 4, 2]], dtype=torch.float64)
+    ours, host = RoIAlign(3, SCALE, aligned=False), mmcv.ops.RoIAlign(3, SCALE, aligned=False)
+    torch.testing.assert_close(ours(features(), rois), host(features(), rois), rtol=0, atol=1e-12)
+
+
+def test_wrong_arguments() -> None:
+    with pytest.raises(ValueError, match=r'rois of shape \(2, 4\)'):
+        RoIAlign(7)(features(), torch.zeros(2, 4))
+    for size, ratio in ((0, 0), ((7, -1), 0), (7, -1)):
+        with pytest.raises(ValueError, match='RoIAlign: output_size='):
+            RoIAlign(size, sampling_ratio=ratio)
+
+
+def test_portions_of_regions_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, rois = features(), regions()
+    whole = run(RoIAlign(7, SCALE), x, rois)
+    parts = []
+    monkeypatch.setattr('mmres2net.ops.roi_align.MOST_ENTRIES', 1000)
+    monkeypatch.setattr(
+        'mmres2net.ops.roi_align.bin_matrix', lambda r, *a, **k: parts.append(len(r)) or bin_matrix(r, *a, **k)
+    )
+    cut = run(RoIAlign(7, SCALE), x, rois)
+    assert len(parts) > 5
+    assert sum(parts) == len(rois)
+    for mine, theirs in zip(cut, whole, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-13)
+
+
+@ALIGNED
+@RATIO
+def test_bound_of_entries(aligned: bool, ratio: int) -> None:
+    rois = regions().numpy() * [1, *[SCALE] * 4]
+    for row in rois:
+        matrix = bin_matrix(row[None], (3, 13, 19), (7, 7), ratio, aligned=aligned)
+        assert matrix.nnz <= entries_of(row[None], (3, 13, 19), (7, 7))[0]
+
+
+@pytest.mark.parametrize(
+    ('start', 'extent', 'samples', 'weights'),
+    [
+        (0.5, 3.0, 0, [0, 1 / 3, 1 / 3, 1 / 3, 0, 0]),  # three samples, each on a pixel
+        (4.5, 0.5, 1, [0, 0, 0, 0, 0.25, 0.75]),  # at 4.75
+        (5.0, 1.0, 1, [0, 0, 0, 0, 0, 1]),  # at 5.5, between the last pixel and the edge
+        (5.0, 4.0, 2, [0, 0, 0, 0, 0, 0.5]),  # the second is more than a pixel outside, and counts in the mean
+        (0.0, 2.0, 4, [0.5 - 1 / 8, 0.5, 1 / 8, 0, 0, 0]),  # at 0.25, 0.75, 1.25 and 1.75: two meet on each pixel
+    ],
+)
+def test_axis_of_one_bin_by_hand(start: float, extent: float, samples: int, weights: list[float]) -> None:
+    matrix = axis_matrix(np.array([start]), np.array([extent]), 1, samples, 6)
+    np.testing.assert_allclose(matrix.toarray(), [weights])
+    assert matrix.nnz == sum(weight > 0 for weight in weights)
+
+
+def test_layer_is_a_drop_in() -> None:
+    ours, host = RoIAlign(7, SCALE, 2, aligned=False), mmcv.ops.RoIAlign(7, SCALE, 2, aligned=False)
+    for name in ('output_size', 'spatial_scale', 'sampling_ratio', 'aligned', 'pool_mode', 'use_torchvision'):
+        assert getattr(ours, name) == getattr(host, name)
+    assert not ours.state_dict()
+    assert repr(ours) == 'RoIAlign(output_size=(7, 7), spatial_scale=0.25, sampling_ratio=2, aligned=False)'
+    x, rois = features(), regions()
+    for twin in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
+        assert torch.equal(twin(x, rois), ours(x, rois))
+
+
+def test_is_left_out_of_compilation_and_of_traces() -> None:
+    x, rois = features().float(), regions().float()
+    layer = RoIAlign(7, SCALE)
+    compiled = torch.compile(lambda f, r: layer(f, r) * 2, backend='eager')
+    assert torch.equal(compiled(x, rois), layer(x, rois) * 2)
+    traced = torch.jit.trace(lambda f, r: roi_align(f, r, (7, 7), SCALE), (x, rois), check_trace=False)
+    others = regions(9, seed=5).float()
+    torch.testing.assert_close(traced(x, others), layer(x, others), rtol=0, atol=1e-5)
