@@ -51,6 +51,18 @@ def _convert_weights(argv: Sequence[str]) -> int:
     return main(argv)
 
 
+def _export(argv: Sequence[str]) -> int:
+    from mmres2net.export.job import main
+
+    return main(argv)
+
+
+def _predict(argv: Sequence[str]) -> int:
+    from mmres2net.predict.job import main
+
+    return main(argv)
+
+
 def _doctor(argv: Sequence[str]) -> int:
     from mmres2net.doctor.main import main
 
@@ -71,6 +83,8 @@ VERBS: dict[str, tuple[Verb, str]] = {
     'check-data': (_check_data, 'read all data of a config, list what is wrong, draw samples'),
     'prepare-data': (_prepare_data, 'fetch a public data set and lay it out'),
     'convert-weights': (_convert_weights, 'turn weights of one library into those of another'),
+    'export': (_export, 'write a trained model for ONNX Runtime, OpenVINO, TorchScript or torch.export'),
+    'predict': (_predict, 'run an exported file on images, without the libraries it was trained with'),
     'doctor': (_doctor, 'check the environment: what is missing, mixed up or half working, with remedies'),
     'demo-data': (_demo_data, 'make the embedded data set'),
 }

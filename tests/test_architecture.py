@@ -28,8 +28,10 @@ ALLOWED = {
     'engine': {'data', 'deploy', 'errors', 'malloc', 'models', 'ops', 'paths', 'registry', 'report', 'swap', 'weights'},
     'evaluation': {'errors', 'registry'},
     'bench': {'errors', 'evaluation'},
+    'predict': {'errors'},
+    'export': {'data', 'engine', 'errors', 'models', 'predict', 'weights'},
     'doctor': {'data', 'errors', 'paths', 'registry', 'version'},
-    'cli.py': {'data', 'doctor', 'engine', 'errors', 'paths', 'version', 'weights'},
+    'cli.py': {'data', 'doctor', 'engine', 'errors', 'export', 'paths', 'predict', 'version', 'weights'},
     '__main__.py': {'cli'},
 }
 

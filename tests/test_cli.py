@@ -78,7 +78,19 @@ def test_container_hands_every_verb_to_the_command(verb: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    'script', ['train', 'test', 'check_data', 'prepare_data', 'convert_weights', 'doctor', 'make_demo_data']
+    'script',
+    [
+        'train',
+        'test',
+        'check_data',
+        'prepare_data',
+        'convert_weights',
+        'export',
+        'predict',
+        'benchmark',
+        'doctor',
+        'make_demo_data',
+    ],
 )
 def test_scripts_run_by_their_path_as_the_readme_has_them(script: str) -> None:
     path = ROOT / 'tools' / f'{script}.py'

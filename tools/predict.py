@@ -1,0 +1,8 @@
+#!/usr/bin/env python3
+"""Predict from an exported file: the same as ``mmres2net predict``."""
+
+import sys
+
+from mmres2net.cli import main
+
+sys.exit(main(['predict', *sys.argv[1:]]))
