@@ -27,7 +27,7 @@ ALLOWED = {
     'ops': set(),
     'engine': {'data', 'deploy', 'errors', 'malloc', 'models', 'ops', 'paths', 'registry', 'report', 'swap', 'weights'},
     'evaluation': {'errors', 'registry'},
-    'bench': {'errors', 'evaluation'},
+    'bench': {'data', 'deploy', 'engine', 'errors', 'evaluation', 'export', 'malloc', 'models', 'weights'},
     'predict': {'errors'},
     'export': {'data', 'engine', 'errors', 'models', 'predict', 'weights'},
     'doctor': {'data', 'errors', 'paths', 'registry', 'version'},

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Run a benchmark: `python tools/benchmark.py evaluation [--page docs/benchmarks.md]`."""
+"""Run a benchmark: `python tools/benchmark.py inference [--page docs/benchmarks.md]`; `--help` names the others."""
 
 import sys
 

@@ -14,12 +14,13 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mmres2net.bench.measure import in_turns, machine, peak_mib
+from mmres2net.bench.measure import MeasurementError, in_turns, machine, peak_mib
 from mmres2net.bench.page import table
 from mmres2net.errors import UserError
 from mmres2net.evaluation.coco_protocol import PACKAGES, evaluate
@@ -92,7 +93,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     Raises:
         UserError: A number out of range.
-        RuntimeError: The evaluators disagree.
+        MeasurementError: The evaluators disagree.
     """
     if min(args.images, args.detections, args.repeats) < 1:
         raise UserError('--images, --detections and --repeats: choose 1 or more of each')
@@ -110,13 +111,26 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     results = {
         'images': args.images, 'detections': args.detections, 'objects': objects, 'runs': runs, 'machine': place
     }  # fmt: skip
-    return {**results, 'text': _text(args, results)}
+    label = 'CPU seconds / those of pycocotools'
+    return {**results, 'panels': [_panel(runs)], 'label': label, 'text': _text(args, results)}
+
+
+def _panel(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """Return the bars of the picture."""
+    busy = {name: [one['cpu_seconds'] for one in each] for name, each in runs.items()}
+    bars = []
+    for name, seconds in busy.items():
+        in_turn = [one / other for one, other in zip(seconds, busy['pycocotools'], strict=True)]
+        ratio = statistics.median(seconds) / statistics.median(busy['pycocotools'])
+        named = PACKAGES[name].replace('_', '-')
+        bars.append({'name': named, 'ratio': ratio, 'low': min(in_turn), 'high': max(in_turn), 'ours': False})
+    return {'title': 'COCO evaluation of boxes', 'bars': bars}
 
 
 def _agree(figures: list[dict[str, float]]) -> None:
     worst = max(abs(one[name] - figures[0][name]) for one in figures for name in one)
     if worst > 1e-12:
-        raise RuntimeError(f'the evaluators disagree by {worst}, so their times do not compare: {figures}')
+        raise MeasurementError(f'the evaluators disagree by {worst}, so their times do not compare: {figures}')
 
 
 def _text(args: argparse.Namespace, results: dict[str, Any]) -> str:

@@ -29,7 +29,7 @@ def test_evaluation_for_real(tmp_path: Path, capsys: pytest.CaptureFixture) -> N
     assert '| pycocotools | ' in text
 
 
-def test_evaluators_that_disagree_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluators_that_disagree_are_not_timed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     class Result:
         def __init__(self, ap: float) -> None:
             self.overall = {'mAP': ap}
@@ -37,8 +37,8 @@ def test_evaluators_that_disagree_are_not_timed(monkeypatch: pytest.MonkeyPatch)
     found = {'faster': Result(0.5), 'pycocotools': Result(0.5 + 1e-9)}
     monkeypatch.setattr(evaluation, 'evaluate', lambda truth, found_, kind, *, evaluator: found[evaluator])
     monkeypatch.setattr(evaluation, 'in_turns', lambda *args: pytest.fail('timed'))
-    with pytest.raises(RuntimeError, match='disagree'):
-        main(['evaluation', '--images', '2', '--detections', '2'])
+    assert main(['evaluation', '--images', '2', '--detections', '2']) == 1
+    assert 'error: the evaluators disagree by 9.99' in capsys.readouterr().err
 
 
 def test_generated_data_look_like_val2017() -> None:
@@ -100,10 +100,16 @@ def test_sections_are_renewed_alone(tmp_path: Path) -> None:
     assert text.startswith('# Benchmarks\n')
     assert 'alpha' not in text
     assert text.index('gamma') < text.index('beta')
-    assert text.count('begin') == text.count('end') == 2
+    assert text.count(': begin') == text.count(': end') == 2
     before = page.read_text()
     write_section(page, 'two', 'beta')
     assert page.read_text() == before
+    page.write_text('# Benchmarks\n\nAn older head.\n\n' + before[before.index('<!--') :])
+    write_section(page, 'two', 'beta')
+    assert page.read_text() == before
+    page.write_text('# Something else\n\n<!-- a comment -->\n')
+    write_section(page, 'two', 'beta')
+    assert page.read_text().startswith('# Something else\n\n<!-- a comment -->\n\n<!-- two: begin -->\n\nbeta')
 
 
 def test_table() -> None:
