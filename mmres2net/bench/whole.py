@@ -46,9 +46,8 @@ def build(cfg: Any, naming: str) -> nn.Module:
     """
     model = MODELS.build(cfg.model)
     for name, child in model.named_children():
-        torch.manual_seed(0)
-        if name != 'backbone' and hasattr(child, 'init_weights'):
-            child.init_weights()
+        if name != 'backbone':
+            _initialise(child)
     deep = any(key.startswith('stem.') for key in model.backbone.state_dict())
     layers = {their: our for our, their in stem_names(naming, deep).items()}
     theirs = model.backbone.state_dict()
@@ -56,6 +55,20 @@ def build(cfg: Any, naming: str) -> nn.Module:
     state = seeded_state({our: theirs[key] for our, key in ours.items()})
     model.backbone.load_state_dict({ours[our]: tensor for our, tensor in state.items()}, strict=True)
     return model
+
+
+def _initialise(part: nn.Module) -> None:
+    """Give a neck or head random weights that depend on nothing but its layers.
+
+    Not all layers are initialised by ``init_weights``: others have drawn theirs when they were built, after whatever
+    the backbone had drawn.
+    """
+    torch.manual_seed(0)
+    for module in part.modules():
+        if hasattr(module, 'reset_parameters'):
+            module.reset_parameters()
+    if hasattr(part, 'init_weights'):
+        part.init_weights()
 
 
 def speed_up(model: nn.Module, device: str) -> None:

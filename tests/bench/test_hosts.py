@@ -86,6 +86,27 @@ def test_all_images_have_one_size(name, shapes):
         assert preprocessor['size'] == preprocessor.test_cfg['size'] == (65, 113)
 
 
+@pytest.mark.parametrize('name', [pytest.param('faster_rcnn_r2n50', marks=pytest.mark.slow), 'deeplabv3plus_r2n50'])
+def test_weights_of_heads_depend_on_nothing_before(name, shapes):
+    """Other processes have drawn other random numbers, and another backbone draws more of them."""
+    from mmres2net.bench.whole import build, prepared
+
+    states = []
+    for seed, row in enumerate([row for row in model.MODELS[name] if not row.same_as][:2]):
+        cfg = prepared(row.config, shapes, True, (64, 64), row.backbone)
+        torch.manual_seed(seed)
+        states.append(build(cfg, row.naming).state_dict())
+    first, *others = ({key: each[key] for key in each if not key.startswith('backbone.')} for each in states)
+    assert len(first) > 10
+    for other in others:
+        assert other.keys() == first.keys()
+        assert all(torch.equal(other[key], first[key]) for key in first)
+    backbones = [
+        each['backbone.layer1.0.conv1.weight'] for each in states if 'backbone.layer1.0.convs.0.weight' in each
+    ]
+    assert all(torch.equal(each, backbones[0]) for each in backbones)
+
+
 class Dropping(nn.Module):
     def __init__(self):
         super().__init__()

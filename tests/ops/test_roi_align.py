@@ -177,7 +177,7 @@ def test_bound_of_entries(aligned: bool, ratio: int) -> None:
         (4.5, 0.5, 1, [0, 0, 0, 0, 0.25, 0.75]),  # at 4.75
         (5.0, 1.0, 1, [0, 0, 0, 0, 0, 1]),  # at 5.5, between the last pixel and the edge
         (5.0, 4.0, 2, [0, 0, 0, 0, 0, 0.5]),  # the second is more than a pixel outside, and counts in the mean
-        (0.0, 2.0, 4, [0.5 - 1 / 8, 0.5, 1 / 8, 0, 0, 0]),  # at 0.25, 0.75, 1.25 and 1.75: two meet on each pixel
+        (0.0, 2.0, 4, [0.25, 0.5, 0.25, 0, 0, 0]),  # at 0.25, 0.75, 1.25 and 1.75: two meet on each pixel
     ],
 )
 def test_axis_of_one_bin_by_hand(start: float, extent: float, samples: int, weights: list[float]) -> None:
