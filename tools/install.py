@@ -891,7 +891,7 @@ def settings_from(options: argparse.Namespace) -> Settings:
     if unknown:
         raise InstallError(f'unknown extras {sorted(unknown)}; choose from {[*EXTRAS, "all"]}')
     if 'all' in extras:
-        extras = extras - {'all'} | set(HOSTS)
+        extras = extras - {'all'} | (set(EXTRAS) - {'dev'})
     wheels = options.wheels or os.environ.get('MMRES2NET_WHEELS') or Path.home() / '.cache' / 'mmres2net' / 'wheels'
     return Settings(
         extras=frozenset(extras),
