@@ -64,11 +64,10 @@ def _initialise(part: nn.Module) -> None:
     the backbone had drawn.
     """
     torch.manual_seed(0)
-    for module in part.modules():
-        if hasattr(module, 'reset_parameters'):
-            module.reset_parameters()
-    if hasattr(part, 'init_weights'):
-        part.init_weights()
+    steps = [getattr(module, 'reset_parameters', None) for module in part.modules()]
+    for step in [*steps, getattr(part, 'init_weights', None)]:
+        if step is not None:
+            step()
 
 
 def speed_up(model: nn.Module, device: str) -> None:

@@ -10,9 +10,10 @@ from torch import nn
 from mmres2net.cli import main
 from mmres2net.data.shapes import ShapesSpec, make_shapes
 from mmres2net.engine import profiling
-from mmres2net.engine.profiling import NOTHING_DONE, OPERATORS, OTHER, WAITING, Stopwatch, Timers, part_rows
+from mmres2net.engine.profiling import NOTHING_DONE, OPERATORS, OTHER, POST, WAITING, Stopwatch, Timers, part_rows
 
 CONFIG = 'demo/faster_rcnn_r2n50.py'
+ONE_IMAGE = 'test_dataloader.batch_size=1'
 PARTS = {WAITING, OTHER, 'data_preprocessor', 'backbone', 'neck', 'rpn_head', 'roi_head'}
 
 
@@ -72,6 +73,21 @@ def test_timers_leave_objects_as_they_were(clock: Clock) -> None:
     assert dict(watch.calls) == {'layer': 2}
 
 
+def test_timers_bring_back_what_an_object_had_of_its_own(clock: Clock) -> None:
+    class Counted:
+        def step(self) -> int:
+            return 5
+
+    counted = Counted()
+    counted.step = own = lambda: 6  # as schedulers count an optimizer's steps
+    own.is_counted = True
+    timers = Timers(Stopwatch(lambda: None))
+    timers.add(counted, 'step', 'step')
+    assert (counted.step(), counted.step.is_counted) == (6, True)
+    timers.remove()
+    assert counted.step is own
+
+
 @pytest.fixture(scope='module')
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_shapes(tmp_path_factory.mktemp('data') / 'shapes', spec=ShapesSpec(n_train=8, n_val=8, seed=1))
@@ -103,6 +119,22 @@ def test_training(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert all(name in said for name in calls)
     assert not list(tmp_path.rglob('*.pth'))
     assert not (tmp_path / 'pictures').exists()
+
+
+def test_testing(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ['--data', str(shapes), '--skip-data-check']
+    run = ['--work-dir', str(tmp_path / 'run'), '--from-scratch', *options(1), 'train_dataloader.dataset.indices=1']
+    assert main(['train', CONFIG, *common, *run, 'val_dataloader.dataset.indices=1']) == 0
+    flags = ['--work-dir', str(tmp_path / 'test'), '--profile', '2', '--pictures', '9', *options(1), ONE_IMAGE]
+    assert main(['test', CONFIG, str(tmp_path / 'run' / 'epoch_1.pth'), *common, *flags]) == 0
+    assert NOTHING_DONE in capsys.readouterr().out
+    found = profile(tmp_path / 'test', 'test')
+    assert found['steps'] == 2
+    assert {row['part'] for row in found['parts']} == PARTS | {POST, 'evaluation'}
+    assert sum(row['share'] for row in found['parts']) == pytest.approx(1)
+    assert len(found['operators']) == OPERATORS
+    assert not list((tmp_path / 'test').glob('*/*.json'))  # no metrics
+    assert not (tmp_path / 'test' / 'pictures').exists()
 
 
 def test_a_run_that_is_too_short_says_so(
