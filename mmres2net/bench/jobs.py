@@ -113,6 +113,7 @@ class Training:
         device: ``cpu`` or ``cuda``.
         dtype: A key of ``DTYPES``, or ``fp64``.
         channels_last: Whether network and images have this memory format.
+        fast: Whether :func:`mmres2net.deploy.optimize` is applied, as the project's tools do on a CPU.
     """
 
     def __init__(
@@ -126,12 +127,14 @@ class Training:
         device: str = 'cpu',
         dtype: str = 'fp32',
         channels_last: bool = False,
+        fast: bool = False,
     ) -> None:
         self.device = device
         set_up(device)
         self._what = (kind, arch, tuple(shape))
         number = getattr(torch, DTYPES.get(dtype, 'float64'))
-        self.network = placed(build(source, kind, arch), device, number, channels_last)
+        network = build(source, kind, arch)
+        self.network = placed(optimize(network) if fast else network, device, number, channels_last)
         self.network.train()
         if not live:
             for module in self.network.modules():

@@ -33,9 +33,12 @@ SUMMARY = "time and memory of a backbone's training step: ours, timm's and the h
 # Where rounding turns a ReLU or the maximum of a pool the other way, a gradient changes by up to a percent.
 BOUNDS = {'fp32': {'loss': 1e-4, 'gradient': 5e-2}, 'bf16': {'loss': 5e-2, 'gradient': 1.0}}
 BOUNDS['fp16'] = BOUNDS['bf16']
+# Norms on the batch hand such a turn on to all pixels: mmdet's own fp32 is up to 6 percent away from its float64.
+LIVE_FACTOR = 4
 NORMS = {'frozen': [False], 'live': [True], 'both': [False, True]}
 BASE = 'timm'
-BEST = 'ours, channels last, memory kept'
+BEST = 'ours, optimized, memory kept'
+MMDET = "ours, mmdet's network, optimized, memory kept"
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Row:
         source: Whose network; see :mod:`mmres2net.bench.networks`.
         kind: Which network.
         channels_last: Whether network and images have this memory format.
+        fast: Is sped up by :func:`mmres2net.deploy.optimize`, as the project's tools do on a CPU.
         keep_memory: Runs with :func:`mmres2net.malloc.keep_freed_memory`.
         note: Said behind the name.
     """
@@ -55,6 +59,7 @@ class Row:
     source: str
     kind: str = 'arch'
     channels_last: bool = False
+    fast: bool = False
     keep_memory: bool = False
     note: str = ''
 
@@ -68,14 +73,16 @@ ROWS = (
     Row('mmdet', 'mmdet', 'mmdet', note='another function'),
     Row('ours, contiguous', 'ours'),
     Row('ours, channels last', 'ours', channels_last=True),
-    Row(BEST, 'ours', channels_last=True, keep_memory=True),
-    Row("ours, mmdet's network, channels last, memory kept", 'ours', 'mmdet', channels_last=True, keep_memory=True),
+    Row('ours, optimized', 'ours', channels_last=True, fast=True),
+    Row(BEST, 'ours', channels_last=True, fast=True, keep_memory=True),
+    Row(MMDET, 'ours', 'mmdet', channels_last=True, fast=True, keep_memory=True),
 )
 PAIRS = (
     (BEST, 'timm, memory kept'),
     (BEST, 'timm, channels last, memory kept'),
-    ('ours, channels last', 'timm, channels last'),
-    ("ours, mmdet's network, channels last, memory kept", 'mmdet'),
+    ('ours, optimized', 'timm, channels last'),
+    ('ours, optimized', 'ours, channels last'),
+    (MMDET, 'mmdet'),
 )
 
 
@@ -143,7 +150,14 @@ def case_of(args: argparse.Namespace, shape: Sequence[int], live: bool) -> Case:
         Contender(
             row.name,
             f'{JOBS}:Training',
-            {'source': row.source, 'kind': row.kind, **shared, **here, 'channels_last': row.channels_last},
+            {
+                'source': row.source,
+                'kind': row.kind,
+                **shared,
+                **here,
+                'channels_last': row.channels_last,
+                'fast': row.fast,
+            },
             BASE,
             row.kind,
             row.keep_memory,
@@ -161,7 +175,10 @@ def case_of(args: argparse.Namespace, shape: Sequence[int], live: bool) -> Case:
     }  # fmt: skip
     norms = 'norms on the batch' if live else 'norms on running statistics'
     title = f'{args.arch}, {"x".join(map(str, shape))}, {norms}'
-    return Case(title, contenders, references, BOUNDS[args.dtype])
+    bounds = BOUNDS[args.dtype]
+    if live:
+        bounds = {**bounds, 'gradient': LIVE_FACTOR * bounds['gradient']}
+    return Case(title, contenders, references, bounds)
 
 
 def _operations(one: Measured) -> Mapping[str, int]:
@@ -181,6 +198,7 @@ def _text(args: argparse.Namespace, found: Sequence[Measured], place: str) -> st
 A step is the forward pass, the mean of all outputs and the backward pass, without an optimizer. All networks of a kind
 have the same seeded weights and get the same images. Before anything is timed, a loss and a few of its gradients
 are compared with those in float64. mmdet's Res2Net is another network, compared with ours under `stage_pool='mmdet'`.
+**Optimized** is channels last with `mmres2net.deploy.optimize`, which `train` applies on a CPU by itself.
 **Peak** is the most memory held beyond what the process held before its first step: activations, gradients, the
 workspace of the convolutions, and where memory is kept, what is kept ahead.""",
         *(_case_text(one) for one in found),

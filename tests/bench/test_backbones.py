@@ -15,10 +15,11 @@ from mmres2net.bench import common, device, inference, training
 from mmres2net.bench.cli import command, main, parser
 from mmres2net.bench.device import CudaMeter, check_device
 from mmres2net.bench.exports import exported
-from mmres2net.bench.jobs import MODES
+from mmres2net.bench.jobs import MODES, Training
 from mmres2net.bench.networks import KINDS, SOURCES
 from mmres2net.bench.runtimes import OnnxRuntime, OpenVino
 from mmres2net.bench.worker import MissingError
+from mmres2net.deploy.fast import FastBottle2neck
 from mmres2net.errors import UserError
 
 ARCH = 'res2net50_26w_4s'
@@ -108,6 +109,11 @@ def test_rows_are_sound():
         assert len(set(names)) == len(names)
         assert all(row.source in SOURCES and row.kind in KINDS for row in rows)
     assert all(row.mode in MODES for row in inference.ROWS)
+    # What is told of ours as its best is what the tools do on a CPU.
+    (best,) = [row for row in training.ROWS if row.name == training.BEST]
+    assert best.fast
+    network = Training('ours', 'arch', ARCH, (2, 3, 32, 32), live=False, fast=True).network
+    assert any(isinstance(module, FastBottle2neck) for module in network.modules())
     assert {row.runtime for row in inference.ROWS} == {None, OnnxRuntime.__name__, OpenVino.__name__}
     for pairs, rows in ((inference.PAIRS, inference.ROWS), (training.PAIRS, training.ROWS)):
         assert {name for pair in pairs for name in pair} <= {row.name for row in rows}
