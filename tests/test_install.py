@@ -533,7 +533,8 @@ def test_half_installed_distributions_are_forgotten(script: ModuleType, tmp_path
 def test_unknown_extra_is_refused_and_all_is_spelt_out(script: ModuleType) -> None:
     with pytest.raises(script.InstallError, match=r"\['sge'\]; choose from .*'seg'"):
         script.settings_from(script.parse(['--extras', 'det,sge']))
-    assert script.settings_from(script.parse(['--extras', 'all,dev'])).extras == {'det', 'seg', 'cls', 'export', 'dev'}
+    everything = {'det', 'seg', 'cls', 'export', 'cam', 'sal', 'dev'}
+    assert script.settings_from(script.parse(['--extras', 'all,dev'])).extras == everything
 
 
 # --- running commands -------------------------------------------------------------------------------------------------

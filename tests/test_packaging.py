@@ -108,7 +108,7 @@ def test_metadata_names_version_licence_extras_and_command(wheel: Path) -> None:
         commands = archive.read(f'{info}/entry_points.txt').decode()
     assert 'License-Expression: Apache-2.0' in metadata
     assert 'Requires-Python: >=3.10' in metadata
-    extras = {'det', 'seg', 'cls', 'export', 'all', 'dev'}
+    extras = {'det', 'seg', 'cls', 'export', 'cam', 'sal', 'all', 'dev'}
     assert set(re.findall(r'^Provides-Extra: (\w+)$', metadata, re.MULTILINE)) == extras
     assert 'mmres2net = mmres2net.cli:main' in commands
     assert f'{info}/licenses/LICENSE' in contents(wheel)
