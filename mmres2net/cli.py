@@ -63,6 +63,18 @@ def _predict(argv: Sequence[str]) -> int:
     return main(argv)
 
 
+def _complexity(argv: Sequence[str]) -> int:
+    from mmres2net.complexity.job import main
+
+    return main(argv)
+
+
+def _sweep(argv: Sequence[str]) -> int:
+    from mmres2net.sweep.main import main
+
+    return main(argv)
+
+
 def _doctor(argv: Sequence[str]) -> int:
     from mmres2net.doctor.main import main
 
@@ -85,6 +97,8 @@ VERBS: dict[str, tuple[Verb, str]] = {
     'convert-weights': (_convert_weights, 'turn weights of one library into those of another'),
     'export': (_export, 'write a trained model for ONNX Runtime, OpenVINO, TorchScript or torch.export'),
     'predict': (_predict, 'run an exported file on images, without the libraries it was trained with'),
+    'complexity': (_complexity, 'count parameters, multiply-adds and activations of a network or a config'),
+    'sweep': (_sweep, 'train networks of growing cardinality, depth and scale, and draw accuracy against size'),
     'doctor': (_doctor, 'check the environment: what is missing, mixed up or half working, with remedies'),
     'demo-data': (_demo_data, 'make the embedded data set'),
 }

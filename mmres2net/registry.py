@@ -4,6 +4,7 @@ Only mmengine is imported here. MMEngine imports this module by the prefix of a 
 the way, so a heavier import would turn every missing dependency into "not in the registry".
 """
 
+from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.registry import METRICS as ROOT_METRICS
 from mmengine.registry import MODELS as ROOT_MODELS
@@ -11,9 +12,15 @@ from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
 from mmengine.registry import WEIGHT_INITIALIZERS as ROOT_WEIGHT_INITIALIZERS
 from mmengine.registry import Registry
 
+DATASETS = Registry('dataset', parent=ROOT_DATASETS, scope='mmres2net', locations=['mmres2net.data.cifar'])
 MODELS = Registry('model', parent=ROOT_MODELS, scope='mmres2net', locations=['mmres2net.models'])
 HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='mmres2net', locations=['mmres2net.engine.hooks'])
-TRANSFORMS = Registry('transform', parent=ROOT_TRANSFORMS, scope='mmres2net', locations=['mmres2net.data.transforms'])
+TRANSFORMS = Registry(
+    'transform',
+    parent=ROOT_TRANSFORMS,
+    scope='mmres2net',
+    locations=['mmres2net.data.transforms'],
+)
 METRICS = Registry('metric', parent=ROOT_METRICS, scope='mmres2net', locations=['mmres2net.evaluation'])
 WEIGHT_INITIALIZERS = Registry(
     'weight initializer', parent=ROOT_WEIGHT_INITIALIZERS, scope='mmres2net', locations=['mmres2net.weights.pretrained']

@@ -15,14 +15,16 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmres2net.complexity import Complexity, complexity_of
-from mmres2net.data.layout import walk
+from mmres2net.complexity import Complexity, complexity_of, image_size
 from mmres2net.paths import config_dir, list_configs
 
 GROUPS = {
+    'ImageNet': r'imagenet/',
+    'CIFAR-100': r'cifar100/',
     'Faster R-CNN': r'faster_rcnn_',
     'Mask R-CNN': r'mask_rcnn_',
     'DeepLabv3+': r'deeplabv3plus_',
+    'Salient object detection': r'dss_',
     'Demos on the embedded data set': r'demo/',
 }
 HEAD = """# Configs
@@ -33,7 +35,8 @@ Written by `tools/config_table.py` from the configs' docstrings and models; do n
 - **Params** are those of the whole model, in millions; in brackets the backbone's. **MACs** are the multiply-adds of
   all convolutions and matrix products in testing one image of the size given, in billions; in brackets the backbone's.
   A detector's hold for as many regions as its test settings let through, and for 100 masks.
-- Each `r2n` config differs from the `r50` or `r101` config of its name in the backbone alone; a test holds that.
+- Each `r2n` config differs from the `r50` or `r101` config of its name in the backbone alone, each `res2ne(x)t` config
+  from its ResNet, ResNeXt, SENet or DLA, which its first line names; tests hold that.
 """
 
 
@@ -47,17 +50,6 @@ def fields_of(text: str) -> dict[str, str]:
     title, _, body = docstring.partition('\n\n')
     found = re.findall(r'^([A-Z]\w+): (.*(?:\n(?![A-Z]\w+: |\n).+)*)', body, re.MULTILINE)
     return {'title': ' '.join(title.split()), **{name: ' '.join(value.split()) for name, value in found}}
-
-
-def image_size(cfg: Config) -> tuple[int, int]:
-    """Return height and width in pixels of the images that a config tests on, a landscape one where sizes vary."""
-    preprocessor = cfg.model.data_preprocessor
-    if 'size' in preprocessor:
-        return tuple(preprocessor.size)
-    resizes = [node for _, node in walk(cfg.test_dataloader, '') if node.get('type') == 'Resize']
-    width, height = resizes[0]['scale']
-    divisor = preprocessor.get('pad_size_divisor', 1)
-    return -(-height // divisor) * divisor, -(-width // divisor) * divisor
 
 
 def row_of(name: str) -> str:

@@ -26,7 +26,7 @@ from mmres2net.bench.common import (
 )
 from mmres2net.bench.device import DEVICES, DTYPES, check_device, device_name
 from mmres2net.bench.figures import Column, bars, ratio_table
-from mmres2net.bench.turns import Contender
+from mmres2net.bench.turns import Contender, say
 from mmres2net.errors import UserError
 
 SUMMARY = "time and memory of a backbone's training step: ours, timm's and the hosts'"
@@ -118,6 +118,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             for live in NORMS[args.norm]:
                 case = case_of(args, (args.batch, 3, *size), live)
                 found.append(measure(case, args, Path(folder), ceiling))
+                say(_case_text(found[-1]))  # a fault in a later case loses nothing
     return {
         'section': section_name('training', args),
         'machine': place,

@@ -10,8 +10,9 @@ import json
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 from PIL import Image
 
+from mmres2net.data.folders import check_same_folders, classes_in, image_folder
 from mmres2net.data.layout import datasets_of, needed_paths, walk
 from mmres2net.errors import UserError
 
@@ -45,23 +47,30 @@ def check_paths(cfg: Config, parts: Sequence[str]) -> None:
 
 
 def check_classes(cfg: Config, parts: Sequence[str]) -> None:
-    """Check that the config's classes are those of the annotations and of the model's heads.
+    """Check that the config's classes are those of the annotations or folders and of the model's heads.
 
     Raises:
-        UserError: A class without annotations' category, another order, an empty file, or a head of another size.
+        UserError: A class without annotations' category or images, another order, an empty file, splits of different
+            classes, a head of another size, or a metric of more guesses than classes.
     """
+    folders = []
     for part in parts:
         for dataset in datasets_of(cfg, part):
-            classes = classes_of(cfg, dataset)
+            classes, kinds = classes_of(cfg, dataset), _kinds(cfg, dataset)
+            folder = image_folder(dataset) if 'CustomDataset' in kinds else None
+            if folder is not None:
+                classes = classes_in(folder, dataset, classes)
+                folders.append(folder)
             if classes is None:
                 continue
             check_heads(cfg, classes)
+            _check_guesses(cfg, part, classes)
             root = Path(dataset.get('data_root') or '')
-            kinds = _kinds(cfg, dataset)
             if 'CocoDataset' in kinds:
                 _check_coco(root / dataset['ann_file'], classes)
             elif 'XMLDataset' in kinds:
                 _check_xml(root, dataset, classes)
+    check_same_folders(folders)
 
 
 def classes_of(cfg: Config, dataset: dict[str, Any]) -> tuple[str, ...] | None:
@@ -100,6 +109,18 @@ def check_heads(cfg: Config, classes: Sequence[str]) -> None:
             raise UserError(
                 f'{path}={node["num_classes"]}, but the data set has {len(classes)} classes ({_few(classes)}); '
                 f'set it with --cfg-options {path}={len(classes)}'
+            )
+
+
+def _check_guesses(cfg: Config, part: str, classes: Sequence[str]) -> None:
+    # mmpretrain's Accuracy says so only when the first epoch has been trained.
+    for path, node in walk(cfg.get(f'{part}_evaluator') or {}, f'{part}_evaluator'):
+        topk = node.get('topk')
+        most = max(topk) if isinstance(topk, list | tuple) else topk
+        if isinstance(most, int) and most > len(classes):
+            raise UserError(
+                f'{path}.topk={topk}, but the data set has {len(classes)} classes ({_few(classes)}); '
+                f'set it with --cfg-options {path}.topk=1'
             )
 
 
@@ -187,8 +208,10 @@ def check_images(datasets: Sequence[Any], *, workers: int = 8) -> None:
             )
         files.update(_files_of(dataset))
     print(f'checking {len(files):,} image files', file=sys.stderr)
+    own = [check for dataset in datasets for check in _own_checks(dataset)]
     with ThreadPoolExecutor(workers) as pool:
         faults = [fault for fault in pool.map(_fault, files, files.values()) if fault]
+        faults += [fault for fault in pool.map(lambda check: check(), own) if fault]
     if faults:
         more = f'\n  and {len(faults) - SHOWN} more' if len(faults) > SHOWN else ''
         listed = '\n'.join(f'  {fault}' for fault in faults[:SHOWN])
@@ -214,6 +237,15 @@ def _files_of(dataset: Any) -> dict[str, tuple[int, int] | None]:
         if isinstance(info.get('seg_map_path'), str):
             files[info['seg_map_path']] = size
     return files
+
+
+def _own_checks(dataset: Any) -> Iterator[Callable[[], str]]:
+    """Yield what a built data set of ours checks of each of its samples (``fault_of``): masks beside images."""
+    for part in getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]:
+        if part is not None:
+            yield from _own_checks(part)
+    if hasattr(dataset, 'fault_of'):
+        yield from (partial(dataset.fault_of, dataset.get_data_info(i)) for i in range(len(dataset)))
 
 
 def _fault(path: str, size: tuple[int, int] | None) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,20 @@ def _find_datasets(node: Any) -> Iterator[dict[str, Any]]:
 def needed_paths(dataset: dict[str, Any]) -> list[str]:
     """Return the files and folders that a data set dict names, relative to its root where they are."""
     prefix = dataset.get('data_prefix')
-    named = [dataset.get('ann_file'), *(prefix.values() if isinstance(prefix, dict) else [prefix])]
+    folders = prefix.values() if isinstance(prefix, dict) else [prefix_of(dataset)]
+    named = [dataset.get('ann_file'), *folders]
     return [path for path in named if isinstance(path, str) and path]
+
+
+def prefix_of(dataset: dict[str, Any]) -> str:
+    """Return the image folder that a data set dict of mmpretrain names, relative to its root; else nothing."""
+    prefix = dataset.get('data_prefix')
+    if isinstance(prefix, dict):
+        prefix = prefix.get('img_path')
+    # ImageNet alone means a folder by its split.
+    if not prefix and str(dataset.get('type')).rpartition('.')[2] in ('ImageNet', 'ImageNet21k'):
+        prefix = dataset.get('split')
+    return prefix or ''
 
 
 def point_at(cfg: Config, folder: str | Path, parts: Sequence[str] = PARTS) -> Config:
@@ -66,26 +79,52 @@ def point_at(cfg: Config, folder: str | Path, parts: Sequence[str] = PARTS) -> C
     if not base.is_dir():
         raise UserError(f'--data {folder}: no such folder')
     cfg = copy.deepcopy(cfg)
-    by_root: dict[str, list[str]] = {}
+    needed: dict[str, list[str]] = {}
+    others: dict[str, list[str]] = {}
     for part in PARTS:
         for dataset in datasets_of(cfg, part):
-            paths = by_root.setdefault(dataset.get('data_root') or '', [])
-            paths.extend(needed_paths(dataset) if part in parts else [])
-    by_root.pop('', None)
-    if not by_root:
+            by_root = needed if part in parts else others
+            by_root.setdefault(dataset.get('data_root') or '', []).extend(needed_paths(dataset))
+    roots = {old for old in {**needed, **others} if old}
+    if not roots:
         raise UserError(f'--data {folder}: this config names no data_root, so there is nothing to point at the folder')
-    for old, paths in by_root.items():
-        _replace_root(cfg, old, str(_find_root(base, old, paths)))
+    found = {old: _find_root(base, old, paths) for old, paths in needed.items() if old}
+    _check_apart(folder, found, needed)
+    for old in roots - set(found):
+        # A folder that stands for one data set is no other one, though it may have the same layout.
+        taken = [place for other, place in found.items() if set(others[old]) <= set(needed.get(other, ()))]
+        free = [place for place in _candidates(base, old) if place not in taken and _has(place, others[old])]
+        found |= {old: free[0]} if free else {}
+    for old, new in found.items():
+        _replace_root(cfg, old, str(new))
     return cfg
+
+
+def _check_apart(folder: str | Path, found: dict[str, Path], needed: dict[str, list[str]]) -> None:
+    # Data sets in the same layout: a folder that holds one of them would pass for all.
+    for (old, new), (other, same) in combinations(found.items(), 2):
+        if new == same and Path(old) != Path(other) and set(needed[old]) == set(needed[other]):
+            raise UserError(
+                f'--data {folder} would stand for both {old!r} and {other!r} of this config; give the folder that '
+                'holds the folders of its data sets'
+            )
+
+
+def _candidates(base: Path, old: str) -> list[Path]:
+    steps = Path(old).parts
+    inside = [base.joinpath(*steps[-n:]) for n in range(1, len(steps) + 1) if not Path(old).is_absolute()]
+    return [base, *inside, base.resolve().parent]
+
+
+def _has(place: Path, paths: list[str]) -> bool:
+    return all((place / path).exists() for path in paths)
 
 
 def _find_root(base: Path, old: str, paths: list[str]) -> Path:
     """Return the folder in or at ``base`` that has all ``paths``."""
-    steps = Path(old).parts
-    inside = [base.joinpath(*steps[-n:]) for n in range(1, len(steps) + 1) if not Path(old).is_absolute()]
-    candidates = [base, *inside, base.resolve().parent]
+    candidates = _candidates(base, old)
     for candidate in candidates:
-        if all((candidate / path).exists() for path in paths):
+        if _has(candidate, paths):
             return candidate
     nearest = max(candidates[:-1], key=lambda c: sum((c / path).exists() for path in paths))
     missing = sorted({path for path in paths if not (nearest / path).exists()})

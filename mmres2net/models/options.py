@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mmres2net.models.arch import Arch, find_arch
+from mmres2net.models.arch import Arch, Family, find_arch
 
 OUTPUT_STRIDES = (8, 16, 32)
 STAGE_POOLS = ('official', 'mmdet', 'maskrcnn')
 PLUGIN_POSITIONS = ('after_conv1', 'after_conv2', 'after_conv3')
+CUSTOM_FAMILIES = {'res2net': 4, 'cifar': 3}  # networks outside the table, and the stages that they have at most
 
 Cfg = dict[str, Any]
 
@@ -37,16 +38,23 @@ def resolve_arch(
     deep_stem: bool | None,
     avg_down: bool | None,
     se_reduction: int | None,
+    family: Family | None = None,
 ) -> Arch:
     """Return the row named ``arch``, or one made of the numbers; stem, shortcut and SE may be set for both."""
-    numbers = {'depths': depths, 'base_width': base_width, 'scales': scales, 'cardinality': cardinality}
+    numbers: dict[str, Any] = {
+        'depths': depths,
+        'base_width': base_width,
+        'scales': scales,
+        'cardinality': cardinality,
+        'family': family,
+    }
     given = {name: value for name, value in numbers.items() if value is not None}
     if arch is None:
         row = _custom_arch(given)
     elif given:
         raise ValueError(
-            f'arch={arch!r} fixes depths, base_width, scales and cardinality; leave out {", ".join(given)}, or leave '
-            'out arch to build a network outside the table'
+            f'arch={arch!r} fixes depths, base_width, scales, cardinality and family; leave out {", ".join(given)}, or '
+            'leave out arch to build a network outside the table'
         )
     else:
         row = _arch_of_table(arch)
@@ -61,19 +69,25 @@ def _arch_of_table(name: str) -> Arch:
         return find_arch(name)
     except ValueError as error:
         raise ValueError(
-            f'{error} For a network outside the table leave arch out and give depths, base_width, scales and '
-            'cardinality.'
+            f'{error} For a network outside the table leave arch out and give depths, base_width, scales, '
+            'cardinality and family.'
         ) from None
 
 
 def _custom_arch(given: dict[str, Any]) -> Arch:
     if 'depths' not in given:
         raise ValueError("give arch, e.g. arch='res2net50_26w_4s', or depths, e.g. depths=(3, 4, 6, 3)")
+    family = given.get('family', 'res2net')
+    if family not in tuple(CUSTOM_FAMILIES):
+        hint = '; networks of deep layer aggregation are built by their arch' if family == 'dla' else ''
+        raise ValueError(f'family={family!r} must be one of {tuple(CUSTOM_FAMILIES)}{hint}')
     depths = check_ints('depths', given['depths'], 1)
-    if not 1 <= len(depths) <= 4:
-        raise ValueError(f'depths={depths} has {len(depths)} stages; a network has 1 to 4')
-    numbers: dict[str, Any] = {name: check_int(name, value, 1) for name, value in given.items() if name != 'depths'}
-    return Arch(depths, **numbers)
+    most = CUSTOM_FAMILIES[family]
+    if not 1 <= len(depths) <= most:
+        raise ValueError(f'depths={depths} has {len(depths)} stages; a network of family {family!r} has 1 to {most}')
+    rest = {name: value for name, value in given.items() if name not in ('depths', 'family')}
+    numbers: dict[str, Any] = {name: check_int(name, value, 1) for name, value in rest.items()}
+    return Arch(depths, family=family, **numbers)
 
 
 def resolve_out_indices(out_indices: Sequence[int] | None, num_stages: int) -> tuple[int, ...]:

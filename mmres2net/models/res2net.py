@@ -18,7 +18,7 @@ from mmcv.cnn import build_conv_layer, build_plugin_layer
 from mmcv.cnn.bricks.drop import DropPath
 from torch import Tensor, nn
 
-from mmres2net.models.arch import Arch
+from mmres2net.models.arch import Arch, Family
 from mmres2net.models.layers import (
     Cfg,
     FreezableBackbone,
@@ -165,11 +165,13 @@ class Res2Net(FreezableBackbone):
 
     Args:
         arch: A name of :data:`ARCHS` or timm's name of the same network. Leave it out to build a network outside the
-            table from ``depths``, ``base_width`` (26), ``scales`` (4) and ``cardinality`` (1).
+            table from ``depths``, ``base_width`` (26), ``scales`` (4), ``cardinality`` (1) and ``family``.
         depths: Blocks per stage.
         base_width: Channels of a split where the stage's planes are 64.
         scales: Number of splits s (table 3).
         cardinality: Groups of each 3x3 convolution (section 3.2.1).
+        family: ``res2net`` (default), or ``cifar`` for images of 32 pixels (section 4.3): a 3x3 stem of stride 1, three
+            stages at most, and plain ResNeXt blocks as their first blocks.
         in_channels: Channels of the image.
         out_indices: Stages whose output is returned, ascending; all by default. Later stages are not built.
         strides: Stride of each stage, (1, 2, 2, 2) by default.
@@ -217,6 +219,7 @@ class Res2Net(FreezableBackbone):
         base_width: int | None = None,
         scales: int | None = None,
         cardinality: int | None = None,
+        family: Family | None = None,
         in_channels: int = 3,
         out_indices: Sequence[int] | None = None,
         strides: Sequence[int] | None = None,
@@ -241,7 +244,7 @@ class Res2Net(FreezableBackbone):
         with_cp: bool = False,
         init_cfg: Cfg | list[Cfg] | None = None,
     ) -> None:
-        row = resolve_arch(arch, depths, base_width, scales, cardinality, deep_stem, avg_down, se_reduction)
+        row = resolve_arch(arch, depths, base_width, scales, cardinality, deep_stem, avg_down, se_reduction, family)
         check_choices(row, stage_pool, drop_path_rate)
         num_stages = len(row.depths)
         self.out_indices = resolve_out_indices(out_indices, num_stages)

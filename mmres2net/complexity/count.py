@@ -1,0 +1,203 @@
+"""Parameters, multiply-adds and activations, from shapes alone: nothing is computed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+from mmres2net.errors import UserError
+from mmres2net.models import Res2Net, Res2NetDLA, find_arch
+
+MASKS = 100  # detections of an image in the COCO protocol; each gets a mask
+CLASSES = {'res2net': 1000, 'dla': 1000, 'cifar': 100}  # of the data sets of tables 1 to 4
+# What is called in testing, and how; auxiliary heads are for training alone.
+PARTS = ('backbone', 'neck', 'rpn_head', 'roi_head', 'bbox_head', 'decode_head', 'head', 'auxiliary_head')
+REGION_PARTS = ('bbox_roi_extractor', 'bbox_head', 'mask_roi_extractor', 'mask_head', 'shared_head')
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """What one image costs in testing.
+
+    Args:
+        size: Height and width in pixels of the image that the network sees.
+        parameters: All parameters of the model.
+        backbone_parameters: Those of the backbone; without a pyramid, with the stage that is the head of the regions.
+        macs: Multiply-adds of all convolutions and matrix products: of the dense part, of the regions that the test
+            settings let through, and of 100 masks.
+        backbone_macs: Those of the backbone on the whole image.
+        activations: Elements of the outputs of the same operators, which is what pycls and fvcore count.
+        backbone_activations: Those of the backbone on the whole image.
+    """
+
+    size: tuple[int, int]
+    parameters: int
+    backbone_parameters: int
+    macs: int
+    backbone_macs: int
+    activations: int
+    backbone_activations: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """Multiply-adds and activations of a part of a model."""
+
+    macs: int = 0
+    activations: int = 0
+
+    def __add__(self, other: Work) -> Work:
+        return Work(self.macs + other.macs, self.activations + other.activations)
+
+
+def complexity_of(cfg: Config, size: tuple[int, int]) -> Complexity:
+    """Return what the model of ``cfg`` costs for one image of ``size`` (height, width).
+
+    Raises:
+        UserError: The model is no classifier, segmentor or detector of the usual parts, or does not run on this size.
+    """
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):
+        model = _build(cfg).eval()
+    with torch.device('meta'):
+        try:
+            features, backbone = _count(model.backbone, torch.empty(1, 3, *size))
+            rest = _work_after(model, features, cfg.model)
+        except UserError:
+            raise
+        except Exception as error:  # whatever a host's head raises when it is called alone
+            raise UserError(
+                f'cannot count a {type(model).__name__} from its shapes at {size[0]}x{size[1]}: '
+                f'{type(error).__name__}: {error}'
+            ) from error
+    shared = getattr(getattr(model, 'roi_head', None), 'shared_head', None)
+    in_backbone = [model.backbone] if shared is None else [model.backbone, shared]
+    return _complexity(size, _parameters(model), sum(map(_parameters, in_backbone)), backbone, rest)
+
+
+def _build(cfg: Config) -> Any:
+    """Return the model with shapes and no values."""
+    if isinstance(cfg.model.get('type'), str):
+        MODELS.get(cfg.model.type)  # imports the host out here, where tensors that it makes for itself are real
+    try:
+        try:
+            with torch.device('meta'):
+                return MODELS.build(copy.deepcopy(cfg.model))  # the hosts write into what they build from
+        except (RuntimeError, NotImplementedError):
+            # Some constructors look at a tensor's values: mmpretrain's ResNets have a list of rates in one.
+            return MODELS.build(copy.deepcopy(cfg.model)).to('meta')
+    except (TypeError, ValueError, KeyError, AssertionError) as error:
+        raise UserError(f'the model of this config cannot be built: {error}') from error
+
+
+def complexity_of_arch(name: str, size: tuple[int, int]) -> Complexity:
+    """Return what a row of :data:`ARCHS` with a linear classifier costs for one image of ``size`` (height, width).
+
+    The classifier has 1000 classes, or 100 for the 32-pixel networks; the sizes in the paper's table 4 are with 10
+    classes. What the official DLA files hold but never run is not counted.
+
+    Raises:
+        UserError: No such row, or an image too small for it.
+    """
+    try:
+        family = find_arch(name).family
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    with torch.device('meta'):
+        backbone = (Res2NetDLA(name) if family == 'dla' else Res2Net(name)).eval()
+        classifier = nn.Linear(backbone.out_channels[-1], CLASSES[family])
+        try:
+            features, work = _count(backbone, torch.empty(1, 3, *size))
+        except RuntimeError as error:
+            raise UserError(f'{name} does not run on images of {size[0]}x{size[1]}: {error}') from error
+        rest = _count(classifier, features[-1].mean((2, 3)))[1]
+    in_backbone = _parameters(backbone)
+    return _complexity(size, in_backbone + _parameters(classifier), in_backbone, work, rest)
+
+
+def _complexity(size: tuple[int, int], parameters: int, in_backbone: int, backbone: Work, rest: Work) -> Complexity:
+    whole = backbone + rest
+    return Complexity(size, parameters, in_backbone, whole.macs, backbone.macs, whole.activations, backbone.activations)
+
+
+def _work_after(model: Any, features: Any, cfg: dict[str, Any]) -> Work:
+    """Return the work of all that follows the backbone."""
+    _check_parts(model, PARTS)
+    work = Work()
+    if getattr(model, 'with_neck', False):
+        features, work = _count(model.neck, features)
+    if getattr(model, 'with_roi_head', False):
+        return work + _two_stage_work(model, features, cfg['test_cfg']['rpn']['max_per_img'])
+    heads = [getattr(model, name, None) for name in ('decode_head', 'bbox_head', 'head')]
+    head = next((head for head in heads if head is not None), None)
+    if head is None:
+        raise UserError(f'cannot count a {type(model).__name__}: it has no head')
+    return work + _count(head, features)[1]
+
+
+def _check_parts(module: nn.Module, known: Sequence[str]) -> None:
+    others = [name for name, part in module.named_children() if name not in known and _parameters(part)]
+    if others:
+        raise UserError(
+            f'cannot count a {type(module).__name__}: no rule says how its {", ".join(others)} work; '
+            f'there are rules for {", ".join(known)}'
+        )
+
+
+def _two_stage_work(model: Any, features: Any, proposals: int) -> Work:
+    head = model.roi_head
+    _check_parts(head, REGION_PARTS)
+    work = _count(model.rpn_head, features)[1] + _region_work(head, 'bbox', proposals)
+    return work + _region_work(head, 'mask', MASKS) if head.with_mask else work
+
+
+def _region_work(head: Any, kind: str, count: int) -> Work:
+    """Return the work on ``count`` regions, of each stage where a head has several."""
+    work = Work()
+    extractors, branches = (list(_each(getattr(head, f'{kind}_{part}'))) for part in ('roi_extractor', 'head'))
+    for extractor, branch in zip(extractors, branches, strict=True):
+        regions = torch.empty(count, extractor.out_channels, *extractor.roi_layers[0].output_size)
+        if head.with_shared_head:
+            regions, shared = _count(head.shared_head, regions)
+            work += shared
+        work += _count(branch, regions)[1]
+    return work
+
+
+def _each(part: Any) -> Iterator[Any]:
+    yield from part if isinstance(part, nn.ModuleList) else [part]
+
+
+class ActivationCounter(TorchDispatchMode):
+    """Count the elements of the outputs of the operators whose operations torch counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func._overloadpacket in flop_registry:
+            first = out if isinstance(out, Tensor) else out[0]
+            self.total += first.numel()
+        return out
+
+
+def _count(function: Callable[[Any], Any], x: Any) -> tuple[Any, Work]:
+    """Return ``function(x)`` and its work; torch counts a multiply-add as two operations."""
+    # The counter of operations takes compound operators apart; the one around it sees the parts.
+    with ActivationCounter() as activations, FlopCounterMode(display=False) as counter, torch.no_grad():
+        out = function(x)
+    return out, Work(counter.get_total_flops() // 2, activations.total)
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

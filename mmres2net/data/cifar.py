@@ -1,0 +1,278 @@
+"""CIFAR-100 as a data set of MMEngine: the original files, read as data.
+
+Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009, https://www.cs.toronto.edu/~kriz/cifar.html.
+The files ``train``, ``test`` and ``meta`` are pickles, and a pickle is a program that may do anything. Here it may name
+what a numpy array is made of and nothing else, and even that is answered by stand-ins that only keep what they are
+told: no function of the file's choice is called.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from mmengine.dataset import BaseDataset
+
+from mmres2net.errors import UserError
+from mmres2net.registry import DATASETS
+
+SIDE = 32
+AGAIN = 'fetch and unpack cifar-100-python.tar.gz again'
+
+# In the order of the label numbers, as the file `meta` has them.
+_FINE = """
+    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
+    caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant
+    flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree
+    motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate
+    poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider
+    squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle
+    wardrobe whale willow_tree wolf woman worm
+"""
+_COARSE = """
+    aquatic_mammals fish flowers food_containers fruit_and_vegetables household_electrical_devices
+    household_furniture insects large_carnivores large_man-made_outdoor_things large_natural_outdoor_scenes
+    large_omnivores_and_herbivores medium_mammals non-insect_invertebrates people reptiles small_mammals trees
+    vehicles_1 vehicles_2
+"""
+FINE: tuple[str, ...] = tuple(_FINE.split())
+COARSE: tuple[str, ...] = tuple(_COARSE.split())
+
+
+@DATASETS.register_module()
+class CIFAR100(BaseDataset):
+    """CIFAR-100 with its 100 fine labels: 50,000 training and 10,000 test images, or any part of them.
+
+    A sample has ``img`` (32, 32, 3), uint8 RGB, ``gt_label``, ``img_shape`` and ``ori_shape``, as the pipelines of
+    mmpretrain take it. A file ``meta`` beside the images must list the classes that this class knows.
+
+    Args:
+        ann_file: The file of images and labels, ``train`` or ``test``.
+        data_root: The folder ``cifar-100-python``.
+        pipeline: Steps that a sample goes through.
+        indices: Take only the first so many samples (the last, if negative), or those of a list.
+        serialize_data: Keep the samples as bytes that processes share.
+        test_mode: Whether a step that gives nothing is an error.
+        lazy_init: Read no file until a sample is asked for.
+        max_refetch: How often another sample is tried where a step gives nothing.
+
+    Raises:
+        UserError: A file that is missing, cut short, not of this form, or that names anything but numpy's arrays.
+    """
+
+    METAINFO: ClassVar[dict[str, Any]] = {'dataset_type': 'cifar100', 'classes': FINE}
+    labels = 'fine'
+
+    def __init__(
+        self,
+        ann_file: str,
+        data_root: str = '',
+        *,
+        pipeline: Sequence[dict[str, Any] | Callable[..., Any]] = (),
+        indices: int | Sequence[int] | None = None,
+        serialize_data: bool = True,
+        test_mode: bool = False,
+        lazy_init: bool = False,
+        max_refetch: int = 1000,
+    ) -> None:
+        super().__init__(
+            ann_file=ann_file,
+            data_root=data_root,
+            data_prefix={},
+            pipeline=list(pipeline),
+            indices=indices,
+            serialize_data=serialize_data,
+            test_mode=test_mode,
+            lazy_init=lazy_init,
+            max_refetch=max_refetch,
+        )
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """Return a dict for each image; see the class for its keys."""
+        path, classes = Path(self.ann_file), self.METAINFO['classes']
+        check_meta(path.with_name('meta'), self.labels, classes)
+        content = read_pickle(path)
+        images = images_of(content, path)
+        labels = labels_of(content, path, self.labels, len(classes), len(images))
+        shape = (SIDE, SIDE)
+        return [
+            {'img': image, 'gt_label': label, 'img_shape': shape, 'ori_shape': shape}
+            for image, label in zip(images, labels, strict=True)
+        ]
+
+
+# A class of its own and no argument: what checks a config's heads before anything is built sees the class alone.
+@DATASETS.register_module()
+class CIFAR100Coarse(CIFAR100):
+    """CIFAR-100 with its 20 coarse labels, the superclasses; all else is as in :class:`CIFAR100`."""
+
+    METAINFO: ClassVar[dict[str, Any]] = {'dataset_type': 'cifar100', 'classes': COARSE}
+    labels = 'coarse'
+
+
+class _DType:
+    """Stands for ``numpy.dtype``."""
+
+    def __init__(self, code: str, *flags: Any) -> None:
+        self.code = code
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        """Take numpy's state: byte order and fields, of which one-byte numbers have none."""
+
+
+class _Array:
+    """Stands for a ``numpy.ndarray`` that is being made."""
+
+    def __init__(self, raw: Any = b'', dtype: Any = None, shape: Any = (), order: str = 'C') -> None:
+        self.raw, self.dtype, self.shape, self.order = raw, dtype, shape, order
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, self.shape, self.dtype, fortran, self.raw = state
+        self.order = 'F' if fortran else 'C'
+
+
+class _NdArray:
+    """Stands for the class ``numpy.ndarray``, which the file only names."""
+
+
+def _reconstruct(kind: type, shape: tuple[int, ...], code: Any) -> _Array:
+    return _Array()
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """How Python 3 writes bytes in the older protocols."""
+    return text.encode('latin1')
+
+
+# Python 2 wrote the official files; Python 3, numpy 1 and numpy 2 write the same content with other names.
+_STAND_INS: dict[tuple[str, str], Any] = {
+    **dict.fromkeys([(f'numpy.{core}.multiarray', '_reconstruct') for core in ('core', '_core')], _reconstruct),
+    **dict.fromkeys([(f'numpy.{core}.numeric', '_frombuffer') for core in ('core', '_core')], _Array),
+    ('numpy', 'ndarray'): _NdArray,
+    ('numpy', 'dtype'): _DType,
+    ('_codecs', 'encode'): _encode,
+}
+
+
+class _Reader(pickle.Unpickler):
+    """Reads pickles without running what they ask for."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _STAND_INS:
+            raise UserError(
+                f'it asks for {module}.{name}, which no file of CIFAR-100 needs and which could run code: refused. '
+                f'Delete the file, and {AGAIN}'
+            )
+        return _STAND_INS[module, name]
+
+
+def read_pickle(path: Path) -> dict[str, Any]:
+    """Return the dict in a file of CIFAR-100; its arrays are stand-ins, see :func:`images_of`.
+
+    Raises:
+        UserError: No such file, not a whole pickle, one that asks for a function or class, or no dict.
+    """
+    try:
+        with path.open('rb') as stream:
+            content = _Reader(stream, encoding='latin1').load()
+    except UserError as error:
+        raise UserError(f'{path}: {error}') from error
+    except OSError as error:
+        raise UserError(f'{path} cannot be read: {error.strerror or error}') from error
+    except Exception as error:  # a broken file ends the reader at any place, in any way
+        raise UserError(f'{path} is not a whole pickle ({type(error).__name__}: {error}); {AGAIN}') from error
+    if not isinstance(content, dict):
+        raise UserError(f'{path} holds a {type(content).__name__}, and the files of CIFAR-100 a dict; {AGAIN}')
+    return content
+
+
+def images_of(content: Mapping[str, Any], path: Path) -> np.ndarray:
+    """Return the images (N, 32, 32, 3), uint8 RGB, of a file's content.
+
+    Raises:
+        UserError: No array of N rows of 3,072 bytes.
+    """
+    data = _entry(content, 'data', path)
+    width = 3 * SIDE * SIDE
+    if not isinstance(data, _Array) or not isinstance(data.dtype, _DType):
+        kind = 'broken array' if isinstance(data, _Array) else type(data).__name__
+        raise UserError(f"{path}: 'data' is a {kind}, not an array of numpy; {AGAIN}")
+    shape = data.shape
+    if (data.dtype.code, data.order) != ('u1', 'C') or not _is_table(shape) or shape[1] != width:
+        raise UserError(
+            f"{path}: 'data' is of type {data.dtype.code!r} and shape {shape} in order {data.order!r}; "
+            f"it must be of type 'u1', shape (images, {width:,}) and order 'C'"
+        )
+    raw = _bytes_of(data.raw)
+    if len(raw) != math.prod(shape):
+        raise UserError(f"{path}: 'data' says it has shape {shape} and has {len(raw):,} bytes; {AGAIN}")
+    if not raw:
+        raise UserError(f'{path} holds no image; {AGAIN}')
+    planes = np.frombuffer(raw, np.uint8).reshape(-1, 3, SIDE, SIDE)
+    return np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
+
+
+def _is_table(shape: Any) -> bool:
+    return isinstance(shape, tuple) and len(shape) == 2 and all(type(number) is int for number in shape)
+
+
+def _bytes_of(raw: Any) -> bytes | bytearray:
+    """Return an array's bytes; none where there is something else in their place."""
+    if isinstance(raw, str):  # those of Python 2
+        return raw.encode('latin1', errors='ignore')
+    return raw if isinstance(raw, bytes | bytearray) else b''
+
+
+def labels_of(content: Mapping[str, Any], path: Path, kind: str, classes: int, images: int) -> list[int]:
+    """Return the labels of a file's content: ``images`` whole numbers from 0 to ``classes`` - 1.
+
+    Args:
+        content: What :func:`read_pickle` gives.
+        path: The file, for the message.
+        kind: ``fine`` or ``coarse``.
+        classes: How many classes there are.
+        images: How many images there are.
+
+    Raises:
+        UserError: Another number of labels, or one out of range.
+    """
+    key = f'{kind}_labels'
+    labels = _entry(content, key, path)
+    if not isinstance(labels, list) or len(labels) != images:
+        count = f'{len(labels):,} entries' if isinstance(labels, list) else f'a {type(labels).__name__}'
+        raise UserError(f'{path}: {key!r} has {count} for {images:,} images; {AGAIN}')
+    wrong = [label for label in labels if type(label) is not int or not 0 <= label < classes]
+    if wrong:
+        raise UserError(
+            f'{path}: {len(wrong):,} of {images:,} {key} are no number from 0 to {classes - 1}, the first is '
+            f'{wrong[0]!r}; {AGAIN}'
+        )
+    return labels
+
+
+def check_meta(path: Path, kind: str, classes: Sequence[str]) -> None:
+    """Check that the file ``meta``, where there is one, lists ``classes``.
+
+    Raises:
+        UserError: It lists others, or is broken.
+    """
+    if not path.exists():
+        return
+    key = f'{kind}_label_names'
+    names = _entry(read_pickle(path), key, path)
+    if names != list(classes):
+        count = len(names) if isinstance(names, list) else 0
+        pairs = zip(names, classes, strict=False) if count else ()
+        first = next((f'; the first other one is {a!r} for {b!r}' for a, b in pairs if a != b), '')
+        raise UserError(f'{path}: {key!r} lists {count} classes, not the {len(classes)} of CIFAR-100{first}; {AGAIN}')
+
+
+def _entry(content: Mapping[str, Any], key: str, path: Path) -> Any:
+    if key not in content:
+        there = ', '.join(sorted(map(str, content))) or 'nothing'
+        raise UserError(f'{path} has no {key!r} (it has {there}), so it is no file of CIFAR-100; {AGAIN}')
+    return content[key]

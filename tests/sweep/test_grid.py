@@ -1,0 +1,75 @@
+"""The networks of a sweep: which there are, how large, and what a config has."""
+
+import pytest
+
+from mmres2net.engine.config import load_config
+from mmres2net.errors import UserError
+from mmres2net.sweep.grid import AXES, VALUES, Network, network_of, networks_of
+from mmres2net.sweep.main import CONFIG
+from mmres2net.sweep.runs import count_parameters
+
+BASELINE = Network(29, 6, 1)
+
+
+def test_each_network_differs_from_the_baseline_in_one_dimension() -> None:
+    networks = networks_of(VALUES, AXES)
+    assert networks[0] == BASELINE  # section 4.4
+    assert len(networks) == len(set(networks)) == 1 + 3 * 5
+    assert [BASELINE.changed(network) for network in networks[1:]] == [[axis] for axis in AXES for _ in range(5)]
+    assert [network.scale for network in networks[-5:]] == [2, 3, 4, 5, 6]
+
+
+def test_axes_alone_and_in_any_order() -> None:
+    values = {'cardinality': [4, 2, 4], 'depth': [20, 11], 'scale': [3, 1]}
+    assert networks_of(values, ['scale'], width=8) == [Network(11, 2, 1, 8), Network(11, 2, 3, 8)]
+    assert networks_of(values, ['depth', 'cardinality'])[1:] == [Network(20, 2, 1), Network(11, 4, 1)]
+
+
+def test_sizes_of_the_axes_are_alike() -> None:
+    """The figure compares networks of one size: the values of each axis are as large as those of the scales."""
+    cfg = load_config(CONFIG)
+    sizes: dict[str, list[int]] = {axis: [] for axis in AXES}
+    for network in networks_of(VALUES, AXES)[1:]:
+        cfg.merge_from_dict(network.options)
+        sizes[BASELINE.changed(network)[0]].append(count_parameters(cfg))
+    for axis in ('cardinality', 'depth'):
+        assert sizes[axis] == pytest.approx(sizes['scale'], rel=0.12)
+
+
+@pytest.mark.parametrize(
+    ('values', 'message'),
+    [
+        (dict(depth=[30, 29]), r'--depth 30: these networks have 9 n \+ 2 layers'),
+        (dict(depth=[2, 29]), r'--depth 2'),
+        (dict(scale=[0, 1]), r'--scale 0: choose 1 or more'),
+        (dict(cardinality=[6]), r'--cardinality 6: an axis needs two values'),
+        (dict(cardinality=[6, 6]), r'--cardinality 6: an axis needs two values'),
+    ],
+)
+def test_values_without_a_network_are_one_error(values: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        networks_of({**VALUES, **values}, AXES)
+    with pytest.raises(UserError, match='--width 0'):
+        networks_of(VALUES, AXES, 0)
+
+
+def test_config_has_the_network_of_its_options() -> None:
+    cfg = load_config(CONFIG)
+    assert network_of(cfg) == BASELINE
+    for network in (Network(11, 2, 3, 8), Network(164, 6, 1)):
+        cfg.merge_from_dict(network.options)
+        assert network_of(cfg) == network
+
+
+@pytest.mark.parametrize(
+    ('name', 'network'),
+    [('res2next29_6c24w4s', Network(29, 6, 4, 24)), ('resnext29_8c64w', Network(29, 8, 1, 64))],
+)
+def test_rows_of_table_4_are_networks_of_a_sweep(name: str, network: Network) -> None:
+    assert network_of(load_config(f'cifar100/{name}.py')) == network
+
+
+@pytest.mark.parametrize('name', ['cifar100/se_resnext29_8c64w', 'cifar100/wrn28_10', 'faster_rcnn_r50'])
+def test_other_networks_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match='no Res2Net of family cifar'):
+        network_of(load_config(name))

@@ -1,0 +1,241 @@
+"""What networks cost: the published figures of tables 1 to 4, an independent counter, and the command."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from torch import Tensor, nn
+from torchvision import models as torchvision_models
+
+from mmres2net.complexity import complexity_of, complexity_of_arch, image_size
+from mmres2net.complexity.job import main, size_of
+from mmres2net.engine.config import load_config
+from mmres2net.errors import UserError
+from mmres2net.models import ARCHS, Res2Net, Res2NetDLA
+from tests.reference.complexity import count_macs, count_parameters
+
+# Table 3 in multiply-adds (1e9), at 224 pixels
+TABLE_3 = {
+    'res2net50_48w_2s': 4.2,
+    'res2net50_26w_4s': 4.2,
+    'res2net50_14w_8s': 4.2,
+    'res2net50_26w_6s': 6.3,
+    'res2net50_26w_8s': 8.3,
+    'res2net50_18w_4s': 2.9,
+}
+# Table 4, in millions of parameters
+TABLE_4 = {
+    'resnext29_8c64w': 34.4,
+    'resnext29_16c64w': 68.1,
+    'res2next29_6c24w4s': 24.3,
+    'res2next29_8c25w4s': 33.8,
+    'res2next29_6c24w6s': 36.7,
+    'se_resnext29_8c64w': 35.1,
+    'se_res2next29_6c24w4s': 26.0,
+    'se_res2next29_8c25w4s': 34.0,
+    'se_res2next29_6c24w6s': 36.9,
+}
+NEVER_MET = {'se_res2next29_6c24w4s': 24.4}  # 26.0M is printed, which no reduction of the SE block gives
+
+
+def cost(name: str):
+    return complexity_of_arch(name, (224, 224))
+
+
+@pytest.mark.parametrize(('name', 'giga'), TABLE_3.items())
+def test_multiply_adds_of_table_3(name: str, giga: float) -> None:
+    # One place is printed, and 4.255 is printed as 4.2.
+    assert abs(cost(name).macs / 1e9 - giga) < 0.06
+
+
+@pytest.mark.parametrize('name', ['res2net50_48w_2s', 'res2net50_26w_4s', 'res2net50_14w_8s', 'res2next50_4s'])
+def test_fifty_layers_cost_about_25_million_and_4_point_2_billion(name: str) -> None:
+    """Section 3.3 says so of the networks of table 1; its baselines are within the same bounds."""
+    for found in (cost(name), complexity_of(load_config('imagenet/resnet50.py'), (224, 224))):
+        assert 24.5e6 < found.parameters < 26e6
+        assert 4.0e9 < found.macs < 4.3e9
+
+
+def test_networks_of_table_1_that_are_not_around_25_million_parameters() -> None:
+    sizes = {
+        'se_res2net50_26w_4s': 28_230_112,
+        'dla60': 22_036_632,
+        'dla60x': 17_352_344,
+        'res2net_dla60_4s': 20_848_072,
+        'res2next_dla60_4s': 17_032_984,
+    }
+    assert {name: cost(name).parameters for name in sizes} == sizes
+
+
+def test_the_preserved_complexity_of_table_3_is_that_of_the_baseline() -> None:
+    baseline = complexity_of(load_config('imagenet/resnet50.py'), (224, 224)).macs
+    for name in list(TABLE_3)[:3]:
+        assert abs(cost(name).macs / baseline - 1) < 0.05
+
+
+@pytest.mark.parametrize(('name', 'millions'), TABLE_4.items())
+def test_sizes_of_table_4_are_those_with_ten_classes(name: str, millions: float) -> None:
+    """The table is of CIFAR-100, but its sizes fit a classifier of 10 classes; ours has the 100 that are needed."""
+    found = complexity_of_arch(name, (32, 32)).parameters
+    with_ten = found - 90 * (1024 + 1)
+    if name in NEVER_MET:
+        assert round(with_ten / 1e6, 1) == NEVER_MET[name] != millions
+    else:
+        # 68.155 is printed as 68.1.
+        assert millions in (round(with_ten / 1e6, 1), int(with_ten / 1e5) / 10)
+
+
+def activations_by_hooks(model: nn.Module, shape: tuple[int, ...]) -> int:
+    total = 0
+
+    def add(module: nn.Module, args: object, out: Tensor) -> None:
+        nonlocal total
+        total += out.numel()
+
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_hook(add)
+    with torch.no_grad():
+        model(torch.empty(shape, device='meta'))
+    return total
+
+
+@pytest.mark.parametrize('name', ARCHS)
+def test_arch_is_what_an_independent_counter_counts(name: str) -> None:
+    row = ARCHS[name]
+    size, classes = ((32, 32), 100) if row.family == 'cifar' else ((224, 160), 1000)
+    with torch.device('meta'):
+        backbone = (Res2NetDLA(name) if row.family == 'dla' else Res2Net(name)).eval()
+    channels = backbone.out_channels[-1]
+    found = complexity_of_arch(name, size)
+    assert found.size == size
+    assert found.backbone_macs == count_macs(backbone, (1, 3, *size))
+    assert found.backbone_activations == activations_by_hooks(backbone, (1, 3, *size))
+    assert found.backbone_parameters == count_parameters(backbone)
+    assert found.macs - found.backbone_macs == channels * classes
+    assert found.activations - found.backbone_activations == classes
+    assert found.parameters - found.backbone_parameters == (channels + 1) * classes
+
+
+@pytest.mark.parametrize(
+    ('name', 'weights'),
+    [
+        ('resnet50', torchvision_models.ResNet50_Weights.IMAGENET1K_V1),
+        ('resnet101', torchvision_models.ResNet101_Weights.IMAGENET1K_V1),
+        ('resnext50', torchvision_models.ResNeXt50_32X4D_Weights.IMAGENET1K_V1),
+        ('densenet161', torchvision_models.DenseNet161_Weights.IMAGENET1K_V1),
+    ],
+)
+def test_baselines_cost_what_torchvision_says(name: str, weights: torchvision_models.WeightsEnum) -> None:
+    cfg = load_config(f'imagenet/{name}.py')
+    found = complexity_of(cfg, image_size(cfg))
+    assert found.parameters == weights.meta['num_params']
+    assert round(found.macs / 1e9, 3) == pytest.approx(weights.meta['_ops'], abs=0.002)
+
+
+@pytest.mark.parametrize(
+    ('name', 'millions'), [('resnet50', 11.11), ('resnet101', 16.23), ('resnext50', 14.40), ('res2net50_26w_4s', 12.61)]
+)
+def test_published_activations(name: str, millions: float) -> None:
+    """As timm publishes them, counted with fvcore."""
+    assert round(complexity_of(load_config(f'imagenet/{name}.py'), (224, 224)).activations / 1e6, 2) == millions
+
+
+def test_classifier_config_costs_what_its_arch_costs() -> None:
+    for name in ('res2net50_26w_4s', 'se_res2net50_26w_4s', 'res2next_dla60_4s'):
+        assert complexity_of(load_config(f'imagenet/{name}.py'), (224, 224)) == cost(name)
+
+
+def test_detector_with_one_stage() -> None:
+    """mmdet publishes 37.74M and 239.32G for 1280 x 800, with norms and activations among the operations."""
+    found = complexity_of(load_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'), (800, 1280))
+    assert round(found.parameters / 1e6, 2) == 37.97
+    assert 0.995 < found.macs / 239.32e9 < 1
+
+
+def test_stages_of_a_cascade_are_all_counted() -> None:
+    cfg = load_config('mmdet::cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py')
+    three = complexity_of(cfg, (64, 64))
+    for part in ('bbox_head', 'bbox_roi_extractor'):
+        assert isinstance(cfg.model.roi_head.get(part), list | dict)
+    cfg.model.roi_head.update(num_stages=1, stage_loss_weights=[1], bbox_head=cfg.model.roi_head.bbox_head[:1])
+    cfg.model.train_cfg.rcnn = cfg.model.train_cfg.rcnn[:1]
+    one = complexity_of(cfg, (64, 64))
+    box_head = 256 * 49 * 1024 + 1024 * 1024 + 1024 * (81 + 4)
+    assert three.macs - one.macs == 2 * 1000 * box_head
+
+
+def test_models_of_other_parts_are_refused() -> None:
+    with pytest.raises(UserError, match='cannot count a DETR: no rule says how its encoder, decoder'):
+        complexity_of(load_config('mmdet::detr/detr_r50_8xb2-150e_coco.py'), (64, 64))
+
+
+def test_size_that_a_network_does_not_take_is_an_error() -> None:
+    with pytest.raises(UserError, match='cannot count a ImageClassifier from its shapes at 8x8'):
+        complexity_of(load_config('mmpretrain::inception_v3/inception-v3_8xb32_in1k.py'), (8, 8))
+
+
+def test_command_prints_a_table_and_writes_exact_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ['res2net50', 'res2next29_6c24w4s', 'imagenet/res2net50_26w_4s_299']
+    assert main([*names, '--json', str(tmp_path / 'x.json')]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ['res2net50', '224x224', '25.70', '(23.65)', '4.255', '(4.253)', '12.61', '(12.61)']
+    assert [line.split()[:2] for line in lines[2:4]] == [[names[1], '32x32'], [names[2], '299x299']]
+    assert len({len(line) for line in lines[:4]}) == 1
+    rows = json.loads((tmp_path / 'x.json').read_text())
+    assert [(row['name'], row['kind']) for row in rows] == list(zip(names, ['arch', 'arch', 'config'], strict=True))
+    assert (rows[0]['parameters'], rows[0]['size']) == (25_699_120, [224, 224])
+
+
+def test_size_is_of_the_image(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(['res2net50_26w_4s', 'faster_rcnn_r50', '--size', '64x96']) == 0
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()[1:3]] == ['64x96', '64x96']
+    assert (
+        complexity_of_arch('res2net50', (64, 96)).backbone_macs * 64
+        == complexity_of_arch('res2net50', (512, 768)).backbone_macs
+    )
+
+
+def test_unknown_name_is_told_from_both_name_spaces() -> None:
+    with pytest.raises(UserError) as caught:
+        main(['res2net50_26w_5s'])
+    archs, _, configs = str(caught.value).partition('no config either')
+    assert archs.startswith("'res2net50_26w_5s' is no arch (close matches: ")
+    assert 'res2net50_26w_4s' in archs
+    assert 'imagenet/res2net50_26w_4s.py' in configs
+
+
+def test_nothing_is_counted_if_one_name_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match='is no arch'):
+        main(['res2net50', 'nothing like it'])
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize('text', ['800', '0x8', '-8x8', '8x', 'axb', '8x8x8'])
+def test_sizes_that_are_none(text: str) -> None:
+    with pytest.raises(UserError, match='give height and width'):
+        size_of(text)
+
+
+def test_json_needs_a_place(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match='not a file in a folder that exists'):
+        main(['res2net50', '--json', str(tmp_path / 'absent' / 'x.json')])
+
+
+def test_config_without_a_size_asks_for_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match='give it with --size HxW'):
+        image_size(Config(dict(model=dict(type='x'), test_dataloader=dict())))
+
+
+def test_size_without_a_test_crop_is_that_of_the_training_crop() -> None:
+    cfg = Config(dict(model={}, train_dataloader=dict(dataset=dict(pipeline=[dict(type='RandomCrop', crop_size=32)]))))
+    assert image_size(cfg) == (32, 32)
+
+
+def test_images_that_keep_their_sizes_have_the_usual_one() -> None:
+    cfg = Config(dict(model={}, image_size=(300, 400), test_dataloader=dict(pipeline=[])))
+    assert image_size(cfg) == (300, 400)
+    cfg.test_dataloader.pipeline = [dict(type='Resize', scale=(640, 480))]
+    assert image_size(cfg) == (480, 640)
