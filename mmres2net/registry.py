@@ -12,16 +12,22 @@ from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
 from mmengine.registry import WEIGHT_INITIALIZERS as ROOT_WEIGHT_INITIALIZERS
 from mmengine.registry import Registry
 
-DATASETS = Registry('dataset', parent=ROOT_DATASETS, scope='mmres2net', locations=['mmres2net.data.cifar'])
-MODELS = Registry('model', parent=ROOT_MODELS, scope='mmres2net', locations=['mmres2net.models'])
-HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='mmres2net', locations=['mmres2net.engine.hooks'])
+DATASETS = Registry(
+    'dataset', parent=ROOT_DATASETS, scope='mmres2net', locations=['mmres2net.data.cifar', 'mmres2net.saliency']
+)
+MODELS = Registry('model', parent=ROOT_MODELS, scope='mmres2net', locations=['mmres2net.models', 'mmres2net.saliency'])
+HOOKS = Registry(
+    'hook', parent=ROOT_HOOKS, scope='mmres2net', locations=['mmres2net.engine.hooks', 'mmres2net.saliency']
+)
 TRANSFORMS = Registry(
     'transform',
     parent=ROOT_TRANSFORMS,
     scope='mmres2net',
-    locations=['mmres2net.data.transforms'],
+    locations=['mmres2net.data.transforms', 'mmres2net.saliency'],
 )
-METRICS = Registry('metric', parent=ROOT_METRICS, scope='mmres2net', locations=['mmres2net.evaluation'])
+METRICS = Registry(
+    'metric', parent=ROOT_METRICS, scope='mmres2net', locations=['mmres2net.evaluation', 'mmres2net.saliency']
+)
 WEIGHT_INITIALIZERS = Registry(
     'weight initializer', parent=ROOT_WEIGHT_INITIALIZERS, scope='mmres2net', locations=['mmres2net.weights.pretrained']
 )

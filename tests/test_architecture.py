@@ -27,6 +27,7 @@ ALLOWED = {
     'ops': set(),
     'engine': {'data', 'deploy', 'errors', 'malloc', 'models', 'ops', 'paths', 'registry', 'report', 'swap', 'weights'},
     'evaluation': {'errors', 'registry'},
+    'saliency': {'errors', 'evaluation', 'registry'},
     'bench': {'data', 'deploy', 'engine', 'errors', 'evaluation', 'export', 'malloc', 'models', 'weights'},
     'predict': {'errors'},
     'export': {'data', 'engine', 'errors', 'models', 'predict', 'weights'},

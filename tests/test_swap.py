@@ -481,6 +481,15 @@ def test_table_of_published_weights() -> None:
     assert pixels_of('resnext29_8c64w') is None
 
 
+def test_backbone_within_a_wrapper() -> None:
+    """The salient objects' stem is handed out by a wrapper, whose backbone is the one to swap."""
+    found = swap_backbone(Config.fromfile(find_config('dss_r50.py')), ARCH)
+    wrapper = found.model.backbone.to_dict()
+    expected = Config.fromfile(find_config('dss_r2n50.py')).model.backbone.to_dict()
+    expected['backbone']['zero_init_residual'] = True  # as the ResNet had it
+    assert wrapper == expected
+
+
 def test_shipped_configs_start_from_published_weights() -> None:
     root = Path(__file__).resolve().parents[1] / 'configs'
     named = {

@@ -14,6 +14,7 @@ Cfg = dict[str, Any]
 TYPES = ('ResNet', 'ResNetV1c', 'ResNetV1d', 'ResNeXt', 'SEResNet', 'SEResNeXt', 'ResNeSt', 'Res2Net')
 CIFAR = 'ResNet_CIFAR'
 OURS = ('Res2Net', 'Res2NetDLA')
+WRAPPER = 'mmres2net.WithStem'  # hands on what its own `backbone` gives, and the stem
 # What a host's ResNets do where the config says nothing. All of them zero the last norm of a block.
 DEFAULTS: dict[str, Cfg] = {
     'mmdet': {'out_indices': (0, 1, 2, 3), 'norm_eval': True, 'zero_init_residual': True},
@@ -92,7 +93,9 @@ def _walk(node: Any, path: str, parents: tuple[Cfg, ...], scope: str) -> Iterato
     if isinstance(node, dict):
         scope, parents = node.get('_scope_', scope), (*parents, node)
         for key, value in node.items():
-            if key == 'backbone' and isinstance(value, dict):
+            if key == 'backbone' and isinstance(value, dict) and value.get('type') == WRAPPER:
+                yield from _walk(value, f'{path}.backbone', parents, scope)
+            elif key == 'backbone' and isinstance(value, dict):
                 yield f'{path}.backbone', parents, value.get('_scope_', scope)
             elif 'backbone' in str(key) and isinstance(value, dict):
                 raise UserError(

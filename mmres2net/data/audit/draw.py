@@ -187,8 +187,11 @@ def _with_mask(
     Ignored pixels are white, values without class red.
     """
     try:
-        with Image.open(path) as file:
-            mask = np.asarray(file)
+        if split.read_mask is None:
+            with Image.open(path) as file:
+                mask = np.asarray(file)
+        else:
+            mask = split.read_mask(path)
     except (OSError, ValueError):  # the report names it
         return _scaled(image, scale), [('no readable mask', GREY)]
     if mask.ndim != 2:

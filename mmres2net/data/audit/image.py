@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from mmres2net.data.audit.report import Finding
 from mmres2net.data.audit.split import Sample, Size, Split, Thing
+from mmres2net.errors import UserError
 
 TOLERANCE = 1.0  # pixels: annotations are rounded, and VOC's count from 1
 TINY = 1.0  # pixels
@@ -45,10 +46,12 @@ def check_sample(split: Split, sample: Sample) -> Checked:
     size, things, findings = split.things(sample)
     checked = Checked(findings, things)
     seen = _check_file(sample.image, size, checked) if sample.pixels is None else sample.pixels.shape[1::-1]
+    fault = split.image_fault(sample.image) if split.image_fault is not None and checked.digest is not None else ''
+    findings += [Finding('unusable image', sample.image, fault.removeprefix(f'{sample.image}: '))] if fault else []
     for thing in things:
         findings += thing_faults(thing, size or seen)
     if sample.mask:
-        _check_mask(sample.mask, seen or size, split.mask_values, checked)
+        _check_mask(split, sample.mask, seen or size, checked)
     elif split.unit != 'images' and not things and not findings:
         findings.append(Finding('image without annotations', sample.image))
     return checked
@@ -169,13 +172,17 @@ def decode_rle(rle: dict[str, Any]) -> np.ndarray:
     return coco_mask.decode(rle).astype(bool)
 
 
-def _check_mask(path: str, size: Size | None, values: dict[int, str], checked: Checked) -> None:
+def _check_mask(split: Split, path: str, size: Size | None, checked: Checked) -> None:
+    values = split.mask_values
     try:
         with Image.open(path) as image:
             image.load()
-            found = value_counts(image)
+            found = value_counts(image if split.read_mask is None else Image.fromarray(split.read_mask(path)))
     except FileNotFoundError:
         checked.findings.append(Finding('missing mask', path))
+        return
+    except UserError as error:
+        checked.findings.append(Finding('unusable mask', path, str(error).removeprefix(f'{path}: ')))
         return
     except Exception as error:  # as with images
         checked.findings.append(Finding('unreadable mask', path, _why(error, path)))
@@ -196,6 +203,8 @@ def _check_mask(path: str, size: Size | None, values: dict[int, str], checked: C
         checked.findings.append(Finding('mask value without class', path, listed + more))
     elif not any(values.get(value) for value in found):
         checked.findings.append(Finding('mask without class', path))
+    elif split.read_mask is not None and len(found) == 1:
+        checked.findings.append(Finding('mask of one class', path, values[next(iter(found))]))
 
 
 def value_counts(image: Image.Image) -> Counter[int] | None:

@@ -105,7 +105,10 @@ def _read_listed(built: Any, split: Split) -> None:
         size = (info['width'], info['height']) if 'width' in info and 'height' in info else None
         raw = info.get('instances', info.get('gt_label'))
         split.samples.append(Sample(image, size, raw, mask, None if image else info['img']))
-    if 'BaseSegDataset' in {base.__name__ for base in type(built).__mro__}:
+    if hasattr(built, 'read_mask'):
+        split.unit, split.mask_values = 'pixels', dict(enumerate(split.classes))
+        split.read_mask, split.image_fault = built.read_mask, built.image_fault
+    elif 'BaseSegDataset' in {base.__name__ for base in type(built).__mro__}:
         split.unit, split.mask_values = 'pixels', mask_values(built)
     elif infos and 'instances' in infos[0]:
         split.things = lambda sample: _instance_things(sample, split.classes)

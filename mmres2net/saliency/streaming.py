@@ -1,0 +1,109 @@
+"""Saliency maps measured image by image and summed up: what is held does not grow with the data set.
+
+PySODMetrics measures. Its classes keep the results of every image until the end, 9 kB an image, so each image gets
+objects of its own here, whose results are added to sums. The figures are those of the library run over the whole set.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from mmres2net.errors import UserError
+
+BETA2 = 0.3  # beta squared of all F-measures but the weighted one (Achanta et al., CVPR 2009)
+Measured = dict[str, np.ndarray]  # of one image, or sums over images
+
+
+def load_library() -> ModuleType:
+    """Import PySODMetrics.
+
+    Raises:
+        UserError: It is not installed.
+    """
+    try:
+        return importlib.import_module('py_sod_metrics')
+    except ImportError as error:
+        raise UserError(
+            f'SaliencyMetric needs the package pysodmetrics, which cannot be imported ({error}): '
+            "pip install pysodmetrics, or 'mmres2net[sal]'"
+        ) from error
+
+
+def measure(prediction: np.ndarray, truth: np.ndarray, *, stretch: bool = True) -> Measured:
+    """Measure one saliency map.
+
+    Args:
+        prediction: (H, W) of uint8, 255 where the object is.
+        truth: (H, W) of bool.
+        stretch: Whether to stretch the map from its least and greatest value to 0 and 1 first.
+
+    Returns:
+        ``precision``, ``recall``, ``F`` and ``E`` at 256 thresholds, 255 / 255 first and 0 last, the scalars ``adpF``,
+        ``adpE``, ``MAE``, ``Sm`` and ``wF``, and 1 as ``images``.
+    """
+    library = load_library()
+    counts = library.FmeasureV2(
+        {
+            'F': library.FmeasureHandler(with_dynamic=True, with_adaptive=True, beta=BETA2),
+            'precision': library.PrecisionHandler(with_dynamic=True, with_adaptive=False),
+            'recall': library.RecallHandler(with_dynamic=True, with_adaptive=False),
+        }
+    )
+    error, weighted, structure, alignment = (
+        library.MAE(), library.WeightedFmeasure(), _structure(library), library.Emeasure()
+    )  # fmt: skip
+    for one in (counts, error, weighted, structure, alignment):
+        if stretch:
+            one.step(prediction, truth.astype(np.uint8) * 255)
+        else:
+            one.step(prediction / 255, truth, normalize=False)
+    curves, aligned = counts.get_results(), alignment.get_results()['em']
+    measured = {name: curves[name]['dynamic'] for name in ('precision', 'recall', 'F')} | {
+        'E': aligned['curve'],
+        'adpF': curves['F']['adaptive'],
+        'adpE': aligned['adp'],
+        'MAE': error.get_results()['mae'],
+        'Sm': structure.get_results()['sm'],
+        'wF': weighted.get_results()['wfm'],
+        'images': 1,
+    }
+    return {name: np.asarray(value, dtype=np.float64) for name, value in measured.items()}
+
+
+def add(sums: Mapping[str, np.ndarray] | None, more: Mapping[str, np.ndarray]) -> Measured:
+    """Return the sums of both; nothing counts as zeros."""
+    return dict(more) if sums is None else {name: sums[name] + value for name, value in more.items()}
+
+
+def figures(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Return the figures of a data set from sums over its images.
+
+    ``maxF`` is the greatest F of the averaged precision and recall, as the tools of the paper's time report it;
+    ``maxF_images`` the greatest of the F averaged over images, PySODMetrics' maximum. ``meanF`` and ``meanE`` are means
+    over the 256 thresholds, adaptive figures (``adp``) take twice a map's mean as threshold.
+    """
+    mean = {name: value / sums['images'] for name, value in sums.items()}
+    precision, recall = mean['precision'], mean['recall']
+    weight = BETA2 * precision + recall
+    pooled = (1 + BETA2) * precision * recall / np.where(weight > 0, weight, 1)
+    values = {
+        'maxF': pooled.max(), 'meanF': mean['F'].mean(), 'adpF': mean['adpF'], 'wF': mean['wF'], 'MAE': mean['MAE'],
+        'Sm': mean['Sm'], 'maxE': mean['E'].max(), 'meanE': mean['E'].mean(), 'adpE': mean['adpE'],
+        'maxF_images': mean['F'].max(),
+    }  # fmt: skip
+    return {name: float(value) for name, value in values.items()}
+
+
+def _structure(library: ModuleType) -> Any:
+    class Structure(library.Smeasure):  # type: ignore[name-defined]
+        def ssim(self, pred: np.ndarray, gt: np.ndarray) -> float:
+            # An object at the right or lower border leaves quadrants without pixels. Their weight is 0, but the
+            # library's value of such a quadrant is NaN, and then so is the sum.
+            return super().ssim(pred, gt) if pred.size else 0.0
+
+    return Structure()

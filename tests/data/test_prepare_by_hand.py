@@ -1,0 +1,306 @@
+"""Data sets that the user brings in whole or part, and those of salient objects: what is laid out, refused and said."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.io import savemat
+
+from mmres2net.data.prepare import job
+from mmres2net.data.prepare.checks import Check, Classes, Files, Listed, Masks
+from mmres2net.data.prepare.job import Job, prepare
+from mmres2net.data.prepare.sources import DATASETS, DataSet
+from mmres2net.errors import UserError
+from mmres2net.fetch.download import Patience
+from tests.archive_server import Server, archive_of, serving, tar_of, zip_of
+
+SMALL = {'train.txt': 3, 'val.txt': 1, 'test.txt': 2}
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving() as running:
+        yield running
+
+
+def fewer(check: Check, count: int) -> Check:
+    if isinstance(check, Listed):
+        return replace(check, count=SMALL[Path(check.path).name])
+    return check if isinstance(check, Masks) else replace(check, count=count)
+
+
+def small(name: str, count: int) -> DataSet:
+    """The row of a data set, of so many images."""
+    row = DATASETS[name]
+    return replace(row, checks=tuple(fewer(check, count) for check in row.checks))
+
+
+def served(server: Server, dataset: DataSet, packed: Mapping[str, bytes], count: int) -> DataSet:
+    """A row whose archives are these, known by SHA-256 alone as the shipped ones are."""
+    rows = []
+    for row in dataset.archives:
+        assert len(row.sha256) == 64
+        assert not row.md5
+        checks = tuple(fewer(check, count) for check in row.checks)
+        fake = archive_of(server, row.name, packed[row.name], row.places, checks=checks)
+        rows.append(replace(fake, md5='', sha256=hashlib.sha256(packed[row.name]).hexdigest()))
+    return replace(dataset, archives=tuple(rows))
+
+
+def files(folder: str, suffix: str, count: int) -> dict[str, bytes]:
+    return {f'{folder}/{i}{suffix}': f'{folder} {i}'.encode() for i in range(count)}
+
+
+def write(root: Path, content: Mapping[str, bytes]) -> Path:
+    for name, data in content.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    return root
+
+
+def laid_out(root: Path) -> dict[str, bytes]:
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob('*') if path.is_file()}
+
+
+def moved(content: Mapping[str, bytes], places: Mapping[str, str]) -> dict[str, bytes]:
+    """The same files, in other folders."""
+    return {f'{places[name.rpartition("/")[0]]}/{name.rpartition("/")[2]}': data for name, data in content.items()}
+
+
+def hasty(dataset: DataSet, root: Path, source: Path | None = None) -> Job:
+    return Job(dataset, root, source=source, patience=Patience(tries=1, pause=0.01, timeout=5.0))
+
+
+ECSSD = {**files('images', '.jpg', 4), **files('ground_truth_mask', '.png', 4)}
+PASCAL = {**files('datasets/imgs/pascal', '.jpg', 4), **files('datasets/masks/pascal', '.png', 4)}
+PASCAL_PLACES = {
+    'datasets/imgs/pascal': 'saliency/PASCAL-S/images',
+    'datasets/masks/pascal': 'saliency/PASCAL-S/masks',
+}
+MORE = {'datasets/fixations/pascalFix.mat': b'x', 'algmaps/pascal/humanFix/1.png': b'x', 'readme.txt': b'x'}
+
+
+def test_ecssd_from_its_two_archives(server: Server, tmp_path: Path) -> None:
+    packed = {
+        'images.zip': zip_of({name: data for name, data in ECSSD.items() if name.startswith('images')}),
+        'ground_truth_mask.zip': zip_of({name: data for name, data in ECSSD.items() if name.startswith('ground')}),
+    }
+    dataset = served(server, small('ecssd', 4), packed, 4)
+    prepare(hasty(dataset, tmp_path))
+    made = moved(ECSSD, {'images': 'ECSSD/images', 'ground_truth_mask': 'ECSSD/masks'})
+    assert laid_out(tmp_path / 'saliency') == made
+    prepare(hasty(dataset, tmp_path))
+    assert [path for path, _ in server.log] == ['images.zip', 'ground_truth_mask.zip']
+    # Another file of the same size is not the archive.
+    server.files['images.zip'] = server.files['images.zip'][:-1] + b'?'
+    (tmp_path / 'downloads/images.zip').unlink()
+    (tmp_path / 'saliency/ECSSD/images/2.jpg').unlink()
+    with pytest.raises(UserError, match=r'images\.zip cannot be fetched:\n.*damaged, its SHA256 is \w+, not'):
+        prepare(hasty(dataset, tmp_path))
+
+
+def msra_b(server: Server) -> DataSet:
+    flat = {**files('MSRA-B', '.jpg', 6), **files('MSRA-B', '.png', 6)}
+    return served(server, small('msra-b', 6), {'MSRA-B.zip': zip_of(flat)}, 6)
+
+
+def check_msra_b(root: Path) -> None:
+    expected = {f'images/{i}.jpg': f'MSRA-B {i}'.encode() for i in range(6)}
+    expected |= {f'masks/{i}.png': f'MSRA-B {i}'.encode() for i in range(6)}
+    expected |= {'train.txt': b'5\n0\n2\n', 'val.txt': b'1\n', 'test.txt': b'3\n4\n'}
+    assert laid_out(root / 'saliency/MSRA-B') == expected
+
+
+LISTS = {'train': ['5.jpg', '0.jpg', '2.jpg'], 'val': ['1.jpg'], 'test': ['3.jpg', '4.jpg']}
+
+
+@pytest.mark.parametrize('form', ['mat', 'txt', 'pairs'])
+def test_msra_b_wants_its_lists(server: Server, tmp_path: Path, form: str) -> None:
+    """The archive is fetched and sorted, and what is missing is said; with the lists nothing is fetched again."""
+    dataset, source, root = msra_b(server), tmp_path / 'given', tmp_path / 'data'
+    with pytest.raises(UserError) as caught:
+        prepare(hasty(dataset, root))
+    told = str(caught.value)
+    assert f'{root}/saliency/MSRA-B/train.txt is missing' in told
+    assert 'https://people.cs.umass.edu/~hzjiang/drfi/' in told
+    assert 'with --from DIR, the folder that has them' in told
+    assert f'train.txt or trainImgSet.mat is not in {root}/downloads' in told
+    assert len(laid_out(root / 'saliency/MSRA-B')) == 12
+    source.mkdir()
+    for split, names in LISTS.items():
+        if form == 'mat':
+            cells = np.array([[name] for name in names], dtype=object)
+            savemat(source / f'{split}ImgSet.mat', {f'{split}ImgSet': cells})
+        else:
+            lines = [f'Imgs/{name} Imgs/{Path(name).stem}.png' if form == 'pairs' else name for name in names]
+            (source / f'{split}.txt').write_text('\n'.join(lines) + '\n')
+    before = laid_out(source)
+    prepare(hasty(dataset, root, source))
+    check_msra_b(root)
+    assert laid_out(source) == before, 'only read'
+    assert [path for path, _ in server.log] == ['MSRA-B.zip']
+    prepare(hasty(dataset, root))
+    assert len(server.log) == 1
+
+
+def test_a_list_that_is_none(server: Server, tmp_path: Path) -> None:
+    source = write(tmp_path / 'given', {'trainImgSet.mat': b'no mat file'})
+    with pytest.raises(UserError, match=r'trainImgSet\.mat is no list of images: .*fetch it again'):
+        prepare(hasty(msra_b(server), tmp_path / 'data', source))
+
+
+def test_lists_of_another_split(server: Server, tmp_path: Path) -> None:
+    source = write(tmp_path / 'given', {'train.txt': b'5\n9\n2\n', 'val.txt': b'1\n', 'test.txt': b'3\n'})
+    with pytest.raises(UserError) as caught:
+        prepare(hasty(msra_b(server), tmp_path / 'data', source))
+    assert '2 files that ' in str(caught.value)
+    assert 'images/9.jpg' in str(caught.value)
+    assert 'test.txt lists 1 images, not 2' in str(caught.value)
+
+
+@pytest.mark.parametrize('begin', ['', 'datasets/', 'salObj/datasets/', 'salObj/'])
+def test_pascal_s_unpacked_anywhere(tmp_path: Path, begin: str) -> None:
+    """As the archive has it, from one folder below, in a folder of its own."""
+    content = PASCAL | MORE
+    if begin == 'datasets/':
+        content = {name.removeprefix('datasets/'): data for name, data in content.items()}
+    elif begin.startswith('salObj'):
+        content = {f'salObj/{name}': data for name, data in content.items()}
+    source = write(tmp_path / 'given', content)
+    (source / 'datasets').mkdir(exist_ok=True)
+    given = source / 'salObj/datasets' if begin == 'salObj/datasets/' else source
+    prepare(hasty(small('pascal-s', 4), tmp_path / 'data', given))
+    assert laid_out(tmp_path / 'data') == moved(PASCAL, PASCAL_PLACES)
+
+
+@pytest.mark.parametrize('where', ['given', 'data/downloads'])
+def test_pascal_s_from_its_archive(tmp_path: Path, where: str) -> None:
+    source = write(tmp_path / where, {'salObj.zip': zip_of(PASCAL | MORE)})
+    dataset = small('pascal-s', 4)
+    prepare(hasty(dataset, tmp_path / 'data', source if where == 'given' else None))
+    assert laid_out(tmp_path / 'data/saliency') == moved(
+        PASCAL, {old: new.removeprefix('saliency/') for old, new in PASCAL_PLACES.items()}
+    )
+    assert (source / 'salObj.zip').is_file()
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / 'data/saliency').rglob('*')}
+    (tmp_path / 'data/saliency/PASCAL-S/masks/2.png').unlink()
+    prepare(hasty(dataset, tmp_path / 'data', source if where == 'given' else None))
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / 'data/saliency').rglob('*.jpg')}
+    assert all(times[path] == stamp for path, stamp in after.items()), 'nothing twice'
+
+
+def test_archives_that_are_no_good(tmp_path: Path) -> None:
+    source = write(tmp_path / 'given', {'salObj.zip': zip_of(PASCAL)[:-300]})
+    with pytest.raises(UserError, match=r'(?s)given/salObj\.zip is damaged: .*fetch it again'):
+        prepare(hasty(small('pascal-s', 4), tmp_path / 'data', source))
+    write(source, {'salObj.zip': zip_of({'datasets/imgs/pascal/../../../../evil.jpg': b'x'})})
+    with pytest.raises(UserError, match=r'a path that leads outside of its folder'):
+        prepare(hasty(small('pascal-s', 4), tmp_path / 'data', source))
+    assert not list(tmp_path.rglob('evil*'))
+
+
+@pytest.mark.parametrize('begin', ['HKU-IS/', ''])
+def test_hku_is_unpacked(tmp_path: Path, begin: str) -> None:
+    content = {**files(f'{begin}imgs', '.png', 5), **files(f'{begin}gt', '.png', 5)}
+    source = write(tmp_path / 'given', {**content, f'{begin}imgs/Thumbs.db': b'x', f'{begin}gt/._0.png': b'x'})
+    prepare(hasty(small('hku-is', 5), tmp_path / 'data', source))
+    places = {f'{begin}imgs': 'HKU-IS/images', f'{begin}gt': 'HKU-IS/masks'}
+    assert laid_out(tmp_path / 'data/saliency') == moved(content, places)
+
+
+def test_dut_omron_from_its_two_archives(tmp_path: Path) -> None:
+    images, masks = files('DUT-OMRON-image', '.jpg', 3), files('pixelwiseGT-new-PNG', '.png', 3)
+    mac = {'__MACOSX/DUT-OMRON-image/._0.jpg': b'x'}
+    packed = {'DUT-OMRON-image.zip': zip_of(images | mac), 'DUT-OMRON-gt-pixelwise.zip.zip': zip_of(masks)}
+    prepare(hasty(small('dut-omron', 3), tmp_path / 'data', write(tmp_path / 'given', packed)))
+    places = {'DUT-OMRON-image': 'DUT-OMRON/images', 'pixelwiseGT-new-PNG': 'DUT-OMRON/masks'}
+    assert laid_out(tmp_path / 'data/saliency') == moved(images | masks, places)
+
+
+def test_what_is_missing_is_told_with_what_to_do(tmp_path: Path) -> None:
+    dataset, root = small('hku-is', 5), tmp_path / 'data'
+    with pytest.raises(UserError) as caught:
+        prepare(hasty(dataset, root))
+    assert str(caught.value).splitlines() == [
+        'the data set is not complete:',
+        f'  {root}/saliency/HKU-IS/images has 0 of 5 .png files',
+        f'  {root}/saliency/HKU-IS/masks has 0 of 5 .png files',
+        'this has to be brought by hand:',
+        '  - fetch HKU-IS.rar, which https://i.cs.hku.hk/~gbli/deep_saliency.html links to',
+        '  - unpack it (unrar x HKU-IS.rar): it gives the folders HKU-IS/imgs and HKU-IS/gt',
+        '  - run the same command again with --from DIR, the folder that has them',
+        f'  a folder HKU-IS/imgs with .png files is not in {root}/downloads',
+        f'  a folder HKU-IS/gt with .png files is not in {root}/downloads',
+    ]
+    assert not (root / 'downloads').exists()
+    source = write(tmp_path / 'given', {**files('imgs', '.png', 5), **files('gt', '.png', 4), 'gt/9.png': b'x'})
+    with pytest.raises(UserError, match=r'1 images of .*images have no mask in .*HKU-IS/masks, such as 4'):
+        prepare(hasty(dataset, root, source))
+
+
+def test_too_many_are_strangers(tmp_path: Path) -> None:
+    write(tmp_path, files('saliency/HKU-IS/images', '.png', 6))
+    with pytest.raises(UserError, match=r'images has 6 of 5 \.png files: move those that are not of the data set'):
+        prepare(hasty(small('hku-is', 5), tmp_path))
+
+
+def test_imagenet_is_checked_and_not_laid_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parts = {'train': (2, 5), 'val': (2, 3)}
+    checks = tuple(Classes(f'imagenet/{part}', '.JPEG', *numbers) for part, numbers in parts.items())
+    datasets = {'imagenet': replace(DATASETS['imagenet'], checks=checks)}
+    root = write(
+        tmp_path / 'data', {**files('imagenet/train/n1', '.JPEG', 3), **files('imagenet/train/n2', '.JPEG', 2)}
+    )
+    with pytest.raises(UserError) as caught:
+        job.main(['imagenet', '--root', str(root)], datasets)
+    told = str(caught.value)
+    assert f'{root}/imagenet/val has 0 of 2 class folders, with 0 of 3 .JPEG files' in told
+    assert 'imagenet/train has' not in told
+    assert f'unpack the first into {root}/imagenet/train, and' in told
+    assert told.endswith('  - run the same command again')
+    with pytest.raises(UserError, match=r'--from .*: nothing of imagenet is laid out from a folder; this has to be br'):
+        job.main(['imagenet', '--root', str(root), '--from', str(tmp_path)], datasets)
+    write(root, {**files('imagenet/val/n1', '.JPEG', 1), **files('imagenet/val/n2', '.JPEG', 1)})
+    with pytest.raises(UserError, match=r'imagenet/val has 2 of 2 class folders, with 2 of 3 \.JPEG files'):
+        job.main(['imagenet', '--root', str(root)], datasets)
+    write(root, files('imagenet/val/n2', '.JPEG', 2))
+    capsys.readouterr()
+    assert job.main(['imagenet', '--root', str(root)], datasets) == 0
+    out = capsys.readouterr().out
+    assert 'terms of use: https://image-net.org/' in out
+    assert f'use it with: mmres2net train imagenet/res2net50_26w_4s.py --data {root}/imagenet' in out
+
+
+def test_dry_run_says_what_to_bring(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert job.main(['msra-b', '--root', str(tmp_path / 'data'), '--dry-run'], {'msra-b': msra_b(server)}) == 0
+    out = capsys.readouterr().out
+    assert 'to be fetched and unpacked' in out
+    assert 'fetch the lists of training, validation and test images' in out
+    assert server.log == []
+    assert not (tmp_path / 'data').exists()
+
+
+def test_cifar100_from_its_archive(server: Server, tmp_path: Path) -> None:
+    content = {f'cifar-100-python/{name}': name.encode() for name in ('train', 'test', 'meta', 'file.txt~')}
+    row = DATASETS['cifar100'].archives[0]
+    fake = archive_of(server, row.name, tar_of(content, mode='w:gz'), row.places, checks=row.checks)
+    dataset = replace(DATASETS['cifar100'], archives=(fake,))
+    prepare(hasty(dataset, tmp_path))
+    assert laid_out(tmp_path / 'cifar-100-python') == {name.partition('/')[2]: data for name, data in content.items()}
+
+
+@pytest.mark.parametrize(
+    ('name', 'count'), {'msra-b': 5_000, 'ecssd': 1_000, 'pascal-s': 850, 'hku-is': 4_447, 'dut-omron': 5_168}.items()
+)
+def test_numbers_of_images(name: str, count: int) -> None:
+    found = [check for check in DATASETS[name].checks if isinstance(check, Files)]
+    assert [check.count for check in found] == [count, count]
+    folder = name.upper()
+    assert [check.folder for check in found] == [f'saliency/{folder}/images', f'saliency/{folder}/masks']
+    lists = {check.path: check.count for check in DATASETS[name].checks if isinstance(check, Listed)}
+    assert name != 'msra-b' or list(lists.values()) == [2_500, 500, 2_000]

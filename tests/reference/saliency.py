@@ -1,0 +1,148 @@
+"""Measures of saliency maps, each written down from the paper that defines it; slow, and on numpy alone.
+
+F: Achanta et al., CVPR 2009. S: Fan et al., ICCV 2017. E: Fan et al., IJCAI 2018. Weighted F: Margolin et al., CVPR
+2014.
+Maps are (H, W) of float64 in [0, 1], masks (H, W) of bool.
+"""
+
+import numpy as np
+
+BETA2 = 0.3
+
+
+def stretched(grey: np.ndarray) -> np.ndarray:
+    """A map of uint8, from its least and greatest value to 0 and 1; a constant one is divided by 255."""
+    low, high = int(grey.min()), int(grey.max())
+    return (grey.astype(np.float64) - low) / (high - low) if high > low else grey / 255
+
+
+def levels(grey: np.ndarray, stretch: bool = True) -> np.ndarray:
+    """The thresholds out of 255 that each pixel reaches, in whole numbers."""
+    low, high = (int(grey.min()), int(grey.max())) if stretch and grey.max() > grey.min() else (0, 255)
+    return 255 * (grey.astype(np.int64) - low) // (high - low)
+
+
+def precision_recall(found: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
+    """0 where nothing is found, or nothing is to be found."""
+    right = float((found & mask).sum())
+    return right / max(found.sum(), 1), right / max(mask.sum(), 1)
+
+
+def f_measure(precision: float, recall: float, beta2: float = BETA2) -> float:
+    weight = beta2 * precision + recall
+    return (1 + beta2) * precision * recall / weight if weight else 0.0
+
+
+def curves(grey: np.ndarray, mask: np.ndarray, stretch: bool = True) -> np.ndarray:
+    """Precision, recall, F and E at the thresholds 255, 254, ..., 0, as (4, 256)."""
+    reached = levels(grey, stretch)
+    rows = []
+    for threshold in range(255, -1, -1):
+        found = reached >= threshold
+        precision, recall = precision_recall(found, mask)
+        rows.append((precision, recall, f_measure(precision, recall), e_measure(found, mask)))
+    return np.array(rows).T
+
+
+def adaptive(values: np.ndarray) -> np.ndarray:
+    """The map cut at twice its mean."""
+    return values >= min(2 * values.mean(), 1.0)
+
+
+def mae(values: np.ndarray, mask: np.ndarray) -> float:
+    return float(np.abs(values - mask).mean())
+
+
+def e_measure(found: np.ndarray, mask: np.ndarray) -> float:
+    """The paper divides by the number of pixels, its authors' code by one less; the latter is what is published."""
+    if not mask.any():
+        aligned = (~found).astype(float)
+    elif mask.all():
+        aligned = found.astype(float)
+    else:
+        a, b = found - found.mean(), mask - mask.mean()
+        aligned = (1 + 2 * a * b / (a * a + b * b)) ** 2 / 4
+    return float(aligned.sum() / (mask.size - 1))
+
+
+def s_measure(values: np.ndarray, mask: np.ndarray) -> float:
+    """Half object-aware, half region-aware similarity."""
+    if not mask.any():
+        return float(1 - values.mean())
+    if mask.all():
+        return float(values.mean())
+    share = mask.mean()
+    objects = share * _object(values[mask]) + (1 - share) * _object(1 - values[~mask])
+    rows, columns = np.nonzero(mask)
+    y, x = int(np.floor(rows.mean() + 0.5)) + 1, int(np.floor(columns.mean() + 0.5)) + 1
+    regions = 0.0
+    for part in (
+        (slice(y), slice(x)),
+        (slice(y), slice(x, None)),
+        (slice(y, None), slice(x)),
+        (slice(y, None), slice(x, None)),
+    ):
+        if mask[part].size:
+            regions += mask[part].size / mask.size * _similarity(values[part], mask[part].astype(float))
+    return max(0.0, (objects + regions) / 2)
+
+
+def _object(x: np.ndarray) -> float:
+    spread = x.std(ddof=1) if x.size > 1 else 0.0
+    return 2 * x.mean() / (x.mean() ** 2 + 1 + spread)
+
+
+def _similarity(x: np.ndarray, y: np.ndarray) -> float:
+    """SSIM without constants: 4 mean(x) mean(y) cov(x, y) / ((mean(x)^2 + mean(y)^2) (var(x) + var(y)))."""
+    free = max(x.size - 1, 1)
+    dx, dy = x - x.mean(), y - y.mean()
+    above = 4 * x.mean() * y.mean() * (dx * dy).sum() / free
+    below = (x.mean() ** 2 + y.mean() ** 2) * ((dx * dx).sum() + (dy * dy).sum()) / free
+    return above / below if above else float(below == 0)
+
+
+def weighted_f(values: np.ndarray, mask: np.ndarray) -> float:
+    """Errors of the background are those of the nearest object pixel, smoothed, and weigh more the farther they are."""
+    if not mask.any():
+        return 0.0
+    ys, xs = np.nonzero(mask)
+    error = np.abs(values - mask)
+    distance, shifted = np.zeros(mask.shape), error.copy()
+    for y, x in zip(*np.nonzero(~mask), strict=True):
+        away = np.hypot(ys - y, xs - x)
+        nearest = away.argmin()
+        distance[y, x], shifted[y, x] = away[nearest], error[ys[nearest], xs[nearest]]
+    smooth = _gaussian(shifted)
+    weighted = np.where(mask, np.minimum(error, smooth), error * (2 - np.exp(np.log(0.5) / 5 * distance)))
+    right = mask.sum() - weighted[mask].sum()
+    recall = 1 - weighted[mask].mean()
+    precision = right / (right + weighted[~mask].sum())
+    return float(2 * precision * recall / (precision + recall)) if precision + recall else 0.0
+
+
+def _gaussian(image: np.ndarray) -> np.ndarray:
+    """7x7 pixels, sigma 5, zeros around the image."""
+    line = np.exp(-(np.arange(-3, 4) ** 2) / 50)
+    kernel = np.outer(line, line)
+    padded = np.pad(image, 3)
+    height, width = image.shape
+    windows = [padded[i : i + height, j : j + width] * kernel[i, j] for i in range(7) for j in range(7)]
+    return np.sum(windows, axis=0) / kernel.sum()
+
+
+def one_image(grey: np.ndarray, mask: np.ndarray, stretch: bool = True) -> dict[str, np.ndarray | float]:
+    """All measures of one map of uint8."""
+    values = stretched(grey) if stretch else grey / 255
+    precision, recall, f, e = curves(grey, mask, stretch)
+    cut = adaptive(values)
+    return {
+        'precision': precision,
+        'recall': recall,
+        'F': f,
+        'E': e,
+        'adpF': f_measure(*precision_recall(cut, mask)),
+        'adpE': e_measure(cut, mask),
+        'MAE': mae(values, mask),
+        'Sm': s_measure(values, mask),
+        'wF': weighted_f(values, mask),
+    }

@@ -1,0 +1,302 @@
+"""DSS: the stem beside the stages, where maps land on the image, which side takes whose map, losses and predictions."""
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import ConfigDict
+from mmengine.registry import MODELS, init_default_scope
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mmres2net.deploy import optimize
+from mmres2net.errors import UserError
+from mmres2net.models import Res2Net
+from mmres2net.saliency import DSSHead, WithStem
+from mmres2net.saliency.dss import CONNECTIONS, enlarged
+
+STAGES = dict(strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2))
+RESNET = dict(type='mmseg.ResNet', depth=18, **STAGES)
+RES2NET = dict(type='mmres2net.Res2Net', depths=(1, 1, 1, 1), base_width=26, scales=4, **STAGES)
+BACKBONES = {'ResNet': (RESNET, (64, 64, 128, 256, 512)), 'Res2Net': (RES2NET, (64, 256, 512, 1024, 2048))}
+SMALL = dict(channels=(4, 4, 4, 4, 4))
+
+
+def segmentor(name: str, **head: Any) -> nn.Module:
+    """A small DSS in evaluation mode, with norms that do something."""
+    init_default_scope('mmseg')
+    backbone, channels = BACKBONES[name]
+    model = MODELS.build(
+        dict(
+            type='EncoderDecoder',
+            data_preprocessor=dict(type='SegDataPreProcessor', size_divisor=16),
+            backbone=dict(type='mmres2net.WithStem', backbone=backbone),
+            decode_head=dict(type='mmres2net.DSSHead', in_channels=channels, **SMALL, **head),
+            test_cfg=ConfigDict(mode='whole'),
+        )
+    )
+    model.init_weights()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1)
+            nn.init.uniform_(module.running_mean, -0.2, 0.2)
+    return model.eval()
+
+
+# The stem
+
+
+@pytest.mark.parametrize('name', BACKBONES)
+def test_stem_comes_before_the_stages(name: str) -> None:
+    init_default_scope('mmseg')
+    wrapped = WithStem(BACKBONES[name][0]).eval()
+    inner, x = wrapped.backbone, torch.rand(2, 3, 65, 97)
+    norm = inner.norm1 if name == 'ResNet' else inner.bn1
+    stem, *stages = wrapped(x)
+    assert torch.equal(stem, norm(inner.conv1(x)).relu())
+    assert all(map(torch.equal, stages, inner(x)))
+    assert [tuple(f.shape[1:]) for f in (stem, *stages)] == [
+        (channels, math.ceil(65 / stride), math.ceil(97 / stride))
+        for channels, stride in zip(BACKBONES[name][1], (2, 4, 8, 16, 16), strict=True)
+    ]
+    assert not inner.maxpool._forward_pre_hooks
+
+
+def test_backbone_keeps_names_freezing_and_config() -> None:
+    init_default_scope('mmseg')
+    config = dict(RES2NET, frozen_stages=1, norm_eval=True)
+    wrapped = WithStem(config).train()
+    assert {name.removeprefix('backbone.') for name in wrapped.state_dict()} == set(wrapped.backbone.state_dict())
+    assert not any(m.training for m in wrapped.modules() if isinstance(m, nn.BatchNorm2d))
+    assert not any(p.requires_grad for p in wrapped.backbone.layer1.parameters())
+    assert config == dict(RES2NET, frozen_stages=1, norm_eval=True)
+
+
+def test_stem_of_the_fast_backbone() -> None:
+    wrapped = WithStem(dict(type='mmres2net.Res2Net', arch='res2net50_26w_4s')).eval()
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        before = wrapped(x)
+        assert isinstance(optimize(wrapped).backbone, Res2Net)
+        assert type(wrapped.backbone) is not Res2Net
+        for a, b in zip(before, wrapped(x), strict=True):
+            torch.testing.assert_close(a, b.contiguous(), rtol=0, atol=1e-5 * float(a.abs().max()))
+
+
+def test_backbone_without_a_pool_behind_its_stem() -> None:
+    with pytest.raises(UserError, match=r'Res2NetDLA has no module `maxpool`.*use a ResNet or mmres2net\.Res2Net'):
+        WithStem(dict(type='mmres2net.Res2NetDLA', arch='res2net_dla60_4s'))
+
+
+# Where maps land
+
+
+@pytest.mark.parametrize('factor', [1, 2, 4, 8, 16])
+@pytest.mark.parametrize('size', [(33, 48), (40, 31), (5, 17)])
+def test_enlarged_ramp_is_a_ramp(factor: int, size: tuple[int, int]) -> None:
+    """A map of the pixel that each feature sits on is the map of pixels, up to the last feature."""
+    rows, columns = (factor * torch.arange(math.ceil(n / factor)).float() for n in size)
+    x = torch.stack(torch.meshgrid(rows, columns, indexing='ij'))[None]
+    expected = torch.stack(
+        torch.meshgrid(
+            torch.arange(size[0]).float().clamp(max=float(rows[-1])),
+            torch.arange(size[1]).float().clamp(max=float(columns[-1])),
+            indexing='ij',
+        )
+    )
+    torch.testing.assert_close(enlarged(x, factor, size)[0], expected, rtol=0, atol=1e-4)
+
+
+def test_map_of_another_size() -> None:
+    with pytest.raises(ValueError, match=r'a map of \(4, 4\) cannot be that of \(64, 64\) pixels at stride 8.*strides'):
+        enlarged(torch.zeros(1, 1, 4, 4), 8, (64, 64))
+
+
+@pytest.mark.parametrize('name', BACKBONES)
+def test_mirrored_image_gives_a_mirrored_map(name: str) -> None:
+    """With kernels that are their own mirror images, on 16 k + 1 pixels, where strides leave nothing over."""
+    model = segmentor(name)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d):
+                module.weight.copy_((module.weight + module.weight.flip(-1)) / 2)
+        image = torch.rand(1, 3, 65, 81)
+        maps = [model.decode_head.maps(model.extract_feat(x), (65, 81)) for x in (image, image.flip(-1))]
+    for map_, mirrored in zip(*maps, strict=True):
+        assert float(map_.std()) > 0
+        torch.testing.assert_close(mirrored.flip(-1), map_, rtol=1e-3, atol=1e-4)
+
+
+# Sides
+
+
+def head_of_constants(values: tuple[float, ...], **options: Any) -> tuple[DSSHead, list[Tensor]]:
+    """A head whose sides give ``values`` everywhere before they take those of others, and features for 32x48."""
+    head = DSSHead(in_channels=(3, 3, 3, 3, 3), **SMALL, **options)
+    head.init_weights()
+    with torch.no_grad():
+        for side, value in zip(head.sides, values, strict=True):
+            side[-1].weight.zero_()
+            side[-1].bias.fill_(value)
+        for merge in head.merges:
+            if isinstance(merge, nn.Conv2d):
+                merge.weight.fill_(1)
+    return head, [torch.rand(1, 3, 32 // s, 48 // s) for s in (2, 4, 8, 16, 16)]
+
+
+def test_short_connections() -> None:
+    """Stage 2 and stage 1 take the maps of the two deepest sides, the stem those of all four."""
+    a, b, c, d, e = values = (0.25, -2.0, 3.0, -0.5, 1.0)
+    head, features = head_of_constants(values)
+    one, two = b + d + e, c + d + e
+    sides = [a + one + two + d + e, one, two, d, e]
+    expected = [*sides, sum(sides) / 5]
+    maps = head.maps(features, (32, 48))
+    assert [map_.shape for map_ in maps] == [(1, 1, 32, 48)] * 6
+    for map_, value in zip(maps, expected, strict=True):
+        torch.testing.assert_close(map_, torch.full_like(map_, value))
+    assert [len(deeper) for deeper in CONNECTIONS] == [4, 2, 2, 0, 0]
+
+
+def test_start_of_sums_and_fusion() -> None:
+    head = DSSHead(in_channels=(3, 3, 3, 3, 3), **SMALL)
+    head.init_weights()
+    assert torch.equal(head.fusion.weight, torch.full((1, 5, 1, 1), 0.2))
+    assert [float(m.weight.detach().mean()) for m in head.merges if isinstance(m, nn.Conv2d)] == pytest.approx(
+        [1 / 5, 1 / 3, 1 / 3]
+    )
+    assert float(head.sides[0][0].bias.abs().max()) == 0
+
+
+def test_parameters_of_the_published_sides() -> None:
+    """Two convolutions and one to a map each; counted by hand from the table in the module's docstring."""
+    with torch.device('meta'):
+        head = DSSHead()
+    sides = [(64, 128, 3), (256, 256, 5), (512, 256, 5), (1024, 512, 5), (2048, 512, 7)]
+    count = sum((i * c + c * c) * k * k + 2 * c + c + 1 for i, c, k in sides) + (5 + 1) + 2 * (3 + 1) + (5 + 1)
+    assert sum(p.numel() for p in head.parameters()) == count
+
+
+def test_what_is_predicted() -> None:
+    def sigmoid(x: float) -> float:
+        return 1 / (1 + math.exp(-x))
+
+    a, b, c, d, e = values = (0.25, -2.0, 3.0, -0.5, 1.0)
+    one, two = b + d + e, c + d + e
+    stem = a + one + two + d + e
+    fused = (stem + one + two + d + e) / 5
+    expected = {
+        'fused': sigmoid(fused),
+        'paper': sigmoid((stem + one + two) / 5),
+        'public': (sigmoid(one) + sigmoid(two) + sigmoid(d) + sigmoid(fused)) / 4,
+    }
+    for inference, probability in expected.items():
+        head, features = head_of_constants(values, inference=inference)
+        for logits in (head(features), head.predict(features, [dict(img_shape=(32, 48))], None)):
+            assert logits.shape == (1, 1, 32, 48)
+            torch.testing.assert_close(logits.sigmoid(), torch.full((1, 1, 32, 48), probability))
+
+
+def test_certain_maps_have_finite_logits() -> None:
+    head, _ = head_of_constants((0.0,) * 5)
+    for dtype in (torch.float32, torch.float16):
+        for logit in (-500.0, 500.0):
+            maps = [torch.full((1, 1, 2, 2), logit, dtype=dtype)] * 6
+            assert bool(torch.isfinite(head.predicted(maps)).all())
+
+
+def test_size_of_the_input_is_taken_from_what_mmseg_says() -> None:
+    head, features = head_of_constants((0.0,) * 5)
+    padded = dict(img_shape=(30, 40), pad_shape=(32, 48))
+    window = dict(img_shape=torch.Size((32, 48)), pad_shape=(90, 90))
+    assert (
+        head.predict(features, [padded], None).shape == head.predict(features, [window], None).shape == (1, 1, 32, 48)
+    )
+
+
+# Losses
+
+
+def samples(labels: Tensor) -> list[Any]:
+    return [SimpleNamespace(gt_sem_seg=SimpleNamespace(data=one)) for one in labels]
+
+
+def test_losses_are_means_of_what_counts() -> None:
+    values = (0.25, -2.0, 3.0, -0.5, 1.0)
+    head, features = head_of_constants(values)
+    labels = torch.zeros(1, 1, 32, 48, dtype=torch.long)
+    labels[..., :12] = 1
+    labels[..., 36:] = 255
+    losses = head.loss(features, samples(labels), None)
+    assert list(losses) == ['loss_side1', 'loss_side2', 'loss_side3', 'loss_side4', 'loss_side5', 'loss_fused']
+    for loss, map_ in zip(losses.values(), head.maps(features, (32, 48)), strict=True):
+        logit = map_[0, 0, 0, 0]
+        positive, negative = functional.softplus(-logit), functional.softplus(logit)
+        torch.testing.assert_close(loss, (positive + 2 * negative) / 3)  # a third of what counts is salient
+
+
+def test_image_without_a_pixel_that_counts() -> None:
+    head, features = head_of_constants((1.0,) * 5)
+    losses = head.loss(features, samples(torch.full((1, 1, 32, 48), 255)), None)
+    assert [float(loss) for loss in losses.values()] == [0.0] * 6
+
+
+def test_labels_that_are_no_saliency() -> None:
+    head, features = head_of_constants((0.0,) * 5)
+    labels = torch.zeros(1, 1, 32, 48, dtype=torch.long)
+    labels[0, 0, 0, 0] = 7
+    with pytest.raises(UserError, match=r'labelled \[0, 7\].*mmres2net\.LoadSaliencyMask'):
+        head.loss(features, samples(labels), None)
+
+
+@pytest.mark.parametrize('name', BACKBONES)
+def test_every_parameter_learns(name: str) -> None:
+    model = segmentor(name).train()
+    labels = torch.zeros(2, 1, 64, 64, dtype=torch.long)
+    labels[..., 20:40, 20:40] = 1
+    losses = model.decode_head.loss(model.extract_feat(torch.rand(2, 3, 64, 64)), samples(labels), None)
+    sum(losses.values()).backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()] == []
+
+
+# In mmseg's model
+
+
+@pytest.mark.parametrize('name', BACKBONES)
+@pytest.mark.parametrize('ori_shape', [(70, 93), (35, 50)])
+def test_predicts_probabilities_at_the_size_of_the_file(name: str, ori_shape: tuple[int, int]) -> None:
+    from mmseg.structures import SegDataSample
+
+    model = segmentor(name)
+    sample = SegDataSample(metainfo=dict(ori_shape=ori_shape, img_shape=(70, 93)))
+    with torch.no_grad():
+        (found,) = model.test_step(dict(inputs=[torch.randint(0, 255, (3, 70, 93))], data_samples=[sample]))
+    probabilities = found.seg_logits.data
+    assert probabilities.shape == (1, *ori_shape)
+    assert 0 <= float(probabilities.min()) < float(probabilities.max()) <= 1
+    assert torch.equal(found.pred_sem_seg.data, (probabilities > 0.5).float())
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(channels=(8, 8)), r'channels=\(8, 8\): give 5 values'),
+        (dict(kernel_sizes=(3, 3, 4, 3, 3)), r'kernel_sizes=\(3, 3, 4, 3, 3\): all have to be odd'),
+        (dict(strides=(2, 4, 8, 12, 16)), r'strides=\(2, 4, 8, 12, 16\): each has to be a multiple'),
+        (dict(inference='crf'), r"inference='crf': choose from public, paper, fused"),
+    ],
+)
+def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DSSHead(**options)
+
+
+def test_features_without_the_stem() -> None:
+    head, features = head_of_constants((0.0,) * 5)
+    with pytest.raises(ValueError, match=r'4 features for 5 sides; wrap the backbone in mmres2net\.WithStem'):
+        head.maps(features[1:], (32, 48))

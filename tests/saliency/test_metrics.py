@@ -1,0 +1,296 @@
+"""SaliencyMetric beside the papers' definitions and beside PySODMetrics over whole sets; what it holds and refuses."""
+
+import pickle
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import py_sod_metrics as library
+import pytest
+import torch
+from mmengine.evaluator import Evaluator
+from mmengine.hooks import CheckpointHook
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+from scipy.ndimage import gaussian_filter
+
+from mmres2net.errors import UserError
+from mmres2net.saliency import SaliencyMetric
+from mmres2net.saliency.streaming import measure
+from tests.reference.saliency import one_image
+
+NAMES = ['maxF', 'meanF', 'adpF', 'wF', 'MAE', 'Sm', 'maxE', 'meanE', 'adpE', 'maxF_images']
+
+
+def sample(prediction: Any, mask: Any, name: str = 'dog.jpg', dataset: str | None = None) -> SegDataSample:
+    """As mmseg returns it: (1, H, W) of probabilities, and of labels."""
+    one = SegDataSample(metainfo={'img_path': name, **({'dataset_name': dataset} if dataset else {})})
+    one.seg_logits = PixelData(data=torch.as_tensor(np.asarray(prediction), dtype=torch.float32)[None])
+    one.gt_sem_seg = PixelData(data=torch.as_tensor(np.asarray(mask), dtype=torch.uint8)[None])
+    return one
+
+
+def object_map(seed: int, height: int = 21, width: int = 26) -> tuple[np.ndarray, np.ndarray]:
+    """A blurred and noisy map of an ellipse as uint8, and the ellipse; its centre of mass lies on no pixel border."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    while True:
+        cy, cx = rng.uniform(0.2, 0.8, 2) * (height, width)
+        ry, rx = rng.uniform(0.1, 0.4, 2) * (height, width)
+        mask = ((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2 < 1
+        middle = np.argwhere(mask).mean(0) if mask.any() else np.full(2, 0.5)
+        if np.abs(middle % 1 - 0.5).min() > 1e-6:
+            break
+    values = gaussian_filter(mask.astype(float), rng.uniform(0.5, 3)) + rng.normal(0, rng.uniform(0, 0.2), mask.shape)
+    return np.rint(255 * np.clip(values, 0, 1)).astype(np.uint8), mask
+
+
+def noise_map(seed: int, height: int = 21, width: int = 26) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.integers(20, 200, (height, width), dtype=np.uint8), rng.random((height, width)) < 0.3
+
+
+def samples_of(seeds: Sequence[int], dataset: str | None = None) -> list[SegDataSample]:
+    """Of different sizes; each data set has other maps under the same names."""
+    place = dataset or 'own'
+    maps = [object_map(seed + 100 * len(place), 15 + seed, 20 + seed % 3) for seed in seeds]
+    return [
+        sample(grey / 255, mask, f'{place}/{seed}.jpg', dataset) for seed, (grey, mask) in zip(seeds, maps, strict=True)
+    ]
+
+
+def build(**options: Any) -> Evaluator:
+    evaluator = Evaluator({'type': 'mmres2net.SaliencyMetric', **options})
+    assert type(evaluator.metrics[0]) is SaliencyMetric
+    return evaluator
+
+
+def run(samples: Sequence[SegDataSample], **options: Any) -> dict[str, float]:
+    evaluator = build(**options)
+    for one in samples:
+        evaluator.process(data_samples=[one], data_batch=None)
+    return evaluator.evaluate(len(samples))
+
+
+@pytest.mark.parametrize('stretch', [True, False])
+@pytest.mark.parametrize('seed', range(6))
+@pytest.mark.parametrize('kind', [object_map, noise_map])
+def test_one_map_beside_the_definitions(kind: Any, seed: int, stretch: bool) -> None:
+    """Two things differ. The library finds the level of a pixel in floating point and cuts off, which takes some a
+    level down; and which of several object pixels at the same distance is the nearest, weighted F leaves open.
+    """
+    grey, mask = kind(seed)
+    found, expected = measure(grey, mask, stretch=stretch), one_image(grey, mask, stretch)
+    for name in ('MAE', 'Sm', 'adpF', 'adpE'):
+        assert found[name] == pytest.approx(expected[name], abs=1e-12), name
+    assert found['wF'] == pytest.approx(expected['wF'], abs=0.006)
+    for name in ('precision', 'recall', 'F', 'E'):
+        assert found[name].shape == (256,)
+        same, above = (np.abs(found[name][1:] - values) for values in (expected[name][1:], expected[name][:-1]))
+        assert np.minimum(same, above).max() < 1e-12, name
+        assert (same > 1e-12).sum() <= 5, name
+
+
+def whole_set(samples: Sequence[SegDataSample]) -> dict[str, float]:
+    """The library over all images in one go, and the pooled F from its averaged curves."""
+    handlers = {
+        'fm': library.FmeasureHandler(with_dynamic=True, with_adaptive=True, beta=0.3),
+        'p': library.PrecisionHandler(with_dynamic=True, with_adaptive=False),
+        'r': library.RecallHandler(with_dynamic=True, with_adaptive=False),
+    }
+    f, s, e = library.FmeasureV2(handlers), library.Smeasure(), library.Emeasure()
+    w, mae = library.WeightedFmeasure(), library.MAE()
+    for one in samples:
+        grey = np.rint(255 * one.seg_logits.data[0].double().numpy()).astype(np.uint8)
+        for measure_one in (f, s, e, w, mae):
+            measure_one.step(grey, 255 * one.gt_sem_seg.data[0].numpy())
+    curves, em = f.get_results(), e.get_results()['em']
+    p, r = curves['p']['dynamic'], curves['r']['dynamic']
+    return {
+        'maxF': (1.3 * p * r / (0.3 * p + r)).max(), 'meanF': curves['fm']['dynamic'].mean(),
+        'adpF': curves['fm']['adaptive'], 'wF': w.get_results()['wfm'], 'MAE': mae.get_results()['mae'],
+        'Sm': s.get_results()['sm'], 'maxE': em['curve'].max(), 'meanE': em['curve'].mean(), 'adpE': em['adp'],
+        'maxF_images': curves['fm']['dynamic'].max(),
+    }  # fmt: skip
+
+
+def test_two_sets_as_the_library_measures_each() -> None:
+    ours, others = samples_of(range(7), 'ECSSD'), samples_of(range(7, 12), 'HKU-IS')
+    mixed = [one for pair in zip(ours, [*others, *others], strict=False) for one in pair][:10] + ours[5:]
+    figures = run(mixed)
+    expected = {f'ECSSD/{k}': v for k, v in whole_set(ours).items()}
+    expected |= {f'HKU-IS/{k}': v for k, v in whole_set(others).items()}
+    assert figures == pytest.approx(expected, abs=1e-12)
+    assert list(figures) == [f'{name}/{k}' for name in ('ECSSD', 'HKU-IS') for k in NAMES]
+
+
+@pytest.mark.parametrize('dataset', ['MSRA-B', None])
+def test_figures_of_one_set_have_plain_names(dataset: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr('mmres2net.saliency.metrics.print_log', lambda text, logger: said.append(text))
+    figures = run(samples_of(range(3), dataset))
+    assert list(figures) == NAMES, "save_best='auto' follows the first"
+    (table,) = said
+    header, row = (line.split() for line in table.splitlines()[1:])
+    assert header == ['data', 'set', 'images', *NAMES]
+    assert row == [dataset or 'all', '3', *(f'{value:.3f}' for value in figures.values())]
+    assert CheckpointHook(save_best='maxF', rule='greater').key_indicators == ['maxF']
+    assert list(run(samples_of(range(2), dataset), prefix='sal')) == [f'sal/{name}' for name in NAMES]
+
+
+def test_which_f_is_which() -> None:
+    """One map is right; the other finds a quarter of its object. Pooled: precision 1, recall 5/8. By image: 1 and
+    1.3 / 4 / (0.3 + 1 / 4).
+    """
+    mask = np.zeros((4, 4), bool)
+    mask[:2, :2] = True
+    part = np.zeros((4, 4))
+    part[0, 0] = 1
+    figures = run([sample(mask, mask), sample(part, mask)])
+    assert figures['maxF'] == pytest.approx(1.3 * 0.625 / (0.3 + 0.625), abs=1e-12)
+    assert figures['maxF_images'] == pytest.approx((1 + 1.3 / 4 / (0.3 + 1 / 4)) / 2, abs=1e-12)
+    # At the lowest threshold, one of 256, all pixels are found: a quarter of them rightly.
+    everything = 1.3 / 4 / (0.3 / 4 + 1)
+    assert figures['meanF'] == pytest.approx((255 * figures['maxF_images'] + everything) / 256, abs=1e-12)
+    assert figures['adpF'] == pytest.approx(figures['maxF_images'], abs=1e-12)
+    assert figures['MAE'] == pytest.approx(3 / 16 / 2, abs=1e-12)
+
+
+def test_perfect_and_inverted() -> None:
+    mask = object_map(1)[1]
+    share, pixels = mask.mean(), mask.size
+    perfect, inverted = run([sample(mask, mask)]), run([sample(~mask, mask)])
+    aligned = pixels / (pixels - 1)  # the measure's authors divide by one pixel less
+    ones = dict.fromkeys(('maxF', 'adpF', 'wF', 'Sm', 'maxF_images'), 1.0) | {'maxE': aligned, 'adpE': aligned}
+    assert {name: perfect[name] for name in ones} == pytest.approx(ones, abs=1e-9)
+    assert perfect['MAE'] == 0
+    assert inverted['MAE'] == 1
+    assert inverted['adpF'] == 0
+    assert inverted['maxF'] == pytest.approx(1.3 * share / (0.3 * share + 1), abs=1e-12), 'all pixels found'
+    assert inverted['Sm'] < 0.1
+    assert inverted['wF'] < 0.05
+
+
+def test_stretching_is_what_tells_faint_maps_from_bad_ones() -> None:
+    mask = object_map(2)[1]
+    faint = 0.2 + 0.2 * mask  # 51 and 102 of 255
+    stretched, plain = run([sample(faint, mask)]), run([sample(faint, mask)], stretch=False)
+    assert (stretched['maxF'], stretched['MAE']) == pytest.approx((1, 0), abs=1e-12)
+    assert plain['maxF'] == pytest.approx(1, abs=1e-12), 'one threshold parts the two'
+    assert plain['MAE'] == pytest.approx(np.where(mask, 0.6, 0.2).mean(), abs=1e-12)
+
+
+def edge_cases() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    grey, mask = object_map(3)
+    nothing, everything = np.zeros_like(mask), np.ones_like(mask)
+    corner, one = nothing.copy(), nothing.copy()
+    corner[-1, -1], one[4, 5] = True, True
+    line = nothing.copy()
+    line[:, -1] = True
+    flat = np.full(mask.shape, 77, np.uint8)
+    return {
+        'no object': (grey, nothing), 'all object': (grey, everything), 'corner': (grey, corner), 'line': (grey, line),
+        'one pixel': (grey, one), 'flat': (flat, mask), 'black': (0 * flat, mask), 'white': (0 * flat + 255, mask),
+        'black on nothing': (0 * flat, nothing), 'white on all': (0 * flat + 255, everything),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize('case', edge_cases())
+@pytest.mark.parametrize('stretch', [True, False])
+def test_edge_cases_have_figures_and_no_warning(case: str, stretch: bool) -> None:
+    """The library alone gives NaN for the object in the corner and on the border line."""
+    grey, mask = edge_cases()[case]
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        figures = run([sample(grey / 255, mask)], stretch=stretch)
+    assert np.isfinite(list(figures.values())).all(), figures
+    expected = one_image(grey, mask, stretch)
+    for name in ('MAE', 'Sm', 'adpF', 'adpE'):
+        assert figures[name] == pytest.approx(expected[name], abs=1e-12), name
+    assert figures['wF'] == pytest.approx(expected['wF'], abs=0.01)
+    if not mask.any():
+        assert figures['maxF'] == figures['wF'] == 0, 'nothing to find: no F'
+
+
+def test_library_has_no_figure_at_the_border() -> None:
+    """Why `streaming.py` has its own quadrants; if this fails, they can go."""
+    grey, mask = edge_cases()['line']
+    plain = library.Smeasure()
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        plain.step(grey, 255 * mask.astype(np.uint8))
+    assert np.isnan(plain.get_results()['sm'])
+
+
+def held(metric: SaliencyMetric) -> int:
+    return len(pickle.dumps(metric.__dict__))
+
+
+def test_memory_does_not_grow() -> None:
+    evaluator = build()
+    sizes = []
+    for i, one in enumerate(samples_of([1, 2, 3, 4, 5] * 10, 'ECSSD'), start=1):
+        evaluator.process(data_samples=[one], data_batch=None)
+        sizes += [held(evaluator.metrics[0])] if i in (5, 50) else []
+    assert sizes[0] == sizes[1] < 40_000
+    evaluator.evaluate(50)
+    assert held(evaluator.metrics[0]) < 1_000, 'nothing is left for the next evaluation'
+
+
+def test_evaluations_do_not_mix() -> None:
+    evaluator = build()
+    for seeds in ([0, 1], [2, 3, 4]):
+        for one in samples_of(seeds):
+            evaluator.process(data_samples=[one], data_batch=None)
+        assert evaluator.evaluate(len(seeds)) == run(samples_of(seeds))
+
+
+def test_more_images_than_there_are() -> None:
+    evaluator = build()
+    evaluator.process(data_samples=samples_of([0, 1, 2]), data_batch=None)
+    with pytest.raises(UserError, match=r"3 images were evaluated where 1 of 1 were to be: is the sampler MMEngine's"):
+        evaluator.evaluate(1)
+    assert evaluator.metrics[0]._shown == 0
+
+
+MASK = [[0, 1], [1, 1]]
+HALF = np.full((2, 2), 0.5)
+
+
+@pytest.mark.parametrize(
+    ('prediction', 'mask', 'message'),
+    [
+        ([[0.1, float('nan')], [0, 0]], MASK, r'dog\.jpg: the prediction holds NaN or infinity'),
+        ([[0.1, float('inf')], [0, 0]], MASK, r'dog\.jpg: the prediction holds NaN or infinity'),
+        ([[0.1, 3.5], [-2, 0]], MASK, r'dog\.jpg: predicted values go from -2 to 3\.5, but .* out of a sigmoid'),
+        (HALF, [[0, 1, 1]], r'dog\.jpg: predicted as \(2, 2\), annotated as \(1, 3\).*after Resize'),
+        (HALF, [[0, 1], [255, 1]], r'dog\.jpg is annotated with label 255, but a saliency mask has 0 and 1'),
+        (np.zeros((0, 2)), MASK, r'dog\.jpg: predicted as \(1, 0, 2\), not \(1, H, W\)'),
+    ],
+)
+def test_what_is_refused(prediction: Any, mask: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        run([sample(prediction, mask)])
+
+
+def test_two_channels_and_no_mask_and_no_image() -> None:
+    two = SegDataSample(metainfo={'img_path': 'cat.jpg'}, seg_logits=PixelData(data=torch.zeros(2, 3, 3)))
+    with pytest.raises(UserError, match=r'cat\.jpg: predicted as \(2, 3, 3\).*one output channel'):
+        run([two])
+    bare = SegDataSample(metainfo={'img_path': 'cat.jpg'}, seg_logits=PixelData(data=torch.zeros(1, 3, 3)))
+    with pytest.raises(UserError, match=r'cat\.jpg holds no annotation.*format_only=True'):
+        run([bare])
+    assert run([bare], format_only=True) == {}
+    with pytest.raises(UserError, match='no image was evaluated'):
+        run([])
+
+
+def test_library_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, 'py_sod_metrics', None)
+    with pytest.raises(
+        UserError, match=r"needs the package pysodmetrics.*pip install pysodmetrics, or 'mmres2net\[sal\]'"
+    ):
+        SaliencyMetric()
+    assert SaliencyMetric(format_only=True).evaluate(3) == {}
