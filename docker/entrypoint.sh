@@ -6,7 +6,7 @@ if [ $# -eq 0 ]; then
 fi
 # The verbs first: `test` is a program as well.
 case "$1" in
-    train | test | configs | check-data | prepare-data | convert-weights | export | predict | complexity | sweep | doctor | demo-data | -*) exec mmres2net "$@" ;;
+    train | test | configs | check-data | prepare-data | convert-weights | export | predict | cam | complexity | sweep | doctor | demo-data | -*) exec mmres2net "$@" ;;
 esac
 if command -v "$1" >/dev/null 2>&1; then
     exec "$@"

@@ -63,6 +63,12 @@ def _predict(argv: Sequence[str]) -> int:
     return main(argv)
 
 
+def _cam(argv: Sequence[str]) -> int:
+    from mmres2net.cam.job import main
+
+    return main(argv)
+
+
 def _complexity(argv: Sequence[str]) -> int:
     from mmres2net.complexity.job import main
 
@@ -97,6 +103,7 @@ VERBS: dict[str, tuple[Verb, str]] = {
     'convert-weights': (_convert_weights, 'turn weights of one library into those of another'),
     'export': (_export, 'write a trained model for ONNX Runtime, OpenVINO, TorchScript or torch.export'),
     'predict': (_predict, 'run an exported file on images, without the libraries it was trained with'),
+    'cam': (_cam, 'draw where in an image a network finds a class, beside other networks'),
     'complexity': (_complexity, 'count parameters, multiply-adds and activations of a network or a config'),
     'sweep': (_sweep, 'train networks of growing cardinality, depth and scale, and draw accuracy against size'),
     'doctor': (_doctor, 'check the environment: what is missing, mixed up or half working, with remedies'),

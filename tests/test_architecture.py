@@ -31,9 +31,11 @@ ALLOWED = {
     'bench': {'data', 'deploy', 'engine', 'errors', 'evaluation', 'export', 'malloc', 'models', 'weights'},
     'predict': {'errors'},
     'export': {'data', 'engine', 'errors', 'models', 'predict', 'weights'},
+    'cam': {'data', 'engine', 'errors', 'export', 'models', 'predict', 'weights'},
     'sweep': {'engine', 'errors', 'models'},
     'doctor': {'data', 'errors', 'paths', 'registry', 'version'},
     'cli.py': {
+        'cam',
         'complexity',
         'data',
         'doctor',

@@ -87,6 +87,7 @@ def test_container_hands_every_verb_to_the_command(verb: str, tmp_path: Path) ->
         'convert_weights',
         'export',
         'predict',
+        'cam',
         'complexity',
         'sweep',
         'benchmark',

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmres2net.data.layout import datasets_of
 from mmres2net.engine.config import load_config, single_process_norms, without_published_weights
 from mmres2net.engine.weights import check_checkpoint
 from mmres2net.errors import UserError
@@ -125,7 +126,9 @@ def fill(model: Any, state: dict[str, torch.Tensor], name: str) -> None:
     if faults:
         more = [f'and {len(faults) - LISTED} more'] if len(faults) > LISTED else []
         listed = '\n  '.join([*faults[:LISTED], *more])
-        raise UserError(f'the checkpoint {name} does not fit the config:\n  {listed}\nexport it with its own config')
+        raise UserError(
+            f'the checkpoint {name} does not fit the config:\n  {listed}\ntake the config that it was trained with'
+        )
     model.load_state_dict(state, strict=False)  # an optimiser's averages may lie beside the weights
 
 
@@ -135,10 +138,12 @@ def _meta_of(content: dict[str, Any], cfg: Config) -> dict[str, Any]:
     trained = meta.get('dataset_meta') if isinstance(meta, dict) else None
     if trained:
         return dict(trained)
-    node = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    node = next(iter(datasets_of(cfg, 'test')), {})
     if node.get('metainfo'):
         return dict(node['metainfo'])
-    kind = DATASETS.get(node['type']) if isinstance(node.get('type'), str) else node.get('type')
+    # A host's data sets are found under its scope alone.
+    with DATASETS.switch_scope_and_registry(cfg.get('default_scope') or 'mmengine') as registry:
+        kind = registry.get(node['type']) if isinstance(node.get('type'), str) else node.get('type')
     return dict(getattr(kind, 'METAINFO', {}))
 
 

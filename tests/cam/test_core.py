@@ -1,0 +1,212 @@
+"""Maps of a small network against own arithmetic in float64; the model is left as it was."""
+
+import ast
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mmres2net.cam import core
+from mmres2net.cam.core import METHODS, activation_map, borrowed
+from mmres2net.errors import UserError
+from tests.cam.models import state_of
+
+CHANNELS, CLASSES = 5, 3
+LABEL = 1
+
+
+class Small(nn.Module):
+    """A layer whose output is written over by the ReLU behind it, and a classifier on the mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.BatchNorm2d(4), nn.ReLU(inplace=True))
+        self.body = nn.Conv2d(4, CHANNELS, 3, padding=1)
+        self.relu = nn.ReLU(inplace=True)
+        self.fc = nn.Linear(CHANNELS, CLASSES)
+        self.unused = nn.Conv2d(3, 2, 1)
+
+    def head(self, x: Tensor) -> Tensor:
+        return self.fc(self.relu(x).square().mean((2, 3)))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head(self.body(self.stem(image)))
+
+
+@pytest.fixture
+def model() -> Small:
+    net = Small().double()
+    with torch.no_grad():
+        net.stem[1].running_mean.normal_()
+        net.stem[1].running_var.uniform_(0.5, 2)
+    return net
+
+
+@pytest.fixture
+def image() -> Tensor:
+    return torch.randn(1, 3, 21, 33, dtype=torch.float64)
+
+
+def scored(model: Small, image: Tensor, label: int = LABEL) -> Callable[[], tuple[Tensor, str]]:
+    return lambda: (model(image)[0, label], 'found')
+
+
+def by_hand(model: Small, image: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return activations and gradients (C, h, w) of the layer."""
+    model.eval()
+    with torch.no_grad():
+        activations = model.body(model.stem(image))
+    leaf = activations.clone().requires_grad_()
+    gradients = torch.autograd.grad(model.head(leaf.clone())[0, LABEL], leaf)[0]
+    return activations[0].numpy(), gradients[0].numpy()
+
+
+def weighted(method: str, a: np.ndarray, g: np.ndarray) -> np.ndarray:
+    """Return the map by the formulas of the papers."""
+    if method == 'hirescam':
+        return (g * a).sum(0)
+    if method == 'layercam':
+        return (g.clip(0) * a).sum(0)
+    if method == 'gradcam':
+        weights = g.mean((1, 2))
+    elif method == 'xgradcam':
+        weights = (g * a).sum((1, 2)) / (a.sum((1, 2)) + 1e-7)
+    else:
+        alpha = g**2 / (2 * g**2 + a.sum((1, 2), keepdims=True) * g**3 + 1e-6)
+        weights = (np.where(g != 0, alpha, 0) * g.clip(0)).sum((1, 2))
+    return np.einsum('c,chw->hw', weights, a)
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_maps_are_those_of_the_papers(method: str, model: Small, image: Tensor) -> None:
+    activations, gradients = by_hand(model, image)
+    assert activations.min() < 0, 'the in-place ReLU behind the layer would have something to write over'
+    expected = np.maximum(weighted(method, activations, gradients), 0)
+    found, words = activation_map(model, 'body', scored(model, image), method=method)
+    assert words == 'found'
+    assert found.dtype == np.float64
+    assert expected.max() > 0
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-14)
+
+
+def test_an_in_place_layer_has_the_map_of_what_it_gives(model: Small, image: Tensor) -> None:
+    """Of the layer before it the map is another one."""
+    model.eval()
+    leaf = model.body(model.stem(image)).relu().detach().requires_grad_()
+    gradient = torch.autograd.grad(model.fc(leaf.square().mean((2, 3)))[0, LABEL], leaf)[0]
+    expected = (gradient.mean((2, 3), keepdim=True) * leaf).sum(1)[0].relu().detach().numpy()
+    np.testing.assert_allclose(activation_map(model, 'relu', scored(model, image))[0], expected, rtol=1e-10)
+
+
+def test_nothing_speaks_for_it(model: Small, image: Tensor) -> None:
+    with torch.no_grad():
+        model.fc.weight.copy_(-model.fc.weight.abs())
+        model.fc.weight[:, 0] = 0
+    found = activation_map(model, 'relu', scored(model, image))[0]
+    assert found.shape == (10, 16)
+    assert not found.any()
+
+
+def prepared(model: Small) -> Small:
+    """A model in the middle of other work: modes, gradients and hooks of its own."""
+    model.train()
+    model.stem[1].eval()
+    model.body.weight.requires_grad_(False)
+    model.fc.weight.grad = torch.full_like(model.fc.weight, 7)
+    model.body.register_forward_hook(lambda module, args, output: None)
+    return model
+
+
+def test_the_model_is_left_as_it_was(model: Small, image: Tensor) -> None:
+    before = state_of(prepared(model))
+    modes = []
+
+    def score() -> tuple[Tensor, None]:
+        modes.append(any(module.training for module in model.modules()))
+        modes.append(any(parameter.requires_grad for parameter in model.parameters()))
+        return model(image)[0, 0], None
+
+    with torch.no_grad():
+        activation_map(model, 'body', score)
+    assert modes == [False, False]
+    assert state_of(model) == before
+
+
+@pytest.mark.parametrize('moment', ['before', 'after'])
+def test_the_model_is_left_as_it_was_after_an_error(model: Small, image: Tensor, moment: str) -> None:
+    before = state_of(prepared(model))
+
+    def score() -> tuple[Tensor, None]:
+        if moment == 'after':
+            model(image)
+        raise IndexError('of the model')
+
+    with pytest.raises(IndexError, match='of the model') as caught:
+        activation_map(model, 'body', score)
+    assert state_of(model) == before
+    assert caught.traceback, 'what keeps alive all that was there when it was raised'
+
+
+def test_images_need_no_gradients_of_their_own(model: Small, image: Tensor) -> None:
+    image.requires_grad_()
+    activation_map(model, 'body', scored(model, image))
+    assert image.grad is None
+
+
+@pytest.mark.parametrize(
+    ('layer', 'score', 'message'),
+    [
+        ('unused', lambda m, x: m(x)[0, 0], 'the layer unused takes no part in the prediction'),
+        ('body', lambda m, x: (m(x) + m(x))[0, 0], 'the layer body runs 2 times for one image'),
+        ('fc', lambda m, x: m(x)[0, 0], r'the layer fc gives \(1, 3\), not one map'),
+        ('body', lambda m, x: m(x.repeat(2, 1, 1, 1))[0, 0], r'gives \(2, 5, 10, 16\), not one map'),
+        ('body', lambda m, x: m(x)[0, 0].detach(), 'the score does not depend on the layer body'),
+        ('body', lambda m, x: _other(m, x), 'the score does not depend on the layer body'),
+    ],
+)
+def test_layers_without_a_map(model: Small, image: Tensor, layer: str, score: Callable, message: str) -> None:
+    before = state_of(model)
+    with pytest.raises(UserError, match=message):
+        activation_map(model, layer, lambda: (score(model, image), None))
+    assert state_of(model) == before
+
+
+def _other(model: Small, image: Tensor) -> Tensor:
+    """Return a score with a gradient that comes from elsewhere."""
+    model(image)
+    return torch.zeros(1, requires_grad=True).sum()
+
+
+def test_broken_weights_are_named(model: Small, image: Tensor) -> None:
+    with torch.no_grad():
+        model.body.weight[0, 0, 0, 0] = torch.nan
+    with pytest.raises(UserError, match='values that are no numbers'):
+        activation_map(model, 'body', scored(model, image))
+
+
+def test_a_missing_library_names_the_extra(model: Small, image: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, 'pytorch_grad_cam', None)
+    with pytest.raises(UserError, match=r"pip install 'mmres2net\[cam\]'"):
+        activation_map(model, 'body', scored(model, image))
+
+
+def test_the_library_is_imported_when_it_is_used() -> None:
+    for path in Path(core.__file__).parent.glob('*.py'):
+        names = [
+            ast.unparse(node)
+            for node in ast.parse(path.read_text()).body
+            if isinstance(node, ast.Import | ast.ImportFrom)
+        ]
+        assert not re.search('grad_cam|matplotlib', ' '.join(names)), path
+
+
+def test_borrowed_gives_back_after_an_error(model: Small) -> None:
+    before = state_of(prepared(model))
+    with pytest.raises(KeyError), borrowed(model):
+        raise KeyError
+    assert state_of(model) == before

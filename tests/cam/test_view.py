@@ -1,0 +1,182 @@
+"""What a network sees, and where in the image that is: odd sizes, crops, padding."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from PIL import Image
+
+from mmres2net.cam.view import View, Window, look, spread
+from mmres2net.errors import UserError
+from tests.cam.models import config_of, write_image
+
+pytest.importorskip('mmpretrain')
+LOAD, PACK = dict(type='LoadImageFromFile'), dict(type='PackInputs')
+EDGE = dict(type='ResizeEdge', scale=48, edge='short', backend='pillow')
+SIZES = [(45, 77), (131, 64), (33, 33)]
+PIPELINES = {
+    'plain': [],
+    'ratio': [dict(type='Resize', scale=(90, 50), keep_ratio=True)],
+    'stretched': [dict(type='Resize', scale=(61, 83))],
+    'crop': [EDGE, dict(type='CenterCrop', crop_size=41)],
+    'crop of more than there is': [EDGE, dict(type='CenterCrop', crop_size=(40, 99), auto_pad=True)],
+    'padded': [dict(type='Pad', size_divisor=64), dict(type='Resize', scale=(70, 70))],
+    'twice': [dict(type='CenterCrop', crop_size=31), EDGE, dict(type='CenterCrop', crop_size=33)],
+}
+
+
+class Model(torch.nn.Module):
+    def __init__(self, divisor: int) -> None:
+        super().__init__()
+        self.data_preprocessor = MODELS.build(
+            dict(type='mmpretrain.ClsDataPreprocessor', pad_size_divisor=divisor, to_rgb=True)
+        )
+
+
+def seen(path: Path, steps: list, divisor: int = 1) -> View:
+    init_default_scope('mmpretrain')
+    return look(config_of([LOAD, *steps, PACK], 'mmpretrain'), Model(divisor), path)
+
+
+def centre(weights: np.ndarray) -> np.ndarray:
+    """Return where the bright point is, in pixels from the upper left corner."""
+    weights = (weights - 0.5 * weights.max()).clip(0)
+    rows, columns = (np.arange(length) + 0.5 for length in weights.shape)
+    return np.array([weights.sum(1) @ rows, weights.sum(0) @ columns]) / weights.sum()
+
+
+@pytest.mark.parametrize('divisor', [1, 32])
+@pytest.mark.parametrize('name', PIPELINES)
+@pytest.mark.parametrize('size', SIZES)
+def test_a_point_of_the_input_lies_where_the_image_has_it(
+    size: tuple[int, int], name: str, divisor: int, tmp_path: Path
+) -> None:
+    path = tmp_path / 'point.png'
+    pixels = np.zeros((*size, 3), np.uint8)
+    middle = (round(size[0] * 0.45), round(size[1] * 0.55))
+    pixels[middle[0] - 3 : middle[0] + 4, middle[1] - 3 : middle[1] + 4] = 255
+    Image.fromarray(pixels).save(path)
+    view = seen(path, PIPELINES[name], divisor)
+    found = centre(view.inputs[0].sum(0).numpy())
+    height, width = view.inputs.shape[2:]
+    assert height % divisor == width % divisor == 0
+    window = view.window
+    place = [window.top + found[0] * window.height / height, window.left + found[1] * window.width / width]
+    assert np.abs(np.array(place) - middle - 0.5).max() < 0.5
+
+
+def test_crop_of_a_resized_image_by_hand(tmp_path: Path) -> None:
+    """100 x 150 becomes 48 x 72; of that 41 x 41 from row round(3.5) and column round(15.5) on."""
+    view = seen(write_image(tmp_path / 'a.png', 100, 150), PIPELINES['crop'], 32)
+    scale = 100 / 48
+    assert view.inputs.shape[2:] == (64, 64)
+    assert view.content == (41, 41)
+    expected = np.array([4, 16, 41, 41]) * scale
+    part = view.seen
+    np.testing.assert_allclose([part.top, part.left, part.height, part.width], expected, rtol=1e-12)
+    np.testing.assert_allclose([view.window.height, view.window.width], np.array([64, 64]) * scale, rtol=1e-12)
+
+
+def test_the_map_is_that_of_opencv_where_all_is_seen(tmp_path: Path) -> None:
+    view = seen(write_image(tmp_path / 'a.png', 61, 97), PIPELINES['stretched'])
+    strength = np.random.default_rng(0).random((3, 5))
+    found = spread(strength, view)
+    expected = cv2.resize(strength, (97, 61), interpolation=cv2.INTER_LINEAR)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected / expected.max(), atol=2e-5)  # OpenCV rounds its weights
+    assert view.seen.is_all_of((61, 97))
+
+
+def test_padding_is_cut_off_and_counts_for_nothing(tmp_path: Path) -> None:
+    """The strongest cell lies in the padding: the map is scaled by the strongest pixel of the image."""
+    view = seen(write_image(tmp_path / 'a.png', 40, 50), [], 64)
+    strength = np.array([[0.2, 0.1], [0.4, 9.0]])
+    expected = cv2.resize(strength, (64, 64), interpolation=cv2.INTER_LINEAR)[:40, :50]
+    found = spread(strength, view)
+    np.testing.assert_allclose(found, expected / expected.max(), atol=2e-4)
+    assert found.max() == 1
+
+
+def test_what_is_not_seen_is_nothing(tmp_path: Path) -> None:
+    view = seen(write_image(tmp_path / 'a.png', 96, 200), PIPELINES['crop'])
+    found = spread(np.ones((2, 2)), view)
+    rows, columns = np.nonzero(found)
+    # From (4, 56) of 48 x 100 on 41 x 41, in an image twice as large: the crop starts at round(29.5) = 30.
+    assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == (8, 90, 60, 142)
+    assert set(np.unique(found)) == {0, 1}
+    assert not view.seen.is_all_of((96, 200))
+
+
+def test_an_empty_map_is_zeros(tmp_path: Path) -> None:
+    found = spread(np.zeros((7, 7)), seen(write_image(tmp_path / 'a.png', 20, 20), []))
+    assert not found.any()
+    assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize('mode', ['L', 'RGBA', 'P', '1'])
+def test_every_kind_of_file_is_shown_as_the_network_gets_it(mode: str, tmp_path: Path) -> None:
+    view = seen(write_image(tmp_path / 'a.png', 41, 30, mode), [])
+    assert view.image.shape == (41, 30, 3)
+    assert view.image.dtype == np.uint8
+    np.testing.assert_array_equal(view.inputs[0].permute(1, 2, 0).numpy(), view.image)
+    if mode == 'L':
+        np.testing.assert_array_equal(view.image, np.asarray(Image.open(tmp_path / 'a.png').convert('RGB')))
+
+
+def test_a_turned_photograph_is_shown_as_the_network_gets_it(tmp_path: Path) -> None:
+    image = Image.open(write_image(tmp_path / 'a.png', 40, 60))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    image.save(tmp_path / 'turned.jpg', exif=exif)
+    view = seen(tmp_path / 'turned.jpg', [])
+    assert view.image.shape[:2] == view.inputs.shape[2:]
+    assert view.seen.is_all_of(view.size)
+
+
+@pytest.mark.parametrize(
+    ('steps', 'message'),
+    [
+        ([LOAD, dict(type='RandomFlip', prob=1.0), PACK], 'flips the image'),
+        ([LOAD, dict(type='RandomCrop', crop_size=20), PACK], 'moves pixels in a way that a map does not follow'),
+        ([LOAD, dict(type='EfficientNetCenterCrop', crop_size=20), PACK], 'moves pixels'),
+        ([PACK], 'no test pipeline that loads image files'),
+        ([], 'no test pipeline that loads image files'),
+        ([LOAD], 'gives no single image'),
+        ([LOAD, dict(type='Nonsense'), PACK], 'the step Nonsense of the test pipeline fails: KeyError'),
+    ],
+)
+def test_pipelines_that_cannot_be_followed(steps: list, message: str, tmp_path: Path) -> None:
+    init_default_scope('mmpretrain')
+    with pytest.raises(UserError, match=message):
+        look(config_of(steps, 'mmpretrain'), Model(1), write_image(tmp_path / 'a.png', 40, 60))
+
+
+def test_annotations_are_not_asked_for(tmp_path: Path) -> None:
+    pytest.importorskip('mmdet')
+    path = write_image(tmp_path / 'a.png', 40, 60)
+    steps = [LOAD, dict(type='LoadAnnotations', with_bbox=True), dict(type='PackDetInputs')]
+    init_default_scope('mmdet')
+    model = Model(1)
+    model.data_preprocessor = MODELS.build(dict(type='mmdet.DetDataPreprocessor', pad_size_divisor=32))
+    view = look(config_of(steps, 'mmdet'), model, path)
+    assert view.inputs.shape == (1, 3, 64, 64)
+    assert view.content == (40, 60)
+
+
+def test_the_callers_config_is_not_changed(tmp_path: Path) -> None:
+    init_default_scope('mmpretrain')
+    cfg = config_of([LOAD, *PIPELINES['crop'], PACK], 'mmpretrain')
+    before = Config(cfg.to_dict()).pretty_text
+    look(cfg, Model(1), write_image(tmp_path / 'a.png', 40, 60))
+    assert cfg.pretty_text == before
+
+
+def test_windows() -> None:
+    window = Window(10, 20, 30, 60).part((15, 20), (5, 2), (10, 4))
+    assert window == Window(20, 26, 20, 12)
+    assert Window(-5, 3, 20, 20).inside((10, 10)) == Window(0, 3, 10, 7)
+    assert Window(20, 0, 5, 5).inside((10, 10)).height == 0
