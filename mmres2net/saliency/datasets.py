@@ -25,7 +25,7 @@ class Release(NamedTuple):
     images: str
     masks: str
     img_suffix: str
-    count: int
+    number: int
     """Images; MSRA-B's lists have 2,500 for training, 500 for validation and 2,000 for testing."""
 
 
