@@ -12,7 +12,6 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmres2net.data.layout import datasets_of
 from mmres2net.engine.config import load_config, single_process_norms, without_published_weights
 from mmres2net.engine.weights import check_checkpoint
 from mmres2net.errors import UserError
@@ -138,7 +137,9 @@ def _meta_of(content: dict[str, Any], cfg: Config) -> dict[str, Any]:
     trained = meta.get('dataset_meta') if isinstance(meta, dict) else None
     if trained:
         return dict(trained)
-    node = next(iter(datasets_of(cfg, 'test')), {})
+    node = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    while 'datasets' in node or 'dataset' in node:  # several in one have the same classes
+        node = node['datasets'][0] if 'datasets' in node else node['dataset']
     if node.get('metainfo'):
         return dict(node['metainfo'])
     # A host's data sets are found under its scope alone.

@@ -40,6 +40,7 @@ def evaluate_share(rank: int, world: int, folder: str) -> None:
             figures[f'{count}, {batch}'] = evaluator.evaluate(count)
     Path(folder, f'{world}-{rank}.json').write_text(json.dumps(figures))
     if world > 1:
+        dist.barrier()  # who leaves first may end the threads that the other still talks to
         dist.destroy_process_group()
 
 
