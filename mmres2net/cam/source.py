@@ -10,17 +10,15 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import DATASETS
 from torch import Tensor
 
 from mmres2net.cam.names import last_stage, layer_named
 from mmres2net.cam.tasks import Task, task_of
-from mmres2net.cam.view import dataset_of
 from mmres2net.data.layout import walk
 from mmres2net.engine.config import load_config, single_process_norms, without_published_weights
 from mmres2net.engine.weights import OURS, check_pixels
 from mmres2net.errors import UserError
-from mmres2net.export.source import build, fill
+from mmres2net.export.source import build, class_names, fill, meta_of
 from mmres2net.models.arch import ALIASES, ARCHS
 from mmres2net.models.dla import Res2NetDLA
 from mmres2net.models.res2net import Res2Net
@@ -94,7 +92,7 @@ def read_network(
     model = build(cfg, random=checkpoint is None)
     if checkpoint is not None:
         fill(model, with_classifier(unwrap(content), model), checkpoint)
-    known = _classes_of(content, cfg)
+    known = class_names(meta_of(content, cfg))
     task = task_of(model, known, everywhere=everywhere)
     if task.count == 2 and len(known) == 1:  # a segmentor of one class and the rest
         known = ('background', *known)
@@ -152,26 +150,6 @@ def with_classifier(state: Mapping[str, Tensor], model: Any) -> dict[str, Tensor
         whole['head.fc.bias'] = state['fc.bias']
     fill_counters(whole)
     return whole
-
-
-def _classes_of(content: Mapping[str, Any], cfg: Config) -> tuple[str, ...]:
-    """Return the names of the classes: by the checkpoint, the config's data, or the data set's class."""
-    saved = content.get('meta')
-    meta = (saved.get('dataset_meta') if isinstance(saved, dict) else None) or {}
-    node = dataset_of(cfg)
-    meta = meta or node.get('metainfo') or {}
-    if not meta:
-        meta = getattr(_kind_of(node.get('type'), cfg), 'METAINFO', None) or {}
-    classes = meta.get('classes') or meta.get('CLASSES') or ()
-    return (classes,) if isinstance(classes, str) else tuple(str(name) for name in classes)
-
-
-def _kind_of(kind: Any, cfg: Config) -> Any:
-    """Return the class of a data set by its name, which is its host's where it has no scope."""
-    if not isinstance(kind, str):
-        return kind
-    with DATASETS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
-        return registry.get(kind)
 
 
 def _on(model: Any, device: str) -> Any:

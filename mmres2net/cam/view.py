@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import TRANSFORMS, init_default_scope
 from torch import Tensor
 
+from mmres2net.data.layout import dataset_of_test
 from mmres2net.errors import UserError
 from mmres2net.export.quiet import quiet
 
@@ -94,7 +95,7 @@ def look(cfg: Config, model: Any, path: Path) -> View:
     """
     with quiet():  # it warns where networks of two hosts take turns
         init_default_scope(cfg.get('default_scope') or 'mmengine')
-    steps = [step for step in dataset_of(cfg).get('pipeline') or [] if not _loads_annotations(step)]
+    steps = [step for step in dataset_of_test(cfg).get('pipeline') or [] if not _loads_annotations(step)]
     if not any(_kind(step).startswith('LoadImage') for step in steps):
         raise UserError('the config has no test pipeline that loads image files (test_dataloader.dataset.pipeline)')
     results: dict[str, Any] = {'img_path': str(path), 'img_id': 0, 'sample_idx': 0}
@@ -108,17 +109,6 @@ def look(cfg: Config, model: Any, path: Path) -> View:
         elif 'img' in before and 'img' in results:
             window = _moved(step, before, results, window)
     return _packed(model, results, image, window, path)
-
-
-def dataset_of(cfg: Config) -> dict[str, Any]:
-    """Return the data set dict of the test images, out of what wraps it, the first of several; empty where none is."""
-    node = (cfg.get('test_dataloader') or cfg.get('val_dataloader') or {}).get('dataset') or {}
-    while 'pipeline' not in node:
-        inner = node.get('dataset') or next(iter(node.get('datasets') or ()), None)
-        if not isinstance(inner, dict):
-            break
-        node = inner
-    return node
 
 
 def _kind(step: Mapping[str, Any]) -> str:

@@ -45,6 +45,20 @@ def _find_datasets(node: Any) -> Iterator[dict[str, Any]]:
             yield from _find_datasets(value)
 
 
+def dataset_of_test(cfg: Config) -> dict[str, Any]:
+    """Return the data set dict of the test images, out of what wraps it, the first of several; empty where none is.
+
+    Where a config names no test data, those of validation are meant.
+    """
+    node = (cfg.get('test_dataloader') or cfg.get('val_dataloader') or {}).get('dataset') or {}
+    while 'pipeline' not in node:
+        inner = node.get('dataset') or next(iter(node.get('datasets') or ()), None)
+        if not isinstance(inner, dict):
+            break
+        node = inner
+    return node
+
+
 def needed_paths(dataset: dict[str, Any]) -> list[str]:
     """Return the files and folders that a data set dict names, relative to its root where they are."""
     prefix = dataset.get('data_prefix')

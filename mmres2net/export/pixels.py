@@ -10,6 +10,7 @@ from mmengine.config import Config
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mmres2net.data.layout import dataset_of_test
 from mmres2net.errors import UserError
 
 
@@ -110,7 +111,4 @@ def reads_rgb(cfg: Config) -> bool:
 
 def steps_of_test(cfg: Config) -> list[dict]:
     """Return the steps that the config takes with a test image; none where it has no test data."""
-    node = (cfg.get('test_dataloader') or cfg.get('val_dataloader') or {}).get('dataset') or {}
-    while 'pipeline' not in node and isinstance(node.get('dataset'), dict):
-        node = node['dataset']
-    return [dict(step) for step in node.get('pipeline') or []]
+    return [dict(step) for step in dataset_of_test(cfg).get('pipeline') or []]

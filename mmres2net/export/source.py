@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmres2net.data.layout import dataset_of_test
 from mmres2net.engine.config import load_config, single_process_norms, without_published_weights
 from mmres2net.engine.weights import check_checkpoint
 from mmres2net.errors import UserError
@@ -69,12 +70,11 @@ def read_source(
     model = build(cfg, random=checkpoint is None)
     if checkpoint is not None:
         fill(model, unwrap(content), checkpoint)
-    meta = _meta_of(content, cfg)
-    classes = meta.get('classes') or meta.get('CLASSES') or ()
+    meta = meta_of(content, cfg)
+    names = class_names(meta)
     palette = meta.get('palette') or meta.get('PALETTE') or ()
     words = f'{Path(config).name}, {Path(checkpoint).name if checkpoint else "random weights"}'
     colours = [tuple(int(value) for value in colour) for colour in palette] if isinstance(palette, list | tuple) else []
-    names = (classes,) if isinstance(classes, str) else tuple(str(name) for name in classes)
     return Source(cfg, model, words, names, tuple(colours))  # type: ignore[arg-type]
 
 
@@ -131,21 +131,25 @@ def fill(model: Any, state: dict[str, torch.Tensor], name: str) -> None:
     model.load_state_dict(state, strict=False)  # an optimiser's averages may lie beside the weights
 
 
-def _meta_of(content: dict[str, Any], cfg: Config) -> dict[str, Any]:
+def meta_of(content: dict[str, Any], cfg: Config) -> dict[str, Any]:
     """Return what is known of the classes: by the checkpoint, the config's data, or the data set's class."""
     meta = content.get('meta')
     trained = meta.get('dataset_meta') if isinstance(meta, dict) else None
     if trained:
         return dict(trained)
-    node = (cfg.get('test_dataloader') or {}).get('dataset') or {}
-    while 'datasets' in node or 'dataset' in node:  # several in one have the same classes
-        node = node['datasets'][0] if 'datasets' in node else node['dataset']
+    node = dataset_of_test(cfg)
     if node.get('metainfo'):
         return dict(node['metainfo'])
     # A host's data sets are found under its scope alone.
     with DATASETS.switch_scope_and_registry(cfg.get('default_scope') or 'mmengine') as registry:
         kind = registry.get(node['type']) if isinstance(node.get('type'), str) else node.get('type')
     return dict(getattr(kind, 'METAINFO', {}))
+
+
+def class_names(meta: dict[str, Any]) -> tuple[str, ...]:
+    """Return the names of the classes in what :func:`meta_of` gives; none where nobody knows them."""
+    classes = meta.get('classes') or meta.get('CLASSES') or ()
+    return (classes,) if isinstance(classes, str) else tuple(str(name) for name in classes)
 
 
 def resize_of(cfg: Config) -> tuple[tuple[int, int] | None, bool]:

@@ -7,8 +7,9 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from mmres2net.cam.source import RANDOM, _classes_of, read_network
+from mmres2net.cam.source import RANDOM, read_network
 from mmres2net.errors import UserError
+from mmres2net.export.source import class_names, meta_of
 from mmres2net.weights.targets import network_for
 from tests.cam import models
 from tests.export import tiny
@@ -156,7 +157,7 @@ def test_classes_of_a_data_set_without_names_in_the_config(scope: str, kind: str
     pytest.importorskip(scope)
     cfg = Config(dict(default_scope=scope, test_dataloader=dict(dataset=dict(type=kind, pipeline=[]))))
     init_default_scope(scope)
-    classes = _classes_of({}, cfg)
+    classes = class_names(meta_of({}, cfg))
     assert len(classes) == count
     assert ''.join(classes[:1]) == first
 

@@ -3,7 +3,7 @@
 import pytest
 
 from mmres2net.engine.config import load_config
-from mmres2net.export.source import _meta_of
+from mmres2net.export.source import meta_of
 
 
 @pytest.mark.parametrize(
@@ -17,11 +17,11 @@ from mmres2net.export.source import _meta_of
     ],
 )
 def test_classes_are_those_of_the_data_set(config: str, first: str, count: int) -> None:
-    classes = _meta_of({}, load_config(config))['classes']
+    classes = meta_of({}, load_config(config))['classes']
     assert classes[0].startswith(first)
     assert len(classes) == count
 
 
 def test_a_checkpoint_knows_better() -> None:
     content = {'meta': {'dataset_meta': {'classes': ('cat',)}}}
-    assert _meta_of(content, load_config('mask_rcnn_r2n50.py')) == {'classes': ('cat',)}
+    assert meta_of(content, load_config('mask_rcnn_r2n50.py')) == {'classes': ('cat',)}
