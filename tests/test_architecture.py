@@ -32,7 +32,7 @@ ALLOWED = {
     'predict': {'errors'},
     'export': {'data', 'engine', 'errors', 'models', 'predict', 'weights'},
     'cam': {'data', 'engine', 'errors', 'export', 'models', 'predict', 'weights'},
-    'sweep': {'engine', 'errors', 'models'},
+    'sweep': {'complexity', 'engine', 'errors', 'models'},
     'doctor': {'data', 'errors', 'paths', 'registry', 'version'},
     'cli.py': {
         'cam',

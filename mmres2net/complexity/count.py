@@ -65,8 +65,7 @@ def complexity_of(cfg: Config, size: tuple[int, int]) -> Complexity:
     Raises:
         UserError: The model is no classifier, segmentor or detector of the usual parts, or does not run on this size.
     """
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):
-        model = _build(cfg).eval()
+    model = _build(cfg).eval()
     with torch.device('meta'):
         try:
             features, backbone = _count(model.backbone, torch.empty(1, 3, *size))
@@ -83,8 +82,22 @@ def complexity_of(cfg: Config, size: tuple[int, int]) -> Complexity:
     return _complexity(size, _parameters(model), sum(map(_parameters, in_backbone)), backbone, rest)
 
 
+def parameters_of(cfg: Config) -> int:
+    """Return how many parameters the model of ``cfg`` has; no memory is taken.
+
+    Raises:
+        UserError: The model cannot be built.
+    """
+    return _parameters(_build(cfg))
+
+
 def _build(cfg: Config) -> Any:
     """Return the model with shapes and no values."""
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):
+        return _build_in_scope(cfg)
+
+
+def _build_in_scope(cfg: Config) -> Any:
     if isinstance(cfg.model.get('type'), str):
         MODELS.get(cfg.model.type)  # imports the host out here, where tensors that it makes for itself are real
     try:

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmres2net.complexity import parameters_of
 from mmres2net.engine.config import load_config
 from mmres2net.engine.train import parser as train_parser
 from mmres2net.engine.train import prepare_training
 from mmres2net.errors import UserError
 from mmres2net.sweep.grid import AXES, Network, network_of
-from mmres2net.sweep.runs import accuracies_in, count_parameters, epochs_of
+from mmres2net.sweep.runs import accuracies_in, epochs_of
 
 SETTINGS = 'sweep.json'
 
@@ -72,7 +73,7 @@ def tasks_of(networks: Sequence[Network], args: argparse.Namespace) -> list[Task
         cfg = load_config(parsed.config, parsed.cfg_options) if tasks or args.dry_run else prepare_training(parsed)
         if network_of(cfg) != network:
             raise UserError(f'{args.config}: its backbone does not become {network.name}, but {network_of(cfg).name}')
-        tasks.append(Task(network, folder, tuple(flags), epochs_of(cfg), count_parameters(cfg)))
+        tasks.append(Task(network, folder, tuple(flags), epochs_of(cfg), parameters_of(cfg)))
     return tasks
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
 
+from mmres2net.complexity import parameters_of
 from mmres2net.engine.config import load_config
 from mmres2net.errors import UserError
 from mmres2net.sweep.grid import Network, network_of
@@ -56,22 +54,7 @@ class Run:
     @cached_property
     def parameters(self) -> int:
         """Parameters of the whole model."""
-        return count_parameters(self.config)
-
-
-def count_parameters(cfg: Config) -> int:
-    """Return the parameters of a config's model; no memory is taken.
-
-    Raises:
-        UserError: The model cannot be built.
-    """
-    init_default_scope(cfg.get('default_scope') or 'mmengine')
-    try:
-        with torch.device('meta'):
-            model = MODELS.build(copy.deepcopy(cfg.model))  # the hosts write into what they build from
-    except (TypeError, ValueError, KeyError, AssertionError) as error:
-        raise UserError(f'its model cannot be built: {error}') from error
-    return sum(parameter.numel() for parameter in model.parameters())
+        return parameters_of(self.config)
 
 
 def epochs_of(cfg: Config) -> int:
