@@ -1,11 +1,15 @@
-"""Settings of every test: two threads as on the smallest machine supported, or one where tests run side by side."""
+"""Settings and fixtures of every test: two threads as on the smallest machine supported, fixed seeds, one data set."""
 
 import os
 import random
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+
+from mmres2net.data.shapes import ShapesSpec, make_shapes, verify_shapes
 
 # Before any test: the threads of two processes on two cores would wait for each other most of the time.
 if 'PYTEST_XDIST_WORKER' in os.environ:
@@ -18,3 +22,11 @@ def _seeds() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope='session')
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The embedded data set with 12 training and 6 validation images, for reading only; copy it to change it."""
+    root = make_shapes(tmp_path_factory.mktemp('embedded') / 'shapes', spec=ShapesSpec(n_train=12, n_val=6, seed=1))
+    yield root
+    verify_shapes(root)  # a test that changed it would have spoiled the tests after it

@@ -11,7 +11,7 @@ import pytest
 
 from mmres2net.cli import main
 from mmres2net.paths import config_dir
-from tests.realdata import data_root
+from tests.support.realdata import data_root
 
 IMAGES = 16
 QUICK = """

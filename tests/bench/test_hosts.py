@@ -14,7 +14,7 @@ from mmres2net.bench.setups import assemble, at_size
 from mmres2net.data.layout import datasets_of
 from mmres2net.data.shapes import ShapesSpec, make_shapes
 from mmres2net.engine.config import load_config
-from tests.realdata import data_root
+from tests.support.realdata import data_root
 
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')

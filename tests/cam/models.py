@@ -8,7 +8,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from mmres2net.cam.source import Network, read_network
-from tests.export import tiny
+from tests.support import tiny
 
 CLASSES = ('tench, Tinca tinca', 'crane', 'drake')
 BACKBONE = dict(type='mmres2net.Res2Net', depths=(1, 1, 1, 1), base_width=14, scales=4, out_indices=(3,))

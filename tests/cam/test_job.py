@@ -11,7 +11,7 @@ from mmres2net.cam import job
 from mmres2net.cam.view import look
 from mmres2net.errors import UserError
 from tests.cam import models
-from tests.export import tiny
+from tests.support import tiny
 
 pytest.importorskip('mmpretrain')
 pytest.importorskip('mmdet')

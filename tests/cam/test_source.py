@@ -12,7 +12,7 @@ from mmres2net.errors import UserError
 from mmres2net.export.source import class_names, meta_of
 from mmres2net.weights.targets import network_for
 from tests.cam import models
-from tests.export import tiny
+from tests.support import tiny
 
 pytest.importorskip('mmpretrain')
 CLASSES = tuple(f'class {index}' for index in range(10))

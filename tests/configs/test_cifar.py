@@ -24,8 +24,8 @@ from mmres2net.models import ARCHS
 from mmres2net.paths import config_dir, list_configs
 from mmres2net.sweep.runs import accuracies_in
 from mmres2net.zoo import fields_of
-from tests.realdata import data_root
 from tests.reference.complexity import count_parameters
+from tests.support.realdata import data_root
 
 CONFIGS = [Path(name).stem for name in list_configs() if name.startswith('cifar100/')]
 MINI = ['coarse_mini_res2next20', 'coarse_mini_resnext20']

@@ -14,11 +14,10 @@ from torch import nn
 
 from mmres2net.data.check import check_classes
 from mmres2net.data.layout import point_at, walk
-from mmres2net.data.shapes import ShapesSpec, make_shapes
 from mmres2net.engine.config import load_config, pretrained_of, single_process_norms, without_weights
 from mmres2net.models import Res2LayerHead, Res2Net
 from mmres2net.paths import config_dir, list_configs
-from tests.realdata import data_root
+from tests.support.realdata import data_root
 
 CONFIGS = [name for name in list_configs() if re.match(r'(demo/)?(faster_rcnn|mask_rcnn|deeplabv3plus)_', name)]
 TWIN = re.compile(r'r2n(50|101)(_v1b|_48w2s|_18w6s|_14w8s)?')
@@ -39,11 +38,6 @@ KINDS = [
 # What is the backbone: in a detector without a pyramid, the last stage is the head of the regions.
 BACKBONE = ('backbone', 'roi_head.shared_head')
 SMALL = (240, 180)  # pixels, in place of the recipe's size: the step is the same
-
-
-@pytest.fixture(scope='module')
-def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shapes(tmp_path_factory.mktemp('data') / 'shapes', spec=ShapesSpec(n_train=12, n_val=6, seed=1))
 
 
 def text_of(name: str) -> str:

@@ -23,7 +23,7 @@ from mmres2net.models import Res2Net
 from mmres2net.paths import config_dir, list_configs
 from mmres2net.saliency import DSSHead, SaliencyMetric, WithStem
 from mmres2net.zoo import fields_of
-from tests.realdata import data_root
+from tests.support.realdata import data_root
 
 CONFIGS = [name for name in list_configs() if re.match(r'(demo/)?dss_', name)]
 TWINS = [name for name in CONFIGS if 'r2n50' in name]

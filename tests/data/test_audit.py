@@ -19,7 +19,7 @@ from mmres2net.data.audit.read import read_splits
 from mmres2net.data.audit.report import ERRORS, NOTES, Report
 from mmres2net.data.shapes import CLASSES
 from mmres2net.errors import UserError
-from tests.realdata import data_root
+from tests.support.realdata import data_root
 
 Content = dict[str, Any]
 

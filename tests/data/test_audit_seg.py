@@ -15,7 +15,7 @@ from mmres2net.data.audit.read import read_splits
 from mmres2net.data.audit.report import ERRORS, Report
 from mmres2net.data.audit.split import Sample, Split
 from mmres2net.data.shapes import CLASSES
-from tests.realdata import data_root
+from tests.support.realdata import data_root
 
 LIST = 'ImageSets/Segmentation/val.txt'
 

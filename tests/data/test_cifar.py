@@ -19,7 +19,7 @@ from mmres2net.data.check import check_classes, check_images, check_paths
 from mmres2net.data.cifar import CIFAR100, COARSE, FINE, CIFAR100Coarse, read_pickle
 from mmres2net.data.layout import point_at
 from mmres2net.errors import UserError
-from tests.realdata import data_root
+from tests.support.realdata import data_root
 
 META = {'fine_label_names': list(FINE), 'coarse_label_names': list(COARSE)}
 

@@ -16,7 +16,7 @@ from mmres2net.data.prepare import archives
 from mmres2net.data.prepare.archives import DamagedArchiveError, missing_bytes, unpack
 from mmres2net.errors import UserError
 from mmres2net.fetch import disk
-from tests.archive_server import tar_of, zip_of
+from tests.support.archive_server import tar_of, zip_of
 
 FILES = {f'set/{folder}/{i}.jpg': bytes([i]) * (1000 + i) for folder in ('a', 'b') for i in range(5)}
 PLACES = {'set/': 'own/place/'}

@@ -17,7 +17,7 @@ from mmres2net.data.prepare.job import Job, prepare
 from mmres2net.data.prepare.sources import DATASETS, DataSet
 from mmres2net.errors import UserError
 from mmres2net.fetch.download import Patience
-from tests.archive_server import Server, archive_of, serving, tar_of, zip_of
+from tests.support.archive_server import Server, archive_of, serving, tar_of, zip_of
 
 SMALL = {'train.txt': 3, 'val.txt': 1, 'test.txt': 2}
 

@@ -27,8 +27,8 @@ from mmres2net.fetch import disk
 from mmres2net.fetch.disk import only_one
 from mmres2net.fetch.download import Patience
 from mmres2net.paths import config_dir
-from tests.archive_server import Answer, Server, archive_of, heed_interrupts, serving, tar_of, zip_of
-from tests.voc_files import make_voc
+from tests.support.archive_server import Answer, Server, archive_of, heed_interrupts, serving, tar_of, zip_of
+from tests.support.voc_files import make_voc
 
 TRAIN, ANNOTATIONS = 'train2017.zip', 'annotations_trainval2017.zip'
 

@@ -12,8 +12,8 @@ from scipy.io import savemat
 
 from mmres2net.data.prepare.sbd import fitting_mask, make_trainaug, names_in, read_mask
 from mmres2net.errors import UserError
-from tests.realdata import data_root
-from tests.voc_files import make_voc, save_mat
+from tests.support.realdata import data_root
+from tests.support.voc_files import make_voc, save_mat
 
 
 def test_lists_and_masks(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 from mmres2net.data.shapes import ShapesSpec, make_shapes
 from mmres2net.engine.check_data import main
 from mmres2net.errors import UserError
-from tests.realdata import data_root
+from tests.support.realdata import data_root
 
 CONFIG = 'demo/faster_rcnn_r2n50.py'
 

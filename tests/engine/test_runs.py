@@ -9,7 +9,7 @@ import torch
 
 from mmres2net.cli import main
 from mmres2net.data.shapes import ShapesSpec, make_shapes
-from tests.realdata import data_root
+from tests.support.realdata import data_root
 
 CONFIG = 'demo/faster_rcnn_r2n50.py'
 SMALL = [

@@ -15,8 +15,8 @@ from mmengine.config import Config
 from mmres2net.engine.weights import check_checkpoint, check_pixels, fetch_weights
 from mmres2net.errors import UserError
 from mmres2net.fetch.download import Patience
-from tests.archive_server import Server, serving
-from tests.hostile import hostile
+from tests.support.archive_server import Server, serving
+from tests.support.hostile import hostile
 
 RGB = {'mean': [123.675, 116.28, 103.53], 'std': [58.395, 57.12, 57.375]}
 ARCH = 'res2net50_26w_4s'

@@ -17,8 +17,8 @@ from mmres2net.cli import main
 from mmres2net.data.shapes import ShapesSpec, make_shapes
 from mmres2net.engine.loading import FORCE, FORCE_NOT, safe_loading
 from mmres2net.errors import UserError
-from tests.archive_server import serving
-from tests.hostile import hostile, works
+from tests.support.archive_server import serving
+from tests.support.hostile import hostile, works
 
 CONFIG = 'demo/faster_rcnn_r2n50.py'
 SMALL = [

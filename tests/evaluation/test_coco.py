@@ -19,7 +19,7 @@ from mmres2net.evaluation import COCOMetric
 from mmres2net.evaluation.coco_protocol import PACKAGES, evaluate
 from tests.evaluation.conftest import Build
 from tests.evaluation.samples import coco_detections, coco_truth
-from tests.realdata import data_root
+from tests.support.realdata import data_root
 
 HOST = 'mmdet'
 MMDET_NAMES = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')

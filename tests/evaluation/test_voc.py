@@ -15,7 +15,7 @@ from mmres2net.errors import UserError
 from mmres2net.evaluation import VOCMetric
 from tests.evaluation.conftest import Build
 from tests.evaluation.samples import instances
-from tests.realdata import data_root
+from tests.support.realdata import data_root
 
 HOST = 'mmdet'
 CLASSES = ('cat', 'dog', 'cow')

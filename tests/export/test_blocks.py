@@ -8,7 +8,7 @@ from torch import nn
 
 from mmres2net.export.blocks import CarryingBlock, FoldedBlock, rewritten
 from mmres2net.models import Bottle2neck, Res2LayerHead, Res2Net, Res2NetDLA
-from tests.export.tiny import enliven
+from tests.support.tiny import enliven
 
 NETWORKS = {
     'carries all of the last split': dict(depths=(2, 2), base_width=12),

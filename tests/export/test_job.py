@@ -12,7 +12,7 @@ import torch
 from mmres2net.errors import UserError
 from mmres2net.export import formats, job
 from mmres2net.predict.runtimes import open_file
-from tests.export import tiny
+from tests.support import tiny
 
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')

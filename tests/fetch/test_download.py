@@ -19,7 +19,7 @@ import pytest
 from mmres2net.errors import UserError
 from mmres2net.fetch import download
 from mmres2net.fetch.download import Patience, Remote, damage, fetch
-from tests.archive_server import Answer, Server, archive_of, heed_interrupts, serving
+from tests.support.archive_server import Answer, Server, archive_of, heed_interrupts, serving
 
 HASTY = Patience(tries=3, pause=0.01, timeout=5.0)
 CONTENT = random.Random(0).randbytes(300_000)

@@ -6,6 +6,7 @@ import torch
 from mmres2net.models import ARCHS, Res2Net, Res2NetDLA
 from tests.reference.compare import FORWARD_TOL, assert_close, assert_same_function, random_network, with_weights
 from tests.reference.res2net import TIMM_NAMES
+from tests.support.timm_models import DLA, dla_features, resnet_features
 
 timm = pytest.importorskip('timm')
 SEModule = pytest.importorskip('timm.layers').SEModule
@@ -26,37 +27,6 @@ SMALL = {
         dict(layers=(1, 2, 2, 3), base_width=8, block_args=dict(scale=4, attn_layer=SEModule)),
     ),
 }
-
-DLA = {
-    'dla60': 'dla60',
-    'dla60x': 'dla60x',
-    'res2net_dla60_4s': 'dla60_res2net',
-    'res2next_dla60_4s': 'dla60_res2next',
-}
-
-
-def resnet_features(model):
-    def run(x):
-        x = model.maxpool(model.act1(model.bn1(model.conv1(x))))
-        features = []
-        for stage in (model.layer1, model.layer2, model.layer3, model.layer4):
-            x = stage(x)
-            features.append(x)
-        return features
-
-    return run
-
-
-def dla_features(model):
-    def run(x):
-        x = model.level1(model.level0(model.base_layer(x)))
-        features = []
-        for level in (model.level2, model.level3, model.level4, model.level5):
-            x = level(x)
-            features.append(x)
-        return features
-
-    return run
 
 
 def pair(ours, theirs, **kwargs):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.export import tiny
+from tests.support import tiny
 
 CONFIGS = {'detector': tiny.detector, 'segmentor': tiny.segmentor}
 

@@ -10,7 +10,7 @@ import torch
 
 from mmres2net.cli import main
 from mmres2net.saliency import SaliencyDataset, SaliencyMetric
-from tests.realdata import data_root
+from tests.support.realdata import data_root
 
 MARGIN = 0.02  # of max-F: a third of the recipe has to be that much better than the centre
 EPOCHS = 8

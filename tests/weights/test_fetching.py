@@ -22,7 +22,7 @@ from mmres2net.fetch.download import Patience
 from mmres2net.weights import fetching
 from mmres2net.weights.fetching import Origin, fetch_checkpoint, origin_of, timm_pixels
 from mmres2net.weights.published import IMAGENET, PUBLISHED, Published
-from tests.archive_server import Answer, Server, serving
+from tests.support.archive_server import Answer, Server, serving
 
 ARCH = 'res2net50_26w_4s'
 

@@ -9,9 +9,9 @@ from mmres2net.weights.families import recognise
 from mmres2net.weights.fit import adapt_channels, check_stage_pool, fit, stage_pools_of
 from mmres2net.weights.mapping import to_ours
 from mmres2net.weights.verify import compare
-from tests.models.test_parity_timm import DLA, dla_features, resnet_features
 from tests.reference.compare import assert_close, randomise
 from tests.reference.res2net import TIMM_NAMES
+from tests.support.timm_models import DLA, dla_features, resnet_features
 from tests.weights.networks import build, numbered, state_of
 
 SMALL = dict(depths=(1, 2, 1, 1), base_width=8)

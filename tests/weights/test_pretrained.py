@@ -17,7 +17,7 @@ from mmres2net.errors import UserError
 from mmres2net.models import Res2Net, Res2NetDLA
 from mmres2net.registry import MODELS, WEIGHT_INITIALIZERS
 from mmres2net.weights.pretrained import Pretrained
-from tests.hostile import hostile
+from tests.support.hostile import hostile
 
 SMALL = 'res2net50_18w_4s'
 

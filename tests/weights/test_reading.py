@@ -18,7 +18,7 @@ from mmengine.runner.checkpoint import get_torch_safe_globals
 
 from mmres2net.errors import UserError
 from mmres2net.weights.reading import code_of, read_checkpoint
-from tests.hostile import Payload, hostile, plain_pickle, with_pickle, works
+from tests.support.hostile import Payload, hostile, plain_pickle, with_pickle, works
 
 WEIGHTS = OrderedDict(
     {'conv1.weight': torch.arange(24.0).reshape(2, 3, 2, 2), 'bn1.num_batches_tracked': torch.tensor(7)}

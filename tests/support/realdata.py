@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 VARIABLE = 'MMRES2NET_TEST_DATA'
-DEFAULT = Path(__file__).resolve().parents[2] / 'shared' / 'data'
+DEFAULT = Path(__file__).resolve().parents[3] / 'shared' / 'data'
 
 
 def data_root(name: str) -> Path:
