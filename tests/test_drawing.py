@@ -1,0 +1,110 @@
+"""What is drawn: colors at the right pixels, legible text, inputs unchanged."""
+
+import numpy as np
+import pytest
+
+from mmres2net import drawing
+
+RED, BLUE = (255, 0, 0), (0, 0, 255)
+IMAGE = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+
+
+def luminance(color: tuple[int, int, int]) -> float:
+    """Relative luminance by the definition of sRGB (IEC 61966-2-1)."""
+    srgb = np.array(color) / 255
+    return float(np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722])
+
+
+@pytest.mark.parametrize('index', range(100))
+def test_text_has_the_contrast_that_wcag_asks_for(index: int) -> None:
+    color = drawing.class_color(index)
+    low, high = sorted([luminance(color), luminance(drawing.text_color(color))])
+    assert (high + 0.05) / (low + 0.05) >= 4.5
+
+
+def test_neighboring_classes_differ_and_a_palette_wins() -> None:
+    colors = np.array([drawing.class_color(index) for index in range(60)], int)
+    assert np.abs(np.diff(colors, axis=0)).sum(1).min() > 150
+    assert len({tuple(color) for color in colors}) == 60
+    assert drawing.class_color(1, [RED, BLUE]) == BLUE
+    assert drawing.class_color(2, [RED, BLUE]) == drawing.class_color(2)
+
+
+@pytest.mark.parametrize('size', [(60, 80), (480, 640), (3000, 4000)])
+def test_text_and_lines_grow_with_the_image(size: tuple[int, int]) -> None:
+    height, width = size
+    image = np.full((*size, 3), 128, np.uint8)
+    box = [0.2 * width, 0.5 * height, 0.6 * width, 0.9 * height]
+    bare = drawing.draw_boxes(image, [box], colors=[RED])
+    labeled = drawing.draw_boxes(image, [box], ['name'], [RED])
+    rows = np.flatnonzero((labeled != bare).any((1, 2)))
+    assert 0.02 * height < np.ptp(rows) + 1 < max(0.05 * height, 20)
+    column = bare[:, round(0.4 * width)]
+    lines = (column == RED).all(1).sum() / 2
+    assert max(1, height / 400) <= lines <= max(2, height / 200)
+
+
+def test_boxes_lie_on_their_pixels_and_the_first_on_top() -> None:
+    before = IMAGE.copy()
+    out = drawing.draw_boxes(IMAGE, [[10, 20, 30, 40], [10, 5, 30, 50]], colors=[RED, BLUE])
+    assert np.array_equal(before, IMAGE)
+    assert out[20, 20].tolist() == out[39, 20].tolist() == out[30, 10].tolist() == out[30, 29].tolist() == list(RED)
+    assert out[5, 20].tolist() == out[49, 20].tolist() == list(BLUE)
+    assert np.array_equal(out[10:18, 14:26], IMAGE[10:18, 14:26])
+
+
+@pytest.mark.parametrize('box', [[np.nan, 0, 9, 9], [0, 0, np.inf, 9], [90, 5, 99, 9], [5, -9, 9, -2], [9, 9, 3, 3]])
+def test_boxes_that_cannot_be_seen_are_left_out(box: list[float]) -> None:
+    assert np.array_equal(drawing.draw_boxes(IMAGE, [box], ['name'], [RED]), IMAGE)
+
+
+def test_labels_of_one_place_do_not_hide_one_another() -> None:
+    image = np.zeros((200, 400, 3), np.uint8)
+    out = drawing.draw_boxes(image, [[50, 60, 300, 150]] * 3, ['first', 'second', 'third'], [RED, (0, 255, 0), BLUE])
+    areas = [(out == color).all(2).sum() for color in (RED, (0, 255, 0), BLUE)]
+    assert min(areas) > 300
+
+
+def test_masks_are_half_transparent_with_a_solid_edge() -> None:
+    mask = np.zeros((60, 80), bool)
+    mask[10:30, 20:50] = True
+    out = drawing.draw_masks(IMAGE, [mask], [RED])
+    assert np.array_equal(out[~mask], IMAGE[~mask])
+    assert (out[10, 20:50] == RED).all()
+    assert (out[10:30, 49] == RED).all()
+    assert np.abs(out[20, 35] - (IMAGE[20, 35] / 2 + np.array(RED) / 2)).max() <= 0.5
+    assert np.array_equal(drawing.draw_masks(IMAGE, [np.zeros((60, 80), bool)], [RED]), IMAGE)
+
+
+def test_label_maps_leave_uncolored_classes_visible() -> None:
+    labels = np.zeros((60, 80), int)
+    labels[:, 40:] = 1
+    out = drawing.draw_label_map(IMAGE, labels, [None, BLUE], alpha=0.25)
+    assert np.array_equal(out[:, :40], IMAGE[:, :40])
+    assert np.abs(out[:, 40:] - (0.75 * IMAGE[:, 40:] + 0.25 * np.array(BLUE))).max() <= 0.51
+
+
+def test_heat_colors_are_those_of_inferno() -> None:
+    colormaps = pytest.importorskip('matplotlib').colormaps
+    expected = np.array(colormaps['inferno'](np.arange(256)))[:, :3] * 255
+    assert np.abs(drawing.heat_colors(np.arange(256)[None] / 255)[0] - expected).max() < 8
+    hot = drawing.draw_heat_map(IMAGE, np.ones((2, 2)), alpha=1.0)
+    assert (hot == drawing.HEAT[-1]).all()
+
+
+def test_sheets_and_legends_hold_their_images() -> None:
+    other = IMAGE[:40, :50]
+    sheet = drawing.make_sheet([IMAGE, other, IMAGE], [['one'], ['a title that is wrapped'] * 2], columns=2, footer='x')
+    legend = drawing.add_legend(IMAGE, 'title', [(f'class {index}', BLUE) for index in range(9)])
+    assert np.array_equal(legend[:60], IMAGE)
+    for image, count in ((IMAGE, 2), (other, 3)):  # the smaller one is a part of the larger ones
+        windows = np.lib.stride_tricks.sliding_window_view(sheet, image.shape)[:, :, 0, 0, 0, 0]
+        places = np.argwhere(windows == image[0, 0, 0])
+        shape = image.shape
+        assert sum(np.array_equal(sheet[y : y + shape[0], x : x + shape[1]], image) for y, x in places) == count
+
+
+def test_long_words_are_broken() -> None:
+    lines = drawing.wrap_text('short averyveryverylongword end', 60, 12)
+    assert ''.join(lines).replace(' ', '') == 'shortaveryveryverylongwordend'
+    assert len(lines) >= 3
