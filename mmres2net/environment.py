@@ -1,0 +1,104 @@
+"""Facts of the environment: versions, cores, memory, disk space and the GPU driver.
+
+The one place that set-up, the doctor and the runs ask. It imports the standard library only, so that it also works
+before anything is installed and where torch is broken.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import shutil
+from pathlib import Path
+
+# The distributions that install each OpenMMLab library: the maintained one first, then the originals.
+OPENMMLAB = {
+    'mmengine': ('onedl-mmengine', 'mmengine', 'mmengine-lite'),
+    'mmcv': ('onedl-mmcv', 'mmcv', 'mmcv-full', 'mmcv-lite'),
+    'mmdet': ('onedl-mmdetection', 'mmdet'),
+    'mmseg': ('onedl-mmsegmentation', 'mmsegmentation'),
+    'mmpretrain': ('onedl-mmpretrain', 'mmpretrain'),
+}
+# All of them install the package cv2; the headless ones need no libGL.
+OPENCV = ('opencv-python-headless', 'opencv-python', 'opencv-contrib-python', 'opencv-contrib-python-headless')
+
+CGROUP = Path('/sys/fs/cgroup')
+PROC = Path('/proc')
+
+
+def installed_version(distribution: str) -> str | None:
+    """Return the version of an installed distribution, or None."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def installed_of(distributions: tuple[str, ...]) -> dict[str, str]:
+    """Return those of ``distributions`` that are installed, with their versions."""
+    versions = ((name, installed_version(name)) for name in distributions)
+    return {name: version for name, version in versions if version is not None}
+
+
+def release(version: str) -> tuple[int, ...]:
+    """Return the release numbers of a version: ``'2.11.0a0+git1'`` gives ``(2, 11, 0)``."""
+    match = re.match(r'\d+(\.\d+)*', version)
+    return tuple(int(part) for part in match.group().split('.')) if match else ()
+
+
+def visible_cores() -> int:
+    """Return the number of cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def granted_cores() -> float:
+    """Return the CPU time that this process gets, in cores: the visible ones, or less by the quota of a container."""
+    quotas = [text.split() for text in _control_files('cpu.max') if text]
+    quotas.append([_read(CGROUP / f'cpu/cpu.cfs_{name}_us') for name in ('quota', 'period')])
+    limits = [int(quota) / int(period) for quota, period in quotas if quota.isdigit() and period.isdigit()]
+    return min([visible_cores(), *limits])
+
+
+def available_memory() -> int | None:
+    """Return the available bytes of memory, within the limit of a container; None where the system does not tell."""
+    found = re.search(r'MemAvailable:\s+(\d+) kB', _read(PROC / 'meminfo'))
+    if found is None:
+        return None
+    free = [int(found[1]) * 1024]
+    names = ('memory.max', 'memory.current', 'memory.stat')
+    groups = list(zip(*(_control_files(name) for name in names), strict=True))
+    v1 = ('memory.limit_in_bytes', 'memory.usage_in_bytes', 'memory.stat')
+    for limit, used, stat in [*groups, tuple(_read(CGROUP / 'memory' / name) for name in v1)]:
+        if limit.isdigit() and used.isdigit():
+            # Files in the page cache count as used, but the kernel frees them when memory is short.
+            cache = re.search(r'^(?:total_)?inactive_file (\d+)', stat, re.MULTILINE)
+            free.append(int(limit) - int(used) + (int(cache[1]) if cache else 0))
+    return max(0, min(free))
+
+
+def _control_files(name: str) -> list[str]:
+    """Return a control file of this process's cgroup and of those above it (cgroup v2), '' where one is missing."""
+    own = re.search(r'^0::/(.*)$', _read(PROC / 'self/cgroup'), re.MULTILINE)
+    group = Path(own[1] if own else '')
+    return [_read(CGROUP / folder / name) for folder in (group, *group.parents)]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ''
+
+
+def free_disk(folder: str | os.PathLike[str]) -> int:
+    """Return the free bytes of the file system that holds ``folder``, or that would hold it once made."""
+    path = Path(folder).expanduser().absolute()
+    return shutil.disk_usage(next(place for place in (path, *path.parents) if place.exists())).free
+
+
+def nvidia_driver() -> str | None:
+    """Return the version of the NVIDIA kernel driver; None without one."""
+    text = _read(PROC / 'driver/nvidia/version')
+    found = re.search(r'Kernel Module.*?\s(\d+\.[\d.]+)', text)
+    return found[1] if found else 'unknown' if text else None

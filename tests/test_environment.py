@@ -1,0 +1,81 @@
+"""Facts of the environment, read from files of a made-up system."""
+
+from pathlib import Path
+
+import pytest
+
+from mmres2net import environment
+
+GIB = 2**30
+
+
+@pytest.fixture
+def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine of 8 cores with 16 GiB available, without cgroups; files are added below ``proc`` and ``cgroup``."""
+    monkeypatch.setattr(environment, 'PROC', tmp_path / 'proc')
+    monkeypatch.setattr(environment, 'CGROUP', tmp_path / 'cgroup')
+    monkeypatch.setattr(environment, 'visible_cores', lambda: 8)
+    write(tmp_path / 'proc/meminfo', f'MemTotal: 99 kB\nMemAvailable:   {16 * GIB // 1024} kB\n')
+    return tmp_path
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_a_machine_without_cgroups(system: Path) -> None:
+    assert environment.granted_cores() == 8
+    assert environment.available_memory() == 16 * GIB
+    (system / 'proc/meminfo').unlink()
+    assert environment.available_memory() is None
+
+
+@pytest.mark.parametrize(
+    ('files', 'cores', 'gib'),
+    [
+        ({'cpu.max': 'max 100000', 'memory.max': 'max'}, 8, 16),
+        ({'cpu.max': '150000 100000', 'memory.max': f'{4 * GIB}', 'memory.current': f'{GIB}'}, 1.5, 3),
+        (
+            {'memory.max': f'{4 * GIB}', 'memory.current': f'{3 * GIB}', 'memory.stat': f'anon 5\ninactive_file {GIB}'},
+            8,
+            2,
+        ),
+        ({'memory.max': f'{GIB}', 'memory.current': f'{2 * GIB}'}, 8, 0),
+        ({'cpu.max': '400000 100000', 'job/step/cpu.max': '300000 100000', 'job/cpu.max': '200000 100000'}, 2, 16),
+        ({'job/memory.max': f'{2 * GIB}', 'job/memory.current': '0', 'job/step/memory.max': 'max'}, 8, 2),
+        ({'cpu/cpu.cfs_quota_us': '250000', 'cpu/cpu.cfs_period_us': '100000'}, 2.5, 16),
+        ({'cpu/cpu.cfs_quota_us': '-1', 'cpu/cpu.cfs_period_us': '100000'}, 8, 16),
+        ({'memory/memory.limit_in_bytes': f'{6 * GIB}', 'memory/memory.usage_in_bytes': f'{GIB}'}, 8, 5),
+    ],
+    ids=['no limit', 'quota', 'page cache', 'over the limit', 'group above', 'memory above', 'v1', 'v1 none', 'v1 RAM'],
+)
+def test_limits_of_a_container(system: Path, files: dict[str, str], cores: float, gib: float) -> None:
+    write(system / 'proc/self/cgroup', '0::/job/step\n' if any('job' in name for name in files) else '0::/\n')
+    for name, text in files.items():
+        write(system / 'cgroup' / name, text)
+    assert environment.granted_cores() == cores
+    assert environment.available_memory() == gib * GIB
+
+
+@pytest.mark.parametrize(
+    ('version', 'numbers'), [('2.11.0a0+git1', (2, 11, 0)), ('0.26', (0, 26)), ('13.0', (13, 0)), ('not available', ())]
+)
+def test_release(version: str, numbers: tuple[int, ...]) -> None:
+    assert environment.release(version) == numbers
+
+
+def test_distributions() -> None:
+    assert environment.installed_version('no-such-distribution') is None
+    assert environment.installed_of(('pytest', 'no-such-distribution')) == {'pytest': pytest.__version__}
+
+
+def test_free_disk_of_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
+    assert environment.free_disk(tmp_path / 'a/b/c') == pytest.approx(environment.free_disk(tmp_path), rel=0.1)
+
+
+def test_nvidia_driver(system: Path) -> None:
+    assert environment.nvidia_driver() is None
+    line = 'NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build\n'
+    write(system / 'proc/driver/nvidia/version', line)
+    assert environment.nvidia_driver() == '570.86.15'
