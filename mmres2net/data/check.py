@@ -27,6 +27,20 @@ from mmres2net.errors import UserError
 SHOWN = 5  # how many of a kind an error lists
 
 
+def check_before_training(cfg: Config, parts: Sequence[str]) -> None:
+    """Check the data that a run will read, in the first process alone, before processes meet and a model is built.
+
+    Args:
+        cfg: The config of the run, with ``--data`` applied.
+        parts: The parts that the run reads: of ``train``, ``val``, ``test``.
+
+    Raises:
+        UserError: The data have errors; the message lists them. ``--skip-data-check`` skips this call.
+    """
+    check_paths(cfg, parts)
+    check_classes(cfg, parts)
+
+
 def check_paths(cfg: Config, parts: Sequence[str]) -> None:
     """Check that the files and folders which ``parts`` of the config name are there.
 

@@ -15,7 +15,7 @@ from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmres2net.data.check import check_classes, check_images, check_paths
+from mmres2net.data.check import check_before_training, check_images
 from mmres2net.data.layout import point_at
 from mmres2net.data.shapes import make_shapes
 from mmres2net.engine.backbone import load_swapped, write_swapped
@@ -42,7 +42,7 @@ def add_common_flags(parser: argparse.ArgumentParser) -> None:
         help='RUNS CODE FROM THE FILE where a checkpoint asks for it; for files whose maker you know and trust. '
         'Without it such files are refused; nothing that was trained here needs it',
     )
-    parser.add_argument('--skip-data-check', action='store_true', help='do not open every image file before the start')
+    parser.add_argument('--skip-data-check', action='store_true', help='start without checking the data')
     parser.add_argument('--plain', action='store_true', help="run the hosts' own modules in their own memory format")
     parser.add_argument(
         '--profile',
@@ -122,9 +122,8 @@ def prepare(args: argparse.Namespace, parts: Sequence[str]) -> Config:
     if world_size(args.launcher) == 1:
         cfg, lines = single_process_norms(cfg)
         say('one process: synchronised batch norm becomes batch norm', lines)
-    if is_first_process(args.launcher):
-        check_paths(cfg, parts)
-        check_classes(cfg, parts)
+    if is_first_process(args.launcher) and not args.skip_data_check:
+        check_before_training(cfg, parts)
     return cfg
 
 
