@@ -1,0 +1,75 @@
+"""The one way from a config to a model or a data set: in the config's own scope, from a copy, with one kind of error.
+
+The OpenMMLab libraries write into the dicts that they build from, look types up in a scope that is global to the
+process, and raise whatever comes up where a dict does not fit.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import DATASETS, MODELS, DefaultScope
+
+from mmres2net.errors import UserError, reason_of
+
+
+@contextmanager
+def scope_of(cfg: Config) -> Iterator[None]:
+    """Within the block types are looked up in the default scope of ``cfg``; behind it in the scope of before."""
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):
+        yield
+
+
+@contextmanager
+def building(what: str) -> Iterator[None]:
+    """Within the block every exception becomes one error, since a config may be wrong in any way.
+
+    Args:
+        what: What is built, for the message.
+
+    Raises:
+        UserError: Anything was raised in the block; it is the cause of the error. A UserError passes as it is.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f'{what} cannot be built: {reason_of(error)}') from error
+
+
+def build_model(cfg: Config, *, init_weights: bool = False) -> Any:
+    """Return the model of ``cfg`` in training mode; the config stays as it is.
+
+    Args:
+        cfg: A config of any OpenMMLab library with a ``model``; as in MMEngine's runner, a ``data_preprocessor`` beside
+            it belongs to it.
+        init_weights: Initialize the weights as the config says; this reads the checkpoints that its ``init_cfg`` name.
+
+    Raises:
+        UserError: There is no model, or it cannot be built.
+    """
+    if not cfg.get('model'):
+        raise UserError(f'{cfg.filename or "this config"} has no model')
+    node = copy.deepcopy(cfg.model)
+    if cfg.get('data_preprocessor'):
+        node.setdefault('data_preprocessor', copy.deepcopy(cfg.data_preprocessor))
+    with scope_of(cfg), building('the model of this config'):
+        model = MODELS.build(node)
+        if init_weights:
+            model.init_weights()
+    return model
+
+
+def build_dataset(cfg: Config, node: dict[str, Any]) -> Any:
+    """Return the data set that the dict ``node`` of ``cfg`` describes; the config stays as it is.
+
+    Raises:
+        UserError: It cannot be built.
+    """
+    with scope_of(cfg), building(f'the data set {node.get("type")!r}'):
+        return DATASETS.build(copy.deepcopy(node))

@@ -1,0 +1,85 @@
+"""The builder of models and data sets: its scope, its copies, and the one error for whatever cannot be built."""
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, MODELS, DefaultScope
+
+from mmres2net.engine.build import build_dataset, build_model
+from mmres2net.errors import UserError
+
+FAULTS = {
+    'type': TypeError,
+    'runtime': RuntimeError,
+    'import': ImportError,
+    'attribute': AttributeError,
+    'index': IndexError,
+    'os': OSError,
+    'assertion': AssertionError,
+}
+
+
+def scope() -> str | None:
+    current = DefaultScope.get_current_instance()
+    return current and current.scope_name
+
+
+@MODELS.register_module()
+class BuildTiny(BaseModel):
+    """A model that notes its scope, writes into its options as the OpenMMLab libraries do, and fails on demand."""
+
+    def __init__(self, *, options: dict, data_preprocessor: dict | None = None, fault: str = '') -> None:
+        super().__init__(data_preprocessor)
+        options['popped'] = options.pop('given')
+        if fault:
+            raise FAULTS[fault]('the fault that was asked for')
+        self.layer = torch.nn.Linear(2, 2)
+        self.scope = scope()
+
+    def forward(self, inputs: torch.Tensor, data_samples: list | None = None, mode: str = 'tensor') -> torch.Tensor:
+        return self.layer(inputs)
+
+
+def config(**more: object) -> Config:
+    return Config(dict(default_scope='mmdet', model=dict(type='mmengine.BuildTiny', options=dict(given=1), **more)))
+
+
+def test_model_is_built_in_the_scope_of_its_config_and_nothing_else_changes() -> None:
+    before = scope()
+    cfg = config()
+    cfg.data_preprocessor = dict(type='mmengine.ImgDataPreprocessor', mean=[1.0, 2.0, 3.0], std=[1.0, 1.0, 1.0])
+    was = cfg.to_dict()
+    model = build_model(cfg)
+    assert model.scope == 'mmdet'
+    assert model.data_preprocessor.mean.flatten().tolist() == [1.0, 2.0, 3.0]
+    assert cfg.to_dict() == was
+    assert scope() == before
+
+
+@pytest.mark.parametrize('fault', FAULTS)
+def test_whatever_cannot_be_built_is_one_error_with_its_cause(fault: str) -> None:
+    with pytest.raises(UserError, match='the fault that was asked for') as caught:
+        build_model(config(fault=fault))
+    assert type(caught.value.__cause__) is FAULTS[fault]
+
+
+def test_mistakes_name_what_is_wrong() -> None:
+    with pytest.raises(UserError, match='Nope'):
+        build_model(Config(dict(model=dict(type='Nope'))))
+    with pytest.raises(UserError, match='foo'):
+        build_model(config(foo=1))
+    with pytest.raises(UserError, match='no model'):
+        build_model(Config(dict(default_scope='mmdet')))
+    with pytest.raises(UserError, match='NoSuchDataset'):
+        build_dataset(Config({}), {'type': 'NoSuchDataset'})
+
+
+def test_data_set_of_a_library_is_found_in_its_scope() -> None:
+    node = dict(type='CustomDataset', data_root='absent', lazy_init=True, metainfo=dict(classes=('a', 'b')))
+    was = dict(node)
+    built = build_dataset(Config(dict(default_scope='mmpretrain')), node)
+    assert built.metainfo['classes'] == ('a', 'b')
+    assert type(built).__module__.startswith('mmpretrain.')
+    assert node == was
+    assert 'CustomDataset' not in DATASETS.module_dict
