@@ -21,6 +21,7 @@ model = dict(
         multi_grid=(2, 4, 8),
         norm_cfg=dict(type='SyncBN', requires_grad=True),
         norm_eval=False,
+        zero_init_residual=True,
         init_cfg=dict(type='mmres2net.Pretrained', checkpoint='res2net101_26w_4s'),
     ),
 )

@@ -23,6 +23,7 @@ model = dict(
             dilations=(1, 1, 1, 2),
             norm_cfg=dict(type='BN', requires_grad=False),
             norm_eval=True,
+            zero_init_residual=True,
             init_cfg=dict(type='mmres2net.Pretrained', checkpoint='res2net50_26w_4s'),
         )
     )

@@ -14,6 +14,6 @@ norm_cfg = dict(type='BN', requires_grad=False)
 weights = dict(type='mmres2net.Pretrained', checkpoint='res2net50_26w_4s')
 shared = dict(_delete_=True, arch='res2net50_26w_4s', norm_cfg=norm_cfg, norm_eval=True, init_cfg=weights)
 model = dict(
-    backbone=dict(**shared, type='mmres2net.Res2Net', out_indices=(2,), frozen_stages=1),
+    backbone=dict(**shared, type='mmres2net.Res2Net', out_indices=(2,), frozen_stages=1, zero_init_residual=True),
     roi_head=dict(shared_head=dict(**shared, type='mmres2net.Res2LayerHead', stage=3, stride=2)),
 )

@@ -20,6 +20,7 @@ model = dict(
         frozen_stages=1,
         norm_cfg=dict(type='BN', requires_grad=True),
         norm_eval=True,
+        zero_init_residual=True,
         init_cfg=dict(type='mmres2net.Pretrained', checkpoint='res2net50_v1b_26w_4s'),
     ),
 )

@@ -20,6 +20,7 @@ model = dict(
         frozen_stages=1,
         norm_cfg=dict(type='BN', requires_grad=False),
         norm_eval=True,
+        zero_init_residual=True,
         init_cfg=dict(type='mmres2net.Pretrained', checkpoint='res2net50_14w_8s'),
     ),
 )

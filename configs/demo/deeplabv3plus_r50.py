@@ -21,7 +21,7 @@ _base_ = [
 channels = 128
 model = dict(
     data_preprocessor=dict(size=(161, 161), test_cfg=dict(size=(161, 161))),
-    backbone=dict(zero_init_residual=True, init_cfg=None),
+    backbone=dict(init_cfg=None),
     decode_head=dict(channels=channels, dilations=(1, 2, 4, 6), num_classes=7),
 )
 default_hooks = dict(logger=dict(interval=20), checkpoint=dict(by_epoch=True, interval=4, save_best=None))

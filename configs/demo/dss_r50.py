@@ -18,9 +18,7 @@ _base_ = [
 
 # Small images need few channels; norms learn, since nothing was learnt before.
 model = dict(
-    backbone=dict(
-        backbone=dict(norm_cfg=dict(requires_grad=True), norm_eval=False, zero_init_residual=True, init_cfg=None)
-    ),
+    backbone=dict(backbone=dict(norm_cfg=dict(requires_grad=True), norm_eval=False, init_cfg=None)),
     decode_head=dict(channels=(16, 32, 32, 64, 64)),
 )
 default_hooks = dict(logger=dict(interval=20), checkpoint=dict(by_epoch=True, interval=4, save_best=None))

@@ -21,7 +21,7 @@ _base_ = [
 # classes are what random weights need to learn in so few steps.
 channels = 128
 model = dict(
-    backbone=dict(frozen_stages=-1, norm_eval=False, zero_init_residual=True, init_cfg=None),
+    backbone=dict(frozen_stages=-1, norm_eval=False, init_cfg=None),
     neck=dict(out_channels=channels, norm_cfg=dict(type='BN')),
     rpn_head=dict(in_channels=channels, feat_channels=channels, anchor_generator=dict(scales=[4])),
     roi_head=dict(

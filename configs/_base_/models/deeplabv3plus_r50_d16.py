@@ -31,6 +31,7 @@ model = dict(
         norm_cfg=norm_cfg,
         norm_eval=False,
         style='pytorch',
+        zero_init_residual=True,
         init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50'),
     ),
     decode_head=dict(

@@ -28,6 +28,7 @@ model = dict(
             norm_cfg=norm_cfg,
             norm_eval=True,
             style='pytorch',
+            zero_init_residual=True,
             init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50'),
         ),
     ),

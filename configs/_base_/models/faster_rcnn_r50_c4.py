@@ -32,6 +32,7 @@ model = dict(
         norm_cfg=norm_cfg,
         norm_eval=True,
         style='pytorch',
+        zero_init_residual=True,
         init_cfg=weights,
     ),
     rpn_head=dict(
