@@ -11,6 +11,7 @@ from mmengine.config import Config
 
 from mmres2net.data.layout import walk
 from mmres2net.errors import UserError
+from mmres2net.init_cfg import drop_pretrained, pretrained_nodes
 from mmres2net.paths import find_config
 
 Change = tuple[Config, list[str]]
@@ -42,53 +43,32 @@ def work_dir_of(cfg: Config, name: str, chosen: str | None) -> str:
     return chosen or cfg.get('work_dir') or str(Path('work_dirs') / Path(name).stem)
 
 
-def pretrained_of(cfg: Config) -> dict[str, str]:
-    """Return the checkpoints that the model's ``init_cfg`` name, by their path in the config."""
-    found = {}
-    for path, node in walk(cfg.get('model') or {}, 'model'):
-        if loads_weights(node) and isinstance(node.get('checkpoint'), str):
-            found[f'{path}.checkpoint'] = node['checkpoint']
-    return found
-
-
 def without_published_weights(cfg: Config) -> Config:
     """Return ``cfg`` without the weights its model starts from: for a run whose checkpoint replaces them anyway."""
     cfg = copy.deepcopy(cfg)
-    for _, node in walk(cfg.get('model') or {}, 'model'):
-        if loads_weights(node.get('init_cfg')):
-            node['init_cfg'] = None
+    drop_pretrained(cfg.get('model'))
     return cfg
 
 
 def without_weights(cfg: Config) -> Change:
-    """Train from random weights: drop what loads weights and thaw what is frozen, since frozen noise cannot learn."""
+    """Train from random weights: drop what loads weights and unfreeze everything, since frozen noise cannot learn."""
     cfg = copy.deepcopy(cfg)
     lines = [f'load_from {cfg.load_from} -> None'] if cfg.get('load_from') else []
+    lines += [f'{node.path} {node.checkpoint} -> None' for node in pretrained_nodes(cfg.get('model'))]
     cfg.load_from = None
-    thaw: dict[str, tuple[Callable[[Any], bool], Any]] = {
+    drop_pretrained(cfg.get('model'))
+    unfrozen: dict[str, tuple[Callable[[Any], bool], Any]] = {
         'frozen_stages': (lambda value: value != -1, -1),
         'freeze_stem': (bool, None),
         'norm_eval': (bool, False),
         'requires_grad': (lambda value: value is False, True),
-        'pretrained': (lambda value: value is not None, None),
-        'init_cfg': (loads_weights, None),
     }
     for path, node in walk(cfg.get('model') or {}, 'model'):
-        for key, (applies, value) in thaw.items():
+        for key, (applies, value) in unfrozen.items():
             if key in node and applies(node[key]):
-                old = node[key]['checkpoint'] if key == 'init_cfg' else node[key]
-                lines.append(f'{path}.{key} {old} -> {value}')
+                lines.append(f'{path}.{key} {node[key]} -> {value}')
                 node[key] = value
     return cfg, lines
-
-
-def loads_weights(init_cfg: Any) -> bool:
-    """Whether an initialiser's config loads a checkpoint: MMEngine's ``Pretrained`` or ours, by name or class."""
-    if not isinstance(init_cfg, dict):
-        return False
-    kind = init_cfg.get('type')
-    name = kind.__name__ if isinstance(kind, type) else str(kind)
-    return name.endswith(('Pretrained', 'PretrainedInit'))
 
 
 def single_process_norms(cfg: Config) -> Change:

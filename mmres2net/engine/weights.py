@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
-from mmres2net.data.layout import walk
-from mmres2net.engine.config import loads_weights
 from mmres2net.errors import UserError
+from mmres2net.init_cfg import pretrained_nodes
 from mmres2net.swap.pixels import set_pixels
 from mmres2net.weights.fetching import fetch_checkpoint, timm_pixels
 from mmres2net.weights.reading import read_checkpoint
@@ -107,18 +106,13 @@ def _wrong_pixels(start: _Start, lines: list[str]) -> str:
 
 
 def _starts(cfg: Config) -> Iterator[_Start]:
-    for path, holder in walk(cfg.get('model') or {}, 'model'):
-        init_cfg = holder.get('init_cfg')
-        nodes: Sequence[Any] = init_cfg if isinstance(init_cfg, list | tuple) else [init_cfg]
-        for index, node in enumerate(nodes):
-            if not loads_weights(node):
-                continue
-            where = f'{path}.init_cfg' if node is init_cfg else f'{path}.init_cfg.{index}'
-            ours = str(node['type']) == OURS
-            if ours and index + 1 < len(nodes):
-                raise UserError(
-                    f'{where}: {OURS} must come last, or {nodes[index + 1].get("type")!r} overwrites what it loads'
-                )
-            if not isinstance(node.get('checkpoint'), str):
-                raise UserError(f'{where} needs checkpoint=..., a name, a path or an address')
-            yield _Start(f'{where}.checkpoint', node['checkpoint'], ours, holder.get('arch'))
+    for node in pretrained_nodes(cfg.get('model') or {}):
+        ours = getattr(node.type, '__module__', str(node.type)).startswith('mmres2net.')
+        if ours and not node.is_last:
+            raise UserError(
+                f'{node.path}: {OURS} must be the last initializer, or one after it overwrites what it loads'
+            )
+        if node.type and not isinstance(node.checkpoint, str):
+            raise UserError(f'{node.path}={node.checkpoint!r}: name a checkpoint, by a name, a path or a URL')
+        if isinstance(node.checkpoint, str):
+            yield _Start(node.path, node.checkpoint, ours, node.module.get('arch'))

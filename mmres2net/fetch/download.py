@@ -14,7 +14,8 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
 from mmres2net.errors import UserError
-from mmres2net.fetch.disk import BLOCK, progress, say, size_of, size_text, write
+from mmres2net.fetch.progress import BLOCK, log, progress_bar, write
+from mmres2net.files import file_size, size_text
 
 PASSING = (408, 425, 429, 500, 502, 503, 504)  # HTTP: worth another try at the same address
 
@@ -65,13 +66,13 @@ class _UselessError(Exception):
 
 def damage(path: Path, remote: Remote) -> str:
     """Return how the file at ``path`` differs from the one to be fetched; nothing if it is that."""
-    size = size_of(path)
+    size = file_size(path)
     if remote.size is not None and size != remote.size:
         return f'it has {size:,} bytes, not {remote.size:,}'
     if not remote.digest:
         return ''
     digest = hashlib.new(remote.algorithm, usedforsecurity=False)
-    with path.open('rb') as file, progress(f'check {remote.name}', size) as bar:
+    with path.open('rb') as file, progress_bar(f'check {remote.name}', size) as bar:
         while block := file.read(BLOCK):
             digest.update(block)
             bar.update(len(block))
@@ -98,17 +99,17 @@ def fetch(remote: Remote, folder: Path, patience: Patience) -> Path:
         url = addresses.pop(0)
         try:
             size = _offered(url, patience) if remote.size is None else remote.size
-            say(f'fetching {url} ({size_text(size)})')
+            log(f'fetching {url} ({size_text(size)})')
             _download(url, part, size, patience)
             fault = damage(part, remote)
         except _UselessError as error:
-            say(f'  {error}')
+            log(f'  {error}')
             failures.append(f'{url}: {error}')
             continue
         if not fault:
             return part.replace(folder / remote.name)
         part.unlink()
-        say(f'{remote.name} is damaged: {fault}; removed')
+        log(f'{remote.name} is damaged: {fault}; removed')
         if url not in damaged:
             damaged.add(url)
             addresses.append(url)
@@ -146,16 +147,16 @@ def _offered(url: str, patience: Patience) -> int:
 
 def _download(url: str, part: Path, size: int, patience: Patience) -> None:
     """Bring the file at ``part`` to ``size`` bytes."""
-    if size_of(part) > size:
+    if file_size(part) > size:
         part.unlink()
     failed = 0
-    while (have := max(size_of(part), 0)) < size:
+    while (have := max(file_size(part), 0)) < size:
         try:
             _transfer(url, part, size, patience.timeout)
             reason = 'the connection was cut'
         except _CutError as error:
             reason = str(error)
-        now = max(size_of(part), 0)
+        now = max(file_size(part), 0)
         if now >= size:
             return
         failed = 1 if now > have else failed + 1
@@ -163,18 +164,18 @@ def _download(url: str, part: Path, size: int, patience: Patience) -> None:
         if failed >= patience.tries:
             raise _UselessError(f'{text}; given up after {failed} tries')
         pause = patience.pause * 2 ** (failed - 1)
-        say(f'  {text}; next try in {pause:.0f} s')
+        log(f'  {text}; next try in {pause:.0f} s')
         time.sleep(pause)
 
 
 def _transfer(url: str, part: Path, size: int, timeout: float) -> None:
     """Append to ``part`` what one connection gives."""
-    have = max(size_of(part), 0)
+    have = max(file_size(part), 0)
     with _answer(url, have, timeout) as reply:
         begin = _begin(reply, have, size)
         if have and not begin:
-            say('  this address cannot continue a file: it begins anew')
-        with part.open('ab' if begin else 'wb') as file, progress(part.stem, size, start=begin) as bar:
+            log('  this address cannot continue a file: it begins anew')
+        with part.open('ab' if begin else 'wb') as file, progress_bar(part.stem, size, start=begin) as bar:
             for block in _blocks(reply):
                 begin += len(block)
                 if begin > size:

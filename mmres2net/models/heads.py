@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from mmres2net.models.layers import Cfg, FreezableBackbone, default_init_cfg, is_pretrained, zero_offsets
+from mmres2net.models.layers import Cfg, FreezableBackbone, default_init_cfg
 from mmres2net.models.options import StagePlan, check_choices, check_int, resolve_arch
 from mmres2net.models.res2net import EXPANSION, STAGE_PLANES, StagePool, build_stage
 from mmres2net.registry import MODELS
@@ -99,12 +99,6 @@ class Res2LayerHead(FreezableBackbone):
 
     def stage_modules(self) -> list[nn.Module]:
         return [self.get_submodule(f'layer{self.stage + 1}')]
-
-    def init_weights(self) -> None:
-        """Initialise by ``init_cfg``; deformable offsets start at zero unless weights were loaded."""
-        super().init_weights()
-        if not is_pretrained(self.init_cfg):
-            zero_offsets(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (R, out_channels, H/stride, W/stride) for the features ``x`` (R, in_channels, H, W) of R regions."""

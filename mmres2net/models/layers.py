@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from mmres2net.init_cfg import loads_weights
+
 Cfg = dict[str, Any]
 
 
@@ -148,6 +150,17 @@ class FreezableBackbone(BaseModule):
         for module in self.frozen_modules():
             module.eval().requires_grad_(False)
 
+    def init_weights(self) -> None:
+        """Initialize by ``init_cfg``, once; unless that loads weights, :meth:`init_zeros` follows."""
+        first = not self.is_init
+        super().init_weights()
+        if first and not loads_weights(self.init_cfg):
+            self.init_zeros()
+
+    def init_zeros(self) -> None:
+        """Set to zero what starts at zero in random weights: the offsets of deformable convolutions."""
+        zero_offsets(self)
+
     def train(self, mode: bool = True) -> FreezableBackbone:
         """Set the training mode of all but frozen parts and, with ``norm_eval``, batch norms. Returns self."""
         super().train(mode)
@@ -172,9 +185,3 @@ def default_init_cfg() -> list[Cfg]:
         {'type': 'Kaiming', 'layer': 'Conv2d'},
         {'type': 'Constant', 'val': 1, 'layer': ['_BatchNorm', 'GroupNorm']},
     ]
-
-
-def is_pretrained(init_cfg: Cfg | list[Cfg] | None) -> bool:
-    """Whether ``init_cfg`` loads weights."""
-    cfgs = init_cfg if isinstance(init_cfg, list) else [init_cfg or {}]
-    return any(str(cfg.get('type')).endswith('Pretrained') for cfg in cfgs)

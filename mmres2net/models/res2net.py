@@ -28,8 +28,6 @@ from mmres2net.models.layers import (
     checkpointed,
     default_init_cfg,
     gradients_wanted,
-    is_pretrained,
-    zero_offsets,
 )
 from mmres2net.models.options import (
     PLUGIN_POSITIONS,
@@ -313,12 +311,9 @@ class Res2Net(FreezableBackbone):
     def stage_modules(self) -> list[nn.Module]:
         return [self.get_submodule(f'layer{i + 1}') for i in range(self.out_indices[-1] + 1)]
 
-    def init_weights(self) -> None:
-        """Initialise by ``init_cfg``; deformable offsets start at zero unless weights were loaded."""
-        super().init_weights()
-        if is_pretrained(self.init_cfg):
-            return
-        zero_offsets(self)
+    def init_zeros(self) -> None:
+        """Set to zero the offsets of deformable convolutions and, if asked for, each block's last norm."""
+        super().init_zeros()
         if self.zero_init_residual:
             for module in self.modules():
                 if isinstance(module, Bottle2neck):

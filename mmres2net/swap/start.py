@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from typing import Any
 
 from mmengine.config import Config
 from torch import nn
 
 from mmres2net.errors import UserError
+from mmres2net.init_cfg import pretrained_nodes, without_pretrained
 from mmres2net.swap.sources import Cfg, Source
 from mmres2net.weights.published import LONG, PUBLISHED, find_published
 
@@ -68,7 +68,7 @@ def drop_old_checkpoints(cfg: Config, source: Source) -> list[str]:
     for depth, holder in enumerate(source.parents, start=1):
         for key, checkpoint in _whole_models(holder).items():
             lines.append(f'{".".join([*steps[:depth], key])} {checkpoint} -> None: of the old network')
-            holder[key] = None
+            holder[key] = without_pretrained(holder[key]) if key == 'init_cfg' else None
     return lines
 
 
@@ -79,15 +79,9 @@ def _old_start(cfg: Config, source: Source) -> str:
 
 
 def _whole_models(holder: Cfg) -> dict[str, str]:
-    """Return the checkpoints that a model or backbone loads, by the option that names them."""
-    found = {key: _checkpoint_of(holder.get(key)) for key in ('pretrained', 'init_cfg')}
-    return {key: checkpoint for key, checkpoint in found.items() if checkpoint}
-
-
-def _checkpoint_of(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    for node in value if isinstance(value, list | tuple) else [value]:
-        if isinstance(node, dict) and str(node.get('type')).endswith('Pretrained'):
-            return node.get('checkpoint') or 'weights that the user is to name'
-    return ''
+    """Return the checkpoints that a model or backbone itself loads, by the option that names them."""
+    own = {key: holder[key] for key in ('pretrained', 'init_cfg') if key in holder}
+    return {
+        node.path.split('.')[1]: str(node.checkpoint or 'weights that the user is to name')
+        for node in pretrained_nodes(own, '')
+    }

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mmres2net.errors import UserError
-from mmres2net.fetch.disk import draft
+from mmres2net.files import atomic_path
 from mmres2net.models.dla import Res2NetDLA
 from mmres2net.models.res2net import Res2Net
 from mmres2net.weights.content import entry_of, other_entries, unwrap
@@ -247,7 +247,7 @@ def write(state: Mapping[str, Tensor], target: Path, extra: Mapping[str, Any]) -
     """
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     try:
-        with draft(target) as path:
+        with atomic_path(target) as path:
             _save(plain, path, target.suffix, extra)
     except OSError as error:
         raise UserError(f'{target} cannot be written: {error.strerror or error}') from error

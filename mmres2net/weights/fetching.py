@@ -6,12 +6,10 @@ MMEngine's names (``torchvision://``, ``open-mmlab://``, ``mmcls://``) or a path
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +18,9 @@ from urllib.parse import unquote, urlparse
 import torch
 
 from mmres2net.errors import UserError
-from mmres2net.fetch.disk import os_fault, say
 from mmres2net.fetch.download import Patience, Remote, damage, fetch
+from mmres2net.fetch.progress import log
+from mmres2net.files import disk_error, locked
 from mmres2net.models.arch import ALIASES, ARCHS
 from mmres2net.weights.published import PUBLISHED, Pixels, find_published
 from mmres2net.weights.reading import check_file
@@ -158,15 +157,17 @@ def _fetch_url(origin: Origin, ways_out: Sequence[str]) -> Path:
     ways = (f'or fetch it by other means and put it at {path}', *origin.ways_out, *ways_out)
     remote = Remote(path.name, origin.urls, None, origin.digest, 'sha256', ways)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _one_at_a_time(path.parent):
-            if not path.is_file():
-                fetch(remote, path.parent, PATIENCE)
-                _keep_if_checkpoint(path, origin)
-                return path
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # all processes of a run want the same file at once
+            with locked(path.parent, f'waiting for another process that downloads into {path.parent}', wait=True):
+                if not path.is_file():
+                    fetch(remote, path.parent, PATIENCE)
+                    _keep_if_checkpoint(path, origin)
+                    return path
         fault = damage(path, remote)
     except OSError as error:
-        raise os_fault(error, path.parent) from error
+        raise disk_error(error, path.parent) from error
     if fault:
         raise UserError(f'{path} is not the file that its name says: {fault}; delete it, and it is fetched again')
     return path
@@ -178,22 +179,7 @@ def _keep_if_checkpoint(path: Path, origin: Origin) -> None:
     except UserError as error:
         path.unlink()
         raise UserError(f'{origin.urls[-1]} gives no checkpoint, and what came is removed. {error}') from error
-    say(f'kept at {path}; licence: {origin.licence}')
-
-
-@contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Wait until no other process fetches into ``folder``: all processes of a run want the same file at once."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f'waiting for another process that fetches into {folder}')
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+    log(f'kept at {path}; licence: {origin.licence}')
 
 
 def _fetch_timm(name: str, ways_out: Sequence[str]) -> Path:
@@ -208,7 +194,7 @@ def _fetch_timm(name: str, ways_out: Sequence[str]) -> Path:
     file = cfg.hf_hub_filename or 'model.safetensors'
     known = isinstance(try_to_load_from_cache(repository, file, revision=revision or None), str)
     if not known:
-        say(f'fetching {file} of {repository} from the Hugging Face hub; licence: {_timm_licence(cfg)}')
+        log(f'fetching {file} of {repository} from the Hugging Face hub; licence: {_timm_licence(cfg)}')
     try:
         path = Path(hf_hub_download(repository, file, revision=revision or None, local_files_only=known))
     except Exception as error:  # whatever the network does: the ways out are the same

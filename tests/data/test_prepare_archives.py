@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import shutil
 import stat
 import tarfile
 import zipfile
@@ -15,7 +16,6 @@ import pytest
 from mmres2net.data.prepare import archives
 from mmres2net.data.prepare.archives import DamagedArchiveError, missing_bytes, unpack
 from mmres2net.errors import UserError
-from mmres2net.fetch import disk
 from tests.support.archive_server import tar_of, zip_of
 
 FILES = {f'set/{folder}/{i}.jpg': bytes([i]) * (1000 + i) for folder in ('a', 'b') for i in range(5)}
@@ -173,9 +173,9 @@ def test_too_little_room_is_told_before_anything_is_written(
     tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = packed(tmp_path, 'x.tar', PACKED['x.tar'])
-    monkeypatch.setattr(disk.shutil, 'disk_usage', lambda _: disk.shutil._ntuple_diskusage(10**9, 10**9, 10_019))
+    monkeypatch.setattr(shutil, 'disk_usage', lambda _: shutil._ntuple_diskusage(10**9, 10**9, 10_019))
     with pytest.raises(UserError, match=rf'too little room at {root}: 10.0 kB needed, 10.0 kB free'):
         unpack(path, PLACES, root, tmp_path / 'journal')  # 10,020 bytes
     assert unpacked(root) == {}
-    monkeypatch.setattr(disk.shutil, 'disk_usage', lambda _: disk.shutil._ntuple_diskusage(10**9, 10**9, 10_020))
+    monkeypatch.setattr(shutil, 'disk_usage', lambda _: shutil._ntuple_diskusage(10**9, 10**9, 10_020))
     unpack(path, PLACES, root, tmp_path / 'journal')

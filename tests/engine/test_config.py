@@ -8,7 +8,6 @@ from mmengine.config import Config
 from mmres2net.engine.config import (
     batch_notice,
     load_config,
-    pretrained_of,
     single_process_norms,
     with_amp,
     with_scaled_lr,
@@ -17,6 +16,7 @@ from mmres2net.engine.config import (
     work_dir_of,
 )
 from mmres2net.errors import UserError
+from mmres2net.init_cfg import pretrained_nodes
 
 
 def model() -> Config:
@@ -42,9 +42,9 @@ def test_from_scratch_drops_weights_and_thaws() -> None:
     assert scratch.model.heads[0].init_cfg == dict(type='Normal', layer='Conv2d')  # no weights are loaded by it
     assert lines == [
         'load_from detector.pth -> None',
+        'model.backbone.init_cfg.checkpoint torchvision://resnet50 -> None',
         'model.backbone.frozen_stages 1 -> -1',
         'model.backbone.norm_eval True -> False',
-        'model.backbone.init_cfg torchvision://resnet50 -> None',
         'model.backbone.norm_cfg.requires_grad False -> True',
     ]
     assert cfg.to_dict() == before
@@ -54,9 +54,9 @@ def test_from_scratch_drops_weights_and_thaws() -> None:
 def test_a_resumed_run_needs_no_published_weights() -> None:
     cfg = model()
     resumed = without_published_weights(cfg)
-    assert pretrained_of(resumed) == {}
+    assert list(pretrained_nodes(resumed.model)) == []
     assert resumed.model.backbone.frozen_stages == 1  # the recipe stays what it was
-    assert pretrained_of(cfg) != {}
+    assert list(pretrained_nodes(cfg.model)) != []
 
 
 def test_single_process_norms() -> None:
@@ -69,10 +69,6 @@ def test_single_process_norms() -> None:
         'model.heads.0.norm_cfg.type SyncBN -> BN',
     ]
     assert cfg.model.backbone.norm_cfg.type == 'SyncBN'
-
-
-def test_pretrained_checkpoints_are_found_by_path() -> None:
-    assert pretrained_of(model()) == {'model.backbone.init_cfg.checkpoint': 'torchvision://resnet50'}
 
 
 def test_amp() -> None:

@@ -19,7 +19,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from mmres2net.errors import UserError
-from mmres2net.fetch.disk import BLOCK, draft, progress, require_room, say, size_of, write
+from mmres2net.fetch.progress import BLOCK, log, progress_bar, write
+from mmres2net.files import atomic_path, file_size, require_space
 
 BROKEN = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError)
 
@@ -75,14 +76,14 @@ def unpack(path: Path, places: Mapping[str, str], root: Path, journal: Path) -> 
     """
     with _entries_of(path) as entries:
         targets = _targets(path, entries, places, root)
-        missing = {target: entry for target, entry in targets.items() if size_of(target) != entry.size}
+        missing = {target: entry for target, entry in targets.items() if file_size(target) != entry.size}
         room: Counter[Path] = Counter()
         for target, entry in missing.items():
             room[target.parent] += entry.size
-        require_room(room)
+        require_space(room)
         lines = [f'{entry.size}\t{target.relative_to(root)}\n' for target, entry in targets.items()]
         journal.write_text(''.join(lines), encoding='utf-8')
-        with progress(f'unpack {path.name}', sum(room.values())) as bar:
+        with progress_bar(f'unpack {path.name}', sum(room.values())) as bar:
             for target, entry in missing.items():
                 _place(entry, target)
                 bar.update(entry.size)
@@ -92,7 +93,7 @@ def unpack(path: Path, places: Mapping[str, str], root: Path, journal: Path) -> 
 def missing_bytes(journal: Path, root: Path) -> int:
     """Return how much of an archive is still to be unpacked, by the journal of the attempt that broke off."""
     lines = (line.split('\t', 1) for line in journal.read_text(encoding='utf-8').splitlines())
-    return sum(int(size) for size, target in lines if size_of(root / target) != int(size))
+    return sum(int(size) for size, target in lines if file_size(root / target) != int(size))
 
 
 def _targets(path: Path, entries: list[_Entry], places: Mapping[str, str], root: Path) -> dict[Path, _Entry]:
@@ -114,11 +115,11 @@ def _place(entry: _Entry, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
         old = target.with_name(f'{target.name}.old')
-        say(f'{target} differs from the one in the archive; it is kept as {old.name}')
+        log(f'{target} differs from the one in the archive; it is kept as {old.name}')
         target.rename(old)
     stream = entry.open()
     if stream is None:
         raise DamagedArchiveError(f'{entry.name} has no content')
-    with stream, draft(target) as path, path.open('wb') as file:
+    with stream, atomic_path(target, sync=False) as path, path.open('wb') as file:
         while block := stream.read(BLOCK):
             write(file, block)

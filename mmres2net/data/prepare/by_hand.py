@@ -13,7 +13,8 @@ from scipy.io import loadmat
 
 from mmres2net.data.prepare.archives import DamagedArchiveError, unpack
 from mmres2net.errors import UserError
-from mmres2net.fetch.disk import draft, progress, require_room, say, size_of
+from mmres2net.fetch.progress import log, progress_bar
+from mmres2net.files import atomic_path, file_size, require_space
 
 SPLITS = ('train', 'val', 'test')
 Collect = Callable[[Sequence[Path], Path], list[str]]
@@ -75,7 +76,7 @@ def _lay_out(parts: Sequence[Part], folders: Sequence[Path], root: Path) -> list
 
 
 def _unpack(archive: Path, part: Part, root: Path) -> None:
-    say(f'unpacking {part.inside} of {archive}')
+    log(f'unpacking {part.inside} of {archive}')
     journal = root / 'downloads' / f'{archive.name}.unpacking'
     try:
         unpack(archive, {f'{part.inside}/': f'{part.place}/'}, root, journal)
@@ -96,13 +97,13 @@ def _files(folder: Path, suffix: str) -> list[Path]:
 
 def _copy(folder: Path, part: Part, root: Path) -> None:
     place = root / part.place
-    missing = [path for path in _files(folder, part.suffix) if size_of(place / path.name) != size_of(path)]
-    require_room({place: sum(size_of(path) for path in missing)})
+    missing = [path for path in _files(folder, part.suffix) if file_size(place / path.name) != file_size(path)]
+    require_space({place: sum(file_size(path) for path in missing)})
     place.mkdir(parents=True, exist_ok=True)
-    say(f'copying {folder}')
-    with progress(f'copy {folder.name}', len(missing), unit=' files') as bar:
+    log(f'copying {folder}')
+    with progress_bar(f'copy {folder.name}', len(missing), unit=' files') as bar:
         for path in missing:
-            with draft(place / path.name) as copy:
+            with atomic_path(place / path.name, sync=False) as copy:
                 shutil.copyfile(path, copy)
             bar.update()
 
@@ -125,7 +126,7 @@ def _write_lists(place: str, folders: Sequence[Path], root: Path) -> list[str]:
             absent.append(f'{split}.txt or {split}ImgSet.mat')
             continue
         names = _names_of_mat(source) if source.suffix == '.mat' else _names_of_text(source)
-        with draft(root / place / f'{split}.txt') as path:
+        with atomic_path(root / place / f'{split}.txt') as path:
             path.write_text(''.join(f'{Path(name).stem}\n' for name in names), encoding='utf-8')
     return absent
 

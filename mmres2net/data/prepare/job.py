@@ -20,8 +20,9 @@ from mmres2net.data.prepare.archives import DamagedArchiveError, missing_bytes, 
 from mmres2net.data.prepare.checks import Check, Files
 from mmres2net.data.prepare.sources import DATASETS, Archive, DataSet
 from mmres2net.errors import UserError
-from mmres2net.fetch.disk import only_one, os_fault, require_room, say, size_of, size_text, standing
 from mmres2net.fetch.download import Patience, damage, fetch
+from mmres2net.fetch.progress import log
+from mmres2net.files import disk_error, file_size, locked, nearest_folder, require_space, size_text
 
 DOWNLOADS = 'downloads'
 
@@ -57,7 +58,7 @@ class Job:
         """Return the file that seems to be the archive, by name and size."""
         folders = _folders(self)
         paths = (folder / archive.name for folder in folders)
-        return next((path for path in paths if size_of(path) == archive.size), None)
+        return next((path for path in paths if file_size(path) == archive.size), None)
 
     def todo(self) -> list[Archive]:
         """Return the archives that are not unpacked, where the data set as a whole is not complete.
@@ -94,22 +95,23 @@ def prepare(job: Job) -> None:
     """
     try:
         if not job.todo() and not faults(job.dataset.checks, job.root):
-            say('everything is there: nothing to do')
+            log('everything is there: nothing to do')
             return
         job.downloads.mkdir(parents=True, exist_ok=True)
-        with only_one(job.downloads):
-            try:
+        busy = f'another prepare-data process is using {job.downloads}; wait for it, or choose another --root'
+        try:
+            with locked(job.downloads, busy):
                 _make(job)
-            finally:
-                with suppress(OSError):
-                    job.downloads.rmdir()  # succeeds on an empty folder only
+        finally:
+            with suppress(OSError):
+                job.downloads.rmdir()  # succeeds on an empty folder only
     except OSError as error:
-        raise os_fault(error, job.root) from error
+        raise disk_error(error, job.root) from error
 
 
 def _make(job: Job) -> None:
     todo = job.todo()
-    require_room(room_needed(job, todo))
+    require_space(room_needed(job, todo))
     for archive in todo:
         _install(job, archive)
     if job.dataset.finish:
@@ -157,7 +159,7 @@ def room_needed(job: Job, todo: Sequence[Archive]) -> dict[Path, int]:
     room: Counter[Path] = Counter()
     for archive in todo:
         if job.present(archive) is None:
-            part = max(size_of(job.downloads / f'{archive.name}.part'), 0)
+            part = max(file_size(job.downloads / f'{archive.name}.part'), 0)
             # What is fetched and removed again needs its room only once, for the largest.
             need = max(archive.size - part, 0)
             room[job.downloads] = max(room[job.downloads], need) if job.remove else room[job.downloads] + need
@@ -183,7 +185,7 @@ def _install(job: Job, archive: Archive) -> None:
 
 
 def _unpack(job: Job, archive: Archive, path: Path) -> None:
-    say(f'unpacking {path}')
+    log(f'unpacking {path}')
     unpack(path, archive.places, job.root, job.journal(archive))
 
 
@@ -193,7 +195,7 @@ def _have(job: Job, archive: Archive) -> Path | None:
         path = folder / archive.name
         if not path.is_file():
             if folder == job.source:
-                say(f'{archive.name} is not in {folder}')
+                log(f'{archive.name} is not in {folder}')
             continue
         fault = damage(path, archive.remote)
         if not fault:
@@ -205,9 +207,9 @@ def _have(job: Job, archive: Archive) -> Path | None:
 def _reject(job: Job, path: Path, fault: str) -> None:
     if path.parent == job.downloads:
         path.unlink()
-        say(f'{path} is damaged: {fault}; removed, it is fetched again')
+        log(f'{path} is damaged: {fault}; removed, it is fetched again')
     else:
-        say(f'{path} is damaged: {fault}; it stays where it is, and the archive is fetched to {job.downloads}')
+        log(f'{path} is damaged: {fault}; it stays where it is, and the archive is fetched to {job.downloads}')
 
 
 def plan(job: Job) -> str:
@@ -217,7 +219,7 @@ def plan(job: Job) -> str:
     for archive in job.dataset.archives:
         lines.append(f'  {archive.name:<29} {size_text(archive.size):>9}  {_state(job, archive, todo)}')
         lines += [f'    {url}' for url in archive.urls] if archive in todo and not job.present(archive) else []
-    need, free = sum(room_needed(job, todo).values()), shutil.disk_usage(standing(job.root)).free
+    need, free = sum(room_needed(job, todo).values()), shutil.disk_usage(nearest_folder(job.root)).free
     lines.append(f'  room needed at {job.root}: {size_text(need)}; free: {size_text(free)}')
     lines += [f'  {line}' for line in _what_to_bring(job)] if faults(job.dataset.checks, job.root) else []
     return '\n'.join(lines)
@@ -226,7 +228,7 @@ def plan(job: Job) -> str:
 def _state(job: Job, archive: Archive, todo: Sequence[Archive]) -> str:
     if archive not in todo:
         return 'unpacked, or not needed'
-    present, part = job.present(archive), size_of(job.downloads / f'{archive.name}.part')
+    present, part = job.present(archive), file_size(job.downloads / f'{archive.name}.part')
     if present:
         return f'to be unpacked from {present}'
     return f'to be fetched and unpacked, {size_text(part)} are there' if part > 0 else 'to be fetched and unpacked'

@@ -21,7 +21,8 @@ from PIL import Image
 
 from mmres2net.data.shapes_layout import voc_palette
 from mmres2net.errors import UserError
-from mmres2net.fetch.disk import draft, progress
+from mmres2net.fetch.progress import progress_bar
+from mmres2net.files import atomic_path
 
 VOID, CLASSES = 255, 20
 
@@ -42,9 +43,9 @@ def make_trainaug(root: Path) -> None:
     aug = (names_in(sbd / 'train.txt') | names_in(sbd / 'val.txt')) - train - val
     masks.mkdir(exist_ok=True)
     todo = [name for name in sorted(train | val | aug) if not (masks / f'{name}.png').is_file()]
-    with progress('masks', len(todo), unit=' masks') as bar:
+    with progress_bar('masks', len(todo), unit=' masks') as bar:
         for name in todo:
-            with draft(masks / f'{name}.png') as path:
+            with atomic_path(masks / f'{name}.png', sync=False) as path:
                 if name in aug:
                     write_mask(path, fitting_mask(sbd / 'cls' / f'{name}.mat', voc / 'JPEGImages' / f'{name}.jpg'))
                 else:
@@ -60,7 +61,7 @@ def names_in(path: Path) -> set[str]:
 
 
 def _write_list(target: Path, names: Iterable[str]) -> None:
-    with draft(target) as path:
+    with atomic_path(target) as path:
         path.write_text(''.join(f'{name}\n' for name in sorted(names)), encoding='utf-8')
 
 

@@ -1,0 +1,119 @@
+"""One answer to "does this load weights?", whatever form a config gives an initializer."""
+
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.model import PretrainedInit
+
+from mmres2net.engine.config import without_published_weights, without_weights
+from mmres2net.init_cfg import drop_pretrained, loads_weights, pretrained_nodes
+from mmres2net.models import Res2Net
+from mmres2net.swap import explain_swap
+from mmres2net.weights.pretrained import Pretrained
+
+KAIMING = {'type': 'Kaiming', 'layer': 'Conv2d'}
+TYPES = ['Pretrained', 'mmengine.Pretrained', 'mmres2net.Pretrained', 'PretrainedInit', PretrainedInit, Pretrained]
+
+
+class OwnInit(PretrainedInit):
+    """A project's own initializer."""
+
+
+def forms(node: dict) -> list[Any]:
+    """Return an initializer in every form that MMEngine takes."""
+    override = {**KAIMING, 'override': {'name': 'conv1', **node}}
+    return [node, [node], (node,), [KAIMING, node], (KAIMING, node), [node, KAIMING], [[node]], override, [override]]
+
+
+@pytest.mark.parametrize('kind', [*TYPES, OwnInit])
+def test_every_form_is_seen(kind: Any) -> None:
+    for init_cfg in forms({'type': kind, 'checkpoint': 'a.pth'}):
+        assert loads_weights(init_cfg)
+        model = {'backbone': {'type': 'ResNet', 'init_cfg': init_cfg}, 'heads': [{'init_cfg': KAIMING}]}
+        (node,) = pretrained_nodes(model)
+        assert node.checkpoint == 'a.pth'
+        assert node.path.startswith('model.backbone.init_cfg')
+        assert node.module['type'] == 'ResNet'
+
+
+@pytest.mark.parametrize('init_cfg', [None, [], {}, KAIMING, [KAIMING], (KAIMING, KAIMING), {'type': 'TruncNormal'}])
+def test_random_initializers_load_nothing(init_cfg: Any) -> None:
+    assert not loads_weights(init_cfg)
+    assert list(pretrained_nodes({'backbone': {'init_cfg': init_cfg}})) == []
+
+
+def test_paths_name_the_checkpoint_in_the_config() -> None:
+    node = {'type': 'Pretrained', 'checkpoint': 'a.pth'}
+    parts = {'backbone': {'init_cfg': [KAIMING, node]}, 'heads': ({'init_cfg': node},)}
+    model = Config({'model': {'pretrained': 'b.pth', **parts}}).model
+    found = {node.path: (node.checkpoint, node.is_last) for node in pretrained_nodes(model)}
+    assert found == {
+        'model.pretrained': ('b.pth', True),
+        'model.backbone.init_cfg.1.checkpoint': ('a.pth', True),
+        'model.heads.0.init_cfg.checkpoint': ('a.pth', True),
+    }
+    first = next(pretrained_nodes({'init_cfg': [node, KAIMING]}))
+    assert not first.is_last
+
+
+def test_dropping_keeps_the_other_initializers() -> None:
+    node = {'type': PretrainedInit, 'checkpoint': 'a.pth'}
+    model = {
+        'pretrained': 'b.pth',
+        'backbone': {'init_cfg': (KAIMING, node)},
+        'timm': {'pretrained': True},
+        'neck': {'init_cfg': {**KAIMING, 'override': [{'name': 'conv1', **node}]}},
+        'heads': [{'init_cfg': node}],
+    }
+    drop_pretrained(model)
+    assert model == {
+        'pretrained': None,
+        'backbone': {'init_cfg': [KAIMING]},
+        'timm': {'pretrained': False},
+        'neck': {'init_cfg': KAIMING},
+        'heads': [{'init_cfg': None}],
+    }
+
+
+@pytest.mark.parametrize('kind', TYPES)
+def test_all_who_ask_agree(kind: Any) -> None:
+    """The swap takes published weights, --from-scratch and --resume load none, and the given config is unchanged."""
+    for init_cfg in forms({'type': kind, 'checkpoint': 'a.pth'})[:6]:
+        backbone = {'type': 'ResNet', 'depth': 50, 'frozen_stages': 1, 'init_cfg': init_cfg}
+        pre = {'mean': [123.675, 116.28, 103.53], 'std': [58.395, 57.12, 57.375], 'bgr_to_rgb': True}
+        cfg = Config({'default_scope': 'mmdet', 'model': {'backbone': backbone, 'data_preprocessor': pre}})
+        before = cfg.to_dict()
+        swapped, _ = explain_swap(cfg, 'res2net50_26w_4s')
+        assert swapped.model.backbone.init_cfg.checkpoint == 'res2net50_26w_4s'
+        assert not loads_weights(without_published_weights(cfg).model.backbone.init_cfg)
+        scratch, _ = without_weights(cfg)
+        assert not loads_weights(scratch.model.backbone.init_cfg)
+        assert scratch.model.backbone.frozen_stages == -1
+        assert cfg.to_dict() == before
+
+
+@pytest.mark.parametrize('kind', TYPES)
+def test_zero_initialization_leaves_loaded_weights(kind: Any, tmp_path: Any) -> None:
+    trained = Res2Net(depths=(1, 1), base_width=8)
+    for parameter in trained.parameters():
+        torch.nn.init.uniform_(parameter, 0.5, 1.5)
+    torch.save(trained.state_dict(), tmp_path / 'a.pth')
+    for init_cfg in forms({'type': kind, 'checkpoint': f'{tmp_path}/a.pth'})[:5]:
+        if kind == 'mmengine.Pretrained' or kind == 'PretrainedInit':
+            continue  # names that MMEngine's registry does not build
+        network = Res2Net(depths=(1, 1), base_width=8, zero_init_residual=True, init_cfg=init_cfg)
+        network.init_weights()
+        assert all(torch.equal(value, trained.state_dict()[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize('init_cfg', [None, (KAIMING,), [KAIMING]])
+def test_initialization_happens_once(init_cfg: Any) -> None:
+    network = Res2Net(depths=(1, 1), base_width=8, zero_init_residual=True, init_cfg=init_cfg)
+    network.init_weights()
+    last_norm = network.layer1[0].bn3.weight
+    assert not last_norm.any()
+    torch.nn.init.ones_(last_norm)
+    network.init_weights()
+    assert last_norm.all()
