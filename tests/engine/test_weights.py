@@ -76,7 +76,7 @@ def test_names_that_are_no_weights(tmp_path: Path) -> None:
         fetch_weights(config('torchvision://resnet5'))
     with pytest.raises(UserError, match=f'no checkpoint at {ARCH}'):  # to MMEngine's initialiser this is a file
         fetch_weights(config(ARCH))
-    with pytest.raises(UserError, match='needs checkpoint='):
+    with pytest.raises(UserError, match='checkpoint=None'):
         fetch_weights(Config(dict(model=dict(init_cfg=dict(type='Pretrained')))))
 
 
@@ -95,7 +95,7 @@ def test_the_flag_opens_files_of_the_host_alone(tmp_path: Path) -> None:
 def test_initialisers_behind_ours_would_overwrite_it(tmp_path: Path) -> None:
     torch.save({'a': torch.ones(1)}, tmp_path / 'net.pth')
     ours, other = dict(type='mmres2net.Pretrained', checkpoint=str(tmp_path / 'net.pth')), dict(type='Kaiming')
-    with pytest.raises(UserError, match=r"init_cfg\.0: mmres2net\.Pretrained must come last, or 'Kaiming' overwrites"):
+    with pytest.raises(UserError, match='must be the last'):
         fetch_weights(Config(dict(model=dict(init_cfg=[ours, other]))))
     fetch_weights(Config(dict(model=dict(init_cfg=[other, ours]))))
 
