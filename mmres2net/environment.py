@@ -10,8 +10,10 @@ import importlib.metadata
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
+PACKAGE = 'mmres2net'
 # The distributions that install each OpenMMLab library: the maintained one first, then the originals.
 OPENMMLAB = {
     'mmengine': ('onedl-mmengine', 'mmengine', 'mmengine-lite'),
@@ -41,10 +43,15 @@ def installed_of(distributions: tuple[str, ...]) -> dict[str, str]:
     return {name: version for name, version in versions if version is not None}
 
 
-def release(version: str) -> tuple[int, ...]:
-    """Return the release numbers of a version: ``'2.11.0a0+git1'`` gives ``(2, 11, 0)``."""
-    match = re.match(r'\d+(\.\d+)*', version)
-    return tuple(int(part) for part in match.group().split('.')) if match else ()
+def requirements_of(distribution: str) -> list[str]:
+    """Return the requirements of an installed distribution, such as ``'pillow>=10.1'``; none if it is not installed."""
+    return (importlib.metadata.requires(distribution) or []) if installed_version(distribution) else []
+
+
+def requirement_on(name: str) -> str:
+    """Return the requirement of mmres2net on a distribution, such as ``'onedl-mmcv>=2.3.6,<2.4'``."""
+    texts = [line.partition(';')[0].strip() for line in requirements_of(PACKAGE)]
+    return next((text for text in texts if re.match(rf'{re.escape(name)}\s*[<>=!~]', text)), name)
 
 
 def visible_cores() -> int:
@@ -102,3 +109,21 @@ def nvidia_driver() -> str | None:
     text = _read(PROC / 'driver/nvidia/version')
     found = re.search(r'Kernel Module.*?\s(\d+\.[\d.]+)', text)
     return found[1] if found else 'unknown' if text else None
+
+
+def runs_on(archs: Sequence[str], capability: tuple[int, int]) -> bool:
+    """Return whether code compiled for ``archs`` runs on a GPU of that compute capability.
+
+    Machine code (``sm_86``) runs on its own major version from its minor one upwards, intermediate code
+    (``compute_90``) on every later GPU; an architecture with a letter (``sm_90a``) on that one alone. Source: CUDA
+    C++ Programming Guide, sections "Binary Compatibility" and "PTX Compatibility".
+    """
+    for kind, _, digits in (arch.partition('_') for arch in archs):
+        if not digits.isdigit():
+            if digits[:-1] == f'{capability[0]}{capability[1]}':
+                return True
+            continue
+        built = int(digits[:-1]), int(digits[-1])
+        if built <= capability and (kind == 'compute' or built[0] == capability[0]):
+            return True
+    return False

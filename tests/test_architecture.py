@@ -54,7 +54,7 @@ ALLOWED = {
     'export': {'data', 'engine', 'errors', 'models', 'predict', 'weights'},
     'cam': {'data', 'engine', 'errors', 'export', 'models', 'predict', 'weights'},
     'sweep': {'complexity', 'engine', 'errors', 'models'},
-    'doctor': {'data', 'environment', 'errors', 'paths', 'registry', 'version'},
+    'doctor': {'environment', 'errors', 'registry'},
     'cli.py': {
         'cam',
         'complexity',

@@ -58,13 +58,6 @@ def test_limits_of_a_container(system: Path, files: dict[str, str], cores: float
     assert environment.available_memory() == gib * GIB
 
 
-@pytest.mark.parametrize(
-    ('version', 'numbers'), [('2.11.0a0+git1', (2, 11, 0)), ('0.26', (0, 26)), ('13.0', (13, 0)), ('not available', ())]
-)
-def test_release(version: str, numbers: tuple[int, ...]) -> None:
-    assert environment.release(version) == numbers
-
-
 def test_distributions() -> None:
     assert environment.installed_version('no-such-distribution') is None
     assert environment.installed_of(('pytest', 'no-such-distribution')) == {'pytest': pytest.__version__}
@@ -79,3 +72,22 @@ def test_nvidia_driver(system: Path) -> None:
     line = 'NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build\n'
     write(system / 'proc/driver/nvidia/version', line)
     assert environment.nvidia_driver() == '570.86.15'
+
+
+@pytest.mark.parametrize(
+    ('archs', 'capability', 'runs'),
+    [
+        (['sm_80'], (8, 0), True),
+        (['sm_80'], (8, 6), True),  # machine code runs on later minor versions of its major one
+        (['sm_86'], (8, 0), False),
+        (['sm_80'], (9, 0), False),
+        (['compute_80'], (9, 0), True),
+        (['compute_90'], (8, 9), False),
+        (['sm_90a'], (9, 0), True),
+        (['sm_90a'], (9, 1), False),
+        (['sm_100', 'sm_120'], (12, 1), True),
+        ([], (8, 0), False),
+    ],
+)
+def test_which_gpu_code_runs_where(archs: list[str], capability: tuple[int, int], runs: bool) -> None:
+    assert environment.runs_on(archs, capability) is runs

@@ -1,1 +1,1 @@
-"""``mmres2net doctor``: what of the environment is missing, mixed up or half working, each with its remedy."""
+"""``mmres2net doctor``: check the environment, and say what to do about each fault."""

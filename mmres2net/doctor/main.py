@@ -1,134 +1,126 @@
-"""``mmres2net doctor``: all checks, as aligned lines or as JSON, and an exit status."""
+"""``mmres2net doctor``: run all checks, print the faults first, and set the exit status."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mmres2net.doctor import compiled, cuda, machine, packages
-from mmres2net.doctor.child import Answer, ask
+from mmres2net.doctor import checks
+from mmres2net.doctor.checks import IMPORT_NAMES, LIBRARIES, Result
 from mmres2net.doctor.probes import PROBES
-from mmres2net.doctor.result import PACKAGE, Check, Result, guarded
+from mmres2net.environment import installed_of, installed_version, nvidia_driver
 from mmres2net.errors import UserError
-from mmres2net.version import __version__
 
-REQUIRABLE = (*packages.HOSTS, 'cuda')
-LABELS = {'ok': 'ok', 'note': 'note', 'warn': 'warn', 'fail': 'FAIL', 'skip': 'skip'}
-WORDS = {'fail': 'failed', 'warn': 'to look at', 'skip': 'not tried', 'note': 'to know', 'ok': 'fine'}
-
-
-def sections(required: frozenset[str]) -> dict[str, list[Result]]:
-    """Run all checks; return their results by the title of the section."""
-    hosts = compiled.hosts_here()
-    answers = ask([name for name in PROBES if name not in packages.HOSTS or name in hosts])
-    checks: dict[str, Mapping[str, Check]] = {
-        'packages': {
-            'Python': packages.check_python,
-            'owners': partial(packages.check_owners, required),
-            'one set': packages.check_sets,
-            'ceilings': packages.check_ceilings,
-            'version ranges': packages.check_requirements,
-            'torch pair': packages.check_pair,
-            'OpenCV owner': packages.check_opencv,
-            'pkg_resources': packages.check_pkg_resources,
-        },
-        'what runs': _compiled(answers, required, hosts),
-        'machine': {
-            'disk': machine.check_disk,
-            'memory': machine.check_memory,
-            'cores': machine.check_cores,
-            'writable': machine.check_writable,
-        },
-        'data of the shipped configs': {'data': partial(compiled.check_data, answers)},
-    }
-    return {
-        title: [result for name, check in group.items() for result in guarded(name, check)]
-        for title, group in checks.items()
-    }
+ORDER = ('fail', 'warn', 'skip', 'note', 'ok')
+REQUIRABLE = (*LIBRARIES, 'cuda', 'gpu', 'compiled-ops')
+# The probes whose failure explains that of another one.
+NEEDS = {
+    **dict.fromkeys(('torchvision', 'gpu', 'mmengine.runner'), ('torch',)),
+    'mmcv.cnn': ('mmengine.runner', 'cv2'),
+    **dict.fromkeys(('operators', 'registry'), ('mmcv.cnn', 'torchvision')),
+    **dict.fromkeys(LIBRARIES, ('operators', 'registry')),
+}
+# The child gets this process's search path, so that it imports what the user's programs import.
+CHILD = 'import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from mmres2net.doctor.probes import main; main()'
+# What an error message contains, and what to do; the first match counts.
+REMEDIES = (
+    (r'undefined symbol|_ext', 'pip install --force-reinstall --no-deps --no-cache-dir onedl-mmcv'),
+    (r'torchvision::nms|torchvision.*attribute', 'reinstall torch and torchvision in one command from one index'),
+    (r'libGL|libgthread|libglib', 'pip uninstall -y opencv-python && pip install --no-deps opencv-python-headless'),
+    (r'size changed|multiarray|_ARRAY_API|using NumPy 1', 'reinstall this package, or pip install "numpy<2"'),
+    (r'is used but incompatible', 'install the version that the message names, or the maintained onedl-* package'),
+    (r'this torch has code for', 'install a torch release or build with code for this GPU'),
+    (r"No module named '(?!mm)", 'pip install the missing module'),
+    (r'', 'reinstall the package that the message names: pip install --force-reinstall --no-deps NAME'),
+)
 
 
-def _compiled(answers: Mapping[str, Answer], required: frozenset[str], hosts: Sequence[str]) -> Mapping[str, Check]:
-    return {
-        'torch': partial(cuda.check_torch, answers),
-        'libraries': partial(compiled.check_libraries, answers),
-        'mmcv ops': partial(compiled.check_ops, answers),
-        'mmcv CUDA ops': partial(cuda.check_mmcv, answers, required),
-        'COCO': partial(compiled.check_coco, answers),
-        'registry': partial(compiled.check_registry, answers, hosts),
-    }
+def run_probes(names: Sequence[str], time_limit: float = 120.0) -> list[Result]:
+    """Run probes of :mod:`mmres2net.doctor.probes` in a child process; after a crash, the rest in another one."""
+    results: dict[str, Result] = {}
+    while left := [name for name in names if name not in results]:
+        command = [sys.executable, '-c', CHILD, json.dumps(sys.path), *left]
+        try:
+            done = subprocess.run(command, capture_output=True, timeout=time_limit, check=False)
+            out, ending = done.stdout, f'Python ended with status {done.returncode}: {done.stderr[-200:]!r}'
+        except subprocess.TimeoutExpired as late:
+            out, ending = late.stdout or b'', f'no answer within {time_limit:.0f} s'
+        answers = [json.loads(line) for line in out.decode().splitlines()] or [(left[0], '', ending)]
+        results |= {name: Result(name, 'fail' if error else 'ok', error or found) for name, found, error in answers}
+    return [explained(result, results) for result in results.values()]
 
 
-def as_text(found: Mapping[str, Sequence[Result]]) -> str:
-    """Return the report: a line a result with its remedy below, section by section, and a summary."""
-    everything = [result for results in found.values() for result in results]
-    width = max(len(result.name) for result in everything)
-    lines = []
-    for title, results in found.items():
-        lines.append(f'{title}:')
-        for result in results:
-            lines.append(f'  {LABELS[result.status]:<4}  {result.name:<{width}}  {result.detail}')
-            lines += [f'        -> {result.remedy}'] if result.remedy else []
-        lines.append('')
-    return '\n'.join([*lines, summary(everything)])
+def explained(result: Result, results: Mapping[str, Result]) -> Result:
+    """Return a failed result with its remedy, or as skipped where a probe that it needs failed."""
+    if result.status == 'ok':
+        return result
+    cause = next((need for need in NEEDS.get(result.name, ()) if need in results and results[need].status != 'ok'), '')
+    if cause:
+        return Result(result.name, 'skip', f'{cause} failed')
+    remedy = next(remedy for pattern, remedy in REMEDIES if re.search(pattern, result.detail))
+    return Result(result.name, 'fail', ' '.join(result.detail.split())[:400], remedy)
 
 
-def summary(results: Iterable[Result]) -> str:
-    """Return the counts in words, the worst first."""
-    counts: Counter[str] = Counter(result.status for result in results)
-    return ', '.join(f'{counts[status]} {word}' for status, word in WORDS.items() if counts[status])
+def check_required(found: Mapping[str, str], required: Sequence[str]) -> list[Result]:
+    """Compare what the probes found, by name, with the requirements that are not libraries."""
+    gpu, driver, results = found.get('gpu', ''), nvidia_driver(), []
+    hidden = os.environ.get('CUDA_VISIBLE_DEVICES', '0') in ('', '-1')
+    if 'cuda' in required and gpu.endswith('CUDA None'):
+        results.append(Result('cuda', 'fail', 'torch is built for the CPU only', 'install a torch built for CUDA'))
+    if gpu.startswith('none') and ('gpu' in required or (driver and not hidden)):
+        remedy = 'install a driver that supports this CUDA, or a torch built for CUDA; in Docker: --gpus all'
+        status = 'fail' if 'gpu' in required else 'warn'
+        results.append(Result('gpu', status, f'torch sees no GPU; NVIDIA driver: {driver or "none"}', remedy))
+    if 'compiled-ops' in required and not found.get('operators', '').startswith('compiled'):
+        remedy = 'MMCV_WITH_OPS=1 pip install --no-build-isolation --no-deps --force-reinstall onedl-mmcv'
+        results.append(Result('compiled-ops', 'fail', 'mmcv has no compiled operators that work', remedy))
+    return results
 
 
-def as_json(found: Mapping[str, Sequence[Result]]) -> str:
-    """Return the same for programs: ``version``, ``ok``, ``counts`` by status and ``results`` in order."""
-    rows = [{'section': title, **vars(result)} for title, results in found.items() for result in results]
-    counts = Counter(row['status'] for row in rows)
-    record = {'version': __version__, 'ok': not counts['fail'], 'counts': counts, 'results': rows}
-    return json.dumps(record, indent=1)
-
-
-def parser(prog: str = f'{PACKAGE} doctor') -> argparse.ArgumentParser:
-    """Return the flags."""
-    flags = argparse.ArgumentParser(
-        prog=prog,
-        description='Check this environment: versions, owners, compiled parts, CUDA, registries, disk, memory, data.',
-        epilog='exit status: 0 if nothing failed (warnings are fine), 1 if something did. Takes about ten seconds,'
-        ' changes nothing and uses no network.',
-    )
-    flags.add_argument(
-        '--json', nargs='?', const='-', metavar='FILE', help='write JSON to FILE, or instead of the text'
-    )
-    flags.add_argument(
-        '--require',
-        nargs='+',
-        choices=REQUIRABLE,
-        default=[],
-        metavar='WHAT',
-        help=f'fail without it; of: {", ".join(REQUIRABLE)} (operators compiled for CUDA)',
-    )
-    return flags
+def all_results(required: Sequence[str]) -> list[Result]:
+    """Run all checks; return their results, the worst first."""
+    results = [*checks.check_python(), *checks.check_libraries(required), *checks.check_requirements()]
+    results += checks.check_machine()
+    absent = {name for name in LIBRARIES if not installed_of(IMPORT_NAMES[name])}
+    optional = {'pycocotools.mask': 'pycocotools', 'faster_coco_eval.core': 'faster-coco-eval'}
+    absent |= {probe for probe, name in optional.items() if installed_version(name) is None}
+    results += run_probes([name for name in PROBES if name not in absent])
+    results += check_required({result.name: result.detail for result in results if result.status == 'ok'}, required)
+    return sorted(results, key=lambda result: ORDER.index(result.status))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the checks and print the report; return 1 if one failed, else 0.
+    """Run the checks and print a line for each, the faults first; return 1 if one failed, else 0.
 
     Raises:
-        UserError: The file for JSON cannot be written.
+        UserError: The JSON file cannot be written.
     """
-    args = parser().parse_args(argv)
-    if args.json not in (None, '-') and not Path(args.json).absolute().parent.is_dir():
-        raise UserError(f'--json {args.json}: the folder {Path(args.json).absolute().parent} does not exist; make it')
-    found = sections(frozenset(args.require))
-    if args.json == '-':
-        print(as_json(found))
-    else:
-        print(as_text(found))
-    if args.json not in (None, '-'):
+    names = ', '.join(REQUIRABLE)
+    flags = argparse.ArgumentParser(
+        prog='mmres2net doctor',
+        description='Check the versions, operators, GPUs, registries and folders of this environment.',
+        epilog='exit status: 0: no check failed (there may be warnings); 1: a check failed; 2: wrong usage.',
+    )
+    flags.add_argument('--json', type=Path, metavar='FILE', help='also write the results as JSON')
+    flags.add_argument(
+        '--require', nargs='+', choices=REQUIRABLE, default=[], metavar='NAME', help=f'fail without: {names}'
+    )
+    args = flags.parse_args(argv)
+    results = all_results(args.require)
+    width = max(len(result.name) for result in results)
+    for result in results:
+        print(f'{result.status:<4}  {result.name:<{width}}  {result.detail}')
+        if result.remedy:
+            print(f'{"":{width + 6}}  -> {result.remedy}')
+    if args.json:
         try:
-            Path(args.json).write_text(as_json(found) + '\n', encoding='utf-8')
+            args.json.write_text(json.dumps([result._asdict() for result in results], indent=1) + '\n')
         except OSError as error:
-            raise UserError(f'--json {args.json}: {error.strerror}; give another file') from error
-    return int(any(result.status == 'fail' for results in found.values() for result in results))
+            raise UserError(f'--json {args.json}: {error.strerror}; choose another file') from error
+    return int(any(result.status == 'fail' for result in results))

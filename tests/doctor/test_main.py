@@ -1,118 +1,106 @@
-"""The command as a user meets it: in a whole environment, and in broken ones."""
+"""Probes in child processes, requirements, and the exit status."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from mmres2net.data.layout import PARTS, datasets_of
+from mmres2net.doctor import checks, probes
 from mmres2net.doctor import main as doctor
-from mmres2net.doctor.probes import _dataset_base
-from mmres2net.doctor.result import Result
-from mmres2net.errors import UserError
-from mmres2net.paths import config_dir, list_configs
-
-from .conftest import Module
-
-ROOT = Path(__file__).resolve().parents[2]
+from mmres2net.doctor.checks import Result
+from tests.support.cli import run_cli
 
 
-def run(*args: str, cwd: Path, site: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the script of the checkout, with a folder of made-up packages in front."""
-    paths = [str(path) for path in (site, ROOT) if path]
-    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(paths)}
-    command = [sys.executable, str(ROOT / 'tools/doctor.py'), *args]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+@pytest.fixture
+def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in front of the search path, for modules that break."""
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
 
 
-def test_here_everything_is_fine(tmp_path: Path) -> None:
-    done = run('--json', 'report.json', '--require', 'mmdet', 'mmseg', 'mmpretrain', cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, '')
-    record = json.loads((tmp_path / 'report.json').read_text())
-    assert record['ok'] is True
-    assert 'fail' not in record['counts']
-    found = {row['name']: row for row in record['results']}
-    for name in ('torch', 'torchvision', 'numpy', 'OpenCV', 'mmcv ops', 'pycocotools', 'faster-coco-eval', 'registry'):
-        assert found[name]['status'] == 'ok', found[name]
-    assert 'right on the CPU' in found['mmcv ops']['detail']
-    assert found['data/coco/']['status'] == 'note'
-    assert found['data/coco/']['remedy'].startswith('mmres2net prepare-data coco, ')
-    assert found['data/VOCdevkit/VOC2012/']['remedy'].startswith('mmres2net prepare-data voc12aug, ')
-    assert found['data/shapes/']['status'] == 'ok'
-    lines = done.stdout.splitlines()
-    details = [found[name]['detail'] for name in ('torch', 'mmcv ops', 'disk')]
-    starts = {line.index(detail) for detail in details for line in lines if line.endswith(detail)}
-    assert len(starts) == 1  # the details stand in one column
-    assert lines[-1].endswith('fine')
+def run(*names: str, time_limit: float = 60) -> dict[str, Result]:
+    return {result.name: result for result in doctor.run_probes(names, time_limit)}
 
 
-def test_a_torch_that_crashes(tmp_path: Path, module: Module, site: Path) -> None:
-    module('torch', 'import os\nos.abort()\n')
-    done = run(cwd=tmp_path, site=site)
-    assert (done.returncode, done.stderr) == (1, '')
-    lines = done.stdout.splitlines()
-    index = next(index for index, line in enumerate(lines) if line.startswith('  FAIL  torch '))
-    assert 'the interpreter crashed with SIGABRT at' in lines[index]
-    assert lines[index + 1].startswith('        -> ')
-    assert any(line.startswith('  skip  mmcv ops ') and line.endswith('it needs torch, see there') for line in lines)
-    assert any(line.startswith('  ok    pycocotools ') for line in lines)
-    assert '1 failed' in lines[-1]
+def test_a_module_that_crashes_python_does_not_hide_the_others(broken: Path) -> None:
+    (broken / 'cv2.py').write_text('import os, signal; os.kill(os.getpid(), signal.SIGSEGV)')
+    found = run('numpy', 'cv2', 'pycocotools.mask')
+    assert [result.status for result in found.values()] == ['ok', 'fail', 'ok']
+    assert '-11' in found['cv2'].detail
 
 
-def made(status: str, remedy: str = '') -> dict[str, list[Result]]:
-    return {'packages': [Result('one', 'ok', 'good'), Result('longer', status, 'bad', remedy)]}
+def test_a_module_that_hangs(broken: Path) -> None:
+    (broken / 'cv2.py').write_text('import time; time.sleep(60)')
+    assert run('cv2', time_limit=1)['cv2'].status == 'fail'
 
 
-@pytest.mark.parametrize(('status', 'code'), [('ok', 0), ('note', 0), ('warn', 0), ('skip', 0), ('fail', 1)])
-def test_exit_status_and_text(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], status: str, code: int
-) -> None:
-    monkeypatch.setattr(doctor, 'sections', lambda required: made(status, 'mend it'))
-    assert doctor.main([]) == code
-    label = {'fail': 'FAIL'}.get(status, status)
-    text = f'packages:\n  ok    one     good\n  {label:<4}  longer  bad\n        -> mend it\n\n'
-    assert capsys.readouterr().out.startswith(text)
+def test_a_failure_explains_those_that_follow(broken: Path) -> None:
+    (broken / 'torch.py').write_text('raise ImportError("libcudart.so: cannot open shared object file")')
+    found = run('torch', 'torchvision', 'mmengine.runner', 'gpu')
+    assert [result.status for result in found.values()] == ['fail', 'skip', 'skip', 'skip']
+    assert 'libcudart.so' in found['torch'].detail
+    assert found['torch'].remedy
 
 
-def test_json_on_stdout(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(doctor, 'sections', lambda required: made('fail', 'mend it'))
-    assert doctor.main(['--json']) == 1
-    record = json.loads(capsys.readouterr().out)
-    assert (record['ok'], record['counts']) == (False, {'ok': 1, 'fail': 1})
-    row = {'section': 'packages', 'name': 'longer', 'status': 'fail', 'detail': 'bad', 'remedy': 'mend it'}
-    assert record['results'][1] == row
+def test_wrong_operators_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    ops = pytest.importorskip('mmcv.ops')
+    assert 'right on cpu' in probes.operators()
+    right = ops.nms
+    monkeypatch.setattr(ops, 'nms', lambda boxes, scores, iou_threshold: right(boxes, scores, iou_threshold=0.9))
+    with pytest.raises(ValueError, match='nms'):
+        probes.operators()
+    monkeypatch.setattr(ops, 'nms', right)
+    monkeypatch.setattr(ops, 'roi_align', lambda *args: args[0][..., :1, :1])
+    with pytest.raises(ValueError, match='roi_align'):
+        probes.operators()
 
 
-def test_a_file_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(doctor, 'sections', lambda required: made('ok'))
-    with pytest.raises(UserError, match=r'--json .*absent.*does not exist'):
-        doctor.main(['--json', str(tmp_path / 'absent' / 'x.json')])
-    with pytest.raises(UserError, match='Is a directory'):
-        doctor.main(['--json', str(tmp_path)])
+def test_a_name_that_another_class_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mmengine.registry import MODELS as ROOT
+
+    probes.registry()
+    monkeypatch.setitem(ROOT.module_dict, 'Res2Net', object)
+    with pytest.raises(ValueError, match='Res2Net'):
+        probes.registry()
 
 
-def test_required_things_reach_the_checks(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[frozenset[str]] = []
-    monkeypatch.setattr(doctor, 'sections', lambda required: seen.append(required) or made('ok'))
-    doctor.main(['--require', 'mmdet', 'cuda'])
-    assert seen == [frozenset({'mmdet', 'cuda'})]
-    with pytest.raises(SystemExit):
-        doctor.main(['--require', 'mmcls'])
+CPU, CUDA = 'torch is built for CUDA None', 'torch is built for CUDA 13.0'
 
 
-def test_one_config_speaks_for_its_group() -> None:
-    from mmengine.config import Config
+@pytest.mark.parametrize(
+    ('gpu', 'operators', 'required', 'driver', 'visible', 'found'),
+    [
+        (f'none; {CPU}', 'compiled in mmcv', ['cuda', 'compiled-ops'], None, '0', {'cuda': 'fail'}),
+        (f'none; {CUDA}', 'compiled in mmcv', ['cuda', 'compiled-ops'], None, '0', {}),
+        (f'none; {CUDA}', '', ['gpu'], None, '0', {'gpu': 'fail'}),
+        (f'none; {CPU}', '', [], '570.86', '0', {'gpu': 'warn'}),
+        (f'none; {CPU}', '', [], '570.86', '', {}),
+        (f'H100; {CUDA}', '', ['gpu', 'cuda'], '570.86', '0', {}),
+        (f'H100; {CUDA}', 'provided by mmres2net', ['compiled-ops'], '570.86', '0', {'compiled-ops': 'fail'}),
+    ],
+)
+def test_requirements(monkeypatch, gpu, operators, required, driver, visible, found) -> None:
+    monkeypatch.setattr(doctor, 'nvidia_driver', lambda: driver)
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', visible)
+    results = doctor.check_required({'gpu': gpu, 'operators': operators}, required)
+    assert {result.name: result.status for result in results} == found
 
-    roots: dict[str, set[tuple[str, ...]]] = {}
-    for name in list_configs()[::3]:
-        cfg = Config.fromfile(config_dir() / name)
-        found = tuple(sorted({entry['data_root'] for part in PARTS for entry in datasets_of(cfg, part)}))
-        assert found, name
-        roots.setdefault(_dataset_base(config_dir() / name), set()).add(found)
-    assert '' not in roots
-    assert [base for base, found in roots.items() if len(found) > 1] == []
+
+@pytest.mark.parametrize(('status', 'code'), [('ok', 0), ('warn', 0), ('skip', 0), ('fail', 1)])
+def test_exit_status(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: str, code: int) -> None:
+    monkeypatch.setattr(doctor, 'run_probes', lambda names: [Result('first', 'ok', ''), Result('x', status, '', 'y')])
+    for check in ('check_python', 'check_libraries', 'check_requirements', 'check_machine'):
+        monkeypatch.setattr(checks, check, lambda *_: [])
+    done = run_cli('doctor', '--json', tmp_path / 'report.json')
+    assert done.status == code
+    report = json.loads((tmp_path / 'report.json').read_text())
+    assert {entry['name']: entry['status'] for entry in report} == {'first': 'ok', 'x': status}
+    assert done.out.split()[0] == ('ok' if status == 'ok' else status)  # the worst stands first
+
+
+def test_wrong_usage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(doctor, 'all_results', lambda required: [Result('x', 'ok', '')])
+    assert run_cli('doctor', '--require', 'nope').status == 2
+    assert run_cli('doctor', '--json', tmp_path / 'absent/report.json').status == 2
