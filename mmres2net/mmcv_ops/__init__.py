@@ -1,0 +1,60 @@
+"""mmcv's compiled operators on torchvision and torch, for an mmcv that was installed without a compiler.
+
+``mmcv.ops`` calls a compiled module, ``mmcv._ext``. Where the installed mmcv has none, this package answers the import
+with the functions of :mod:`mmres2net.mmcv_ops.operators`, on CPUs and GPUs. An ``mmcv._ext`` of mmcv's own goes first.
+
+Importing this module loads neither torch nor mmcv; the operators are loaded when ``mmcv.ops`` asks for them.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+EXTENSION = 'mmcv._ext'
+# Modules that import mmcv.ops and carry on without it.
+USERS = ('mmdet.structures', 'mmseg.models', 'mmpretrain.models')
+
+
+class OperatorLoader(Loader):
+    """Fills the module ``mmcv._ext``."""
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Let Python make the module."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Put the operators into ``module``; any other name becomes a function that raises an error when called."""
+        from mmres2net.mmcv_ops.operators import OPERATORS, missing_operator
+
+        vars(module).update(OPERATORS, __getattr__=missing_operator)
+
+
+class OperatorFinder(MetaPathFinder):
+    """Finds ``mmcv._ext``, and no other module."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return the specification of the replacement for ``mmcv._ext``."""
+        return ModuleSpec(EXTENSION, OperatorLoader(), origin=__name__) if fullname == EXTENSION else None
+
+
+def provide_operators(*, replace: bool = False) -> None:
+    """Make ``mmcv._ext`` importable from here on.
+
+    Args:
+        replace: Take these operators even where mmcv has compiled ones. It must be called before ``mmcv.ops`` is
+            imported; for comparing the two.
+    """
+    if any(name in sys.modules for name in USERS) and EXTENSION not in sys.modules:
+        warnings.warn(
+            'an OpenMMLab library was imported before mmres2net. If mmcv has no compiled operators, the library found '
+            'none; import mmres2net first',
+            stacklevel=2,
+        )
+    # Behind Python's own finders, so that a compiled module is found first.
+    sys.meta_path.insert(0 if replace else len(sys.meta_path), OperatorFinder())

@@ -1,0 +1,354 @@
+"""mmcv.ops on torchvision's operators against loops in double precision, numerical gradients and compiled operators."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from types import ModuleType
+
+import pytest
+import torch
+from mmcv import ops
+from torch import Tensor
+from torch.autograd import gradcheck
+from torch.nn import functional
+
+from tests.mmcv_ops import reference
+from tests.mmcv_ops.conftest import Use
+
+F64 = torch.float64
+
+
+@pytest.fixture(autouse=True)
+def _provided(use: Use, provided: ModuleType) -> None:
+    use(provided)
+
+
+def boxes_and_scores(count: int = 60, size: float = 40) -> tuple[Tensor, Tensor]:
+    """Return boxes that overlap a lot, the last ones empty or turned round, with different scores."""
+    corner, extent = torch.rand(count, 2) * 30, torch.rand(count, 2) * size
+    extent[-3:] = torch.tensor([[0.0, 5.0], [0.0, 0.0], [-4.0, 3.0]])
+    return torch.cat((corner, corner + extent), 1), torch.randperm(count) / count + 0.01
+
+
+def regions(images: int = 2) -> Tensor:
+    """Return regions inside, across the border, outside, empty and turned round, on several images."""
+    rois = torch.tensor(
+        [[0, 1, 2, 11, 9], [1, -6, -3, 8, 30], [0, 40, 40, 60, 60], [1, 5, 5, 5, 5], [0, 3.3, 4.2, 3.9, 9.7]], dtype=F64
+    )
+    rois[:, 0] %= images
+    return rois
+
+
+# --- suppression ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('offset', [0, 1])
+@pytest.mark.parametrize('threshold', [0.0, 0.3, 0.7, 1.0])
+def test_nms(offset: int, threshold: float) -> None:
+    boxes, scores = boxes_and_scores()
+    dets, kept = ops.nms(boxes, scores, threshold, offset)
+    assert kept.tolist() == reference.nms(boxes.double(), scores, threshold, offset)
+    assert torch.equal(dets, torch.cat((boxes[kept], scores[kept, None]), 1))
+
+
+def test_nms_keeps_a_box_whose_overlap_is_the_threshold_itself() -> None:
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 1], [0, 0, 10, 5]])  # overlaps 0.1 and 0.5
+    for threshold, kept in ((0.1, [0, 1]), (0.5, [0, 1, 2]), (0.49, [0, 1])):
+        assert ops.nms(boxes, torch.tensor([0.9, 0.8, 0.7]), threshold)[1].tolist() == kept
+
+
+def test_suppression_of_no_box_and_of_one() -> None:
+    none, one = torch.zeros(0, 4), torch.tensor([[1.0, 2, 3, 4]])
+    assert ops.nms(none, none[:, 0], 0.5)[0].shape == (0, 5)
+    assert ops.soft_nms(none, none[:, 0])[0].shape == (0, 5)
+    assert ops.nms(one, torch.ones(1), 0.5)[0].tolist() == [[1, 2, 3, 4, 1]]
+    assert ops.soft_nms(one, torch.full((1,), 1e-9))[1].tolist() == [0]  # the first stays whatever its score
+    assert [group.tolist() for group in ops.nms_match(torch.ones(1, 5), 0.5)] == [[0]]
+
+
+def test_batched_nms_leaves_other_classes_alone() -> None:
+    boxes = torch.tensor([[0.0, 0, 10, 10]] * 3)
+    kept = ops.batched_nms(boxes, torch.tensor([0.5, 0.9, 0.7]), torch.tensor([0, 1, 0]), {'iou_threshold': 0.5})[1]
+    assert kept.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize('method', ['naive', 'linear', 'gaussian'])
+def test_soft_nms(method: str) -> None:
+    boxes, scores = boxes_and_scores()
+    dets, kept = ops.soft_nms(boxes, scores, 0.3, 0.5, 0.05, method)
+    indices, lowered = zip(*reference.soft_nms(boxes.double(), scores, method, 0.3, 0.5, 0.05), strict=True)
+    assert kept.tolist() == list(indices)
+    torch.testing.assert_close(dets[:, 4], torch.tensor(lowered))
+    assert torch.equal(dets[:, :4], boxes[kept])
+
+
+def test_nms_match() -> None:
+    boxes, scores = boxes_and_scores()
+    groups = [group.tolist() for group in ops.nms_match(torch.cat((boxes, scores[:, None]), 1), 0.4)]
+    assert sorted(itertools.chain(*groups)) == list(range(len(boxes)))
+    assert [group[0] for group in groups] == reference.nms(boxes.double(), scores, 0.4, 0)
+    for first, *others in groups:
+        assert all(reference.overlap(boxes[first].double(), boxes[other].double()) >= 0.4 for other in others)
+
+
+# --- pooling ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('mode', ['avg', 'max'])
+@pytest.mark.parametrize(('ratio', 'aligned'), [(0, True), (2, True), (0, False), (3, False)])
+def test_roi_align(mode: str, ratio: int, aligned: bool) -> None:
+    features, rois = torch.randn(2, 3, 10, 12, dtype=F64), regions()
+    pooled = ops.roi_align(features, rois, (2, 3), 0.5, ratio, mode, aligned)
+    torch.testing.assert_close(pooled, reference.roi_align(features, rois, (2, 3), 0.5, ratio, mode, aligned))
+    features.requires_grad_()
+    assert gradcheck(lambda x: ops.roi_align(x, rois, (2, 3), 0.5, ratio, mode, aligned), (features,), atol=1e-4)
+
+
+@pytest.mark.parametrize('mode', ['avg', 'max'])
+def test_roi_align_reads_either_memory_format(mode: str) -> None:
+    features, rois = torch.randn(2, 5, 9, 9), regions().float()
+    last = features.contiguous(memory_format=torch.channels_last)
+    pooled, pooled_last = (ops.roi_align(x, rois, 3, 0.5, 0, mode, True) for x in (features, last))
+    assert torch.equal(pooled, pooled_last)
+    wanted = reference.roi_align(features.double(), rois.double(), (3, 3), 0.5, 0, mode, True)
+    torch.testing.assert_close(pooled_last, wanted.float())
+
+
+@pytest.mark.parametrize('mode', ['avg', 'max'])
+def test_half_precision_features_are_pooled_at_exact_places(mode: str) -> None:
+    features, rois = torch.randn(1, 2, 8, 300).bfloat16(), torch.tensor([[0, 251.3, 2, 257.1, 6]])
+    wanted = reference.roi_align(features.double(), rois.double(), (2, 2), 1.0, 2, mode, True)
+    pooled = ops.roi_align(features, rois, 2, 1.0, 2, mode, True)
+    assert pooled.dtype == torch.bfloat16
+    torch.testing.assert_close(pooled.double(), wanted, atol=0.02, rtol=0.01)
+
+
+def test_roi_pool() -> None:
+    features, rois = torch.randn(2, 3, 10, 12, dtype=F64), regions()
+    torch.testing.assert_close(ops.roi_pool(features, rois, 3, 0.5), reference.roi_pool(features, rois, 3, 0.5))
+    assert gradcheck(lambda x: ops.roi_pool(x, rois, 3, 0.5), (features.requires_grad_(),))
+
+
+@pytest.mark.parametrize('ratio', [0, 2])
+def test_deform_roi_pool(ratio: int) -> None:
+    features, rois = torch.randn(2, 3, 10, 12, dtype=F64), regions()[[0, 1, 4]]
+    offset = torch.randn(3, 2, 2, 3, dtype=F64)
+    pooled = ops.deform_roi_pool(features, rois, offset, (2, 3), 0.5, ratio)
+    wanted = reference.roi_align(features, rois, (2, 3), 0.5, ratio, 'avg', True, offset)
+    torch.testing.assert_close(pooled, wanted)
+    inputs = (features.requires_grad_(), offset.requires_grad_())
+    assert gradcheck(lambda x, o: ops.deform_roi_pool(x, rois, o, (2, 3), 0.5, ratio), inputs, atol=1e-4)
+    torch.testing.assert_close(
+        ops.deform_roi_pool(features, rois, None, (2, 3), 0.5, ratio),
+        reference.roi_align(features, rois, (2, 3), 0.5, ratio, 'avg', True),
+    )
+
+
+@pytest.mark.parametrize(
+    'pool', [ops.RoIAlign(3), ops.RoIAlign(3, pool_mode='max'), ops.RoIPool(3), ops.DeformRoIPool(3)]
+)
+def test_no_region_gives_an_empty_result_and_no_gradient(pool: Callable[[Tensor, Tensor], Tensor]) -> None:
+    features = torch.randn(1, 2, 8, 8, requires_grad=True)
+    pooled = pool(features, torch.zeros(0, 5))
+    assert pooled.shape == (0, 2, 3, 3)
+    pooled.sum().backward()
+    assert features.grad is not None
+    assert not features.grad.any()
+
+
+# --- convolutions and upsampling --------------------------------------------------------------------------------------
+
+
+def deform_inputs(groups: int, deform_groups: int, stride: int, dilation: int) -> tuple[Tensor, ...]:
+    """Return image, offset, mask, weight and bias for 3x2 kernels and a padding of 1."""
+    image, weight = torch.randn(2, 4, 7, 8, dtype=F64), torch.randn(6, 4 // groups, 3, 2, dtype=F64)
+    size = functional.conv2d(image, weight, None, stride, 1, dilation, groups).shape[2:]
+    offset = torch.randn(2, deform_groups * 12, *size, dtype=F64) * 2
+    return image, offset, torch.rand(2, deform_groups * 6, *size, dtype=F64), weight, torch.randn(6, dtype=F64)
+
+
+LAYOUTS = [(1, 1, 1, 1), (2, 1, 2, 1), (1, 2, 1, 2), (2, 4, 2, 1)]  # groups, deform groups, stride, dilation
+
+
+@pytest.mark.parametrize(('groups', 'parts', 'stride', 'dilation'), LAYOUTS)
+def test_deform_conv(groups: int, parts: int, stride: int, dilation: int) -> None:
+    image, offset, _, weight, _ = deform_inputs(groups, parts, stride, dilation)
+    sizes = (stride, 1, dilation, groups, parts)
+    wanted = reference.deform_conv(image, offset, None, weight, *sizes)
+    torch.testing.assert_close(ops.deform_conv2d(image, offset, weight, *sizes), wanted)
+    inputs = [x.requires_grad_() for x in (image, offset, weight)]
+    assert gradcheck(lambda *x: ops.deform_conv2d(*x, *sizes), inputs, nondet_tol=1e-12, fast_mode=True)
+    frozen = (image.detach(), offset.detach(), weight)  # only the second of mmcv's two backward functions
+    assert gradcheck(lambda *x: ops.deform_conv2d(*x, *sizes), frozen, nondet_tol=1e-12)
+
+
+@pytest.mark.parametrize('with_bias', [True, False])
+@pytest.mark.parametrize(('groups', 'parts', 'stride', 'dilation'), LAYOUTS)
+def test_modulated_deform_conv(groups: int, parts: int, stride: int, dilation: int, with_bias: bool) -> None:
+    image, offset, mask, weight, bias = deform_inputs(groups, parts, stride, dilation)
+    sizes = (stride, 1, dilation, groups, parts)
+    wanted = reference.deform_conv(image, offset, mask, weight, *sizes)
+    out = ops.modulated_deform_conv2d(image, offset, mask, weight, bias if with_bias else None, *sizes)
+    torch.testing.assert_close(out, wanted + bias[:, None, None] if with_bias else wanted)
+    inputs = [x.requires_grad_() for x in (image, offset, mask, weight, *([bias] if with_bias else []))]
+
+    def run(*tensors: Tensor) -> Tensor:
+        return ops.modulated_deform_conv2d(*(tensors if with_bias else (*tensors, None)), *sizes)
+
+    assert gradcheck(run, inputs, nondet_tol=1e-12, fast_mode=True)
+
+
+def test_deform_conv_twice_in_one_graph_keeps_the_gradients_apart() -> None:
+    image, offset, _, weight, _ = deform_inputs(1, 1, 1, 1)
+    weight.requires_grad_()
+    image.requires_grad_()
+    out = ops.deform_conv2d(image, offset, weight, 1, 1)
+    first = torch.autograd.grad(out, weight, torch.ones_like(out), retain_graph=True)[0]
+    second = torch.autograd.grad(out, (image, weight), 2 * torch.ones_like(out))[1]
+    torch.testing.assert_close(second, 2 * first)
+
+
+def test_masked_conv() -> None:
+    features, weight, bias = torch.randn(1, 3, 6, 7), torch.randn(4, 3, 3, 3), torch.randn(4)
+    mask = (torch.rand(1, 6, 7) > 0.5).float()
+    with torch.no_grad():
+        masked = ops.masked_conv2d(features, mask, weight, bias, 1)
+    torch.testing.assert_close(masked, functional.conv2d(features, weight, bias, padding=1) * mask)
+
+
+@pytest.mark.parametrize('function', [ops.carafe, ops.carafe_naive])
+def test_carafe(function: Callable[..., Tensor]) -> None:
+    features, masks = torch.randn(2, 4, 3, 5, dtype=F64), torch.randn(2, 18, 6, 10, dtype=F64)
+    torch.testing.assert_close(function(features, masks, 3, 2, 2), reference.carafe(features, masks, 3, 2, 2))
+    if function is ops.carafe:  # mmcv allows the other one's gradients on a GPU alone
+        inputs = (features.requires_grad_(), masks.requires_grad_())
+        assert gradcheck(lambda *x: function(*x, 3, 2, 2), inputs, fast_mode=True)
+
+
+# --- attention and losses ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('kind', ['collect', 'distribute'])
+def test_psa_mask(kind: str) -> None:
+    masks = torch.randn(2, 15, 4, 6, dtype=F64, requires_grad=True)
+    layer = ops.PSAMask(kind, (3, 5))
+    torch.testing.assert_close(layer(masks), reference.psa_mask(masks.detach(), (3, 5), kind == 'collect'))
+    assert gradcheck(layer, (masks,))
+
+
+def test_multi_scale_deformable_attention() -> None:
+    from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction
+
+    shapes = [(3, 5), (2, 2)]
+    value = torch.randn(2, 19, 2, 3, dtype=F64, requires_grad=True)
+    places = (torch.rand(2, 4, 2, 2, 3, 2, dtype=F64) * 1.4 - 0.2).requires_grad_()
+    weights = torch.rand(2, 4, 2, 2, 3, dtype=F64, requires_grad=True)
+
+    def attend(value: Tensor, places: Tensor, weights: Tensor) -> Tensor:
+        starts = torch.tensor([0, 15])
+        return MultiScaleDeformableAttnFunction.apply(value, torch.tensor(shapes), starts, places, weights, 64)
+
+    wanted = reference.deformable_attention(value.detach(), shapes, places.detach(), weights.detach())
+    torch.testing.assert_close(attend(value, places, weights), wanted)
+    assert gradcheck(attend, (value, places, weights), fast_mode=True)
+
+
+def focal_reference(logits: Tensor, target: Tensor, gamma: float, alpha: float) -> Tensor:
+    positive = functional.one_hot(target, logits.shape[1] + 1)[:, :-1].double()
+    right = (logits.sigmoid() - (1 - positive)).abs()
+    entropy = functional.binary_cross_entropy_with_logits(logits, positive, reduction='none')
+    return entropy * (1 - right) ** gamma * (alpha * positive + (1 - alpha) * (1 - positive))
+
+
+@pytest.mark.parametrize(('gamma', 'alpha'), [(2.0, 0.25), (0.0, 0.3), (1.5, 0.9)])
+def test_sigmoid_focal_loss(gamma: float, alpha: float) -> None:
+    logits, target = torch.randn(6, 4, dtype=F64, requires_grad=True), torch.tensor([0, 3, 4, 1, 4, 2])  # 4: background
+    loss = ops.sigmoid_focal_loss(logits, target, gamma, alpha, None, 'none')
+    torch.testing.assert_close(loss, focal_reference(logits, target, gamma, alpha))
+    assert gradcheck(lambda x: ops.sigmoid_focal_loss(x, target, gamma, alpha, None, 'mean'), (logits,))
+    weight, known = torch.rand(4, dtype=F64), target % 4
+    weighted = ops.sigmoid_focal_loss(logits, known, gamma, alpha, weight, 'none')
+    torch.testing.assert_close(weighted, focal_reference(logits, known, gamma, alpha) * weight[known, None])
+
+
+def test_sigmoid_focal_loss_of_large_logits_is_finite_and_right() -> None:
+    logits = torch.tensor([[120.0, -120.0]], requires_grad=True)
+    loss = ops.sigmoid_focal_loss(logits, torch.tensor([1]), 2.0, 0.25, None, 'none')
+    loss.sum().backward()
+    assert loss.tolist() == [[0.75 * 120, 0.25 * 120]]
+    assert logits.grad.tolist() == [[0.75, -0.25]]
+
+
+@pytest.mark.parametrize(('gamma', 'alpha'), [(2.0, 0.25), (0.0, 1.0), (0.5, 0.4)])
+def test_softmax_focal_loss(gamma: float, alpha: float) -> None:
+    logits, target = torch.randn(5, 4, dtype=F64, requires_grad=True), torch.tensor([0, 3, 1, 2, 2])
+    right = logits.softmax(1).gather(1, target[:, None])[:, 0]
+    weight = torch.rand(4, dtype=F64)
+    wanted = -alpha * (1 - right) ** gamma * right.log() * weight[target]
+    torch.testing.assert_close(ops.softmax_focal_loss(logits, target, gamma, alpha, weight, 'none'), wanted)
+    assert gradcheck(lambda x: ops.softmax_focal_loss(x, target, gamma, alpha, weight, 'sum'), (logits,))
+    sure = torch.tensor([[300.0, 0, 0]], dtype=F64, requires_grad=True)
+    ops.softmax_focal_loss(sure, torch.tensor([0]), gamma, alpha, None, 'sum').backward()
+    torch.testing.assert_close(sure.grad, torch.zeros_like(sure))
+
+
+# --- against mmcv's compiled operators --------------------------------------------------------------------------------
+
+
+def with_gradients(function: Callable[..., Tensor], *inputs: Tensor) -> list[Tensor]:
+    leaves = [x.float().requires_grad_() for x in inputs]
+    out = function(*leaves)
+    return [out, *torch.autograd.grad((out * torch.arange(out.numel()).view_as(out).cos()).sum(), leaves)]
+
+
+def runs() -> Iterator[tuple[str, Callable[[], list[Tensor]]]]:
+    """Yield every operator that mmcv compiles for CPUs, by name, as a function without arguments."""
+    boxes, scores = boxes_and_scores(200)
+    boxes[-2] += torch.tensor([0.0, 0, 2, 2])  # mmcv's overlap of two empty boxes is not a number
+    ties = scores.mul(8).round().div(8)
+    for offset in (0, 1):
+        yield f'nms {offset}', lambda o=offset: list(ops.nms(boxes, scores, 0.4, o))
+        for method in ('naive', 'linear', 'gaussian'):
+            yield (
+                f'soft_nms {method} {offset}',
+                lambda m=method, o=offset: list(ops.soft_nms(boxes, scores, 0.3, 0.5, 0.02, m, o)),
+            )
+            yield (
+                f'soft_nms of ties {method} {offset}',
+                lambda m=method, o=offset: list(ops.soft_nms(boxes, ties, 0.3, 0.5, 0.02, m, o)),
+            )
+    yield 'nms_match', lambda: ops.nms_match(torch.cat((boxes, scores[:, None]), 1), 0.4)
+    features, rois = torch.randn(2, 3, 20, 24), regions().float()
+    rois = torch.cat((rois, torch.tensor([[1, 2, 3, 20, 30]])))
+    for mode, ratio, aligned in [(m, r, a) for m in ('avg', 'max') for r in (0, 2) for a in (True, False)]:
+        sound = rois if mode == 'avg' else rois[[0, 1, 4, 5]]  # mmcv's maximum of no sample is the lowest number
+        sizes = (7, 0.5, ratio, mode, aligned)
+        yield f'roi_align {sizes}', lambda r=sound, s=sizes: with_gradients(lambda x: ops.roi_align(x, r, *s), features)
+    for groups, parts, stride, dilation in LAYOUTS:
+        image, offset, mask, weight, bias = deform_inputs(groups, parts, stride, dilation)
+        sizes = (stride, 1, dilation, groups, parts)
+        yield (
+            f'deform_conv {sizes}',
+            lambda i=(image, offset, weight), s=sizes: with_gradients(lambda *x: ops.deform_conv2d(*x, *s), *i),
+        )
+        yield (
+            f'modulated {sizes}',
+            lambda i=(image, offset, mask, weight, bias), s=sizes: with_gradients(
+                lambda *x: ops.modulated_deform_conv2d(*x, *s), *i
+            ),
+        )
+    masks = torch.randn(2, 15, 4, 6)
+    for kind in ('collect', 'distribute'):
+        yield f'psa_mask {kind}', lambda k=kind: with_gradients(ops.PSAMask(k, (3, 5)), masks)
+
+
+def test_as_compiled(use: Use, provided: ModuleType, compiled: ModuleType) -> None:
+    for name, run in runs():
+        use(provided)
+        ours = run()
+        use(compiled)
+        theirs = run()
+        assert len(ours) == len(theirs), name
+        for a, b in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4, msg=lambda text, name=name: f'{name}: {text}')
