@@ -31,8 +31,9 @@ def ms_deform_attn_forward(
     Returns:
         (N, queries, heads * channels of a head).
     """
+    function = partial(_attend, shapes=value_spatial_shapes)
     tensors = (computable(tensor) for tensor in (value, sampling_locations, attention_weights))
-    return _attend(*tensors, shapes=value_spatial_shapes).to(value.dtype)
+    return function(*tensors).to(value.dtype)
 
 
 def ms_deform_attn_backward(

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from mmres2net.mmcv_ops.precision import computable
 
+Tensors = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]  # input, weight, offset, mask, bias
 # In torchvision's order.
 FIRST = ('dH', 'dW', 'padH', 'padW', 'dilationH', 'dilationW', 'group', 'deformable_group')
 SECOND = ('stride_h', 'stride_w', 'pad_h', 'pad_w', 'dilation_h', 'dilation_w', 'group', 'deformable_group')
@@ -85,21 +86,18 @@ def masked_col2im_forward(col: Tensor, mask_h_idx: Tensor, mask_w_idx: Tensor, i
     im[0, :, mask_h_idx, mask_w_idx] = col
 
 
-def _forward(tensors: tuple[Tensor | None, ...], geometry: list[int]) -> Tensor:
-    return torch.ops.torchvision.deform_conv2d(*_arguments(*tensors), *geometry, tensors[3] is not None)
+def _forward(tensors: Tensors, geometry: list[int]) -> Tensor:
+    return torch.ops.torchvision.deform_conv2d(*_arguments(tensors), *geometry, tensors[3] is not None)
 
 
-def _backward(grad: Tensor, tensors: tuple[Tensor | None, ...], geometry: list[int]) -> tuple[Tensor, ...]:
+def _backward(grad: Tensor, tensors: Tensors, geometry: list[int]) -> tuple[Tensor, ...]:
     """Return the gradients of input, weight, offset, mask and bias."""
-    arguments = _arguments(*tensors)
-    return torch.ops.torchvision._deform_conv2d_backward(
-        computable(grad), *arguments, *geometry, tensors[3] is not None
-    )
+    arguments = (computable(grad), *_arguments(tensors), *geometry, tensors[3] is not None)
+    return torch.ops.torchvision._deform_conv2d_backward(*arguments)
 
 
-def _arguments(
-    input: Tensor, weight: Tensor, offset: Tensor, mask: Tensor | None, bias: Tensor | None
-) -> tuple[Tensor, ...]:
+def _arguments(tensors: Tensors) -> tuple[Tensor, ...]:
+    input, weight, offset, mask, bias = tensors
     mask = input.new_zeros(len(input), 1) if mask is None else mask
     bias = input.new_zeros(len(weight)) if bias is None else bias
     return tuple(computable(tensor) for tensor in (input, weight, offset, mask, bias))

@@ -73,7 +73,8 @@ def softnms(
         offset: 0 or 1.
     """
     corners, score = boxes.float().numpy(), scores.float().numpy().copy()
-    left, kept = np.arange(len(score)), []
+    left: NDArray[np.int64] = np.arange(len(score))
+    kept = []
     while left.size:
         best = score[left].argmax()
         # The first takes the place of the best: with equal scores, mmcv's order depends on it.

@@ -17,7 +17,8 @@ from mmres2net.mmcv_ops.precision import computable, gradients
 
 def carafe_naive_forward(features: Tensor, masks: Tensor, output: Tensor, **sizes: int) -> None:
     """Fill ``output``."""
-    output.copy_(_reassemble(computable(features), computable(masks), **sizes))
+    function = partial(_reassemble, **sizes)
+    output.copy_(function(computable(features), computable(masks)))
 
 
 def carafe_naive_backward(
