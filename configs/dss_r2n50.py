@@ -1,12 +1,7 @@
 """DSS Res2Net50-26w4s on MSRA-B: dss_r50.py with another backbone.
 
-Family: paper (the training and test sets are the paper's; it states no setting but "other configurations unchanged" of
-DSS, whose ResNet form and solver are public in part: the _base_ files tell what is known and what is not).
-Target: F / MAE of ECSSD .926/.056, PASCAL-S .841/.099, HKU-IS .905/.050, DUT-OMRON .800/.071, published by the paper
-(table 9); it does not say which F. Compare maxF.
-Schedule: 12,000 steps x 10 images = 48.0 epochs of 2,500 images.
-Status: not trained at full size here.
-Weights: the official release's, CC BY-NC-SA 4.0: not for commercial use.
+Recipe: paper.
+Weights: the official release, CC BY-NC-SA 4.0, not for commercial use.
 Run: tools/train.py configs/dss_r2n50.py
 """
 

@@ -1,11 +1,7 @@
 """DSS R50 on MSRA-B: the baseline of dss_r2n50.py.
 
-Family: paper (the training and test sets are the paper's; it states no setting but "other configurations unchanged" of
-DSS, whose ResNet form and solver are public in part: the _base_ files tell what is known and what is not).
-Target: F / MAE of ECSSD .910/.065, PASCAL-S .823/.105, HKU-IS .894/.058, DUT-OMRON .748/.092, published by the paper
-(table 9); it does not say which F. Compare maxF.
-Schedule: 12,000 steps x 10 images = 48.0 epochs of 2,500 images.
-Status: not trained at full size here.
+The paper states no setting of DSS on ResNet-50; the _base_ files say what is known and what is not.
+Recipe: paper.
 Run: tools/train.py configs/dss_r50.py
 """
 

@@ -1,9 +1,6 @@
 """Faster R-CNN R101-FPN on PASCAL VOC 2007: the baseline of faster_rcnn_r2n101_v1b_voc07.py.
 
-Family: fair (today's standard settings).
-Target: none is published for these settings.
-Schedule: 17 epochs x 5,011 images / 16 a step = 314 steps an epoch.
-Status: not trained at full size here; it trains and evaluates on a small part of VOC.
+Recipe: fair.
 Run: tools/train.py configs/faster_rcnn_r101_voc07.py
 """
 

@@ -1,11 +1,8 @@
 """Faster R-CNN Res2Net101-v1b-26w4s-FPN on COCO 2017, 2x: faster_rcnn_r101_2x.py with another backbone.
 
-Family: fair (today's standard settings).
-Target: box AP 43.0, published by mmdet, whose own Res2Net pools another way (stage_pool='mmdet').
-Schedule: 24 epochs x 117,266 training images with boxes / 16 a step = 7,330 steps an epoch.
-Status: not trained at full size here; it trains and evaluates on a small part of COCO.
-Weights: the official release's, CC BY-NC-SA 4.0: not for commercial use. v1b was trained with CutMix for
-about 300 epochs, torchvision's ResNet plainly for 90: more differs than the network.
+Recipe: fair.
+Weights: the official release, CC BY-NC-SA 4.0, not for commercial use. v1b had CutMix and about 300 epochs, ResNet 90:
+more differs than the network.
 Run: tools/train.py configs/faster_rcnn_r2n101_v1b_2x.py
 """
 

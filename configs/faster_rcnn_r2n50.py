@@ -1,11 +1,8 @@
 """Faster R-CNN Res2Net50-26w4s-FPN on COCO 2017, 1x: faster_rcnn_r50.py with another backbone and nothing else.
 
-Family: fair (today's standard settings).
-Target: none is published for these settings. The paper's own pair (table 5: 31.1 to 33.7 AP) has no pyramid.
-Schedule: 12 epochs x 117,266 training images with boxes / 16 a step = 7,330 steps an epoch.
-Status: not trained at full size here; it trains and evaluates on a small part of COCO.
-Weights: the official release's, CC BY-NC-SA 4.0: not for commercial use. Trained on ImageNet by the recipe of
-torchvision's ResNet-50 plus label smoothing.
+These weights were trained by the recipe of torchvision's ResNet-50 plus label smoothing.
+Recipe: fair.
+Weights: the official release, CC BY-NC-SA 4.0, not for commercial use.
 Run: tools/train.py configs/faster_rcnn_r2n50.py
 """
 

@@ -1,10 +1,7 @@
 """Faster R-CNN Res2Net50-26w4s-C4 on COCO 2017 at 600 pixels: faster_rcnn_r50_c4.py with another backbone.
 
-Family: paper (single stride-16 map, as the public code nearest to the paper trains it).
-Target: box AP 33.7, AP50 53.6, published by the paper (tables 5, 6; AP S/M/L 14.0/38.3/51.1, AR 23.2/51.1/65.3/45.0).
-Schedule: 10 epochs x 117,266 training images with boxes / 16 a step = 7,330 steps an epoch.
-Status: not trained at full size here; it trains and evaluates on a small part of COCO.
-Weights: the official release's, CC BY-NC-SA 4.0: not for commercial use.
+Recipe: paper.
+Weights: the official release, CC BY-NC-SA 4.0, not for commercial use.
 Run: tools/train.py configs/faster_rcnn_r2n50_c4.py
 """
 

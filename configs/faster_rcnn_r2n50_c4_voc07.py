@@ -1,10 +1,7 @@
 """Faster R-CNN Res2Net50-26w4s-C4 on PASCAL VOC 2007: faster_rcnn_r50_c4_voc07.py with another backbone.
 
-Family: paper (single stride-16 map, as the public code nearest to the paper trains it).
-Target: AP at IoU 0.5, 11 points: 74.4, published by the paper (table 5).
-Schedule: 14 epochs x 5,011 images / 1 a step = 5,011 steps an epoch; 70,000 steps, the rate falls after 50,000.
-Status: not trained at full size here; it trains and evaluates on a small part of VOC.
-Weights: the official release's, CC BY-NC-SA 4.0: not for commercial use.
+Recipe: paper.
+Weights: the official release, CC BY-NC-SA 4.0, not for commercial use.
 Run: tools/train.py configs/faster_rcnn_r2n50_c4_voc07.py
 """
 

@@ -1,11 +1,8 @@
 """Faster R-CNN Res2Net50-v1b-26w4s-FPN on COCO 2017, 1x: faster_rcnn_r50.py with another backbone.
 
-Family: fair (today's standard settings).
-Target: none published for these settings (PaddleDetection publishes 39.5 for its own of this kind).
-Schedule: 12 epochs x 117,266 training images with boxes / 16 a step = 7,330 steps an epoch.
-Status: not trained at full size here; it trains and evaluates on a small part of COCO.
-Weights: the official release's, CC BY-NC-SA 4.0: not for commercial use. v1b was trained with CutMix for
-about 300 epochs, torchvision's ResNet plainly for 90: more differs than the network.
+Recipe: fair.
+Weights: the official release, CC BY-NC-SA 4.0, not for commercial use. v1b had CutMix and about 300 epochs, ResNet 90:
+more differs than the network.
 Run: tools/train.py configs/faster_rcnn_r2n50_v1b.py
 """
 

@@ -1,11 +1,8 @@
 """Faster R-CNN Res2Net50-v1b-26w4s-FPN on PASCAL VOC 2007: faster_rcnn_r50_voc07.py with another backbone.
 
-Family: fair (today's standard settings).
-Target: none is published for these settings.
-Schedule: 17 epochs x 5,011 images / 16 a step = 314 steps an epoch.
-Status: not trained at full size here; it trains and evaluates on a small part of VOC.
-Weights: the official release's, CC BY-NC-SA 4.0: not for commercial use. v1b was trained with CutMix for
-about 300 epochs, torchvision's ResNet plainly for 90: more differs than the network.
+Recipe: fair.
+Weights: the official release, CC BY-NC-SA 4.0, not for commercial use. v1b had CutMix and about 300 epochs, ResNet 90:
+more differs than the network.
 Run: tools/train.py configs/faster_rcnn_r2n50_v1b_voc07.py
 """
 

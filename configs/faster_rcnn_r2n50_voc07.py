@@ -1,10 +1,7 @@
 """Faster R-CNN Res2Net50-26w4s-FPN on PASCAL VOC 2007: faster_rcnn_r50_voc07.py with another backbone and nothing else.
 
-Family: fair (today's standard settings).
-Target: none is published for these settings. The paper's own pair (table 5: 72.1 to 74.4 AP at IoU 0.5) has no pyramid.
-Schedule: 17 epochs x 5,011 images / 16 a step = 314 steps an epoch.
-Status: not trained at full size here; it trains and evaluates on a small part of VOC.
-Weights: the official release's, CC BY-NC-SA 4.0: not for commercial use.
+Recipe: fair.
+Weights: the official release, CC BY-NC-SA 4.0, not for commercial use.
 Run: tools/train.py configs/faster_rcnn_r2n50_voc07.py
 """
 

@@ -1,9 +1,6 @@
 """Faster R-CNN R50-FPN on COCO 2017, 1x: the baseline of faster_rcnn_r2n50.py.
 
-Family: fair (today's standard settings).
-Target: box AP 37.4, published by mmdet for these settings with its own ResNet-50.
-Schedule: 12 epochs x 117,266 training images with boxes / 16 a step = 7,330 steps an epoch.
-Status: not trained at full size here; it trains and evaluates on a small part of COCO.
+Recipe: fair.
 Run: tools/train.py configs/faster_rcnn_r50.py
 """
 

@@ -1,10 +1,8 @@
 """Faster R-CNN R50-C4 on COCO 2017 at 600 pixels: the baseline of faster_rcnn_r2n50_c4.py.
 
-Family: paper (single stride-16 map, as the public code nearest to the paper trains it).
-Target: box AP 31.1, AP50 51.4, published by the paper (tables 5, 6; AP S/M/L 13.5/35.4/46.2, AR 21.8/48.6/61.6/42.8).
-Schedule: 10 epochs x 117,266 training images with boxes / 16 a step = 7,330 steps an epoch.
-The paper states none; this one is a guess from public code of the kind that reaches 32 to 34 at 600 pixels.
-Status: not trained at full size here; it trains and evaluates on a small part of COCO.
+A single feature map at stride 16, as in the public code nearest to the paper's baseline. The paper states no schedule;
+this one is a guess from public code that reaches 32 to 34 AP at 600 pixels.
+Recipe: paper.
 Run: tools/train.py configs/faster_rcnn_r50_c4.py
 """
 

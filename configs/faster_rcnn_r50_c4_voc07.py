@@ -1,9 +1,8 @@
 """Faster R-CNN R50-C4 on PASCAL VOC 2007, trainval to test: the baseline of faster_rcnn_r2n50_c4_voc07.py.
 
-Family: paper (single stride-16 map, as the public code nearest to the paper trains it).
-Target: AP at IoU 0.5, 11 points: 72.1, published by the paper (table 5).
-Schedule: 14 epochs x 5,011 images / 1 a step = 5,011 steps an epoch; 70,000 steps, the rate falls after 50,000.
-Status: not trained at full size here; it trains and evaluates on a small part of VOC.
+A single feature map at stride 16, as in the public code nearest to the paper's baseline. 70,000 steps of one image; the
+learning rate falls after 50,000.
+Recipe: paper.
 Run: tools/train.py configs/faster_rcnn_r50_c4_voc07.py
 """
 

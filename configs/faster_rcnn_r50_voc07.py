@@ -1,10 +1,7 @@
 """Faster R-CNN R50-FPN on PASCAL VOC 2007, trainval to test: the baseline of faster_rcnn_r2n50_voc07.py.
 
-Family: fair (today's standard settings).
-Target: none is published for these settings. The paper's baseline (table 5: 72.1 AP at IoU 0.5) has no pyramid.
-Schedule: 17 epochs x 5,011 images / 16 a step = 314 steps an epoch; about the number of epochs that detectron2 trains
-on VOC 2007 and 2012 together (18,000 steps of 16 of 16,551 images).
-Status: not trained at full size here; it trains and evaluates on a small part of VOC.
+17 epochs are about as many as detectron2 trains on VOC 2007 and 2012 together.
+Recipe: fair.
 Run: tools/train.py configs/faster_rcnn_r50_voc07.py
 """
 

@@ -1,9 +1,6 @@
 """Mask R-CNN R101-FPN on COCO 2017, 1x: the baseline of the mask_rcnn_r2n101*.py.
 
-Family: fair (today's standard settings).
-Target: box AP 40.0, mask AP 36.1, published by mmdet for these settings.
-Schedule: 12 epochs x 117,266 training images with boxes / 16 a step = 7,330 steps an epoch.
-Status: not trained at full size here; it trains and evaluates on a small part of COCO.
+Recipe: fair.
 Run: tools/train.py configs/mask_rcnn_r101.py
 """
 

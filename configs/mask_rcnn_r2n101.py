@@ -1,10 +1,7 @@
 """Mask R-CNN Res2Net101-26w4s-FPN on COCO 2017, 1x: mask_rcnn_r101.py with another backbone.
 
-Family: fair (today's standard settings).
-Target: none published for these settings.
-Schedule: 12 epochs x 117,266 training images with boxes / 16 a step = 7,330 steps an epoch.
-Status: not trained at full size here; it trains and evaluates on a small part of COCO.
-Weights: the official release's, CC BY-NC-SA 4.0: not for commercial use.
+Recipe: fair.
+Weights: the official release, CC BY-NC-SA 4.0, not for commercial use.
 Run: tools/train.py configs/mask_rcnn_r2n101.py
 """
 

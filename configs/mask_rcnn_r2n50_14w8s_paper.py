@@ -1,10 +1,7 @@
 """Mask R-CNN Res2Net50-14w8s-FPN on COCO 2017, as in table 8: mask_rcnn_r50_paper.py with another backbone.
 
-Family: paper (see mask_rcnn_r50_paper.py).
-Target: mask AP 35.3, box AP 39.1, published by the authors' code.
-Schedule: 180,000 steps x 16 images = 24.6 epochs of 117,266 training images with boxes.
-Status: not trained at full size here; it trains and evaluates on a small part of COCO.
-Weights: the official release's, CC BY-NC-SA 4.0: not for commercial use.
+Recipe: paper.
+Weights: the official release, CC BY-NC-SA 4.0, not for commercial use.
 Run: tools/train.py configs/mask_rcnn_r2n50_14w8s_paper.py
 """
 

@@ -1,10 +1,7 @@
 """Mask R-CNN Res2Net50-26w4s-FPN on COCO 2017, as in table 8: mask_rcnn_r50_paper.py with another backbone.
 
-Family: paper (see mask_rcnn_r50_paper.py).
-Target: mask AP 35.6, published by the paper (table 8: AP S/M/L 15.7/37.9/53.7, AP50 57.6, AR 26.7/50.3/63.7/47.2).
-Schedule: 180,000 steps x 16 images = 24.6 epochs of 117,266 training images with boxes.
-Status: not trained at full size here; it trains and evaluates on a small part of COCO.
-Weights: the official release's, CC BY-NC-SA 4.0: not for commercial use.
+Recipe: paper.
+Weights: the official release, CC BY-NC-SA 4.0, not for commercial use.
 Run: tools/train.py configs/mask_rcnn_r2n50_paper.py
 """
 

@@ -1,9 +1,6 @@
 """Mask R-CNN R50-FPN on COCO 2017, 2x: the baseline of the mask_rcnn_r2n50*_2x.py.
 
-Family: fair (today's standard settings).
-Target: box AP 39.2, mask AP 35.4, published by mmdet for these settings.
-Schedule: 24 epochs x 117,266 training images with boxes / 16 a step = 7,330 steps an epoch.
-Status: not trained at full size here; it trains and evaluates on a small part of COCO.
+Recipe: fair.
 Run: tools/train.py configs/mask_rcnn_r50_2x.py
 """
 

@@ -1,10 +1,8 @@
 """Mask R-CNN R50-FPN on COCO 2017 as in the paper's table 8: the baseline of the mask_rcnn_r2n50*_paper.py.
 
-Family: paper (as the authors' config really is: each stage's stride sits in the 1x1 convolution, where the weights did
-not have it; mmdet publishes a mask AP of 35.4 with it in its place, see mask_rcnn_r50_2x.py).
-Target: mask AP 33.9, published by the paper (table 8: AP S/M/L 14.8/36.0/50.9, AP50 55.2, AR 25.0/49.3/62.0/45.9).
-Schedule: 180,000 steps x 16 images = 24.6 epochs of 117,266 training images with boxes.
-Status: not trained at full size here; it trains and evaluates on a small part of COCO.
+As in the authors' config, each stage's stride sits in the 1x1 convolution, where the weights did not have it.
+With it in the 3x3 one mmdet publishes a mask AP of 35.4, see mask_rcnn_r50_2x.py.
+Recipe: paper.
 Run: tools/train.py configs/mask_rcnn_r50_paper.py
 """
 

@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 from torchvision import models as torchvision_models
 
 from mmres2net.complexity import complexity_of, complexity_of_arch, image_size
 from mmres2net.complexity.job import main, size_of
+from mmres2net.data.layout import walk
 from mmres2net.engine.config import load_config
 from mmres2net.errors import UserError
 from mmres2net.models import ARCHS, Res2Net, Res2NetDLA
@@ -239,3 +241,53 @@ def test_images_that_keep_their_sizes_have_the_usual_one() -> None:
     assert image_size(cfg) == (300, 400)
     cfg.test_dataloader.pipeline = [dict(type='Resize', scale=(640, 480))]
     assert image_size(cfg) == (480, 640)
+
+
+@pytest.mark.parametrize(
+    ('name', 'size'),
+    [
+        ('faster_rcnn_r50.py', (800, 1344)),
+        ('faster_rcnn_r50_c4.py', (608, 1008)),
+        ('deeplabv3plus_r50.py', (513, 513)),
+        ('demo/mask_rcnn_r50.py', (160, 160)),
+        ('imagenet/resnet50.py', (224, 224)),
+        ('imagenet/res2net50_26w_4s_299.py', (299, 299)),
+    ],
+)
+def test_image_size_is_what_the_network_sees(name: str, size: tuple[int, int]) -> None:
+    assert image_size(load_config(name)) == size
+
+
+@pytest.mark.parametrize(('name', 'params', 'gflops'), [('r101', 60.52, 283.14), ('r2n101_v1b', 61.18, 293.68)])
+def test_published_figures(name: str, params: float, gflops: float) -> None:
+    """The authors' detection code publishes these for 1280x800; its counter leaves out what is frozen (stem, first
+    stage) of the parameters, and has norms, activations and pools among the operations: a little more than ours."""
+    cfg = load_config(f'faster_rcnn_{name}.py')
+    cost = complexity_of(cfg, (800, 1280))
+    backbone = MODELS.build(cfg.model.backbone)
+    frozen = sum(p.numel() for p in backbone.parameters() if not p.requires_grad)
+    assert round((cost.parameters - frozen) / 1e6, 2) == params
+    assert 0.995 < cost.macs / 1e9 / gflops < 1
+
+
+def test_parts_add_up_to_an_independent_count() -> None:
+    cfg = load_config('faster_rcnn_r2n50_c4.py')
+    cost = complexity_of(cfg, (96, 128))
+    init_default_scope(cfg.default_scope)
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    head = model.roi_head
+    backbone = count_macs(model.backbone, (1, 3, 96, 128))
+    rpn = 6 * 8 * (1024 * 512 * 9 + 512 * 12 * 5)  # 12 anchors a place: a score and four offsets each
+    regions = 300 * (count_macs(head.shared_head, (1, 1024, 7, 7)) + 2048 * (81 + 320))
+    assert cost.backbone_macs == backbone
+    assert cost.macs == backbone + rpn + regions
+    assert cost.backbone_parameters == count_parameters(model.backbone) + count_parameters(head.shared_head)
+    assert cost.parameters == count_parameters(model)
+
+
+def test_config_stays_as_it_is() -> None:
+    cfg = load_config('mask_rcnn_r2n50.py')
+    before = [dict(node) for _, node in walk(cfg.to_dict(), '')]
+    complexity_of(cfg, (64, 64))
+    assert [dict(node) for _, node in walk(cfg.to_dict(), '')] == before

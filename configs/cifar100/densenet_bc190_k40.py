@@ -1,10 +1,7 @@
-"""DenseNet-BC of 190 layers and growth rate 40 on CIFAR-100: a row of the paper's table 4, with its own recipe.
+"""DenseNet-BC of 190 layers and growth rate 40 on CIFAR-100: a row of table 4.
 
-Family: paper (rate and decay of "Densely Connected Convolutional Networks").
-Target: top-1 error 17.18, which the paper cites (table 4).
-Schedule: 300 epochs x 50,000 images / 64 a step = 782 steps an epoch.
-Parameters: 25.82M; the 25.6M of table 4 fit a classifier of 10 classes.
-Status: not trained here; its step runs in the tests.
+Learning rate and weight decay of "Densely Connected Convolutional Networks".
+Recipe: paper.
 Run: tools/train.py configs/cifar100/densenet_bc190_k40.py
 """
 

@@ -1,11 +1,7 @@
-"""ResNeXt-29 8c64w on CIFAR-100: the baseline of the paper's table 4.
+"""ResNeXt-29 8c64w on CIFAR-100: the baseline of table 4.
 
-Family: paper. Normalised by ImageNet's mean and deviation, as the paper's author says his runs were; ResNeXt's code
-takes CIFAR's own (129.3, 124.1, 112.4 and 68.2, 65.4, 70.4).
-Target: top-1 error 17.90, published by the paper (table 4); 17.77 by the ResNeXt paper.
-Schedule: 300 epochs x 50,000 images / 64 a step = 782 steps an epoch.
-Parameters: 34.52M; the 34.4M of table 4 fit a classifier of 10 classes.
-Status: not trained here; its step runs in the tests.
+Normalized by ImageNet's mean and std, as the paper's author says; ResNeXt's code takes CIFAR's own.
+Recipe: paper.
 Run: tools/train.py configs/cifar100/resnext29_8c64w.py
 """
 

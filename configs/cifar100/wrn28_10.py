@@ -1,10 +1,7 @@
-"""Wide ResNet-28-10 on CIFAR-100: the first row of the paper's table 4, with that network's own recipe.
+"""Wide ResNet-28-10 on CIFAR-100: the first row of table 4.
 
-Family: paper (the schedule of "Wide Residual Networks", without dropout; that paper pads with reflections).
-Target: top-1 error 20.50, which the paper cites (table 4).
-Schedule: 200 epochs x 50,000 images / 128 a step = 391 steps an epoch.
-Parameters: 36.54M; table 4 prints 36.5M.
-Status: not trained here; its step runs in the tests.
+The schedule of "Wide Residual Networks", without dropout; that paper pads with reflections.
+Recipe: paper.
 Run: tools/train.py configs/cifar100/wrn28_10.py
 """
 

@@ -1,12 +1,7 @@
-"""DSS Res2Net50-26w4s on any small set of photographs, from random weights: another backbone and nothing else.
+"""DSS Res2Net50-26w4s on a small set of photographs: dss_r50_photos.py with another backbone.
 
-The folder has images/*.jpg, masks/*.png and the lists train.txt and test.txt. It shows that the whole chain learns, in
-minutes on two CPU cores; its figures rank no backbone.
-
-Family: demo.
-Target: none.
-Schedule: 24 epochs x 120 images / 4 a step = 30 steps an epoch, for a list of that length.
-Status: trained here on 120 images of ECSSD: maxF 0.671, MAE 0.213 on 60 others; a Gaussian in the middle has 0.587.
+DIR has images/*.jpg, masks/*.png and the lists train.txt and test.txt.
+Recipe: demo (random weights, minutes on two CPU cores).
 Run: tools/train.py configs/demo/dss_r2n50_photos.py --data DIR
 """
 

@@ -1,11 +1,6 @@
-"""DSS R50 on the embedded shapes, from random weights: the baseline of demo/dss_r2n50.py.
+"""DSS R50 on the embedded shapes: the baseline of dss_r2n50.py.
 
-It shows that the whole chain learns, in minutes on two CPU cores; its figures rank no backbone.
-
-Family: demo.
-Target: none.
-Schedule: 4 epochs x 392 images / 4 a step = 98 steps an epoch.
-Status: trained here: maxF 0.728, MAE 0.102 on the 98 test images.
+Recipe: demo (random weights, minutes on two CPU cores).
 Run: tools/train.py configs/demo/dss_r50.py
 """
 

@@ -1,12 +1,7 @@
-"""DSS R50 on any small set of photographs, from random weights: the baseline of demo/dss_r2n50_photos.py.
+"""DSS R50 on a small set of photographs: the baseline of dss_r2n50_photos.py.
 
-The folder has images/*.jpg, masks/*.png and the lists train.txt and test.txt. It shows that the whole chain learns, in
-minutes on two CPU cores; its figures rank no backbone.
-
-Family: demo.
-Target: none.
-Schedule: 24 epochs x 120 images / 4 a step = 30 steps an epoch, for a list of that length.
-Status: a training step and an evaluation were run here; demo/dss_r2n50_photos.py was trained.
+DIR has images/*.jpg, masks/*.png and the lists train.txt and test.txt.
+Recipe: demo (random weights, minutes on two CPU cores).
 Run: tools/train.py configs/demo/dss_r50_photos.py --data DIR
 """
 

@@ -1,11 +1,6 @@
-"""Mask R-CNN Res2Net50-26w4s-FPN on the embedded shapes, from random weights: another backbone and nothing else.
+"""Mask R-CNN Res2Net50-26w4s-FPN on the embedded shapes: mask_rcnn_r50.py with another backbone.
 
-It shows that the whole chain learns, in minutes on two CPU cores; its figures rank no backbone.
-
-Family: demo.
-Target: none.
-Schedule: 4 epochs x 392 images with objects / 4 a step = 98 steps an epoch.
-Status: trained here: box AP 0.429, AP50 0.803; mask AP 0.309, AP50 0.656.
+Recipe: demo (random weights, minutes on two CPU cores).
 Run: tools/train.py configs/demo/mask_rcnn_r2n50.py
 """
 

@@ -1,9 +1,6 @@
 """Res2Net-50-L, 18w x 4s, on ImageNet: resnet50.py with another backbone and nothing else.
 
-Family: paper (section 4.1).
-Target: top-1 error 22.92, top-5 error 6.67, published by the paper (table 3; its text calls the row 18w x 8s).
-Schedule: 100 epochs x 1,281,167 training images / 256 a step = 5,005 steps an epoch.
-Status: not trained on ImageNet here; a step of training and one of testing run on generated images.
+Recipe: paper.
 Run: torchrun --nproc-per-node 4 tools/train.py configs/imagenet/res2net50_18w_4s.py --launcher pytorch
 """
 

@@ -1,11 +1,6 @@
 """Res2Net-50 26w x 4s on ImageNet with label smoothing: resnet50_smooth.py with another backbone and nothing else.
 
-This is what the authors' training script does, see resnet50_smooth.py; the paper does not mention the smoothing.
-
-Family: script (the authors' published training script).
-Target: top-1 error 22.01, top-5 error 6.15, published by the paper (table 1; table 3 has 6.44 for the same row).
-Schedule: 100 epochs x 1,281,167 training images / 256 a step = 5,005 steps an epoch.
-Status: not trained on ImageNet here; a step of training and one of testing run on generated images.
+Recipe: script (the authors' training script).
 Run: torchrun --nproc-per-node 4 tools/train.py configs/imagenet/res2net50_26w_4s_smooth.py --launcher pytorch
 """
 

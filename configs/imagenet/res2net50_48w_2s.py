@@ -1,9 +1,6 @@
 """Res2Net-50 48w x 2s on ImageNet: resnet50.py with another backbone and nothing else.
 
-Family: paper (section 4.1).
-Target: top-1 error 23.68, top-5 error 6.47, published by the paper (table 3); the official release says 22.68 and 6.47.
-Schedule: 100 epochs x 1,281,167 training images / 256 a step = 5,005 steps an epoch.
-Status: not trained on ImageNet here; a step of training and one of testing run on generated images.
+Recipe: paper.
 Run: torchrun --nproc-per-node 4 tools/train.py configs/imagenet/res2net50_48w_2s.py --launcher pytorch
 """
 

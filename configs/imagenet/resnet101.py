@@ -1,9 +1,6 @@
 """ResNet-101 on ImageNet: the baseline of res2net101_26w_4s.py (table 2).
 
-Family: paper (section 4.1).
-Target: top-1 error 22.63, top-5 error 6.44, as the paper has it (table 2): the figures of torchvision's weights.
-Schedule: 100 epochs x 1,281,167 training images / 256 a step = 5,005 steps an epoch.
-Status: not trained on ImageNet here; a step of training and one of testing run on generated images.
+Recipe: paper.
 Run: torchrun --nproc-per-node 4 tools/train.py configs/imagenet/resnet101.py --launcher pytorch
 """
 

@@ -1,9 +1,6 @@
 """SE-Res2Net-50 26w x 4s on ImageNet: senet50.py with another backbone and nothing else.
 
-Family: paper (section 4.1).
-Target: top-1 error 21.56, top-5 error 5.94, published by the paper (table 1); these weights were never released.
-Schedule: 100 epochs x 1,281,167 training images / 256 a step = 5,005 steps an epoch.
-Status: not trained on ImageNet here; a step of training and one of testing run on generated images.
+Recipe: paper.
 Run: torchrun --nproc-per-node 4 tools/train.py configs/imagenet/se_res2net50_26w_4s.py --launcher pytorch
 """
 

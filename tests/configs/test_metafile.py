@@ -1,0 +1,159 @@
+"""The metafile: every config has an entry, every target its source, and the pages say what the metafile says."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmres2net.paths import list_configs
+from tests.configs.pairs import CONFIGS, META, PAIRS, config_table
+
+# The paper's tables as printed, by table and row: errors, AP, mIoU; AP and AR by size; F and MAE of four data sets.
+PAPER: dict[int, dict[str, tuple[float, ...]]] = {
+    1: {
+        'ResNet-50': (23.85, 7.13),
+        'Res2Net-50': (22.01, 6.15),
+        'Res2Net-50-299': (21.41, 5.88),
+        'ResNeXt-50': (22.61, 6.50),
+        'Res2NeXt-50': (21.76, 6.09),
+        'DLA-60': (23.32, 6.60),
+        'Res2Net-DLA-60': (21.53, 5.80),
+        'DLA-X-60': (22.19, 6.13),
+        'Res2NeXt-DLA-60': (21.55, 5.86),
+        'SENet-50': (23.24, 6.69),
+        'SE-Res2Net-50': (21.56, 5.94),
+    },
+    2: {'DenseNet-161': (22.35, 6.20), 'ResNet-101': (22.63, 6.44), 'Res2Net-101': (20.81, 5.57)},
+    3: {
+        '48w x 2s': (23.68, 6.47),
+        '14w x 8s': (21.86, 6.14),
+        '26w x 6s': (21.42, 5.87),
+        '26w x 8s': (20.80, 5.63),
+        '18w x 4s': (22.92, 6.67),
+    },
+    4: {
+        'Wide ResNet': (20.50,),
+        'ResNeXt-29, 8c x 64w': (17.90,),
+        'ResNeXt-29, 16c x 64w': (17.31,),
+        'DenseNet-BC (k = 40)': (17.18,),
+        'Res2NeXt-29, 6c x 24w x 4scale': (16.98,),
+        'Res2NeXt-29, 8c x 25w x 4scale': (16.93,),
+        'Res2NeXt-29, 6c x 24w x 6scale': (16.79,),
+        'ResNeXt-29, 8c x 64w-SE': (16.77,),
+        'Res2NeXt-29, 6c x 24w x 4scale-SE': (16.68,),
+        'Res2NeXt-29, 8c x 25w x 4scale-SE': (16.64,),
+        'Res2NeXt-29, 6c x 24w x 6scale-SE': (16.56,),
+    },
+    5: {
+        'VOC07 ResNet-50': (72.1,),
+        'VOC07 Res2Net-50': (74.4,),
+        'COCO ResNet-50': (31.1, 51.4, 13.5, 35.4, 46.2, 42.8, 21.8, 48.6, 61.6),
+        'COCO Res2Net-50': (33.7, 53.6, 14.0, 38.3, 51.1, 45.0, 23.2, 51.1, 65.3),
+    },
+    7: {
+        'ResNet 50-layer': (77.0,),
+        'ResNet 101-layer': (78.5,),
+        'Res2Net 50-layer': (77.9,),
+        'Res2Net 101-layer': (79.3,),
+    },
+    8: {
+        'ResNet-50': (33.9, 55.2, 14.8, 36.0, 50.9, 45.9, 25.0, 49.3, 62.0),
+        'Res2Net-50': (35.6, 57.6, 15.7, 37.9, 53.7, 47.2, 26.7, 50.3, 63.7),
+    },
+    9: {
+        'ResNet-50': (0.910, 0.065, 0.823, 0.105, 0.894, 0.058, 0.748, 0.092),
+        'Res2Net-50': (0.926, 0.056, 0.841, 0.099, 0.905, 0.050, 0.800, 0.071),
+    },
+}
+KEYS = {'recipe', 'baseline', 'target', 'status', 'note', 'measured', 'cost'}
+DOCS = Path(__file__).resolve().parents[2] / 'docs'
+
+
+def test_every_config_has_an_entry_of_known_keys() -> None:
+    assert sorted(CONFIGS) == list_configs()
+    for name, entry in CONFIGS.items():
+        assert {'recipe', 'status', 'cost'} <= entry.keys() <= KEYS, name
+        assert entry['recipe'] in META['recipes'], name
+        assert entry['status'] in ('steps', 'small', 'full'), name
+        assert (entry['status'] == 'steps') == ('measured' not in entry), name
+        assert len(
+            [t for t, (start, r) in config_table.GROUPS.items() if name.startswith(start) and entry['recipe'] in r]
+        )
+
+
+def test_targets_name_their_source() -> None:
+    for name, entry in CONFIGS.items():
+        if 'target' in entry:
+            target = entry['target']
+            assert target['source'] in META['sources'], name
+            assert target['metrics'], name
+            assert all(isinstance(value, float) for value in target['metrics'].values()), name
+            assert (target.keys() == {'source', 'tables', 'row', 'metrics'}) == (target['source'] == 'paper'), name
+
+
+def test_values_of_the_paper_are_those_of_its_tables() -> None:
+    found: dict[int, dict[str, tuple[float, ...]]] = {}
+    for entry in CONFIGS.values():
+        target = entry.get('target', {})
+        if target.get('source') == 'paper':
+            found.setdefault(target['tables'][0], {})[target['row']] = tuple(target['metrics'].values())
+    assert found == PAPER
+
+
+def test_measurements_name_command_machine_and_seeds() -> None:
+    for name, entry in CONFIGS.items():
+        for measured in entry.get('measured', []):
+            assert measured.keys() == {'command', 'data', 'schedule', 'machine', 'runs'}, name
+            assert measured['runs'], name
+            for run in measured['runs']:
+                assert isinstance(run['seed'], int), name
+                assert all(isinstance(value, float) for key, value in run.items() if key != 'seed'), name
+
+
+def test_baselines_have_the_same_recipe_and_none_themselves() -> None:
+    for name, baseline in PAIRS:
+        assert CONFIGS[name]['recipe'] == CONFIGS[baseline]['recipe'], name
+        assert 'baseline' not in CONFIGS[baseline], name
+    res2nets = {name for name in CONFIGS if 'r2n' in name or 'res2ne' in name}
+    assert res2nets - {name for name, _ in PAIRS} == {'imagenet/res2net50_26w_4s_299.py'}
+
+
+@pytest.mark.parametrize(
+    'name', ['faster_rcnn_r2n50_c4.py', 'imagenet/res2net50_26w_4s_299.py', 'demo/mask_rcnn_r50.py']
+)
+def test_costs_are_those_of_the_model(name: str) -> None:
+    assert CONFIGS[name]['cost'] == config_table.cost_of(name)
+
+
+@pytest.mark.slow
+def test_all_costs_are_those_of_the_models() -> None:
+    assert config_table.main(['--check', '--costs']) == 0
+
+
+def test_pages_are_those_of_the_metafile() -> None:
+    assert config_table.main(['--check']) == 0
+
+
+def test_a_page_that_was_edited_is_found(tmp_path: Path) -> None:
+    assert config_table.main(['--docs', str(tmp_path)]) == 0
+    page = tmp_path / 'configs.md'
+    assert page.read_text() == (DOCS / 'configs.md').read_text()
+    page.write_text(page.read_text().replace('37.4', '38.4'))
+    assert config_table.main(['--docs', str(tmp_path), '--check']) == 1
+
+
+def measure(seeds: int, value: float) -> dict[str, Any]:
+    runs = [{'seed': seed, 'box AP': value + seed / 1000} for seed in range(seeds)]
+    return {'command': 'run', 'data': 'shapes', 'schedule': '1 step', 'machine': 'm', 'runs': runs}
+
+
+@pytest.mark.parametrize(('ours', 'theirs', 'printed'), [(3, 3, True), (3, 1, False), (1, 3, False), (1, 1, False)])
+def test_a_pair_is_printed_with_three_seeds_a_side_alone(ours: int, theirs: int, printed: bool) -> None:
+    meta = copy.deepcopy(META)
+    meta['configs']['demo/faster_rcnn_r2n50.py']['measured'] = [measure(ours, 0.123)]
+    meta['configs']['demo/faster_rcnn_r50.py']['measured'] = [measure(theirs, 0.456)]
+    page = config_table.results_page(meta)
+    assert ('0.456' in page) == printed
+    assert '0.123' in page
+    assert ('0.123 to 0.125 (3 runs)' in page) == (ours == 3)

@@ -1,0 +1,249 @@
+"""Each config trains a step and predicts, on images of its data set; one of each kind by default, all by -m slow.
+
+Image sizes and numbers of regions are reduced: the step is the same.
+"""
+
+import io
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.evaluator import Evaluator
+from mmengine.runner import Runner
+from PIL import Image
+from torch import nn
+
+from mmres2net.data.check import check_classes, check_paths
+from mmres2net.data.layout import point_at, walk
+from mmres2net.engine.build import build_dataset, build_model, scope_of
+from mmres2net.engine.config import load_config, single_process_norms, without_weights
+from mmres2net.models import Res2Net
+from tests.configs.pairs import CONFIGS
+from tests.configs.test_recipes import SETS
+from tests.support.cli import run_cli
+from tests.support.realdata import data_root
+
+KINDS = {
+    'cifar100/res2next29_6c24w4s.py',
+    'deeplabv3plus_r2n50.py',
+    'demo/deeplabv3plus_r2n50.py',
+    'demo/dss_r2n50.py',
+    'demo/mask_rcnn_r2n50.py',
+    'dss_r2n50.py',
+    'faster_rcnn_r2n50.py',
+    'faster_rcnn_r2n50_c4_voc07.py',
+    'imagenet/res2net50_26w_4s_smooth.py',
+    'mask_rcnn_r2n50_paper.py',
+}
+SMALL, SIDE = (240, 180), 64
+
+
+def write_classes(root: Path, classes: int, *, images: int = 1) -> Path:
+    """Write ``train`` and ``val`` with a folder of small images for each class, in ImageNet's layout."""
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(file, 'JPEG')
+    for part in ('train', 'val'):
+        for name in (f'n{i:08d}' for i in range(classes)):
+            (root / part / name).mkdir(parents=True)
+            for i in range(images):
+                (root / part / name / f'{i}.JPEG').write_bytes(file.getvalue())
+    return root
+
+
+def write_saliency(root: Path, shapes: Path) -> Path:
+    """Lay out the five data sets as tools/prepare_data.py does, each with the embedded test images."""
+    names = (shapes / 'saliency/test.txt').read_text().split()
+    for data in ('MSRA-B', *SETS):
+        shutil.copytree(shapes / 'saliency/masks', root / data / 'masks')
+        (root / data / 'images').mkdir()
+        for name in names:
+            image = shapes / 'saliency/images' / f'{name}.jpg'
+            if data == 'HKU-IS':
+                Image.open(image).save(root / data / 'images' / f'{name}.png')
+            else:
+                shutil.copy(image, root / data / 'images')
+        for mask in (root / data / 'masks').iterdir():
+            if mask.stem not in names:
+                mask.unlink()
+    for part in ('train', 'val'):
+        (root / 'MSRA-B' / f'{part}.txt').write_text('\n'.join(names))
+    return root
+
+
+def data_of(name: str, shapes: Path, folder: Path) -> Path:
+    if name.startswith('imagenet/'):
+        return write_classes(folder, 1000)
+    if name.startswith('cifar100/'):
+        return data_root('cifar100_mini')
+    if name.startswith('dss'):
+        return write_saliency(folder, shapes)
+    if 'photos' in name:
+        return data_root('ecssd_mini')
+    if name.startswith('demo/'):
+        return shapes
+    return data_root('voc07_mini' if 'voc07' in name else 'voc12_mini' if 'deeplab' in name else 'coco_mini')
+
+
+def shrink(cfg: Config) -> Config:
+    """The same steps on fewer and smaller images and regions."""
+    for part in ('train', 'val', 'test'):
+        cfg[f'{part}_dataloader'].update(num_workers=0, persistent_workers=False)
+        for _, step in walk(cfg[f'{part}_dataloader'].dataset, ''):
+            if step.get('type') == 'Resize' and max(step.scale) > max(SMALL):
+                step.scale = SMALL
+            elif step.get('type') == 'RandomCrop' and max(np.atleast_1d(step.crop_size)) > 161:
+                step.crop_size = (161, 161)
+            elif step.get('type') in ('RandomResizedCrop', 'ResizeEdge'):
+                step.scale = SIDE
+            elif step.get('type') == 'CenterCrop':
+                step.crop_size = SIDE
+    if 'size' in cfg.model.data_preprocessor:
+        cfg.model.data_preprocessor.size = (161, 161)
+        cfg.model.data_preprocessor.test_cfg.size = (257, 257)
+    for _, node in walk(cfg.model, 'model'):
+        if node.get('type') == 'RoIAlign':
+            node['sampling_ratio'] = 2
+        elif node.get('type') == 'mmres2net.DSSHead':
+            node['channels'] = (8, 8, 8, 8, 8)
+    if 'rcnn' in cfg.model.get('train_cfg', {}):
+        cfg.model.train_cfg.rcnn.sampler.num = 32
+        cfg.model.test_cfg.rpn.max_per_img = 50
+    cfg.train_dataloader.batch_size = 2
+    return cfg
+
+
+def train_step(cfg: Config) -> tuple[nn.Module, float]:
+    """Train a step; the loss is finite and reaches every parameter that is trained."""
+    model = build_model(cfg, init_weights=True)
+    with scope_of(cfg):
+        batch = next(iter(Runner.build_dataloader(cfg.train_dataloader)))
+    losses, _ = model.parse_losses(model(**model.data_preprocessor(batch, True), mode='loss'))
+    losses.backward()
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    assert [name for name, p in trained.items() if p.grad is None or not torch.isfinite(p.grad).all()] == []
+    return model.eval(), losses.item()
+
+
+def predict(model: nn.Module, cfg: Config) -> Any:
+    sample = build_dataset(cfg, cfg.test_dataloader.dataset)[0]
+    with torch.no_grad():
+        return model.test_step({'inputs': [sample['inputs']], 'data_samples': [sample['data_samples']]})[0]
+
+
+def check_detections(found: Any, masks: bool) -> None:
+    height, width = found.ori_shape
+    boxes = found.pred_instances.bboxes
+    assert boxes.shape[0] <= 100
+    assert bool((boxes >= 0).all() and (boxes[:, 0::2] <= width).all() and (boxes[:, 1::2] <= height).all())
+    assert ('masks' in found.pred_instances) == masks
+    if masks:
+        assert found.pred_instances.masks.shape == (len(boxes), height, width)
+
+
+def evaluate(model: nn.Module, cfg: Config) -> dict[str, float]:
+    with scope_of(cfg):
+        loader, evaluator = Runner.build_dataloader(cfg.test_dataloader), Evaluator(cfg.test_evaluator)
+    evaluator.dataset_meta = loader.dataset.metainfo
+    with torch.no_grad():
+        for batch in loader:
+            evaluator.process(data_batch=batch, data_samples=model.test_step(batch))
+    return evaluator.evaluate(len(loader.dataset))
+
+
+def check_saliency(metrics: dict[str, float], sets: tuple[str, ...]) -> None:
+    """Metrics of each data set: the same pixels in each, PNG in one and JPEG in the others."""
+    assert {key.rpartition('/')[0] for key in metrics} == set(sets)
+    assert all(0 < metrics[f'{data}/{key}'.strip('/')] < 1 for data in sets for key in ('maxF', 'MAE'))
+    assert len({round(metrics[f'{data}/MAE'.strip('/')], 6) for data in sets}) == 1
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize('name', [n if n in KINDS else pytest.param(n, marks=pytest.mark.slow) for n in CONFIGS])
+def test_trains_and_predicts_on_its_data(name: str, shapes: Path, tmp_path: Path) -> None:
+    cfg = point_at(without_weights(load_config(name))[0], data_of(name, shapes, tmp_path / 'data'))
+    cfg = single_process_norms(shrink(cfg))[0]
+    with scope_of(cfg):
+        check_paths(cfg, ['train', 'test'])
+        check_classes(cfg, ['train', 'test'])
+    model, loss = train_step(cfg)
+    if 'dss' in name:
+        assert loss == pytest.approx(6 * math.log(2), rel=0.5)  # six maps that know nothing yet
+        check_saliency(evaluate(model, cfg), SETS if name.startswith('dss') else ('',))
+        return
+    found = predict(model, cfg)
+    if 'rcnn' in name:
+        check_detections(found, masks='mask_rcnn' in name)
+    elif 'deeplab' in name:
+        assert found.pred_sem_seg.data.shape == (1, *found.ori_shape)
+        assert int(found.pred_sem_seg.data.max()) < model.decode_head.num_classes
+    else:
+        classes = cfg.model.head.num_classes
+        assert loss == pytest.approx(math.log(classes), rel=0.35)  # that of a guess
+        assert found.pred_score.shape == (classes,)
+        assert float(found.pred_score.sum()) == pytest.approx(1, abs=1e-5)
+
+
+# Classes of one's own
+
+
+def options(**more: Any) -> list[str]:
+    """What a user sets who trains two classes of small images."""
+    values = {
+        'model.head.num_classes': 2,
+        'train_cfg.max_epochs': 1,
+        'val_evaluator.topk': 1,
+        'test_evaluator.topk': 1,
+        'train_dataloader.dataset.pipeline.1.scale': SIDE,
+        'val_dataloader.dataset.pipeline.2.crop_size': SIDE,
+        'test_dataloader.dataset.pipeline.2.crop_size': SIDE,
+        **more,
+    }
+    for part in ('train', 'val', 'test'):
+        node = {'dataset.type': 'CustomDataset', 'num_workers': 0, 'persistent_workers': False, 'batch_size': 4}
+        values |= {f'{part}_dataloader.{key}': value for key, value in node.items()}
+    return ['--cfg-options', *(f'{key}={value}' for key, value in values.items())]
+
+
+def test_a_classifier_trains_on_two_classes_of_ones_own(tmp_path: Path) -> None:
+    config, run = 'imagenet/res2net50_18w_4s', tmp_path / 'run'
+    where = ['--data', str(write_classes(tmp_path / 'data', 2, images=4)), '--work-dir', str(run)]
+    assert run_cli('train', config, *where, *options()).status == 0
+    tested = run_cli('test', config, run / 'epoch_1.pth', *where, *options())
+    assert (tested.status, 'accuracy/top1' in tested.out) == (0, True)
+    # Numbers that do not fit the two classes are refused before anything is trained.
+    for wrong in ({'model.head.num_classes': 3}, {'val_evaluator.topk': 5}):
+        refused = run_cli('train', config, *where, *options(**wrong))
+        (key,) = wrong
+        assert (refused.status, key in refused.err) == (2, True)
+
+
+def test_released_weights_fit_once_they_are_converted(tmp_path: Path) -> None:
+    """A file with the official names becomes one that a classifier's config loads with nothing left over."""
+    backbone = Res2Net('res2net50_18w_4s')
+    released = {**backbone.state_dict(), 'fc.weight': torch.rand(1000, 2048), 'fc.bias': torch.rand(1000)}
+    torch.save(released, tmp_path / 'released.pth')
+    files = [tmp_path / 'released.pth', tmp_path / 'whole.pth']
+    assert run_cli('convert-weights', *files, '--to', 'mmpretrain').status == 0
+    content = torch.load(files[1], weights_only=True)
+    model = build_model(load_config('imagenet/res2net50_18w_4s.py'))
+    model.load_state_dict(content.get('state_dict', content))
+    assert torch.equal(model.head.fc.weight, released['fc.weight'])
+    assert torch.equal(model.backbone.layer4[2].convs[1].weight, backbone.layer4[2].convs[1].weight)
+
+
+@pytest.mark.realdata
+@pytest.mark.slow
+def test_mini_run_learns(tmp_path: Path) -> None:
+    """A third of the shipped run. Chance is 5, and the most frequent class alone would give 7.1 of the 480 images."""
+    epochs = 5
+    short = [f'train_cfg.max_epochs={epochs}', f'param_scheduler.0.end={epochs}', f'param_scheduler.0.T_max={epochs}']
+    flags = ['--data', data_root('cifar100_mini'), '--work-dir', tmp_path, '--cfg-options', *short]
+    assert run_cli('train', 'cifar100/coarse_mini_res2next20', *flags).status == 0
+    log = next(tmp_path.glob('*/vis_data/scalars.json')).read_text().splitlines()
+    assert max(json.loads(line).get('accuracy/top1', 0) for line in log) > 12
