@@ -1,0 +1,162 @@
+"""The pages: links lead somewhere, commands have flags that exist, examples run."""
+
+import argparse
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from mmres2net.cli import main
+from mmres2net.engine.build import build_model
+from mmres2net.engine.config import load_config, without_weights
+from mmres2net.models import ARCHS
+from mmres2net.paths import config_dir, find_config
+from tests.support.cli import run_cli
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'docker/README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+# Commands that are run here as they stand, by their start; of all others the arguments are parsed.
+RUN = ('complexity ', 'sweep run --dry-run')
+# Why a command is not run here. A command that is neither run nor named here fails the test.
+NOT_RUN = {
+    'benchmark': 'takes minutes and a quiet machine',
+    'cam': 'needs images and downloads weights',
+    'check-data': 'needs a data set; the examples of own-data.md are checked below',
+    'configs': 'prints a folder',
+    'convert-weights': 'needs a checkpoint',
+    'doctor': 'depends on the machine',
+    'export': 'needs a checkpoint',
+    'make-demo-data': 'draws 500 images',
+    'predict': 'needs an exported file',
+    'prepare-data': 'downloads gigabytes',
+    'sweep': 'trains for days',
+    'test': 'needs a checkpoint',
+    'train': 'needs a data set and hours',
+}
+ELSEWHERE = ('make', 'source', 'docker', 'pip', 'python', 'git', 'for', 'issues', 'pytest')  # not of this project
+PLACEHOLDERS = {'configs/mine.py'}
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf'```{language}\n(.*?)```', page.read_text(), re.DOTALL)
+
+
+def commands() -> Iterator[tuple[str, list[str]]]:
+    """Yield page and arguments of ``mmres2net`` for each command of this project in a page."""
+    for page in PAGES:
+        for block in blocks(page, '(?:bash|sh)'):
+            for line in block.replace('\\\n', ' ').splitlines():
+                words = shlex.split(line, comments=True)
+                if words[:1] == ['torchrun']:
+                    words = words[words.index('--nproc-per-node') + 2 :]
+                if words and words[0].startswith('tools/'):
+                    yield page.name, [Path(words[0]).stem.replace('_', '-'), *words[1:]]
+                elif words[:1] == ['mmres2net']:
+                    yield page.name, words[1:]
+                elif words:
+                    assert words[0] in ELSEWHERE, f'{page.name}: {line}'
+
+
+COMMANDS = list(commands())
+
+
+class ParsedError(Exception):
+    """The arguments were parsed; ``args`` holds the namespace."""
+
+
+@pytest.fixture
+def parse_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    parse = argparse.ArgumentParser.parse_args
+
+    def stop(parser: argparse.ArgumentParser, args: object = None, namespace: object = None) -> None:
+        raise ParsedError(parse(parser, args, namespace))
+
+    monkeypatch.setattr(argparse.ArgumentParser, 'parse_args', stop)
+
+
+@pytest.mark.parametrize(('page', 'argv'), COMMANDS, ids=[f'{page}: {" ".join(argv)}'[:80] for page, argv in COMMANDS])
+def test_command_has_flags_and_configs_that_exist(page: str, argv: list[str], parse_only: None) -> None:
+    assert ' '.join(argv).startswith(RUN) or argv[0] in NOT_RUN
+    with pytest.raises(ParsedError) as parsed:
+        main(argv)
+    assert getattr(parsed.value.args[0], 'backbone', None) in {None, *ARCHS}
+    for word in argv:
+        if (word.startswith('configs/') or '::' in word) and word not in PLACEHOLDERS:
+            assert find_config(word).is_file()
+
+
+@pytest.mark.parametrize('argv', [argv for _, argv in COMMANDS if ' '.join(argv).startswith(RUN)], ids=' '.join)
+def test_command_runs(argv: list[str]) -> None:
+    result = run_cli(*argv, cwd=ROOT)
+    assert (result.status, bool(result.out)) == (0, True)
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page: Path) -> None:
+    links = re.findall(r'\]\(([^)#]+)[^)]*\)', re.sub(r'```.*?```', '', page.read_text(), flags=re.DOTALL))
+    missing = [link for link in links if '://' not in link and not (page.parent / link).exists()]
+    assert missing == []
+
+
+def test_every_page_is_in_the_index_and_readme_is_short() -> None:
+    index = (ROOT / 'docs/README.md').read_text()
+    assert [page.name for page in (ROOT / 'docs').glob('*.md') if f'({page.name})' not in index] == ['README.md']
+    assert len((ROOT / 'README.md').read_text().splitlines()) <= 150
+
+
+def test_python_of_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
+    dict_of_a_config, script = blocks(ROOT / 'README.md', 'python')
+    torch.manual_seed(0)
+    exec(script, {})
+    assert '(1, 256, 56, 56)' in capsys.readouterr().out
+    config: dict = {}
+    exec(dict_of_a_config, config)
+    with_ours = load_config('faster_rcnn_r2n50.py').model.backbone
+    backbone = config['model']['backbone']
+    assert {key: backbone[key] for key in backbone if key != '_delete_'} == {
+        key: with_ours[key] for key in backbone if key != '_delete_'
+    }
+
+
+EXAMPLES = blocks(ROOT / 'docs/own-data.md', 'python')
+
+
+def write_data(shapes: Path) -> None:
+    """Lay out in this folder what the examples name: shapes, class folders and VOC files."""
+    Path('data').mkdir()
+    Path('data/shapes').symlink_to(shapes)
+    image = Image.open(next((shapes / 'train2017').glob('*.jpg')))
+    for number, part in enumerate(('train', 'val')):
+        paths = [f'data/pets/{part}/cat/1.jpg', f'data/pets/{part}/dog/1.jpg', f'data/cells/JPEGImages/{part}.jpg']
+        for path in map(Path, paths):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image.rotate(180 * number).save(path)
+    boxes = ''.join(
+        f'<object><name>{name}</name><difficult>0</difficult>'
+        '<bndbox><xmin>5</xmin><ymin>5</ymin><xmax>40</xmax><ymax>50</ymax></bndbox></object>'
+        for name in ('red', 'white')
+    )
+    size = f'<size><width>{image.width}</width><height>{image.height}</height><depth>3</depth></size>'
+    Path('data/cells/Annotations').mkdir()
+    for part in ('train', 'val'):
+        Path(f'data/cells/Annotations/{part}.xml').write_text(f'<annotation>{size}{boxes}</annotation>')
+        Path(f'data/cells/{part}.txt').write_text(f'{part}\n')
+
+
+@pytest.mark.parametrize('number', range(len(EXAMPLES)))
+def test_configs_for_ones_own_data(number: int, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each example passes the data check on such data, and its model builds with as many classes."""
+    monkeypatch.chdir(tmp_path)
+    write_data(shapes)
+    text = EXAMPLES[number].replace("_base_ = '", f"_base_ = '{config_dir()}/")
+    Path('mine.py').write_text(text)
+    checked = run_cli('check-data', 'mine.py')
+    assert checked.status == 0, checked.out + checked.err
+    with torch.device('meta' if 'imagenet' not in text else 'cpu'):
+        model = build_model(without_weights(load_config('mine.py'))[0])
+    head = model.roi_head.bbox_head if hasattr(model, 'roi_head') else getattr(model, 'decode_head', None) or model.head
+    assert head.num_classes == (2 if 'pets' in text or 'cells' in text else 7 if 'background' in text else 6)
