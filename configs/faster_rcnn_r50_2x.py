@@ -8,5 +8,5 @@ _base_ = [
     '_base_/models/faster_rcnn_r50_fpn.py',
     '_base_/datasets/coco_detection.py',
     '_base_/schedules/sgd_2x.py',
-    '_base_/runtime.py',
+    '_base_/detection_runtime.py',
 ]

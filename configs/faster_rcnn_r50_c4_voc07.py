@@ -10,7 +10,7 @@ _base_ = [
     '_base_/models/faster_rcnn_r50_c4.py',
     '_base_/datasets/voc07_detection.py',
     '_base_/schedules/sgd_1x.py',
-    '_base_/runtime.py',
+    '_base_/detection_runtime.py',
 ]
 
 model = dict(rpn_head=dict(anchor_generator=dict(scales=[8, 16, 32])), roi_head=dict(bbox_head=dict(num_classes=20)))

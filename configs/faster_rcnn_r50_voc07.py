@@ -9,7 +9,7 @@ _base_ = [
     '_base_/models/faster_rcnn_r50_fpn.py',
     '_base_/datasets/voc07_detection.py',
     '_base_/schedules/sgd_1x.py',
-    '_base_/runtime.py',
+    '_base_/detection_runtime.py',
 ]
 
 model = dict(roi_head=dict(bbox_head=dict(num_classes=20)))

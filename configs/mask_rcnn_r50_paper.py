@@ -10,7 +10,7 @@ _base_ = [
     '_base_/models/mask_rcnn_r50_fpn.py',
     '_base_/datasets/coco_instance.py',
     '_base_/schedules/sgd_180k.py',
-    '_base_/runtime.py',
+    '_base_/detection_runtime.py',
 ]
 
 # maskrcnn-benchmark's: smooth L1, two samples a bin, no half-pixel shift, no anchors across the border

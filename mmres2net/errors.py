@@ -1,16 +1,41 @@
-"""The one kind of error that the command line prints without a traceback."""
+"""The errors that the command line prints in a line, without a traceback."""
+
+import signal
 
 
 class UserError(ValueError):
     """An error that the user can fix: the message names the value, what is allowed and the way out."""
 
+    status = 2  # nothing was done
+
+
+class RunError(UserError):
+    """A run that stopped after it began: what it wrote so far is there."""
+
+    status = 1
+
+
+class Interrupted(KeyboardInterrupt):
+    """The process was asked to stop by a signal.
+
+    Args:
+        number: The number of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f'stopped by {signal.Signals(number).name}')
+        self.status = 128 + number
+
 
 def reason_of(error: BaseException) -> str:
     """Return what an exception of other code says, in one line that can stand in a message.
 
-    Messages of ``KeyError`` come without the quotes that Python puts around them; an exception without a message, or
-    one whose message is a bare key, is named by its type.
+    Messages of ``KeyError`` come without the quotes that Python puts around them; a message of one word is named by the
+    type of the exception; of what a data worker raised, the worker's own exception is named.
     """
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    line = next((line.strip() for line in text.splitlines() if line.strip()), '')
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if 'Original Traceback' in text:
+        return lines[-1]
+    line = lines[0] if lines else ''
     return line if ' ' in line else f'{type(error).__name__}: {line}'.rstrip(': ')

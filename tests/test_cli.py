@@ -38,7 +38,7 @@ def test_configs_are_listed() -> None:
     assert Path(run('-m', 'mmres2net', 'configs').stdout.strip()).is_dir()
 
 
-@pytest.mark.parametrize(('script', 'flags'), [('train', '--from-scratch'), ('test', '--pictures')])
+@pytest.mark.parametrize(('script', 'flags'), [('train', '--from-scratch'), ('test', '--draw')])
 def test_scripts_have_the_documented_flags(script: str, flags: str) -> None:
     done = run(f'tools/{script}.py', '--help')
     assert done.returncode == 0

@@ -1,26 +1,26 @@
-"""What every detection run shares: registry, logging, checkpoints, pictures."""
+"""What the runs of every task share: logging, checkpoints, processes."""
 
-default_scope = 'mmdet'
 custom_imports = dict(
     imports=['mmres2net.models', 'mmres2net.engine.hooks', 'mmres2net.evaluation'], allow_failed_imports=False
 )
-
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=3, save_best='auto'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
-    visualization=dict(type='DetVisualizationHook'),
+    finite_loss=dict(type='mmres2net.FiniteLossHook', patience=10),  # steps of NaN in a row that do not stop a run
 )
-custom_hooks = [dict(type='mmres2net.PicturesHook', count=8)]
+custom_hooks = [dict(type='mmres2net.DrawPredictionsHook', count=8)]
 env_cfg = dict(
-    cudnn_benchmark=False,
+    cudnn_benchmark=True,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'),
+    dist_cfg=dict(backend='nccl', timeout=1800),  # seconds that processes wait for each other
 )
-vis_backends = [dict(type='LocalVisBackend')]
-visualizer = dict(type='DetLocalVisualizer', vis_backends=vis_backends, name='visualizer')
+vis_backends = [
+    dict(type='LocalVisBackend'),
+    # dict(type='TensorboardVisBackend'),  # pip install tensorboard
+]
 log_processor = dict(type='LogProcessor', window_size=50, by_epoch=True)
 log_level = 'INFO'
 load_from = None

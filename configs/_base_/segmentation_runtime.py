@@ -1,27 +1,11 @@
-"""What every segmentation run shares: registry, logging, checkpoints, pictures."""
+"""What all segmentation runs share: they count steps, not epochs."""
+
+_base_ = 'runtime.py'
 
 default_scope = 'mmseg'
-custom_imports = dict(
-    imports=['mmres2net.models', 'mmres2net.engine.hooks', 'mmres2net.evaluation'], allow_failed_imports=False
-)
-
 default_hooks = dict(
-    timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=3_000, max_keep_ckpts=3, save_best='mIoU'),
-    sampler_seed=dict(type='DistSamplerSeedHook'),
+    logger=dict(log_metric_by_epoch=False),
+    checkpoint=dict(by_epoch=False, interval=3_000, save_best='mIoU'),
 )
-custom_hooks = [dict(type='mmres2net.PicturesHook', count=8, score_thr=None)]
-env_cfg = dict(
-    cudnn_benchmark=True,
-    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'),
-)
-vis_backends = [dict(type='LocalVisBackend')]
-visualizer = dict(type='SegLocalVisualizer', vis_backends=vis_backends, name='visualizer')
 log_processor = dict(by_epoch=False)
-log_level = 'INFO'
-load_from = None
-resume = False
-randomness = dict(seed=0)
+visualizer = dict(type='SegLocalVisualizer', vis_backends={{_base_.vis_backends}}, name='visualizer')

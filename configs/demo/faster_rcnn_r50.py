@@ -8,7 +8,7 @@ _base_ = [
     '../_base_/models/faster_rcnn_r50_fpn.py',
     '../_base_/datasets/shapes_detection.py',
     '../_base_/schedules/demo.py',
-    '../_base_/runtime.py',
+    '../_base_/detection_runtime.py',
 ]
 
 # A narrower detector: its pyramid would otherwise cost more than the backbone it is there to show.

@@ -8,7 +8,7 @@ _base_ = [
     '../_base_/models/mask_rcnn_r50_fpn.py',
     '../_base_/datasets/shapes_instance.py',
     '../_base_/schedules/demo.py',
-    '../_base_/runtime.py',
+    '../_base_/detection_runtime.py',
 ]
 
 # The narrow detector of demo/faster_rcnn_r50.py, and a mask head as narrow.

@@ -17,7 +17,7 @@ from mmres2net.data.audit.report import ERRORS, Report, verdict
 from mmres2net.data.check import check_paths
 from mmres2net.data.layout import PARTS, datasets_of, point_at
 from mmres2net.engine.config import load_config
-from mmres2net.engine.launch import embed
+from mmres2net.engine.run import embed
 from mmres2net.errors import UserError
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmres2net.data.layout import walk
-from mmres2net.errors import UserError
+from mmres2net.data.layout import PARTS, walk
+from mmres2net.engine import config_files
+from mmres2net.errors import UserError, reason_of
 from mmres2net.init_cfg import drop_pretrained, pretrained_nodes
 from mmres2net.paths import find_config
 
@@ -27,19 +28,21 @@ def load_config(name: str, options: dict[str, Any] | None = None) -> Config:
         path = find_config(name)
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
+    config_files.BASES.clear()
     try:
         cfg = Config.fromfile(path)
-        if options:
-            cfg.merge_from_dict(options)
+        cfg.merge_from_dict(options or {})
     except ImportError as error:
         raise UserError(f'{path} needs a package that cannot be imported: {error}') from error
-    except Exception as error:  # a config is a program: whatever it raises is a fault of the file
-        raise UserError(f'{path} cannot be read as a config: {type(error).__name__}: {error}') from error
+    except RecursionError as error:
+        raise UserError(f'{path} cannot be read as a config: it is nested too deeply, or inherits itself') from error
+    except Exception as error:  # a config is a program: whatever it raises is an error in the file
+        raise UserError(f'{path} cannot be read as a config: {reason_of(error)}') from error
     return cfg
 
 
 def work_dir_of(cfg: Config, name: str, chosen: str | None) -> str:
-    """Return the folder of a run: the flag's, else the config's, else ``work_dirs/NAME``."""
+    """Return the work dir of a run: the flag's, else the config's, else ``work_dirs/NAME``."""
     return chosen or cfg.get('work_dir') or str(Path('work_dirs') / Path(name).stem)
 
 
@@ -72,7 +75,7 @@ def without_weights(cfg: Config) -> Change:
 
 
 def single_process_norms(cfg: Config) -> Change:
-    """Turn synchronised batch norm into batch norm, which is the same where there is one process and runs anywhere."""
+    """Turn synchronized batch norm into batch norm: the same in a single process, and it runs without GPUs."""
     cfg = copy.deepcopy(cfg)
     lines = []
     for path, node in walk(cfg.get('model') or {}, 'model'):
@@ -82,17 +85,46 @@ def single_process_norms(cfg: Config) -> Change:
     return cfg, lines
 
 
+def without_idle_workers(cfg: Config) -> Change:
+    """Drop the options of data workers where ``num_workers=0``: PyTorch refuses them without workers."""
+    cfg = copy.deepcopy(cfg)
+    lines = []
+    for name in (f'{part}_dataloader' for part in PARTS):
+        loader = cfg.get(name) or {}
+        for option in ('persistent_workers', 'prefetch_factor') if loader.get('num_workers') == 0 else ():
+            if loader.pop(option, None):
+                lines.append(f'{name}.{option} is dropped, since num_workers=0')
+    return cfg, lines
+
+
+def with_finite_loss(cfg: Config) -> Config:
+    """Return ``cfg`` with the hook that stops runs of NaN losses; ``default_hooks.finite_loss=None`` leaves it out."""
+    cfg = copy.deepcopy(cfg)
+    hooks = dict(cfg.get('default_hooks') or {})
+    if hooks.get('finite_loss', {}) is None:
+        del hooks['finite_loss']
+    else:
+        hooks['finite_loss'] = {'type': 'mmres2net.FiniteLossHook', **hooks.get('finite_loss', {})}
+    cfg.default_hooks = hooks
+    return cfg
+
+
 def with_amp(cfg: Config, cuda: bool) -> Config:
     """Return ``cfg`` with automatic mixed precision.
 
+    Args:
+        cfg: A config with an ``optim_wrapper``.
+        cuda: Whether torch sees a GPU.
+
     Raises:
-        UserError: No GPU, or the config already has an optimizer wrapper that mixed precision does not fit.
+        UserError: No GPU, or the config has an optimizer wrapper that mixed precision does not fit.
     """
     if not cuda:
         raise UserError('--amp needs a GPU, and torch sees none; leave it out')
     kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
-    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
-        raise UserError(f'--amp does not fit optim_wrapper.type={kind!r}; it turns OptimWrapper into AmpOptimWrapper')
+    name = kind.__name__ if isinstance(kind, type) else str(kind).removeprefix('mmengine.')
+    if name not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise UserError(f'--amp does not fit optim_wrapper.type={name!r}; it turns OptimWrapper into AmpOptimWrapper')
     cfg = copy.deepcopy(cfg)
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
     cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
@@ -100,30 +132,47 @@ def with_amp(cfg: Config, cuda: bool) -> Config:
 
 
 def with_scaled_lr(cfg: Config) -> Config:
-    """Return ``cfg`` with the learning rate scaled linearly to the real number of images a step.
+    """Return ``cfg`` with the learning rate scaled linearly with the images per step, accumulated steps included.
 
     Raises:
         UserError: The config does not say which number its learning rate is for.
     """
-    if not (cfg.get('auto_scale_lr') or {}).get('base_batch_size'):
+    base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
+    if not base:
         raise UserError(
-            '--auto-scale-lr needs auto_scale_lr.base_batch_size in the config, the images a step that its learning '
+            '--auto-scale-lr needs auto_scale_lr.base_batch_size in the config, the images per step that its learning '
             'rate is for; e.g. --cfg-options auto_scale_lr.base_batch_size=16'
         )
     cfg = copy.deepcopy(cfg)
-    cfg.auto_scale_lr.enable = True
+    # MMEngine divides the images of one forward pass of all processes by this number.
+    counts = _accumulated(cfg)
+    cfg.auto_scale_lr = {'enable': True, 'base_batch_size': base / counts if base % counts else base // counts}
     return cfg
 
 
-def batch_notice(cfg: Config, world_size: int) -> str:
-    """Return a warning where the images a step are not those that the learning rate is for; else nothing."""
-    scale = cfg.get('auto_scale_lr') or {}
-    base = scale.get('base_batch_size')
-    images = (cfg.get('train_dataloader') or {}).get('batch_size')
-    accumulated = (cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
-    if not base or not images or scale.get('enable') or images * world_size * accumulated == base:
-        return ''
-    return (
-        f'the learning rate of this config is for {base} images a step, this run has '
-        f'{images * world_size * accumulated}; --auto-scale-lr scales it'
-    )
+def batch_notes(cfg: Config, world_size: int, *, scaled: bool) -> list[str]:
+    """Return notes where the images per step are not those that the learning rate and the schedule are for.
+
+    Args:
+        cfg: The config before :func:`with_scaled_lr`.
+        world_size: The number of processes.
+        scaled: Whether the learning rate is scaled.
+    """
+    base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
+    batch = (cfg.get('train_dataloader') or {}).get('batch_size')
+    images = (batch or 0) * world_size * _accumulated(cfg)
+    if not base or not images or images == base:
+        return []
+    notes = [f'the learning rate is for {base} images per step, this run has {images}']
+    notes[0] += '; it is scaled linearly' if scaled else '; --auto-scale-lr scales it'
+    steps = (cfg.get('train_cfg') or {}).get('max_iters')
+    if steps:
+        notes.append(
+            f'the schedule counts steps: {steps} steps see {images / base:.3g} times the images that it was made for; '
+            'change train_cfg.max_iters and param_scheduler to see as many'
+        )
+    return notes
+
+
+def _accumulated(cfg: Config) -> int:
+    return (cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)

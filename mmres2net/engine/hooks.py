@@ -1,97 +1,85 @@
-"""Hooks of our own: pictures of a run, and checkpoints that must fit."""
+"""Hooks that MMEngine looks up by name in this module: those of other modules are imported for it."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import logging
 from typing import Any
 
-import mmcv
 import torch
-from mmengine.dist import is_main_process
+from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 
+from mmres2net.engine.draw import DrawPredictionsHook
 from mmres2net.engine.profiling import ProfileHook
 from mmres2net.engine.speed import SpeedUpHook
-from mmres2net.errors import UserError
+from mmres2net.errors import RunError
 from mmres2net.registry import HOOKS
 
-__all__ = ['FOLDER', 'FittingCheckpointHook', 'PicturesHook', 'ProfileHook', 'SpeedUpHook']
+__all__ = ['DrawPredictionsHook', 'FiniteLossHook', 'ProfileHook', 'SpeedUpHook']
 
-FOLDER = 'pictures'
+READ_EVERY = 10  # steps on a GPU
 
 
 @HOOKS.register_module()
-class PicturesHook(Hook):
-    """Draw annotations beside predictions for the first images of each evaluation, into ``WORK_DIR/pictures``.
+class FiniteLossHook(Hook):
+    """Stop training if the loss is NaN or infinite: such steps teach nothing, and weights of NaN never recover.
 
-    The files keep their names, so the folder always shows the latest state and never grows.
+    A run stops at once if a weight is not finite, else after ``patience`` such steps in a row, or if no step of an
+    epoch had a finite loss. It stops before the next checkpoint and evaluation, so no checkpoint of NaN is saved or is
+    the best one. On GPUs the loss is read every 10 steps, which keeps the steps asynchronous.
 
     Args:
-        count: Number of images.
-        score_thr: Predictions under this score are left out; None for hosts whose predictions have no score.
+        patience: Number of steps in a row, 1 or more.
     """
 
-    priority = 'LOW'
+    priority = 'ABOVE_NORMAL'  # before the hooks that save and evaluate
 
-    def __init__(self, *, count: int = 8, score_thr: float | None = 0.3) -> None:
-        self.count, self.score_thr = count, score_thr
-        self._drawn = 0
+    def __init__(self, *, patience: int = 10) -> None:
+        self.patience = patience
+        self._steps = 0
+        self._bad: torch.Tensor | None = None  # steps in a row without a finite loss, up to now
 
-    def before_val(self, runner: Runner) -> None:
-        self._drawn = 0
+    def before_train(self, runner: Runner) -> None:
+        self._steps, self._bad = 0, None
 
-    def before_test(self, runner: Runner) -> None:
-        self._drawn = 0
-
-    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        self._draw(runner, outputs or ())
-
-    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        self._draw(runner, outputs or ())
-
-    def _draw(self, runner: Runner, samples: Any) -> None:
-        if not is_main_process():
-            return
-        for sample in samples[: self.count - self._drawn]:
-            path = Path(sample.img_path)
-            runner.visualizer.add_datasample(
-                path.stem,
-                mmcv.imread(str(path), channel_order='rgb'),
-                data_sample=sample,
-                show=False,
-                out_file=str(Path(runner.work_dir) / FOLDER / f'{path.stem}.png'),
-                **({} if self.score_thr is None else {'pred_score_thr': self.score_thr}),
-            )
-            self._drawn += 1
-
-
-@HOOKS.register_module()
-class FittingCheckpointHook(Hook):
-    """Refuse a checkpoint that leaves a parameter of the model random; MMEngine only warns of it."""
-
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Compare names and shapes before they are loaded.
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Count the step, and stop the run if it has to stop.
 
         Raises:
-            UserError: The checkpoint lacks some, or has them in another shape.
+            RunError: The loss is not finite.
         """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        given = checkpoint.get('state_dict', checkpoint)
-        faults = [fault for name, value in model.state_dict().items() if (fault := _fault(name, value, given))]
-        if faults:
-            more = [f'and {len(faults) - 5} more'] if len(faults) > 5 else []
-            listed = '\n  '.join([*faults[:5], *more])
-            raise UserError(
-                f'the checkpoint {runner._load_from} does not fit the config:\n  {listed}\n'
-                'test it with the config it was trained with; its work folder holds a copy'
-            )
+        losses = [value for key, value in (outputs or {}).items() if 'loss' in key and isinstance(value, torch.Tensor)]
+        if not losses:
+            return
+        finite = torch.stack([loss.detach().isfinite().all() for loss in losses]).all()
+        bad = torch.zeros((), device=finite.device) if self._bad is None else self._bad
+        self._bad, self._steps = torch.where(finite, 0, bad + 1), self._steps + 1
+        if finite.device.type == 'cpu' or self.every_n_train_iters(runner, READ_EVERY):
+            self._check(runner, runner.iter + 1, self.patience)
 
+    def after_train_epoch(self, runner: Runner) -> None:
+        self._check(runner, runner.iter, min(self.patience, self._steps))
 
-def _fault(name: str, value: torch.Tensor, given: dict[str, torch.Tensor]) -> str:
-    if name not in given:
-        return f'{name}: not in the checkpoint'
-    if given[name].shape != value.shape:
-        return f'{name}: {tuple(given[name].shape)} in the checkpoint, {tuple(value.shape)} in the model'
-    return ''
+    def before_val_epoch(self, runner: Runner) -> None:
+        self._check(runner, runner.iter, min(self.patience, self._steps))
+
+    def _check(self, runner: Runner, step: int, limit: int) -> None:
+        if self._bad is None:
+            return
+        most = self._bad.clone()
+        all_reduce(most, 'max')  # each process has its own images; all have to stop together
+        if not (count := int(most)):
+            return
+        state = runner.model.state_dict()
+        broken = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+        if not broken and count < limit:
+            print_log(f'step {step}: the loss is NaN or infinite', 'current', logging.WARNING)
+            return
+        weights = f'; {len(broken)} weights are NaN or infinite, such as {broken[0]}' if broken else ''
+        raise RunError(
+            f'training stopped at step {step}: the loss is NaN or infinite since step {step - count + 1}{weights}. '
+            'Check the data (mmres2net check-data), use a lower learning rate, or clip the gradients '
+            '(optim_wrapper.clip_grad); default_hooks.finite_loss.patience sets how many such steps are allowed'
+        )

@@ -9,73 +9,69 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from mmres2net.engine.launch import add_common_flags, build_runner, check_data, is_first_process, prepare, say_pictures
+from mmres2net.engine import dump  # noqa: F401 - registers DumpPredictions
+from mmres2net.engine.flags import flags_of_test
+from mmres2net.engine.launcher import is_first_process
 from mmres2net.engine.loading import safe_loading
 from mmres2net.engine.profiling import ProfileDone
+from mmres2net.engine.run import DRAW_HOOK, GuardHook, build_runner, check_built, log_drawn, log_notes, prepare, run
 from mmres2net.engine.weights import check_checkpoint
 from mmres2net.errors import UserError
+from mmres2net.files import writable_dir, writable_file
 from mmres2net.report import metric_table
 
 PARTS = ('test',)
 
 
-def parser(prog: str = 'mmres2net test') -> argparse.ArgumentParser:
-    """Return the flags of testing: mmdet's and ``--data``."""
-    flags = argparse.ArgumentParser(prog=prog, description='Evaluate a checkpoint on the test split of its config.')
-    flags.add_argument(
-        'config', help='a config file, the name of a shipped one, or mmdet::NAME, mmseg::NAME ... of a host'
-    )
-    flags.add_argument('checkpoint', help='a checkpoint of this config')
-    add_common_flags(flags)
-    flags.add_argument('--out', metavar='FILE.pkl', help='write the predictions to this file')
-    flags.add_argument('--pictures', type=int, metavar='N', help='draw the first N images; default: as the config says')
-    return flags
-
-
 def main(argv: Sequence[str] | None = None) -> None:
-    """Evaluate by the flags in ``argv`` and log the table.
+    """Evaluate by the flags in ``argv`` and log the metrics.
 
     Raises:
-        UserError: A mistake in config, flags, data or checkpoint, before the evaluation starts.
+        UserError: An error in config, flags, data or checkpoint, before the evaluation starts.
+        RunError: The evaluation ended early.
     """
-    args = parser().parse_args(argv)
+    args = flags_of_test().parse_args(argv)
     with safe_loading(allow_pickle=args.allow_unsafe_checkpoint):
         _test(args)
 
 
 def _test(args: argparse.Namespace) -> None:
-    cfg = prepare_testing(args)
+    cfg, notes, checkpoint = prepare_testing(args)
+    writable_dir(cfg.work_dir, '--work-dir')
     runner = build_runner(cfg, plain=args.plain, profile=args.profile)
-    check_data(runner, PARTS, args)
+    check_built(runner, PARTS, args)
+    log_notes(notes)
     try:
-        metrics = runner.test()
+        metrics = run(runner, runner.test, GuardHook(checkpoint=checkpoint))
     except ProfileDone:
         return
     if is_first_process(args.launcher):
         print_log('\n' + metric_table(metrics, f'{args.checkpoint} on the test split'), 'current')
-        say_pictures(runner)
+        log_drawn(runner)
 
 
-def prepare_testing(args: argparse.Namespace) -> Config:
-    """Return the config with the test flags applied."""
+def prepare_testing(args: argparse.Namespace) -> tuple[Config, list[str], str]:
+    """Return the config with the test flags applied, notes on what they changed, and the path of the checkpoint.
+
+    Raises:
+        UserError: The config, a flag, the checkpoint or the data have an error.
+    """
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise UserError(
             f'--out {args.out}: predictions are written as a pickle, so the name must end in .pkl or .pickle'
         )
     if args.out and args.profile:
         raise UserError('--profile evaluates nothing, so there is nothing to write with --out')
+    if args.out:
+        writable_file(args.out, '--out')
     checkpoint = check_checkpoint(args.checkpoint, 'the checkpoint to test', allow_pickle=args.allow_unsafe_checkpoint)
-    cfg = prepare(args, PARTS)
-    if not cfg.get('test_dataloader') or not cfg.get('test_evaluator'):
-        raise UserError(f'{args.config} has no test_dataloader or test_evaluator: there is nothing to test on')
-    cfg.load_from, cfg.resume = str(checkpoint), False
-    hooks = [dict(hook) for hook in cfg.get('custom_hooks') or []]
-    if args.pictures is not None:
-        hooks = [hook for hook in hooks if hook['type'] != 'mmres2net.PicturesHook']
-        hooks += [{'type': 'mmres2net.PicturesHook', 'count': args.pictures}] if args.pictures else []
-    cfg.custom_hooks = [*hooks, {'type': 'mmres2net.FittingCheckpointHook'}]
+    cfg, notes = prepare(args, PARTS)
+    cfg.load_from, cfg.resume = None, False  # the checkpoint is loaded by GuardHook, all of it
+    if args.draw is not None:
+        hooks = [hook for hook in cfg.get('custom_hooks') or () if hook.get('type') != DRAW_HOOK]
+        cfg.custom_hooks = hooks + [{'type': DRAW_HOOK, 'count': args.draw}] * bool(args.draw)
     if args.out:
         evaluators: Any = cfg.test_evaluator
         evaluators = list(evaluators) if isinstance(evaluators, list | tuple) else [evaluators]
-        cfg.test_evaluator = [*evaluators, {'type': 'DumpResults', 'out_file_path': args.out}]
-    return cfg
+        cfg.test_evaluator = [*evaluators, {'type': 'mmres2net.DumpPredictions', 'out_file_path': args.out}]
+    return cfg, notes, str(checkpoint)

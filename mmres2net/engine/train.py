@@ -4,122 +4,183 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
+import torch
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 
-from mmres2net.engine.config import batch_notice, with_amp, with_scaled_lr, without_published_weights, without_weights
-from mmres2net.engine.launch import (
-    add_common_flags,
-    build_runner,
-    check_data,
-    cuda_available,
-    is_first_process,
-    prepare,
-    say,
-    say_pictures,
-    world_size,
+from mmres2net.engine.backbone import write_swapped
+from mmres2net.engine.config import (
+    batch_notes,
+    with_amp,
+    with_finite_loss,
+    with_scaled_lr,
+    without_published_weights,
+    without_weights,
 )
+from mmres2net.engine.flags import flags_of_train
+from mmres2net.engine.launcher import is_first_process, world_size
 from mmres2net.engine.loading import safe_loading
 from mmres2net.engine.profiling import ProfileDone
+from mmres2net.engine.resume import (
+    Start,
+    changes_since,
+    checkpoints_in,
+    clear_work_dir,
+    newest_start,
+    progress_of,
+    read_start,
+)
+from mmres2net.engine.run import GuardHook, build_runner, check_built, log_drawn, log_notes, prepare, run
 from mmres2net.engine.weights import check_checkpoint, check_pixels, fetch_weights
-from mmres2net.errors import UserError
-from mmres2net.report import metric_table
+from mmres2net.errors import Interrupted, UserError
+from mmres2net.files import locked, writable_dir
+from mmres2net.report import metric_table, value_text
 
 PARTS = ('train', 'val')
 
 
-def parser(prog: str = 'mmres2net train') -> argparse.ArgumentParser:
-    """Return the flags of training: mmdet's, ``--data`` and ``--from-scratch``."""
-    flags = argparse.ArgumentParser(prog=prog, description='Train a config of mmdet, mmseg or mmpretrain.')
-    flags.add_argument(
-        'config', help='a config file, the name of a shipped one, or mmdet::NAME, mmseg::NAME ... of a host'
-    )
-    add_common_flags(flags)
-    flags.add_argument('--amp', action='store_true', help='automatic mixed precision (GPU)')
-    flags.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate to the images a step')
-    flags.add_argument(
-        '--resume',
-        nargs='?',
-        const='auto',
-        metavar='CHECKPOINT',
-        help='go on from CHECKPOINT, or from the latest of the work folder',
-    )
-    flags.add_argument('--from-scratch', action='store_true', help='train without published weights, nothing frozen')
-    return flags
-
-
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train by the flags in ``argv`` and log the last evaluation's table.
+    """Train by the flags in ``argv`` and log the last evaluation, the best checkpoint and where everything is.
 
     Raises:
-        UserError: A mistake in config, flags, data or weights, before training starts.
+        UserError: An error in config, flags, data or weights, before training starts.
+        RunError: Training ended early.
     """
-    args = parser().parse_args(argv)
-    with safe_loading(allow_pickle=args.allow_unsafe_checkpoint):
-        _train(args)
+    args = flags_of_train().parse_args(argv)
+    with safe_loading(allow_pickle=args.allow_unsafe_checkpoint), ExitStack() as stack:
+        cfg, notes = prepare_training(args)
+        folder = writable_dir(cfg.work_dir, '--work-dir')
+        if args.backbone and is_first_process(args.launcher):
+            notes.append(f'the config with its new backbone: {write_swapped(cfg)}')
+        if is_first_process(args.launcher) and not args.profile:
+            busy = f'another run is training in {cfg.work_dir}; choose another --work-dir, or wait for its end'
+            stack.enter_context(locked(folder, busy))
+        start = find_start(cfg, args)
+        if start is not None:
+            done, total, unit = progress_of(start.content, cfg)
+            if done >= total and not args.profile:
+                setting = 'max_iters' if unit == 'iterations' else 'max_epochs'
+                print(f'{start.path}: this run is finished, {done} of {total} {unit}; to train on: train_cfg.{setting}')
+                return
+            notes += [*start.notes, *changes_since(start.content, cfg, world_size(args.launcher))]
+        _train(cfg, args, notes, ['mmres2net', 'train', *(argv or ())])
 
 
-def _train(args: argparse.Namespace) -> None:
-    cfg = start_of(prepare_training(args), args)
+def _train(cfg: Config, args: argparse.Namespace, notes: list[str], command: Sequence[str]) -> None:
+    cfg, more = load_start(cfg, args)
     runner = build_runner(cfg, plain=args.plain, profile=args.profile)
-    check_data(runner, PARTS, args)
+    check_built(runner, PARTS, args)
+    first = is_first_process(args.launcher)
+    if args.overwrite and first:
+        notes += [f'deleted: {path}' for path in clear_work_dir(Path(cfg.work_dir))]
+    log_notes([*notes, *more])
     try:
-        runner.train()
+        run(runner, runner.train, GuardHook())
     except ProfileDone:
         return
-    if is_first_process(args.launcher):
+    except Interrupted as stop:
+        stop.args = (f'{stop} at step {runner.iter + 1}; {how_to_resume(Path(cfg.work_dir), command)}',)
+        raise
+    if first:
         report(runner)
 
 
-def prepare_training(args: argparse.Namespace) -> Config:
-    """Return the config with the training flags applied."""
-    cfg = prepare(args, PARTS)
-    if not cfg.get('train_dataloader') or not cfg.get('train_cfg'):
-        raise UserError(f'{args.config} has no train_dataloader or train_cfg: it cannot be trained')
+def prepare_training(args: argparse.Namespace) -> tuple[Config, list[str]]:
+    """Return the config with the training flags applied, and notes on what they changed.
+
+    Raises:
+        UserError: The config, a flag or the data have an error.
+    """
+    cfg, notes = prepare(args, PARTS)
+    cfg = with_finite_loss(cfg)
     if args.amp:
-        cfg = with_amp(cfg, cuda_available())
-    if args.auto_scale_lr:
+        cfg = with_amp(cfg, torch.cuda.is_available())
+    scaled = args.auto_scale_lr or bool((cfg.get('auto_scale_lr') or {}).get('enable'))
+    notes += batch_notes(cfg, world_size(args.launcher), scaled=scaled)
+    if scaled:
         cfg = with_scaled_lr(cfg)
     if args.from_scratch:
         cfg, lines = without_weights(cfg)
-        say('from scratch', lines)
-    notice = batch_notice(cfg, world_size(args.launcher))
-    say('note', [notice] if notice else [])
-    return cfg
+        notes += [f'from scratch: {line}' for line in lines]
+    return cfg, notes
 
 
-def start_of(cfg: Config, args: argparse.Namespace) -> Config:
-    """Return ``cfg`` with the state that training starts from: a run's checkpoint, or weights that are there."""
+def find_start(cfg: Config, args: argparse.Namespace) -> Start | None:
+    """Return the checkpoint that the run is resumed from, None for a new run; the config is set accordingly.
+
+    ``resume=True`` in the config means the same as ``--resume``.
+
+    Raises:
+        UserError: The checkpoint cannot be resumed from, or the run would overwrite those of another one.
+    """
+    folder, unsafe = Path(cfg.work_dir), args.allow_unsafe_checkpoint
+    asked = args.resume or (cfg.get('resume') and (cfg.get('load_from') or 'auto'))
+    cfg.resume = False
+    if not asked:
+        old = checkpoints_in(folder)
+        if old and not args.overwrite and not args.profile:
+            raise UserError(
+                f'{folder} has checkpoints of an earlier run ({old[0].name} is the newest): --resume continues it, '
+                '--work-dir DIR trains elsewhere, --overwrite deletes them'
+            )
+        return None
+    if asked == 'auto':
+        start = newest_start(folder, allow_pickle=unsafe)
+    else:
+        path = check_checkpoint(asked, 'named by --resume', allow_pickle=unsafe)
+        start = Start(path, read_start(path, allow_pickle=unsafe), [])
+    if start is not None:
+        cfg.resume, cfg.load_from = True, str(start.path)
+    return start
+
+
+def load_start(cfg: Config, args: argparse.Namespace) -> tuple[Config, list[str]]:
+    """Make sure that all weights which training starts from are on this machine; return the config and notes.
+
+    Raises:
+        UserError: Some are missing or cannot be read, or want another normalization of the images.
+    """
     unsafe: bool = args.allow_unsafe_checkpoint
-    if args.resume == 'auto':
-        latest = find_latest_checkpoint(cfg.work_dir)
-        if latest is None:
-            say('note', [f'nothing to resume in {cfg.work_dir}: training starts at the beginning'])
-        else:
-            cfg.resume = True
-            cfg.load_from = str(check_checkpoint(latest, 'the latest of the work folder', allow_pickle=unsafe))
-    elif args.resume:
-        cfg.resume = True
-        cfg.load_from = str(check_checkpoint(args.resume, 'named by --resume', allow_pickle=unsafe))
-    elif cfg.get('load_from'):
+    if cfg.resume:
+        return without_published_weights(cfg), []  # MMEngine would load them first, and need them to be there
+    notes = [f'nothing to resume in {cfg.work_dir}: training starts at the beginning'] if args.resume else []
+    if cfg.get('load_from'):
         cfg.load_from = str(check_checkpoint(cfg.load_from, 'named by load_from', allow_pickle=unsafe))
-    if args.resume and cfg.get('resume'):
-        return without_published_weights(cfg)  # MMEngine would load them first, and need them to be there
     if is_first_process(args.launcher):
-        say('note', check_pixels(cfg))
+        notes += check_pixels(cfg)
         fetch_weights(cfg, allow_pickle=unsafe)
-    return cfg
+    return cfg, notes
+
+
+def how_to_resume(folder: Path, command: Sequence[str]) -> str:
+    """Return what to do after an interruption: the command that continues the run."""
+    if not checkpoints_in(folder):
+        return 'no checkpoint was saved yet'
+    rest = [part for part in command if part != '--overwrite']
+    return f'resume with: {shlex.join([*rest, *([] if "--resume" in rest else ["--resume"])])}'
 
 
 def report(runner: Runner) -> None:
-    """Log the last evaluation, and where checkpoints and pictures are."""
-    scalars = runner.message_hub.log_scalars
-    names = [name for name in scalars if name.startswith('val/') and name not in ('val/time', 'val/data_time')]
-    metrics = {name[4:]: float(scalars[name].current()) for name in names}
+    """Log the last evaluation, the best checkpoint, and where checkpoints and drawn images are."""
+    hub = runner.message_hub
+    scalars = {name: buffer.current() for name, buffer in hub.log_scalars.items() if name.startswith('val/')}
+    others = {name: value for name, value in hub.runtime_info.items() if name.startswith('val/')}
+    values = {name[4:]: value for name, value in {**scalars, **others}.items()}
+    metrics = {name: value for name, value in values.items() if name not in ('time', 'data_time')}
     print_log('\n' + metric_table(metrics, 'last evaluation'), 'current')
+    for hook in runner.hooks:
+        keys = hook.key_indicators if isinstance(hook, CheckpointHook) and hook.save_best else []
+        for key in keys:
+            suffix = f'_{key}' if len(keys) > 1 else ''
+            path, score = hub.runtime_info.get(f'best_ckpt{suffix}'), hub.runtime_info.get(f'best_score{suffix}')
+            if path:
+                print_log(f'best checkpoint: {path} ({key} {value_text(score)})', 'current')
     print_log(f'checkpoints and logs: {Path(runner.work_dir)}{os.sep}', 'current')
-    say_pictures(runner)
+    log_drawn(runner)

@@ -17,7 +17,7 @@ from typing import Any
 
 from mmres2net.complexity import parameters_of
 from mmres2net.engine.config import load_config
-from mmres2net.engine.train import parser as train_parser
+from mmres2net.engine.flags import flags_of_train
 from mmres2net.engine.train import prepare_training
 from mmres2net.errors import UserError
 from mmres2net.sweep.grid import AXES, Network, network_of
@@ -69,8 +69,8 @@ def tasks_of(networks: Sequence[Network], args: argparse.Namespace) -> list[Task
         folder = Path(args.out) / network.name
         flags = [args.config, '--work-dir', str(folder), *_passed_on(args)]
         flags += ['--cfg-options', *args.cfg_options, *(f'{key}={_text(v)}' for key, v in network.options.items())]
-        parsed = train_parser('mmres2net sweep run').parse_args(flags)
-        cfg = load_config(parsed.config, parsed.cfg_options) if tasks or args.dry_run else prepare_training(parsed)
+        parsed = flags_of_train('mmres2net sweep run').parse_args(flags)
+        cfg = load_config(parsed.config, parsed.cfg_options) if tasks or args.dry_run else prepare_training(parsed)[0]
         if network_of(cfg) != network:
             raise UserError(f'{args.config}: its backbone does not become {network.name}, but {network_of(cfg).name}')
         tasks.append(Task(network, folder, tuple(flags), epochs_of(cfg), parameters_of(cfg)))

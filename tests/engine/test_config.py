@@ -1,16 +1,26 @@
 """What the flags do to a config, on small configs: each change is made, said and made on a copy."""
 
+import logging
+import os
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.optim import OptimWrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
 
 from mmres2net.engine.config import (
-    batch_notice,
+    batch_notes,
     load_config,
     single_process_norms,
     with_amp,
+    with_finite_loss,
     with_scaled_lr,
+    without_idle_workers,
     without_published_weights,
     without_weights,
     work_dir_of,
@@ -31,7 +41,7 @@ def model() -> Config:
     return Config(dict(model=dict(backbone=backbone, heads=[head]), load_from='detector.pth'))
 
 
-def test_from_scratch_drops_weights_and_thaws() -> None:
+def test_from_scratch_drops_weights_and_unfreezes() -> None:
     cfg = model()
     before = cfg.to_dict()
     scratch, lines = without_weights(cfg)
@@ -75,7 +85,9 @@ def test_amp() -> None:
     cfg = Config(dict(optim_wrapper=dict(type='OptimWrapper')))
     assert with_amp(cfg, cuda=True).optim_wrapper == dict(type='AmpOptimWrapper', loss_scale='dynamic')
     assert cfg.optim_wrapper.type == 'OptimWrapper'
-    with pytest.raises(UserError, match='needs a GPU'):
+    for kind in ({}, dict(type='mmengine.OptimWrapper'), dict(type=OptimWrapper), dict(type='AmpOptimWrapper')):
+        assert with_amp(Config(dict(optim_wrapper=kind)), cuda=True).optim_wrapper.type == 'AmpOptimWrapper'
+    with pytest.raises(UserError, match='GPU'):
         with_amp(cfg, cuda=False)
     with pytest.raises(UserError, match='ApexOptimWrapper'):
         with_amp(Config(dict(optim_wrapper=dict(type='ApexOptimWrapper'))), cuda=True)
@@ -89,26 +101,65 @@ def test_scaled_learning_rate_needs_its_base() -> None:
         with_scaled_lr(Config(dict(auto_scale_lr=dict(enable=False))))
 
 
-@pytest.mark.parametrize(
-    ('processes', 'accumulated', 'enable', 'said'),
-    [
-        (8, 1, False, False),  # 8 x 2 is the base
-        (4, 2, False, False),  # reached by accumulation
-        (1, 1, True, False),  # will be scaled
-        (1, 1, False, True),
-    ],
-)
-def test_batch_notice(processes: int, accumulated: int, enable: bool, said: bool) -> None:
+@pytest.mark.parametrize(('base', 'counts', 'batch'), [(16, 1, 2), (16, 4, 2), (16, 3, 2), (256, 2, 32)])
+def test_scaled_learning_rate_counts_accumulated_steps(base: int, counts: int, batch: int) -> None:
     cfg = Config(
         dict(
-            auto_scale_lr=dict(enable=enable, base_batch_size=16),
-            train_dataloader=dict(batch_size=2),
-            optim_wrapper=dict(accumulative_counts=accumulated),
+            auto_scale_lr=dict(base_batch_size=base),
+            optim_wrapper=dict(accumulative_counts=counts, type='OptimWrapper'),
         )
     )
-    notice = batch_notice(cfg, processes)
-    assert bool(notice) is said
-    assert ('for 16 images a step, this run has 2' in notice) is said
+    runner = SimpleNamespace(
+        world_size=1, _train_dataloader=dict(batch_size=batch), param_schedulers=None, logger=logging.getLogger('scale')
+    )
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    Runner.scale_lr(runner, OptimWrapper(optimizer), with_scaled_lr(cfg).auto_scale_lr)
+    assert optimizer.param_groups[0]['lr'] == pytest.approx(batch * counts / base)
+
+
+def batches(processes: int, counts: int = 1, scaled: bool = False, **train_cfg: int) -> list[str]:
+    cfg = dict(
+        auto_scale_lr=dict(base_batch_size=16),
+        train_dataloader=dict(batch_size=2),
+        optim_wrapper=dict(accumulative_counts=counts),
+        train_cfg=train_cfg,
+    )
+    return batch_notes(Config(cfg), processes, scaled=scaled)
+
+
+def test_notes_on_the_images_per_step() -> None:
+    assert batches(8) == []
+    assert batches(4, counts=2) == []
+    (note,) = batches(1)
+    assert '16 images per step' in note
+    assert 'has 2' in note
+    assert '--auto-scale-lr' in note
+    assert '--auto-scale-lr' not in batches(1, scaled=True)[0]
+    schedule = batches(1, scaled=True, max_iters=300)[1]  # it sees fewer images, whatever the rate
+    assert '0.125 times' in schedule
+    assert 'max_iters' in schedule
+
+
+def test_no_workers_need_no_options_of_workers() -> None:
+    loader = dict(num_workers=0, persistent_workers=True, prefetch_factor=4, batch_size=2)
+    cfg = Config(dict(train_dataloader=loader, val_dataloader=dict(num_workers=2, persistent_workers=True)))
+    changed, lines = without_idle_workers(cfg)
+    assert changed.train_dataloader == dict(num_workers=0, batch_size=2)
+    assert changed.val_dataloader == cfg.val_dataloader
+    assert len(lines) == 2
+    assert cfg.train_dataloader == loader
+    assert without_idle_workers(changed)[1] == []
+
+
+def test_every_config_stops_at_losses_of_nan() -> None:
+    added = with_finite_loss(Config({})).default_hooks.finite_loss
+    assert HOOKS.build(dict(added)).patience == 10
+    own = Config(dict(default_hooks=dict(finite_loss=dict(type='mmres2net.FiniteLossHook', patience=3), logger=None)))
+    assert with_finite_loss(own).default_hooks == own.default_hooks
+    more = with_finite_loss(Config(dict(default_hooks=dict(finite_loss=dict(patience=3)))))
+    assert HOOKS.build(dict(more.default_hooks.finite_loss)).patience == 3
+    assert with_finite_loss(Config(dict(default_hooks=dict(finite_loss=None)))).default_hooks == {}
+    assert load_config('faster_rcnn_r2n50').default_hooks.finite_loss.patience == 10
 
 
 def test_work_dir_order() -> None:
@@ -118,17 +169,76 @@ def test_work_dir_order() -> None:
     assert work_dir_of(Config({}), 'a/b.py', None) == 'work_dirs/b'
 
 
-def test_config_errors_name_the_file(tmp_path: Path) -> None:
+BOMB = 'a: &a [x, x, x, x, x, x, x, x, x]\n' + ''.join(
+    f'{name}: &{name} [{", ".join([f"*{before}"] * 9)}]\n' for before, name in zip('abcdefgh', 'bcdefghi', strict=True)
+)
+BROKEN = {
+    'syntax.py': 'model = dict(',
+    'itself.py': "_base_ = 'itself.py'",
+    'lonely.py': "custom_imports = dict(imports=['no_such_package'], allow_failed_imports=False)",
+    'raises.py': 'raise RuntimeError("no")',
+    'text.txt': 'model = 1',
+    'code.yaml': '!!python/object/apply:os.system ["touch MARKER"]',
+    'inside.yml': 'model: {a: !!python/object/apply:os.system ["touch MARKER"]}',
+    'name.yaml': 'model: !!python/name:os.system',
+    'bomb.yaml': BOMB,
+    'loop.yaml': 'model: &a [*a]',
+    'deep.json': '[' * 100_000,
+    'deep.yaml': '[' * 100_000,
+    'number.json': '{"a": ' + '9' * 10_000 + '}',
+    'list.json': '[1, 2]',
+    'binary.py': '\0\1\2',
+    'empty.yaml': '',
+}
+
+
+@pytest.mark.parametrize('name', BROKEN)
+def test_files_that_are_no_configs(tmp_path: Path, name: str) -> None:
+    marker = tmp_path / 'marker'
+    (tmp_path / name).write_text(BROKEN[name].replace('MARKER', str(marker)))
+    with pytest.raises(UserError, match=re.escape(name)):
+        load_config(str(tmp_path / name))
+    assert not marker.exists()
+
+
+def test_yaml_in_a_chain_of_configs_is_data_as_well(tmp_path: Path) -> None:
+    marker = tmp_path / 'marker'
+    (tmp_path / 'base.yaml').write_text(f'a: !!python/object/apply:os.system ["touch {marker}"]')
+    (tmp_path / 'top.py').write_text("_base_ = 'base.yaml'")
+    with pytest.raises(UserError, match='python/object'):
+        load_config(str(tmp_path / 'top.py'))
+    assert not marker.exists()
+    (tmp_path / 'base.yaml').write_text('a: &one {b: 1.5, c: [true, null, text]}\nd: *one\n')
+    assert load_config(str(tmp_path / 'top.py')).to_dict() == {key: dict(b=1.5, c=[True, None, 'text']) for key in 'ad'}
+
+
+def test_shipped_configs_are_inherited_by_name(tmp_path: Path) -> None:
+    (tmp_path / 'mine.py').write_text(
+        "_base_ = ['mmres2net::demo/faster_rcnn_r2n50']\ntrain_cfg = dict(max_epochs=1)\n"
+    )
+    mine, shipped = load_config(str(tmp_path / 'mine.py')), load_config('mmres2net::demo/faster_rcnn_r2n50.py')
+    assert (mine.train_cfg.max_epochs, mine.model) == (1, shipped.model)
+    (tmp_path / 'mine.py').write_text("_base_ = 'mmres2net::faster_rcnn_r2n5'")
+    with pytest.raises(UserError, match='faster_rcnn_r2n50'):
+        load_config(str(tmp_path / 'mine.py'))
+
+
+def test_two_configs_that_inherit_each_other(tmp_path: Path) -> None:
+    for one, other in ('ab', 'ba'):
+        (tmp_path / f'{one}.py').write_text(f"_base_ = '{other}.py'")
+    with pytest.raises(UserError, match='inherits itself'):
+        load_config(str(tmp_path / 'a.py'))
+    (tmp_path / 'b.py').write_text('x = 1')
+    assert load_config(str(tmp_path / 'a.py')).x == 1
+
+
+def test_paths_that_are_no_files(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / 'pipe.py')
+    for name, kind in ((tmp_path / 'pipe.py', 'pipe'), (tmp_path, 'folder'), ('/dev/zero', 'device')):
+        with pytest.raises(UserError, match=kind):
+            load_config(str(name))
     with pytest.raises(UserError, match='faster_rcnn_r2n50'):
         load_config('faster_rcnn_r2n5.py')
-    broken = tmp_path / 'broken.py'
-    broken.write_text('model = dict(')
-    with pytest.raises(UserError, match=r'broken\.py cannot be read as a config'):
-        load_config(str(broken))
-    lonely = tmp_path / 'lonely.py'
-    lonely.write_text("custom_imports = dict(imports=['no_such_package'], allow_failed_imports=False)")
-    with pytest.raises(UserError, match=r'lonely\.py needs a package that cannot be imported'):
-        load_config(str(lonely))
 
 
 def test_options_are_merged() -> None:

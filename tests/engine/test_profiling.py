@@ -125,7 +125,7 @@ def test_testing(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     common = ['--data', str(shapes), '--skip-data-check']
     run = ['--work-dir', str(tmp_path / 'run'), '--from-scratch', *options(1), 'train_dataloader.dataset.indices=1']
     assert main(['train', CONFIG, *common, *run, 'val_dataloader.dataset.indices=1']) == 0
-    flags = ['--work-dir', str(tmp_path / 'test'), '--profile', '2', '--pictures', '9', *options(1), ONE_IMAGE]
+    flags = ['--work-dir', str(tmp_path / 'test'), '--profile', '2', '--draw', '9', *options(1), ONE_IMAGE]
     assert main(['test', CONFIG, str(tmp_path / 'run' / 'epoch_1.pth'), *common, *flags]) == 0
     assert NOTHING_DONE in capsys.readouterr().out
     found = profile(tmp_path / 'test', 'test')
@@ -149,8 +149,9 @@ def test_a_run_that_is_too_short_says_so(
 
 def test_flags(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     where = ['--data', str(shapes), '--work-dir', str(tmp_path)]
-    assert main(['train', CONFIG, *where, '--profile', '0']) == 2
-    assert '--profile 0' in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(['train', CONFIG, *where, '--profile', '0'])
+    assert '--profile: 0' in capsys.readouterr().err
     assert main(['train', CONFIG, *where, '--profile', '--cfg-options', 'compile=True']) == 2
     assert 'compile=False' in capsys.readouterr().err
     assert main(['test', CONFIG, 'none.pth', *where, '--profile', '--out', str(tmp_path / 'found.pkl')]) == 2

@@ -57,10 +57,10 @@ def scalars(work_dir: Path) -> list[dict]:
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
-def test_run_leaves_checkpoint_config_pictures_and_metrics(trained: Path) -> None:
+def test_run_leaves_checkpoint_config_drawings_and_metrics(trained: Path) -> None:
     assert (trained / 'epoch_1.pth').is_file()
     assert (trained / 'faster_rcnn_r2n50.py').is_file()
-    assert len(list((trained / 'pictures').glob('*.png'))) == 4  # all of the four images
+    assert len(list((trained / 'predictions').glob('*.png'))) == 4  # all of the four images
     metrics = scalars(trained)[-1]
     assert {'coco/bbox_mAP', 'coco/bbox_mAP_50', 'coco/bbox_mAP_s'} <= set(metrics)
 
@@ -93,7 +93,7 @@ def test_resume_refuses_a_truncated_checkpoint(trained: Path, shapes: Path, tmp_
     (work_dir / 'last_checkpoint').write_text(str(work_dir / 'epoch_1.pth'))
     assert train(work_dir, shapes, '--resume') == 2
     text = capsys.readouterr().err
-    assert f'the latest of the work folder: {work_dir}/epoch_1.pth is not a whole checkpoint' in text
+    assert f'{work_dir}/epoch_1.pth is not a whole checkpoint' in text
     assert train(work_dir, shapes, '--resume', str(tmp_path / 'absent.pth')) == 2
     assert 'no checkpoint at' in capsys.readouterr().err
 
@@ -106,7 +106,7 @@ def test_checkpoint_of_another_network_is_refused(trained: Path, shapes: Path, t
     assert test(tmp_path, shapes, 'other.pth') == 2
     text = capsys.readouterr().err
     assert 'does not fit the config' in text
-    assert 'backbone.conv1.weight: not in the checkpoint' in text
+    assert 'backbone.conv1.weight' in text
 
 
 def test_nothing_is_trained_on_data_that_does_not_fit(shapes: Path, tmp_path: Path, capsys) -> None:
@@ -125,8 +125,8 @@ def test_nothing_is_trained_on_data_that_does_not_fit(shapes: Path, tmp_path: Pa
 def test_from_scratch_needs_no_weights_and_freezes_nothing(tmp_path: Path, capsys) -> None:
     flags = ['--data', str(data_root('voc07_mini')), '--work-dir', str(tmp_path), '--from-scratch', '--skip-data-check']
     options = [option for option in SMALL if 'arch' not in option and 'batch_size' not in option]
-    short = ['train_cfg.max_epochs=0', 'train_dataloader.dataset.indices=2', 'val_dataloader.dataset.indices=2']
+    short = ['train_cfg.max_epochs=1', 'train_dataloader.dataset.indices=2', 'val_dataloader.dataset.indices=2']
     assert main(['train', 'faster_rcnn_r2n50_voc07.py', *flags, '--cfg-options', *options, *short]) == 0
     text = capsys.readouterr().out
     assert 'model.backbone.frozen_stages 1 -> -1' in text
-    assert 'for 16 images a step, this run has 2' in text
+    assert 'for 16 images per step, this run has 2' in text

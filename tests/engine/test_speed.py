@@ -20,7 +20,7 @@ from mmengine.structures import InstanceData, PixelData
 from torch import Tensor, nn
 
 from mmres2net.engine.config import load_config, single_process_norms
-from mmres2net.engine.launch import build_runner
+from mmres2net.engine.run import build_runner
 from mmres2net.engine.speed import lay_out_like_parameters, speed_up
 from mmres2net.ops import Conv2d, DilatedDepthwiseConv2d, RoIAlign
 

@@ -1,0 +1,186 @@
+"""Where a run starts in its work dir: at the newest checkpoint that can be read, or anew in a dir without any."""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmengine.config import Config
+
+from mmres2net.engine.settings import value_at
+from mmres2net.errors import UserError
+from mmres2net.text import join_some
+from mmres2net.weights.reading import read_checkpoint
+
+POINTER = 'last_checkpoint'  # MMEngine's file with the path of the newest checkpoint
+CHECKPOINT = re.compile(r'(epoch|iter)_(\d+)\.pth')
+BEST = 'best_*.pth'
+NEEDED = ('meta', 'message_hub', 'state_dict')
+HUB = ('log_scalars', 'runtime_info', 'resumed_keys')
+# Settings that come back from the checkpoint, whatever the config of the new run says.
+RESTORED = ('optim_wrapper.optimizer', 'optim_wrapper.paramwise_cfg', 'param_scheduler')
+
+
+class Start(NamedTuple):
+    """A checkpoint to resume from, what it holds, and notes for the user."""
+
+    path: Path
+    content: dict[str, Any]
+    notes: list[str]
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """Return the checkpoints of training in ``folder``, the newest first, by the numbers in their names."""
+    found = {path: match for path in folder.glob('*.pth') if (match := CHECKPOINT.fullmatch(path.name))}
+    if len({match[1] for match in found.values()}) > 1:  # numbers of epochs and of iterations do not compare
+        return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+    return sorted(found, key=lambda path: int(found[path][2]), reverse=True)
+
+
+def newest_start(folder: Path, *, allow_pickle: bool = False) -> Start | None:
+    """Return the newest checkpoint of a work dir that training can be resumed from; None where there are none.
+
+    The one that ``last_checkpoint`` names comes first. Where that file is missing or names nothing that is there, and
+    where a checkpoint is damaged, the next newest is taken, and the notes say so.
+
+    Raises:
+        UserError: There are checkpoints, but none can be read.
+    """
+    named, notes = _pointed_at(folder)
+    candidates = list(dict.fromkeys([*named, *checkpoints_in(folder)]))
+    faults: list[str] = []
+    for path in candidates:
+        try:
+            content = read_start(path, allow_pickle=allow_pickle)
+        except UserError as error:
+            faults.append(str(error))
+            continue
+        notes += [f'not resumed from the newest checkpoint: {fault}' for fault in faults]
+        return Start(path, content, notes)
+    if faults:
+        listed = join_some(faults, sep='\n  ')
+        raise UserError(
+            f'--resume: no checkpoint in {folder} can be resumed from:\n  {listed}\n'
+            'name another one with --resume CHECKPOINT, or start anew with --overwrite'
+        )
+    return None
+
+
+def _pointed_at(folder: Path) -> tuple[list[Path], list[str]]:
+    """Return the checkpoint that ``last_checkpoint`` names, and a note where it names none that is there."""
+    pointer = folder / POINTER
+    try:
+        text = pointer.read_bytes()[:4096].decode().strip() if pointer.is_file() else ''
+    except (OSError, UnicodeDecodeError):
+        text = ''
+    # Beside the pointer first: a work dir that was moved or copied still names its old place.
+    places = [folder / Path(text).name, Path(text)] if text and '\0' not in text else []
+    found = [place for place in places if place.is_file()]
+    if found or not checkpoints_in(folder):
+        return found[:1] or places[1:], []
+    return [], [f'{pointer} names no checkpoint that is there; taking the newest one in {folder}']
+
+
+def read_start(path: Path, *, allow_pickle: bool = False) -> dict[str, Any]:
+    """Return the content of a checkpoint that training can be resumed from.
+
+    Raises:
+        UserError: It cannot be read, or lacks what MMEngine needs to resume.
+    """
+    content = read_checkpoint(path, allow_pickle=allow_pickle)
+    missing = [key for key in NEEDED if not isinstance(content.get(key), Mapping)]
+    if missing:
+        raise UserError(
+            f'{path} has no {", ".join(missing)}, so training cannot be resumed from it; to start from its weights: '
+            f'--cfg-options load_from={path}'
+        )
+    meta, hub = content['meta'], content['message_hub']
+    wrong = [f'meta.{name}={meta.get(name)!r}' for name in ('epoch', 'iter') if not _is_count(meta.get(name))]
+    wrong += [f'meta.seed={meta["seed"]!r}'] if not _is_count(meta.get('seed') or 0) else []
+    wrong += [f'message_hub.{part}' for part in HUB if not isinstance(hub.get(part), Mapping)]
+    if wrong:
+        raise UserError(f'{path} is not a checkpoint of MMEngine, or it is damaged: {", ".join(wrong)}')
+    return content
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**32
+
+
+def progress_of(content: Mapping[str, Any], cfg: Config) -> tuple[int, int, str]:
+    """Return how many epochs or iterations are done, how many the config asks for, and which of both they are."""
+    train_cfg = cfg.get('train_cfg') or {}
+    if train_cfg.get('max_iters') is not None:
+        return content['meta']['iter'], train_cfg['max_iters'], 'iterations'
+    return content['meta']['epoch'], train_cfg.get('max_epochs') or 0, 'epochs'
+
+
+def changes_since(content: Mapping[str, Any], cfg: Config, world_size: int) -> list[str]:
+    """Return a note for what the resumed run does not keep as it was when the checkpoint was written.
+
+    Args:
+        content: The checkpoint.
+        cfg: The config of the new run.
+        world_size: The number of its processes.
+    """
+    notes = ['the order of the images and the random augmentation start anew: checkpoints do not hold random states']
+    if not isinstance(content.get('optimizer'), Mapping):
+        notes.append('the checkpoint has no optimizer state: momentum and the like start at zero')
+    meta, before = content['meta'], saved_config(content['meta'].get('cfg'))
+    then, now = _images_per_step(before, meta.get('world_size', 1)), _images_per_step(cfg, world_size)
+    if then and now and then != now:
+        notes.append(
+            f'a step had {then} images when the checkpoint was written and has {now} now; the learning rate and the '
+            'schedule stay those of the checkpoint'
+        )
+    for path in RESTORED:
+        if before and value_at(before, path) != value_at(cfg, path):
+            notes.append(f'{path} of this config has no effect: the checkpoint brings its own')
+    return notes
+
+
+def saved_config(text: Any) -> dict[str, Any]:
+    """Return the config that MMEngine wrote into a checkpoint as Python text; empty where it is no plain data.
+
+    Nothing of the text is run: it is parsed, and only literals and ``dict(...)`` are understood.
+    """
+    if not isinstance(text, str) or len(text) > 10**6:
+        return {}
+    try:
+        lines = [line for line in ast.parse(text).body if isinstance(line, ast.Assign)]
+        return {line.targets[0].id: _literal(line.value) for line in lines if isinstance(line.targets[0], ast.Name)}
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        return {}
+
+
+def _literal(node: ast.expr) -> Any:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict' and not node.args:
+        return {str(keyword.arg): _literal(keyword.value) for keyword in node.keywords}
+    if isinstance(node, ast.Dict):
+        keys = [ast.literal_eval(key) if key else None for key in node.keys]
+        return dict(zip(keys, map(_literal, node.values), strict=True))
+    if isinstance(node, ast.List | ast.Tuple):
+        values = [_literal(value) for value in node.elts]
+        return values if isinstance(node, ast.List) else tuple(values)
+    return ast.literal_eval(node)
+
+
+def _images_per_step(cfg: Mapping[str, Any], world_size: Any) -> int:
+    parts = (
+        value_at(cfg, 'train_dataloader.batch_size'),
+        world_size,
+        value_at(cfg, 'optim_wrapper.accumulative_counts') or 1,
+    )
+    return math.prod(parts) if all(isinstance(part, int) for part in parts) else 0
+
+
+def clear_work_dir(folder: Path) -> list[Path]:
+    """Delete the checkpoints that an earlier run left in ``folder``, and return them."""
+    old = [*checkpoints_in(folder), *folder.glob(BEST)]
+    for path in [*old, folder / POINTER]:
+        path.unlink(missing_ok=True)
+    return old

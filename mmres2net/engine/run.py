@@ -1,0 +1,294 @@
+"""What training and testing share: prepare a config by the flags, build its runner, check its data, run it."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+import random
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dist import get_world_size
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.registry import RUNNERS
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmres2net.data.check import check_before_training, check_images
+from mmres2net.data.layout import point_at
+from mmres2net.data.shapes import make_shapes
+from mmres2net.engine.backbone import load_swapped
+from mmres2net.engine.build import building
+from mmres2net.engine.config import load_config, single_process_norms, without_idle_workers, work_dir_of
+from mmres2net.engine.draw import FOLDER
+from mmres2net.engine.launcher import check_launcher, is_first_process, world_size
+from mmres2net.engine.profiling import ProfileDone, ProfileHook
+from mmres2net.engine.resume import BEST
+from mmres2net.engine.settings import check_settings
+from mmres2net.engine.speed import SpeedUpHook
+from mmres2net.errors import RunError, UserError, reason_of
+from mmres2net.text import join_some
+
+DRAW_HOOK = 'mmres2net.DrawPredictionsHook'
+ONE_IMAGE = (
+    'batch norm cannot train on a batch of one image: use --cfg-options train_dataloader.batch_size=2 or more, and '
+    'train_dataloader.drop_last=True where the last batch of an epoch is smaller'
+)
+# Words of other libraries, and what they mean to the user.
+HINTS = {'Expected more than 1 value per channel': ONE_IMAGE}
+
+
+def prepare(args: argparse.Namespace, parts: Sequence[str]) -> tuple[Config, list[str]]:
+    """Return the config of a run with the common flags applied, and notes on what that changed.
+
+    What can be known before a model is built is checked here: the launcher's variables, the settings and, in the first
+    process, the data. Nothing is written.
+
+    Args:
+        args: The parsed flags.
+        parts: The parts of the data that the run reads, the first of which must be there: of ``train``, ``val``,
+            ``test``.
+
+    Raises:
+        UserError: The config, a flag or the data have an error.
+    """
+    check_launcher(args.launcher, torch.cuda.device_count())
+    cfg, notes = _load(args, training='train' in parts)
+    if not cfg.get(f'{parts[0]}_dataloader') or cfg.get(f'{parts[0]}_cfg') is None:
+        raise UserError(f'{args.config} has no {parts[0]}_dataloader or no {parts[0]}_cfg, so there is no data to read')
+    if args.profile and cfg.get('compile'):
+        raise UserError("--profile cannot look into a compiled step: add 'compile=False' to --cfg-options")
+    parts = [part for part in parts if cfg.get(f'{part}_dataloader')]
+    check_settings(cfg, parts)
+    cfg.launcher = args.launcher
+    if args.launcher != 'none':
+        os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if world_size(args.launcher) == 1:
+        cfg, lines = single_process_norms(cfg)
+        notes += lines
+    cfg, lines = without_idle_workers(cfg)
+    notes += lines
+    first = is_first_process(args.launcher)
+    if args.data:
+        cfg = point_at(cfg, args.data, parts)
+    elif cfg.get('embedded_data') and first:
+        embed(cfg.embedded_data)
+    if first and not args.skip_data_check:
+        check_before_training(cfg, parts)
+    return cfg, notes
+
+
+def _load(args: argparse.Namespace, training: bool) -> tuple[Config, list[str]]:
+    if not args.backbone:
+        cfg = load_config(args.config, args.cfg_options)
+        cfg.work_dir = work_dir_of(cfg, cfg.filename, args.work_dir)
+        return cfg, []
+    cfg, lines = load_swapped(args, training=training)
+    return cfg, [f'--backbone {args.backbone}: {line}' for line in lines]
+
+
+def embed(root: str) -> None:
+    """Make the embedded data set at ``root`` unless it is there.
+
+    Raises:
+        UserError: Something else is there, or the set was changed.
+    """
+    try:
+        make_shapes(root)
+    except (OSError, ValueError) as error:
+        raise UserError(f'the embedded data set cannot be made: {error}') from error
+
+
+class GuardHook(Hook):
+    """Keeps what a run needs to be reported and resumed; loads a checkpoint to test, all of it.
+
+    Args:
+        checkpoint: The checkpoint to test; None in training.
+    """
+
+    priority = 'VERY_LOW'
+
+    def __init__(self, *, checkpoint: str | None = None) -> None:
+        self.checkpoint = checkpoint
+        self.has_begun = False
+
+    def before_run(self, runner: Runner) -> None:
+        """Load the checkpoint to test, when the hooks that follow a loading are ready.
+
+        Raises:
+            UserError: It has other parameters than the model.
+        """
+        if self.checkpoint is None:
+            return
+        try:
+            runner.load_checkpoint(self.checkpoint, strict=True)
+        except RuntimeError as error:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()][1:]
+            listed = join_some(lines, sep='\n  ')
+            raise UserError(
+                f'the checkpoint {self.checkpoint} does not fit the config:\n  {listed}\n'
+                'test it with the config that it was trained with; its work dir has a copy'
+            ) from error
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Check that a resumed run has the model of the checkpoint, which MMEngine only warns of.
+
+        Of the best checkpoint that the file names, which MMEngine deletes when a better one comes, the name is kept
+        where it lies in this work dir, and nothing else.
+
+        Raises:
+            UserError: The checkpoint has other parameters than the model.
+        """
+        if not runner.cfg.get('resume'):
+            return
+        own, given = unwrapped(runner.model).state_dict(), checkpoint['state_dict']
+        faults = [name for name in {**own, **given} if name not in own or name not in given]
+        faults += [name for name in own if name in given and own[name].shape != given[name].shape]
+        if faults:
+            raise UserError(f'--resume: the checkpoint is of another model; it differs in {join_some(faults)}')
+        info = checkpoint['message_hub']['runtime_info']
+        for key in [key for key in info if str(key).startswith('best_ckpt')]:
+            best = Path(runner.work_dir) / Path(str(info.pop(key))).name
+            if best.match(BEST) and best.is_file():
+                info[key] = str(best)
+
+    def before_train(self, runner: Runner) -> None:
+        self.has_begun = True
+
+    def before_test(self, runner: Runner) -> None:
+        self.has_begun = True
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Note the number of processes, which the learning rate goes by."""
+        checkpoint['meta']['world_size'] = get_world_size()
+
+
+def unwrapped(model: Any) -> nn.Module:
+    """Return ``model`` without the wrapper of several processes."""
+    return model.module if is_model_wrapper(model) else model
+
+
+def build_runner(cfg: Config, *, plain: bool = False, profile: int | None = None) -> Runner:
+    """Return MMEngine's runner of ``cfg``.
+
+    Args:
+        cfg: The config; it stays as it is.
+        plain: Leave out what makes a run faster on the CPU.
+        profile: Measure so many steps, save nothing, and end.
+
+    Raises:
+        UserError: Something in the config cannot be built.
+    """
+    cfg = copy.deepcopy(cfg)
+    if profile:
+        cfg.default_hooks = {**(cfg.get('default_hooks') or {}), 'checkpoint': None}
+        cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks') or () if hook.get('type') != DRAW_HOOK]
+    with building('this config'):
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    if not plain:
+        runner.register_hook(SpeedUpHook())
+    if profile:
+        runner.register_hook(ProfileHook(steps=profile))
+    return runner
+
+
+def check_built(runner: Runner, parts: Sequence[str], args: argparse.Namespace) -> None:
+    """Build the data sets of a runner and check what only they can tell: their images, a first sample, batch sizes.
+
+    Raises:
+        UserError: A data set cannot be built, or is not fit for this run.
+    """
+    parts = [part for part in parts if runner.cfg.get(f'{part}_dataloader')]
+    with building('a data set of this config'):
+        datasets = [getattr(runner, f'{part}_loop').dataloader.dataset for part in parts]
+    if is_first_process(args.launcher) and not args.skip_data_check:
+        check_images(datasets)
+    for part, dataset in zip(parts, datasets, strict=True):
+        try:
+            with kept_random_state():
+                dataset[0]
+        except Exception as error:  # a pipeline is a program
+            raise UserError(f'the first sample of the {part} data cannot be read: {reason_of(error)}') from error
+    if 'train' in parts:
+        check_batches(runner)
+
+
+@contextmanager
+def kept_random_state() -> Iterator[None]:
+    """Leave the random generators of Python, NumPy and torch as they were before the block."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        yield
+    random.setstate(python)
+    np.random.set_state(numpy)
+
+
+def check_batches(runner: Runner) -> None:
+    """Check that no batch has one image alone where batch norm follows a pooling to one pixel.
+
+    Raises:
+        UserError: One has: batch norm would have a single value for each channel, which has no variance.
+    """
+    loader = runner.train_dataloader
+    batch, last = loader.batch_size, len(loader.sampler) % (loader.batch_size or 1)
+    ends = isinstance(runner.train_loop, EpochBasedTrainLoop) and not loader.drop_last
+    if (batch == 1 or (batch and ends and last == 1)) and pools_before_norm(unwrapped(runner.model)):
+        raise UserError(
+            f'the training batches have {batch} images, the last one of an epoch {last or batch}: {ONE_IMAGE}'
+        )
+
+
+def pools_before_norm(model: nn.Module) -> bool:
+    """Whether a part of the model pools its input to one pixel and trains batch norm on it, as ASPP and PSP do."""
+    for module in model.modules():
+        first = next(module.children(), None) if isinstance(module, nn.Sequential) else None
+        to_pixel = isinstance(first, nn.AdaptiveAvgPool2d) and first.output_size in (1, (1, 1))
+        if to_pixel and any(isinstance(part, _BatchNorm) for part in module.modules()):
+            return True
+    return False
+
+
+def run(runner: Runner, action: Callable[[], Any], guard: GuardHook) -> Any:
+    """Return what ``action`` of the runner returns; whatever ends it is one error.
+
+    Raises:
+        UserError: The run could not start.
+        RunError: It ended early; the traceback is in the work dir.
+        ProfileDone: The profile is complete.
+    """
+    runner.register_hook(guard)
+    try:
+        return action()
+    except (UserError, ProfileDone):
+        raise
+    except Exception as error:
+        reason = next((hint for words, hint in HINTS.items() if words in str(error)), reason_of(error))
+        if not guard.has_begun:
+            raise UserError(f'this run cannot start: {reason}') from error
+        file = Path(runner.work_dir) / 'traceback.txt'
+        with suppress(OSError):
+            file.write_text(traceback.format_exc())
+        raise RunError(f'the run ended at step {runner.iter + 1}: {reason}\nthe traceback: {file}') from error
+
+
+def log_notes(notes: Sequence[str]) -> None:
+    """Log what the flags changed, and what the user should know."""
+    if notes:
+        print_log('\n  '.join(['notes on this run:', *notes]), 'current')
+
+
+def log_drawn(runner: Runner) -> None:
+    """Log where the images of the last evaluation are, if any were drawn."""
+    folder = Path(runner.work_dir) / FOLDER
+    if folder.is_dir():
+        print_log(f'annotations (left) and predictions (right) of some images: {folder}', 'current')

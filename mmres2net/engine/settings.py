@@ -1,0 +1,128 @@
+"""Settings of a run that would fail late, or that would train nothing without a word, are refused before it starts."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from mmengine.config import Config
+from mmengine.registry import OPTIMIZERS
+
+from mmres2net.engine.build import scope_of
+from mmres2net.errors import UserError
+from mmres2net.text import join_some
+
+
+class Allowed(NamedTuple):
+    """What a setting may be, in words and as a test."""
+
+    words: str
+    test: Callable[[Any], bool]
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+POSITIVE = Allowed('a whole number, 1 or more', lambda value: _is_whole(value) and value >= 1)
+COUNT = Allowed('a whole number, 0 or more', lambda value: _is_whole(value) and value >= 0)
+INTERVAL = Allowed('a whole number, 1 or more, or -1 for never', lambda value: POSITIVE.test(value) or value == -1)
+KEEP = Allowed('a whole number, 1 or more, or -1 for all', INTERVAL.test)
+RATE = Allowed('a number greater than 0', lambda value: _is_number(value) and value > 0)
+DECAY = Allowed('a number, 0 or more', lambda value: _is_number(value) and value >= 0)
+SEED = Allowed('a whole number, 0 to 4294967295', lambda value: _is_whole(value) and 0 <= value < 2**32)
+
+TRAIN = {
+    'train_cfg.max_epochs': POSITIVE,
+    'train_cfg.max_iters': POSITIVE,
+    'train_cfg.val_interval': POSITIVE,
+    'train_cfg.val_begin': COUNT,
+    'default_hooks.checkpoint.interval': INTERVAL,
+    'default_hooks.checkpoint.max_keep_ckpts': KEEP,
+    'default_hooks.checkpoint.save_begin': COUNT,
+    'default_hooks.finite_loss.patience': POSITIVE,
+    'optim_wrapper.optimizer.lr': RATE,
+    'optim_wrapper.optimizer.weight_decay': DECAY,
+    'optim_wrapper.optimizer.momentum': DECAY,
+    'optim_wrapper.accumulative_counts': POSITIVE,
+    'optim_wrapper.clip_grad.max_norm': RATE,
+    'auto_scale_lr.base_batch_size': POSITIVE,
+}
+ANY = {
+    'default_hooks.logger.interval': POSITIVE,
+    'randomness.seed': SEED,
+    'env_cfg.dist_cfg.timeout': RATE,
+}
+LOADER = {'batch_size': POSITIVE, 'num_workers': COUNT, 'prefetch_factor': POSITIVE}
+
+
+def check_settings(cfg: Config, parts: Sequence[str]) -> None:
+    """Check the settings that decide how a run goes: numbers, their ranges, and what has to be there at all.
+
+    Args:
+        cfg: The config of the run.
+        parts: The parts of the data that it reads: of ``train``, ``val``, ``test``.
+
+    Raises:
+        UserError: One is missing or out of its range; the message names it with its value.
+    """
+    for part in parts:
+        for needed in ('dataloader', 'evaluator', 'cfg'):
+            if needed == 'evaluator' and part == 'train':
+                continue
+            node = cfg.get(f'{part}_{needed}')
+            if node is None:
+                raise UserError(f'{part}_{needed} is missing in the config, which has {part}_dataloader')
+            if needed != 'evaluator' and not isinstance(node, Mapping):
+                raise UserError(f'{part}_{needed}={node!r}: this has to be a dict')
+    if 'train' in parts:
+        _check_optimizer(cfg)
+    for path, allowed in _rules(parts):
+        value = value_at(cfg, path)
+        if value is not None and not allowed.test(value):
+            raise UserError(f'{path}={value!r}: choose {allowed.words}, e.g. with --cfg-options {path}=VALUE')
+
+
+def _rules(parts: Sequence[str]) -> Iterator[tuple[str, Allowed]]:
+    yield from ANY.items()
+    if 'train' in parts:
+        yield from TRAIN.items()
+    for part in parts:
+        yield from ((f'{part}_dataloader.{name}', allowed) for name, allowed in LOADER.items())
+
+
+def value_at(cfg: Any, path: str) -> Any:
+    """Return what a config has at a path such as ``train_cfg.max_epochs``; None where it has nothing there."""
+    for key in path.split('.'):
+        cfg = cfg.get(key) if isinstance(cfg, Config | Mapping) else None
+    return cfg
+
+
+def _check_optimizer(cfg: Config) -> None:
+    wrapper = cfg.get('optim_wrapper')
+    if not isinstance(wrapper, Mapping):
+        raise UserError(
+            'optim_wrapper is missing in the config: give one, such as dict(optimizer=dict(type="SGD", lr=0.01))'
+        )
+    if 'constructor' in wrapper and 'optimizer' not in wrapper:
+        return  # several optimizers, which their constructor knows
+    optimizer = wrapper.get('optimizer')
+    if not isinstance(optimizer, Mapping) or 'type' not in optimizer:
+        raise UserError(
+            f'optim_wrapper.optimizer={optimizer!r}: give the type of the optimizer and its options, such as '
+            'dict(type="SGD", lr=0.01)'
+        )
+    name = optimizer['type']
+    with scope_of(cfg):
+        known = not isinstance(name, str) or OPTIMIZERS.get(name) is not None
+    if not known:  # MMEngine would call None
+        close = difflib.get_close_matches(name, OPTIMIZERS.module_dict, cutoff=0.4)
+        raise UserError(
+            f'optim_wrapper.optimizer.type={name!r}: no such optimizer; close matches: {join_some(close) or "none"}'
+        )

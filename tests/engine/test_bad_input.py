@@ -1,0 +1,148 @@
+"""Settings, flags and files that are wrong: one error that names them, exit status 2, nothing written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.engine.tiny import write_config
+from tests.support.cli import run_cli
+
+# What is set, and what the error has to name.
+SETTINGS = {
+    'optim_wrapper.optimizer.lr=-1': 'optim_wrapper.optimizer.lr=-1',
+    'optim_wrapper.optimizer.lr=0': 'optim_wrapper.optimizer.lr=0',
+    'optim_wrapper.optimizer.lr=abc': "optim_wrapper.optimizer.lr='abc'",
+    'optim_wrapper.optimizer.momentum=-1': 'momentum=-1',
+    'optim_wrapper.optimizer.weight_decay=x': 'weight_decay',
+    'optim_wrapper.optimizer.type=Nope': 'Nope',
+    'optim_wrapper.optimizer.foo=1': 'foo',
+    'optim_wrapper.optimizer=None': 'optim_wrapper.optimizer',
+    'optim_wrapper.optimizer={}': 'optim_wrapper.optimizer',
+    'optim_wrapper.type=Nope': 'Nope',
+    'optim_wrapper.accumulative_counts=0': 'accumulative_counts=0',
+    'optim_wrapper.clip_grad.max_norm=-1': 'max_norm=-1',
+    'optim_wrapper=None': 'optim_wrapper',
+    'param_scheduler.type=Nope': 'Nope',
+    'param_scheduler=3': 'cheduler',
+    'train_cfg.max_epochs=0': 'train_cfg.max_epochs=0',
+    'train_cfg.max_epochs=-1': 'train_cfg.max_epochs=-1',
+    'train_cfg.max_epochs=1.5': 'train_cfg.max_epochs=1.5',
+    'train_cfg.max_epochs=True': 'train_cfg.max_epochs=True',
+    'train_cfg.val_interval=0': 'train_cfg.val_interval=0',
+    'train_cfg.val_begin=-1': 'train_cfg.val_begin=-1',
+    'train_cfg.foo=1': 'foo',
+    'train_cfg=None': 'train_cfg',
+    'train_cfg=3': 'train_cfg=3',
+    'val_cfg=None': 'val_cfg',
+    'val_evaluator=None': 'val_evaluator',
+    'val_evaluator.type=Nope': 'Nope',
+    'default_hooks.checkpoint.interval=0': 'default_hooks.checkpoint.interval=0',
+    'default_hooks.checkpoint.interval=-2': 'default_hooks.checkpoint.interval=-2',
+    'default_hooks.checkpoint.max_keep_ckpts=0': 'max_keep_ckpts=0',
+    'default_hooks.finite_loss.patience=0': 'default_hooks.finite_loss.patience=0',
+    'default_hooks.logger.interval=0': 'default_hooks.logger.interval=0',
+    'custom_hooks=[3]': 'ook',
+    'train_dataloader.batch_size=0': 'train_dataloader.batch_size=0',
+    'train_dataloader.batch_size=-1': 'train_dataloader.batch_size=-1',
+    'train_dataloader.batch_size=2.5': 'train_dataloader.batch_size=2.5',
+    'val_dataloader.batch_size=0': 'val_dataloader.batch_size=0',
+    'train_dataloader.num_workers=-1': 'train_dataloader.num_workers=-1',
+    'train_dataloader.sampler.type=Nope': 'Nope',
+    'train_dataloader.dataset.type=Nope': 'Nope',
+    'train_dataloader.dataset.length=0': 'empty',
+    'train_dataloader.foo=1': 'foo',
+    'train_dataloader=3': 'train_dataloader=3',
+    'randomness.seed=-5': 'randomness.seed=-5',
+    'randomness.seed=1099511627776': 'randomness.seed=1099511627776',
+    'randomness.seed=text': "randomness.seed='text'",
+    'randomness.foo=1': 'foo',
+    'model.type=Nope': 'Nope',
+    'model.foo=1': 'foo',
+    'model=None': 'model',
+    'model=3': 'model',
+    'model.width=-1': '-1',
+    'load_from=absent.pth': 'absent.pth',
+    'auto_scale_lr.base_batch_size=0': 'base_batch_size=0',
+    'env_cfg.dist_cfg.timeout=soon': 'timeout',
+    'runner_type=Nope': 'Nope',
+    'activation_checkpointing=[nowhere]': 'nowhere',
+}
+FLAGS = {
+    '--profile 0': '--profile',
+    '--profile x': '--profile',
+    '--amp': '--amp',
+    '--auto-scale-lr': 'base_batch_size',
+    '--backbone res2net51': 'res2net51',
+    '--data absent': '--data absent',
+    '--data tiny.py': '--data tiny.py',
+    '--cfg-options nothing': 'nothing',
+    '--cfg-options =1': '=1',
+    '--cfg-options train_cfg.max_epochs.x=3': 'max_epochs',
+    '--launcher pytorch': 'RANK',
+    '--launcher fork': 'fork',
+    '--resume absent.pth': 'absent.pth',
+    '--resume tiny.py': 'tiny.py',
+    '--resume .': 'checkpoint',
+    '--unknown': '--unknown',
+    '--work-dir tiny.py': '--work-dir tiny.py',
+}
+TEST_FLAGS = {
+    'absent.pth': 'absent.pth',
+    'tiny.py': 'tiny.py',
+    'list.pth': 'list.pth',
+    'empty.pth': 'empty.pth',
+    'whole.pth --draw -3': '--draw',
+    'whole.pth --draw x': '--draw',
+    'whole.pth --out x.txt': '--out x.txt',
+    'whole.pth --out tiny.py/x.pkl': '--out tiny.py',
+    'whole.pth --out x.pkl --profile': '--profile',
+    'whole.pth --cfg-options test_dataloader=None': 'test_dataloader',
+    'whole.pth --cfg-options test_evaluator=None': 'test_evaluator',
+    'whole.pth --cfg-options test_dataloader.batch_size=0': 'test_dataloader.batch_size=0',
+    'whole.pth --cfg-options model.width=3': 'layer.weight',
+}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_config(tmp_path)
+    for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def check(named: str, *args: str) -> None:
+    done = run_cli(*args)
+    err = done.err
+    assert (done.status, err.count('error: ')) == (2, 1), err
+    assert named in err
+    assert 'Traceback' not in err
+    assert not list(Path().glob('**/epoch_*.pth'))
+
+
+@pytest.mark.parametrize('setting', SETTINGS)
+def test_settings_of_training(setting: str) -> None:
+    check(SETTINGS[setting], 'train', 'tiny.py', '--cfg-options', setting)
+
+
+@pytest.mark.parametrize('flags', FLAGS)
+def test_flags_of_training(flags: str) -> None:
+    check(FLAGS[flags], 'train', 'tiny.py', *flags.split())
+
+
+@pytest.mark.parametrize('flags', TEST_FLAGS)
+def test_flags_of_testing(flags: str) -> None:
+    state = {'layer.weight': torch.ones(2, 2), 'layer.bias': torch.ones(2)}
+    for name, content in {'list': [1], 'empty': {}, 'whole': state}.items():
+        torch.save(content, f'{name}.pth')
+    check(TEST_FLAGS[flags], 'test', 'tiny.py', *flags.split())
+
+
+def test_the_config_itself_is_sound() -> None:
+    assert run_cli('train', 'tiny.py').status == 0
+    assert run_cli('test', 'tiny.py', 'work_dirs/tiny/epoch_2.pth', '--draw', '3', '--out', 'new/x.pkl').status == 0
+    assert Path('new/x.pkl').stat().st_size > 0

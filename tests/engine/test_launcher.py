@@ -1,0 +1,64 @@
+"""Processes and GPUs, as the variables of the launchers describe them."""
+
+import pytest
+
+from mmres2net.engine.launcher import check_launcher, is_first_process, local_size, world_size
+from mmres2net.errors import UserError
+
+STARTED = {
+    'pytorch': {
+        'RANK': '3', 'WORLD_SIZE': '4', 'LOCAL_RANK': '1', 'LOCAL_WORLD_SIZE': '2', 'MASTER_ADDR': 'a',
+        'MASTER_PORT': '1',
+    },
+    'slurm': {'SLURM_PROCID': '3', 'SLURM_NTASKS': '4', 'SLURM_NODELIST': 'n[1-2]', 'SLURM_TASKS_PER_NODE': '2(x2)'},
+    'mpi': {
+        'OMPI_COMM_WORLD_RANK': '3', 'OMPI_COMM_WORLD_SIZE': '4', 'OMPI_COMM_WORLD_LOCAL_RANK': '1',
+        'OMPI_COMM_WORLD_LOCAL_SIZE': '2', 'MASTER_ADDR': 'a',
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _not_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in {name for variables in STARTED.values() for name in variables} | {'SLURM_NTASKS_PER_NODE'}:
+        monkeypatch.delenv(name, raising=False)
+
+
+def start(monkeypatch: pytest.MonkeyPatch, launcher: str, **changed: str) -> None:
+    for name, value in {**STARTED[launcher], **changed}.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize('launcher', STARTED)
+def test_variables_of_each_launcher(monkeypatch: pytest.MonkeyPatch, launcher: str) -> None:
+    start(monkeypatch, launcher)
+    assert (world_size(launcher), is_first_process(launcher), local_size(launcher)) == (4, False, 2)
+    check_launcher(launcher, gpus=2)
+    with pytest.raises(UserError, match='2 processes on this machine'):
+        check_launcher(launcher, gpus=1)
+    rank = next(iter(STARTED[launcher]))
+    monkeypatch.setenv(rank, '0')
+    assert is_first_process(launcher)
+    monkeypatch.setenv(rank, 'first')
+    with pytest.raises(UserError, match=f"{rank}='first'"):
+        check_launcher(launcher, gpus=2)
+
+
+@pytest.mark.parametrize('launcher', STARTED)
+def test_process_that_the_launcher_did_not_start(monkeypatch: pytest.MonkeyPatch, launcher: str) -> None:
+    with pytest.raises(UserError, match=next(iter(STARTED[launcher]))):
+        check_launcher(launcher, gpus=8)
+
+
+def test_one_process_without_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    start(monkeypatch, 'pytorch')
+    assert (world_size('none'), is_first_process('none'), local_size('none')) == (1, True, 1)
+    check_launcher('none', gpus=0)
+
+
+@pytest.mark.parametrize(('text', 'most'), [('4', 4), ('2(x3),1', 2), ('1,8(x2)', 8)])
+def test_tasks_of_slurm_on_the_fullest_node(monkeypatch: pytest.MonkeyPatch, text: str, most: int) -> None:
+    monkeypatch.setenv('SLURM_TASKS_PER_NODE', text)
+    assert local_size('slurm') == most
+    monkeypatch.setenv('SLURM_NTASKS_PER_NODE', '3')
+    assert local_size('slurm') == 3

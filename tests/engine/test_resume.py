@@ -1,0 +1,185 @@
+"""``--resume``: the newest checkpoint that can be read, a refusal of the others, and what it cannot keep."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmres2net.engine.resume import changes_since, checkpoints_in, newest_start, read_start, saved_config
+from mmres2net.errors import UserError
+from tests.engine.test_training import folder, train  # noqa: F401 - a fixture
+from tests.support.hostile import hostile
+
+WORK_DIR = Path('work_dirs/tiny')
+
+
+@pytest.fixture
+def trained(folder: Path) -> Path:  # noqa: F811
+    """A work dir with the checkpoints of two epochs."""
+    assert train().status == 0
+    return folder / WORK_DIR
+
+
+def epoch_resumed(done_out: str) -> int:
+    return int(done_out.split('resumed epoch: ')[1].split(',')[0])
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_training_continues_with_the_state_of_the_optimizer(trained: Path) -> None:
+    done = train('--resume', train_cfg__max_epochs=3)
+    assert (done.status, epoch_resumed(done.out)) == (0, 2)
+    second, third = (torch.load(trained / f'epoch_{i}.pth', weights_only=False) for i in (2, 3))
+    assert (second['meta']['iter'], third['meta']['iter'], third['meta']['world_size']) == (8, 12, 1)
+    assert torch.equal(torch.load(trained / 'epoch_2.pth', weights_only=False)['state_dict']['layer.bias'],
+                       second['state_dict']['layer.bias'])  # fmt: skip
+
+
+POINTERS: dict[str, Callable[[Path], Any]] = {
+    'missing': lambda pointer: pointer.unlink(),
+    'empty': lambda pointer: pointer.write_text(''),
+    'cut': lambda pointer: pointer.write_text(pointer.read_text()[:-7]),
+    'of the old place': lambda pointer: pointer.write_text('/old/place/epoch_2.pth'),
+    'of another place': lambda pointer: pointer.write_text('/old/place/epoch_9.pth'),
+    'with a new line': lambda pointer: pointer.write_text(pointer.read_text() + '\n'),
+    'binary': lambda pointer: pointer.write_bytes(b'\xff\xfe\0'),
+    'a folder': lambda pointer: (pointer.unlink(), pointer.mkdir()),
+    'a device': lambda pointer: pointer.write_text('/dev/zero'),
+}
+
+
+@pytest.mark.parametrize('kind', POINTERS)
+def test_the_newest_checkpoint_is_found_whatever_last_checkpoint_is(trained: Path, kind: str) -> None:
+    POINTERS[kind](trained / 'last_checkpoint')
+    start = newest_start(trained)
+    assert start is not None
+    assert start.path == trained / 'epoch_2.pth'
+    assert start.content['meta']['epoch'] == 2
+
+
+def test_numbers_are_compared_as_numbers_and_kinds_by_time(tmp_path: Path) -> None:
+    for name in ('epoch_9.pth', 'epoch_10.pth', 'epoch_x.pth', 'best_score_epoch_11.pth', 'other.pth'):
+        (tmp_path / name).touch()
+    assert [path.name for path in checkpoints_in(tmp_path)] == ['epoch_10.pth', 'epoch_9.pth']
+
+
+def test_damaged_checkpoints_are_passed_over_and_named(trained: Path) -> None:
+    cut(trained / 'epoch_2.pth')
+    done = train('--resume')
+    assert (done.status, epoch_resumed(done.out)) == (0, 1)
+    assert f'{WORK_DIR}/epoch_2.pth is not a whole checkpoint' in done.out
+    assert newest_start(trained).path.name == 'epoch_2.pth'  # it was written again
+    for path in trained.glob('epoch_*.pth'):
+        cut(path)
+    refused = train('--resume')
+    assert refused.status == 2
+    for name in ('epoch_1.pth', 'epoch_2.pth', '--overwrite'):
+        assert name in refused.err
+
+
+def test_hostile_checkpoints_are_not_run(trained: Path, tmp_path: Path) -> None:
+    hostile(trained / 'epoch_2.pth', tmp_path / 'marker')
+    start = newest_start(trained)
+    assert start.path == trained / 'epoch_1.pth'
+    assert 'posix.system' in ' '.join(start.notes)
+    assert not (tmp_path / 'marker').exists()
+
+
+def test_nothing_to_resume(folder: Path) -> None:  # noqa: F811
+    done = train('--resume')
+    assert done.status == 0
+    assert 'nothing to resume' in done.out
+    assert (folder / WORK_DIR / 'epoch_2.pth').is_file()
+    assert train('--resume', 'absent.pth').status == 2
+
+
+def test_a_finished_run_is_said_to_be_finished(trained: Path) -> None:
+    before = (trained / 'epoch_2.pth').read_bytes()
+    done = train('--resume')
+    assert done.status == 0
+    assert '2 of 2 epochs' in done.out
+    assert 'train_cfg.max_epochs' in done.out
+    assert 'last evaluation' not in done.out
+    assert (trained / 'epoch_2.pth').read_bytes() == before
+
+
+def test_the_setting_of_a_config_means_the_same(trained: Path) -> None:
+    done = train(resume=True, train_cfg__max_epochs=3)
+    assert (done.status, epoch_resumed(done.out)) == (0, 2)
+    (trained / 'epoch_3.pth').unlink()
+    named = train(resume=True, load_from=f'{WORK_DIR}/epoch_1.pth', train_cfg__max_epochs=3)
+    assert (named.status, epoch_resumed(named.out)) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ('part', 'value'),
+    [
+        ('meta', None),
+        ('message_hub', None),
+        ('state_dict', None),
+        ('meta', []),
+        ('meta', {}),
+        ('meta', dict(epoch='1', iter=4)),
+        ('meta', dict(epoch=1, iter=-4)),
+        ('meta', dict(epoch=1, iter=4, seed='text')),
+        ('message_hub', {}),
+        ('message_hub', dict(log_scalars={}, runtime_info=1, resumed_keys={})),
+    ],
+)
+def test_checkpoints_that_are_none_of_mmengine(trained: Path, part: str, value: Any) -> None:
+    content = torch.load(trained / 'epoch_1.pth', weights_only=False)
+    content[part] = value
+    torch.save({key: value for key, value in content.items() if value is not None}, 'other.pth')
+    with pytest.raises(UserError, match=part):
+        read_start(Path('other.pth'))
+    assert train('--resume', 'other.pth').status == 2
+
+
+def test_checkpoints_that_do_not_fit_the_run(trained: Path) -> None:
+    other = train('--resume', model__width=3, train_dataloader__dataset__width=3, train_cfg__max_epochs=3)
+    assert other.status == 2
+    assert 'layer.weight' in other.err
+    content = torch.load(trained / 'epoch_1.pth', weights_only=False)
+    content['optimizer']['param_groups'] = []
+    torch.save(content, 'groups.pth')
+    refused = train('--resume', 'groups.pth')
+    assert refused.status == 2
+    assert refused.err.count('error: ') == 1
+
+
+def test_checkpoints_of_another_run_are_left_alone(trained: Path) -> None:
+    best = next(trained.glob('best_*.pth'))
+    score = dict(val_evaluator__scores='[2.0]', train_cfg__max_epochs=3)
+    assert train('--resume', str(trained / 'epoch_2.pth'), '--work-dir', 'elsewhere', **score).status == 0
+    assert best.is_file()
+
+
+def test_what_cannot_be_kept_is_said(trained: Path) -> None:
+    shutil.copytree(trained, 'again')
+    done = train('--resume', train_cfg__max_epochs=3, train_dataloader__batch_size=4, optim_wrapper__optimizer__lr=0.5)
+    assert done.status == 0
+    assert 'a step had 2 images' in done.out
+    assert 'has 4 now' in done.out
+    assert 'optim_wrapper.optimizer of this config has no effect' in done.out
+    content = read_start(Path('again/epoch_2.pth'))
+    cfg = Config.fromfile('tiny.py')
+    assert len(changes_since(content, cfg, 1)) == 1  # random states alone
+    assert '8 now' in ' '.join(changes_since(content, cfg, 4))
+    del content['optimizer']
+    assert 'momentum' in ' '.join(changes_since(content, cfg, 1))
+
+
+def test_saved_config_is_parsed_and_not_run(tmp_path: Path) -> None:
+    text = f"a = dict(b=[1, (2, None)], c={{'d': -1.5}})\nimport os\nos.system('touch {tmp_path}/marker')\n"
+    assert saved_config(text) == dict(a=dict(b=[1, (2, None)], c=dict(d=-1.5)))
+    for other in (f"a = __import__('os').system('touch {tmp_path}/marker')", 'a = (', None, 'a = ' + '[' * 100_000):
+        assert saved_config(other) == {}
+    assert not (tmp_path / 'marker').exists()

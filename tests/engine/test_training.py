@@ -1,0 +1,223 @@
+"""Whole runs of a tiny model: how they stop, what they say at the end, what a work dir allows."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mmres2net.files import locked
+from tests.engine.tiny import write_config
+from tests.support.cli import CliResult, run_cli
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_config(tmp_path)
+    return tmp_path
+
+
+NUMBERS = itertools.count()
+
+
+def settings_of(options: dict[str, Any]) -> list[str]:
+    return [f'{key.replace("__", ".")}={value}' for key, value in options.items()]
+
+
+def train(*flags: str, **options: Any) -> CliResult:
+    """Run the training of ``tiny.py``; options are written with __ for dots."""
+    # MMEngine shares the records of runs that have one name and begin in one second.
+    options['experiment_name'] = f'run{next(NUMBERS)}'
+    return run_cli('train', 'tiny.py', *flags, '--cfg-options', *settings_of(options))
+
+
+def saved(folder: Path = Path('work_dirs/tiny')) -> set[str]:
+    return {path.name for path in folder.glob('*.pth')}
+
+
+# --- losses that are not finite ---------------------------------------------------------------------------------------
+
+
+def test_weights_of_nan_stop_a_run_at_once_and_are_not_saved(folder: Path) -> None:
+    done = train(model__nan_from=6, model__spoil=True)
+    assert done.status == 1
+    assert 'step 6' in done.err
+    assert 'Traceback' not in done.err
+    assert saved() == {'epoch_1.pth', 'best_score_epoch_1.pth'}
+
+
+def test_finite_weights_have_patience(folder: Path) -> None:
+    few = train('--work-dir', 'few', model__nan_from=2, model__nan_steps=2, default_hooks__finite_loss__patience=3)
+    assert few.status == 0
+    many = train('--work-dir', 'many', model__nan_from=2, model__nan_steps=3, default_hooks__finite_loss__patience=3)
+    assert many.status == 1
+    assert 'since step 2' in many.err
+    assert 'step 4' in many.err
+    assert 'finite_loss.patience' in many.err
+    assert saved(Path('many')) == set()
+
+
+def test_a_short_run_of_nan_alone_is_no_success(folder: Path) -> None:
+    done = train(model__nan_from=1, train_cfg__max_epochs=1)
+    assert done.status == 1
+    assert saved() == set()
+
+
+def test_nan_is_never_the_best_score(folder: Path) -> None:
+    options = dict(train_cfg__max_epochs=3, val_evaluator__scores='[nan,0.5,nan]')
+    done = train(**options)
+    assert done.status == 0
+    assert {name for name in saved() if 'best' in name} == {'best_score_epoch_2.pth'}
+    assert 'best_score_epoch_2.pth (score 0.500)' in done.out
+    assert 'score  nan' in done.out
+
+
+# --- the end ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_report_takes_values_of_any_kind(folder: Path) -> None:
+    write_config(
+        folder,
+        "val_evaluator = dict(type='RunMetric', others=dict(text='as is', none=None, row=[0.5, 1], big=[0, 1, 2]))",
+    )
+    done = train()
+    assert done.status == 0
+    table = done.out.split('last evaluation')[1].splitlines()
+    rows = dict(line.split(maxsplit=1) for line in table[1:6])
+    assert rows == {
+        'score': '1.000',
+        'text': 'as is',
+        'none': 'None',
+        'row': '[0.500, 1.000]',
+        'big': '[0.000, 1.000, 2.000]',
+    }
+
+
+def test_a_run_that_breaks_off_is_one_error_and_keeps_its_traceback(folder: Path) -> None:
+    done = train(model__raise_at=6)
+    assert done.status == 1
+    assert done.err.count('error: ') == 1
+    assert 'step 6: the fault that was asked for' in done.err
+    assert 'in forward' in Path('work_dirs/tiny/traceback.txt').read_text()
+    os.environ['MMRES2NET_TRACEBACK'] = '1'
+    try:
+        with pytest.raises(ValueError, match='step 2'):
+            train('--overwrite', model__raise_at=2)
+    finally:
+        del os.environ['MMRES2NET_TRACEBACK']
+
+
+def test_batch_norm_of_one_image_names_its_remedy(folder: Path) -> None:
+    write_config(folder, "model['words'] = 'Expected more than 1 value per channel when training'")
+    done = train(model__raise_at=1)
+    assert done.status == 1
+    assert 'drop_last' in done.err
+
+
+@pytest.mark.parametrize('epochs', [1, 2])
+def test_a_signal_ends_a_run_in_one_line(folder: Path, epochs: int) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    done = train(model__signal_at=4 * epochs - 3)
+    assert done.status == 128 + signal.SIGTERM
+    (line,) = done.err.strip().splitlines()[-1:]
+    assert 'SIGTERM' in line
+    assert ('--resume' in line) is (epochs == 2)
+    assert 'Traceback' not in done.err
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert train('--resume').status == 0
+
+
+def test_a_worker_that_cannot_read_a_sample(folder: Path) -> None:
+    done = train('--overwrite', train_dataloader__dataset__broken=3, train_dataloader__num_workers=1)
+    assert done.status == 1
+    assert 'the sample cannot be read' in done.err
+    first = train('--overwrite', train_dataloader__dataset__broken=0)
+    assert first.status == 2
+    assert 'train' in first.err
+
+
+# --- the work dir -----------------------------------------------------------------------------------------------------
+
+
+def test_checkpoints_of_an_earlier_run_are_not_overwritten(folder: Path) -> None:
+    assert train(train_cfg__max_epochs=3).status == 0
+    before = Path('work_dirs/tiny/epoch_1.pth').read_bytes()
+    refused = train()
+    assert refused.status == 2
+    for way in ('--resume', '--work-dir', '--overwrite'):
+        assert way in refused.err
+    assert Path('work_dirs/tiny/epoch_1.pth').read_bytes() == before
+    anew = train('--overwrite', train_cfg__max_epochs=1)
+    assert anew.status == 0
+    assert saved() == {'epoch_1.pth', 'best_score_epoch_1.pth'}
+    assert train('--overwrite', '--resume').status == 2
+
+
+def _hold(path: str, ready: Any) -> None:
+    with locked(Path(path), 'held'):
+        ready.set()
+        time.sleep(60)
+
+
+def test_two_runs_in_one_work_dir(folder: Path) -> None:
+    work_dir = folder / 'work_dirs/tiny'
+    work_dir.mkdir(parents=True)
+    context = multiprocessing.get_context('spawn')
+    ready = context.Event()
+    other = context.Process(target=_hold, args=(str(work_dir), ready))
+    other.start()
+    try:
+        assert ready.wait(60)
+        done = train()
+    finally:
+        other.terminate()
+        other.join()
+    assert done.status == 2
+    assert 'another run' in done.err
+    assert saved() == set()
+    assert train().status == 0
+    assert not (work_dir / '.lock').exists()
+
+
+@pytest.mark.parametrize('place', ['file', 'file/below', '/proc/x'])
+def test_work_dirs_that_cannot_be_written(folder: Path, place: str) -> None:
+    (folder / 'file').touch()
+    assert train('--work-dir', place).status == 2
+    out = run_cli('test', 'tiny.py', 'absent.pth', '--out', f'{place}/x.pkl')
+    assert out.status == 2
+    assert '--out' in out.err
+
+
+# --- testing ----------------------------------------------------------------------------------------------------------
+
+
+def test_testing_needs_every_weight_of_the_model_and_no_other(folder: Path) -> None:
+    assert train(train_cfg__max_epochs=1).status == 0
+    state = torch.load('work_dirs/tiny/epoch_1.pth', weights_only=False)['state_dict']
+    torch.save({'state_dict': {f'module.{name}': value for name, value in state.items()}}, 'parallel.pth')
+    torch.save({'state_dict': {'layer.weight': state['layer.weight']}}, 'less.pth')
+    torch.save({'state_dict': {**state, 'more.weight': torch.ones(1)}}, 'more.pth')
+    torch.save({'state_dict': {**state, 'layer.bias': torch.ones(3)}}, 'other.pth')
+    assert run_cli('test', 'tiny.py', 'parallel.pth').status == 0  # MMEngine strips the prefix of several processes
+    for name, weight in (('less', 'layer.bias'), ('more', 'more.weight'), ('other', 'layer.bias')):
+        done = run_cli('test', 'tiny.py', f'{name}.pth')
+        assert done.status == 2
+        assert weight in done.err
+
+
+def test_an_average_of_the_weights_is_what_is_tested(folder: Path) -> None:
+    write_config(folder, "custom_hooks = [dict(type='EMAHook', momentum=0.5)]")
+    assert train(train_cfg__max_epochs=1).status == 0
+    assert run_cli('test', 'tiny.py', 'work_dirs/tiny/epoch_1.pth').status == 0
+    assert math.isfinite(
+        float(next(iter(torch.load('work_dirs/tiny/epoch_1.pth', weights_only=False)['state_dict'].values())).sum())
+    )
