@@ -1,8 +1,8 @@
 """A Res2Net config and its baseline differ in the architecture alone: every other option and default is the same.
 
 The libraries have other defaults than each other and than ours (mmdet's ResNet keeps its norms in evaluation mode, all
-three start the last norm of a block at zero), so constructors are compared with their defaults filled in, and built
-backbones by what they hold.
+three start the last norm of a block at zero). So constructors are compared with their defaults filled in, and built
+backbones by their stages and by how they start.
 """
 
 import copy
@@ -13,58 +13,55 @@ import pytest
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS
 from mmengine.structures import InstanceData
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmres2net.engine.build import build_model, scope_of
 from mmres2net.engine.config import load_config, single_process_norms, without_weights
 from tests.configs.pairs import PAIRS
 
-# What is the backbone: in a detector without a pyramid, the last stage is the head of the regions.
-BACKBONES = ('backbone.backbone', 'backbone', 'roi_head.shared_head')
-ARCHITECTURE = {
-    'arch',
-    'depth',
-    'depths',
-    'base_width',
-    'scales',
-    'cardinality',
-    'family',
-    'deep_stem',
-    'avg_down',
-    'se_reduction',
-}
-WEIGHTS = {'init_cfg', 'pretrained'}
+# Where backbones are; in a detector without a pyramid, the last stage is the head of the regions.
+PLACES = ('backbone.backbone', 'backbone', 'roi_head.shared_head')
+ARCHITECTURE = {'arch', 'depth', 'depths', 'base_width', 'scales', 'cardinality', 'family'}
+ARCHITECTURE |= {'deep_stem', 'avg_down', 'se_reduction'}
 HELPERS = ('weights', 'shared', 'norm_cfg')  # variables of the files, which MMEngine keeps as keys
+Backbones = list[dict[str, Any]]
 
 
-def take_backbones(cfg: dict[str, Any]) -> list[dict[str, Any]]:
+def take_backbones(cfg: dict[str, Any]) -> Backbones:
     """Take the backbones out of a config."""
     taken = []
-    for path in BACKBONES:
-        *parents, last = path.split('.')
+    for place in PLACES:
+        *parents, last = place.split('.')
         node = cfg['model']
         for parent in parents:
             node = node.get(parent, {})
-        if 'type' in node.get(last, {}) and (part := node.pop(last))['type'] != 'mmres2net.WithStem':
-            taken.append(part)
-        elif path == 'backbone' and last in node:
-            node[last] = {key: value for key, value in node[last].items() if key != 'backbone'}
+        if node.get(last, {}).get('type', 'mmres2net.WithStem') != 'mmres2net.WithStem':
+            taken.append(node.pop(last))
     return taken
+
+
+def load_pair(pair: tuple[str, str], scratch: bool) -> tuple[list[Backbones], list[dict[str, Any]], Config]:
+    """The backbones of both configs, and the rest of the configs; with ``scratch`` as --from-scratch makes them."""
+    configs = [load_config(name) for name in pair]
+    if scratch:
+        configs = [without_weights(cfg)[0] for cfg in configs]
+    dicts = [single_process_norms(cfg)[0].to_dict() for cfg in configs]
+    backbones = [take_backbones(cfg) for cfg in dicts]
+    return backbones, [{k: v for k, v in cfg.items() if k not in HELPERS} for cfg in dicts], configs[0]
 
 
 def options_of(node: dict[str, Any]) -> dict[str, Any]:
     """All arguments of a backbone's constructor: the config's, else the defaults in its signature."""
+    options: dict[str, Any] = {}
     with MODELS.switch_scope_and_registry(None) as registry:  # the default scope's
-        kind, options = registry.get(node['type']), {}
-    for base in reversed(kind.__mro__):
-        for name, parameter in inspect.signature(base.__init__).parameters.items():
-            if parameter.default is not parameter.empty:
-                options[name] = parameter.default
-    options = {**options, **node}
+        for base in reversed(registry.get(node['type']).__mro__):
+            options |= {p.name: p.default for p in inspect.signature(base.__init__).parameters.values()}
+    options |= node
     stages = options.get('num_stages', 4)
-    means = {
+    meaning_of_none = {
         'norm_cfg': {'type': 'BN'},
         'strides': (1, 2, 2, 2)[:stages],
         'dilations': (1, 1, 1, 1)[:stages],
@@ -72,90 +69,63 @@ def options_of(node: dict[str, Any]) -> dict[str, Any]:
         'contract_dilation': False,
         'stage_with_dcn': (False,) * 4,
     }
-    for name, value in means.items():
-        if name in options:
-            options[name] = value if options[name] is None else options[name]
+    options |= {key: value for key, value in meaning_of_none.items() if key in options and options[key] is None}
     options['norm_cfg'] = {'requires_grad': True, **options['norm_cfg']}
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
 
 
-def load_pair(pair: tuple[str, str], scratch: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-    configs = [load_config(name) for name in pair]
-    init_default_scope(configs[0].default_scope)
-    ours, theirs = (single_process_norms(without_weights(cfg)[0] if scratch else cfg)[0].to_dict() for cfg in configs)
-    return ours, theirs
+def check_options(mine: dict[str, Any], other: dict[str, Any], paper: bool) -> None:
+    shared = mine.keys() & other.keys() - ARCHITECTURE - {'type', 'init_cfg', 'pretrained', 'self', 'args', 'kwargs'}
+    assert {'norm_eval', 'norm_cfg', 'with_cp'} <= shared
+    for key in shared:
+        # A network of three stages ignores what the options say of a fourth.
+        cut = slice(len(other[key]) if key in ('strides', 'dilations') else None)
+        assert mine[key] == other[key] or mine[key][cut] == other[key], key
+    if 'style' in other:
+        # The convolution that has the stride: the first 1x1 one, or the 3x3 one.
+        assert (mine['stage_pool'] == 'maskrcnn') == (other['style'] == 'caffe') == paper
+        assert (other.get('stem_channels') or 64, other.get('base_channels', 64)) == (64, 64)
 
 
-@pytest.mark.parametrize('scratch', [False, True])
-@pytest.mark.parametrize('pair', PAIRS, ids=[name for name, _ in PAIRS])
-def test_pair_differs_in_the_architecture_alone(pair: tuple[str, str], scratch: bool) -> None:
-    ours, theirs = load_pair(pair, scratch)
-    backbones = list(zip(take_backbones(ours), take_backbones(theirs), strict=True))
-    assert len(backbones) == (2 if '_c4' in pair[0] else 1)
-    for cfg in (ours, theirs):
-        for helper in HELPERS:
-            cfg.pop(helper, None)
-    assert ours == theirs
-    for mine, other in backbones:
-        mine, other = options_of(mine), options_of(other)
-        shared = mine.keys() & other.keys() - ARCHITECTURE - WEIGHTS - {'self', 'type'}
-        assert {'norm_eval', 'norm_cfg', 'with_cp'} <= shared
-        for key in shared:
-            # A network of three stages ignores what the options say of a fourth.
-            cut = len(other[key]) if key in ('strides', 'dilations') else None
-            assert (mine[key][:cut] if cut else mine[key]) == other[key], key
-        if 'style' in other:
-            assert (mine['stage_pool'] == 'maskrcnn') == (other['style'] == 'caffe') == (pair[0][-9:] == '_paper.py')
-            assert other.get('stem_channels') in (None, 64)
-            assert other.get('base_channels', 64) == 64
+def build(node: dict[str, Any], cfg: Config, device: str = 'meta') -> nn.Module:
+    # mmpretrain's backbones read their drop rates from a tensor, which needs numbers in it.
+    with torch.device('cpu' if node['type'].startswith('mmpretrain.') else device), scope_of(cfg):
+        backbone = MODELS.build(node)
+    backbone.train()
+    return backbone
 
 
-def stages_of(backbone: nn.Module) -> dict[str, list[nn.Module]]:
-    """The modules of each stage, and of what comes before them."""
-    stages: dict[str, list[nn.Module]] = {}
+def stages_of(backbone: nn.Module) -> dict[str, dict[str, set[Any]]]:
+    """What each stage, and the stem, hold in training besides their architecture."""
+    stages: dict[str, dict[str, set[Any]]] = {}
     for name, module in backbone.named_modules():
-        part = next((part for part in name.split('.') if part.startswith(('layer', 'level'))), '')
-        stages.setdefault(part if part not in ('level0', 'level1') else '', []).append(module)
+        stage = next((part for part in name.split('.') if part.startswith(('layer', 'level'))), '')
+        held = stages.setdefault('' if stage in ('level0', 'level1') else stage, {'norms': set(), 'convs': set()})
+        if isinstance(module, _BatchNorm):
+            state = (type(module), module.eps, module.momentum, module.training, module.weight.requires_grad)
+            held['norms'].add(state)
+        elif isinstance(module, nn.Conv2d):
+            dilation = max(module.dilation) if module.kernel_size == (3, 3) and stage else 1
+            held['convs'] |= {module.weight.requires_grad, f'dilation {dilation}'}
+        elif 'Drop' in type(module).__name__:
+            held['convs'].add(str(module))
     return stages
 
 
-def state_of(modules: list[nn.Module]) -> dict[str, set[Any]]:
-    """What a stage holds in training, besides its architecture."""
-    norms = [m for m in modules if isinstance(m, _BatchNorm)]
-    convs = [m for m in modules if isinstance(m, nn.Conv2d)]
-    drops = [m for m in modules if 'Drop' in type(m).__name__]
-    return {
-        'norms': {(type(m), m.eps, m.momentum, m.training, m.weight.requires_grad) for m in norms},
-        'trained': {conv.weight.requires_grad for conv in convs},
-        'dilations': {max(conv.dilation) for conv in convs if conv.kernel_size == (3, 3)} - {1},
-        'drops': {str(m) for m in drops},
-    }
-
-
-def build_pair(pair: tuple[str, str], scratch: bool, device: str = 'cpu') -> list[list[nn.Module]]:
-    built = []
-    for cfg in load_pair(pair, scratch):
-        for node in take_backbones(cfg):
-            # mmpretrain's backbones read their drop rates from a tensor, which needs numbers in it.
-            with torch.device('cpu' if node['type'].startswith('mmpretrain.') else device):
-                backbone = MODELS.build(node)
-            backbone.train()
-            built.append(backbone)
-    half = len(built) // 2
-    return [[mine, other] for mine, other in zip(built[:half], built[half:], strict=True)]
-
-
-@pytest.mark.parametrize('scratch', [False, True])
 @pytest.mark.parametrize('pair', PAIRS, ids=[name for name, _ in PAIRS])
-def test_pair_trains_the_same_stages(pair: tuple[str, str], scratch: bool) -> None:
-    """Frozen stages, norms and their mode, dilations and dropped paths of each stage."""
-    for mine, other in build_pair(pair, scratch, 'meta'):
-        states = [{name: state_of(stage) for name, stage in stages_of(b).items()} for b in (mine, other)]
-        assert states[0] == states[1]
+@pytest.mark.parametrize('scratch', [False, True])
+def test_pair_differs_in_the_architecture_alone(pair: tuple[str, str], scratch: bool) -> None:
+    (ours, theirs), (our_rest, their_rest), cfg = load_pair(pair, scratch)
+    assert our_rest == their_rest
+    assert len(ours) == (2 if '_c4' in pair[0] else 1)
+    for mine, other in zip(ours, theirs, strict=True):
+        with scope_of(cfg):
+            check_options(options_of(mine), options_of(other), pair[0].endswith('_paper.py'))
+        assert stages_of(build(mine, cfg)) == stages_of(build(other, cfg))
 
 
 def start_of(backbone: nn.Module) -> dict[str, Any]:
-    """How a backbone starts: the values of its norms and biases, and the deviation of its convolutions by fan out."""
+    """How a backbone starts: the values of norms and biases, and the std of the convolutions relative to fan out."""
     backbone.init_weights()
     values: dict[str, set[float]] = {'last norms': set(), 'norms': set(), 'biases': set()}
     ratios = []
@@ -163,34 +133,32 @@ def start_of(backbone: nn.Module) -> dict[str, Any]:
         if parameter.dim() == 4:
             ratios.append(float(parameter.std()) * (parameter[0, 0].numel() * len(parameter) / 2) ** 0.5)
         else:
-            last = name.endswith('bn3.weight')
-            group = 'last norms' if last else 'biases' if name.endswith('bias') else 'norms'
+            group = 'last norms' if name.endswith('bn3.weight') else 'biases' if name.endswith('bias') else 'norms'
             values[group] |= set(parameter.unique().tolist())
     return {**values, 'convolutions': pytest.approx(sum(ratios) / len(ratios), rel=0.02)}
 
 
-def starts() -> list[tuple[str, str]]:
+def ways_to_start() -> list[tuple[str, str]]:
     """A pair for each way in which two backbones start."""
-    pairs: dict[Any, tuple[str, str]] = {}
+    pairs: dict[str, tuple[str, str]] = {}
     for pair in PAIRS:
-        nodes = [node for cfg in load_pair(pair, True) for node in take_backbones(cfg)]
-        pairs.setdefault(str([(node['type'], node.get('zero_init_residual')) for node in nodes]), pair)
+        ours, theirs = load_pair(pair, True)[0]
+        pairs.setdefault(str([(node['type'], node.get('zero_init_residual')) for node in ours + theirs]), pair)
     return list(pairs.values())
 
 
-@pytest.mark.parametrize('pair', starts(), ids=str)
+@pytest.mark.parametrize('pair', ways_to_start(), ids=str)
 def test_pair_starts_alike_from_random_weights(pair: tuple[str, str]) -> None:
-    for mine, other in build_pair(pair, True):
-        first, second = start_of(mine), start_of(other)
+    (ours, theirs), _, cfg = load_pair(pair, True)
+    for mine, other in zip(ours, theirs, strict=True):
+        first, second = (start_of(build(node, cfg, 'cpu')) for node in (mine, other))
         assert first == {**second, 'convolutions': first['convolutions'].expected}
 
 
 def gradient_norm(cfg: Config) -> float:
     """The norm of all gradients of the first step, on two images of noise with an object in each."""
     torch.manual_seed(0)
-    model = MODELS.build(cfg.model)
-    model.init_weights()
-    model.train()
+    model = build_model(cfg, init_weights=True).train()
     sample = DetDataSample(metainfo=dict(img_shape=(96, 96), ori_shape=(96, 96), batch_input_shape=(96, 96)))
     sample.gt_instances = InstanceData(bboxes=torch.tensor([[10.0, 20.0, 70.0, 90.0]]), labels=torch.tensor([3]))
     images = [torch.randint(0, 256, (3, 96, 96), dtype=torch.uint8) for _ in range(2)]
@@ -203,7 +171,6 @@ def gradient_norm(cfg: Config) -> float:
 def test_first_gradients_of_a_detector_pair_are_of_one_size() -> None:
     """mmdet's ResNet starts the last norm of each block at zero; without that the gradients are far larger."""
     ours, theirs = (without_weights(load_config(f'faster_rcnn_{name}.py'))[0] for name in ('r2n50', 'r50'))
-    init_default_scope('mmdet')
     baseline = gradient_norm(theirs)
     assert gradient_norm(ours) == pytest.approx(baseline, rel=0.5)
     ours.model.backbone.zero_init_residual = False
