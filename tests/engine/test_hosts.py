@@ -99,7 +99,8 @@ def run(text: str, data: Path, folder: Path, metric: str) -> None:
     (folder / 'config.py').write_text(text)
     where = ['--data', str(data), '--work-dir', str(folder / 'run')]
     assert main(['train', str(folder / 'config.py'), *where]) == 0
-    assert main(['test', str(folder / 'config.py'), str(folder / 'run' / 'iter_2.pth'), *where]) == 0
+    assert main(['test', str(folder / 'config.py'), str(folder / 'run' / 'iter_2.pth'), *where, '--draw', '2']) == 0
+    assert len(list((folder / 'run' / 'predictions').iterdir())) == 2
     scalars = [line for file in sorted(folder.glob('run/*/vis_data/scalars.json')) for line in file.open()]
     trained = [json.loads(line)[metric] for line in scalars if metric in line]
     (tested,) = (json.loads(file.read_text())[metric] for file in folder.glob('run/*/*.json'))
@@ -119,6 +120,35 @@ def test_segmentor_with_another_number_of_classes(shapes: Path, tmp_path: Path, 
     (tmp_path / 'config.py').write_text(SEGMENTOR.replace('num_classes=7', 'num_classes=21'))
     assert main(['train', str(tmp_path / 'config.py'), '--data', str(shapes)]) == 2
     assert 'model.decode_head.num_classes=21, but the data set has 7 classes' in capsys.readouterr().err
+
+
+def test_one_image_per_batch_behind_a_pooling_to_one_pixel(shapes: Path, tmp_path: Path, capsys) -> None:
+    head = "type='ASPPHead', dilations=(1, 2), in_channels=2048, channels=8, num_classes=7, norm_cfg=NORM"
+    text = SEGMENTOR.replace(
+        "type='FCNHead', in_channels=2048, channels=8, num_convs=1, num_classes=7, norm_cfg=NORM", head
+    )
+    assert text != SEGMENTOR
+    epochs = text.replace("type='IterBasedTrainLoop', max_iters=2, val_interval=2", 'by_epoch=True, max_epochs=1')
+    epochs = epochs.replace('InfiniteSampler', 'DefaultSampler')
+    (tmp_path / 'steps.py').write_text(text)
+    (tmp_path / 'epochs.py').write_text(epochs)
+
+    def train(config: str, batch_size: int) -> int:
+        where = ['--data', str(shapes), '--work-dir', str(tmp_path / config)]
+        return main(
+            [
+                'train',
+                str(tmp_path / f'{config}.py'),
+                *where,
+                '--cfg-options',
+                f'train_dataloader.batch_size={batch_size}',
+            ]
+        )
+
+    for config, batch_size in (('steps', 1), ('epochs', 1), ('epochs', 5)):  # there are six images
+        assert train(config, batch_size) == 2
+        assert 'drop_last' in capsys.readouterr().err
+    assert train('steps', 5) == 0
 
 
 def test_classifier(pets: Path, tmp_path: Path) -> None:

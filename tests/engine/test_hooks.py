@@ -1,0 +1,126 @@
+"""Drawings of predictions of every task, drawings that fail, and the file of predictions."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
+from mmengine.structures import InstanceData, PixelData
+from mmpretrain.structures import DataSample
+from mmseg.structures import SegDataSample
+from PIL import Image
+from pycocotools.mask import decode
+
+from mmres2net.engine.draw import DrawPredictionsHook, draw_sample
+from mmres2net.engine.dump import DumpPredictions
+
+META = {'classes': ('cat', 'dog'), 'palette': [(250, 0, 0), (0, 0, 250)]}
+RED, BLUE = META['palette']
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> str:
+    Image.new('RGB', (200, 100), (40, 120, 40)).save(tmp_path / 'image.png')
+    return str(tmp_path / 'image.png')
+
+
+def detection(image: str, box: tuple[float, ...] = (20, 20, 80, 80), score: float = 0.9) -> DetDataSample:
+    """A cat is annotated with a mask, a dog is predicted."""
+    mask = np.zeros((1, 100, 200), np.uint8)
+    mask[0, 20:80, 20:80] = 1
+    truth = InstanceData(bboxes=torch.tensor([box]), labels=torch.tensor([0]), masks=BitmapMasks(mask, 100, 200))
+    found = InstanceData(
+        bboxes=torch.tensor([box]), labels=torch.tensor([1]), scores=torch.tensor([score]),
+        masks=torch.from_numpy(mask).bool(),
+    )  # fmt: skip
+    sample = DetDataSample(metainfo=dict(img_path=image))
+    sample.gt_instances, sample.pred_instances = truth, found
+    return sample
+
+
+def segmentation(image: str) -> SegDataSample:
+    truth = torch.zeros(1, 100, 200, dtype=torch.long)
+    truth[:, :50] = 255
+    sample = SegDataSample(metainfo=dict(img_path=image))
+    sample.gt_sem_seg, sample.pred_sem_seg = PixelData(data=truth), PixelData(data=torch.ones_like(truth))
+    sample.seg_logits = PixelData(data=torch.randn(2, 100, 200))
+    return sample
+
+
+def classification(image: str) -> DataSample:
+    return DataSample(metainfo=dict(img_path=image)).set_gt_label(0).set_pred_label(1).set_pred_score(torch.ones(2) / 2)
+
+
+def share(sheet: np.ndarray, color: tuple[int, int, int]) -> float:
+    """The share of pixels that lean to a color by 60 or more."""
+    lean = sheet[..., color.index(250)].astype(int) - sheet[..., 2 - color.index(250)]
+    return float((lean > 60).mean())
+
+
+@pytest.mark.parametrize('make', [detection, segmentation])
+def test_annotations_are_left_and_predictions_right(image: str, make: Any) -> None:
+    sheet = draw_sample(make(image), META)
+    left, right = np.array_split(sheet, 2, axis=1)
+    assert share(left, RED) > 0.05
+    assert share(right, BLUE) > 0.05
+    assert share(left, BLUE) == share(right, RED) == 0
+
+
+def test_ignored_pixels_and_low_scores_are_not_drawn(image: str) -> None:
+    low = draw_sample(detection(image, score=0.2), META)
+    assert share(low, BLUE) == 0
+    left = np.array_split(draw_sample(segmentation(image), META), 2, axis=1)[0]
+    rows = np.flatnonzero((left.astype(int)[..., 0] - left[..., 2] > 60).any(1))
+    assert 45 <= len(rows) <= 55  # half of the rows
+
+
+def test_class_names_of_a_classifier(image: str) -> None:
+    one, other = (draw_sample(classification(image), {'classes': names}) for names in (('a', 'b'), ('a', 'bbbbbb')))
+    left, right = (np.array_split(one != other, 2, axis=1)[i] for i in (0, 1))
+    assert not left.any()
+    assert right.any()
+
+
+@pytest.mark.parametrize('box', [(20, 20, float('inf'), 80), (float('nan'),) * 4, (80, 80, 20, 20), (-9e9, 0, 9e9, 50)])
+def test_boxes_that_are_none_are_no_error(image: str, box: tuple[float, ...]) -> None:
+    assert draw_sample(detection(image, box), META).shape[2] == 3
+
+
+def test_a_drawing_never_ends_a_run(image: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset = SimpleNamespace(metainfo=META)
+    runner = SimpleNamespace(work_dir=str(tmp_path), val_dataloader=SimpleNamespace(dataset=dataset))
+    hook = DrawPredictionsHook(count=3)
+    absent, broken, cifar = detection('absent.png'), detection(image), detection(image)
+    broken.pred_instances = InstanceData(bboxes=torch.zeros(1, 4))
+    cifar.set_metainfo(dict(img_path=''))
+    hook.before_val(runner)
+    hook.after_val_iter(runner, 0, None, [absent, broken])
+    hook.after_val_iter(runner, 1, None, [detection(image), detection(image)])
+    assert [path.name for path in (tmp_path / 'predictions').iterdir()] == ['image.png']
+    hook.before_val(runner)
+    hook.after_val_iter(runner, 0, None, [cifar])
+
+
+def test_predictions_in_a_file_are_small_and_have_no_annotations(image: str, tmp_path: Path) -> None:
+    dump = DumpPredictions(out_file_path=str(tmp_path / 'x.pkl'))
+    samples = [detection(image), segmentation(image), classification(image)]
+    dicts = [sample.to_dict() for sample in samples]
+    dump.process(None, dicts)
+    dump.evaluate(len(samples))
+    assert 'gt_instances' in dicts[0]  # the other metrics need it
+    found, segmented, classified = pickle.loads((tmp_path / 'x.pkl').read_bytes())
+    (mask,) = found['pred_instances']['masks']
+    assert np.array_equal(decode(mask), samples[0].pred_instances.masks[0].numpy())
+    assert found['pred_instances']['bboxes'].tolist() == [[20.0, 20.0, 80.0, 80.0]]
+    assert segmented['pred_sem_seg']['data'].dtype == torch.uint8
+    assert torch.equal(segmented['pred_sem_seg']['data'].long(), samples[1].pred_sem_seg.data)
+    assert classified['pred_label'].tolist() == [1]
+    for content in (found, segmented, classified):
+        assert not [key for key in content if key.startswith('gt_') or 'logits' in key]
