@@ -11,7 +11,7 @@ from typing import Any
 
 from mmres2net.errors import UserError
 
-_NUMBER = re.compile(r'[-+]?\.?\d')
+_NUMBER = re.compile(r'[-+]?\.?\d|-$')  # a dash stands for a missing number
 _SIZE = re.compile(r'([1-9][0-9]{0,5})[xX]([1-9][0-9]{0,5})')
 
 

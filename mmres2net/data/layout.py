@@ -1,22 +1,28 @@
 """Point any config at a folder: ``--data DIR``.
 
 A config names its data as a root folder and paths below it, in the data set's standard layout. Pointing it at a folder
-means: find in that folder the place that has those paths, and put it wherever the config names the old root.
+means: find in that folder the place that has those paths, and write it wherever the config names the old root.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from mmengine.config import Config
 
 from mmres2net.errors import UserError
+from mmres2net.text import join_some
 
 PARTS = ('train', 'val', 'test')
+# Keys of data sets and evaluators that hold a path of the data; other keys are texts of other meaning, or outputs.
+PATH_KEYS = {
+    'ann_file', 'seg_prefix', 'img_prefix', 'proposal_file', 'label_file', 'hierarchy_file', 'meta_file', 'gt_folder',
+    'image_level_ann_file', 'ref_ann_file', 'img', 'img_path', 'seg', 'seg_map_path', 'sub_data_root',
+}  # fmt: skip
 
 
 def walk(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -79,10 +85,10 @@ def prefix_of(dataset: dict[str, Any]) -> str:
 
 
 def point_at(cfg: Config, folder: str | Path, parts: Sequence[str] = PARTS) -> Config:
-    """Return a copy of ``cfg`` that reads its data from ``folder``.
+    """Return a copy of ``cfg`` that reads its data from ``folder``, and nothing from outside of it.
 
     Args:
-        cfg: A config of any host; it stays as it is.
+        cfg: A config of any OpenMMLab library; it stays as it is.
         folder: The root itself, or a folder that holds it (the parent of ``VOCdevkit``, say).
         parts: The parts that must be there: of ``train``, ``val``, ``test``. The others follow where they share a root.
 
@@ -90,8 +96,8 @@ def point_at(cfg: Config, folder: str | Path, parts: Sequence[str] = PARTS) -> C
         UserError: No such folder, a layout that does not fit, or a config without data roots.
     """
     base = Path(folder).expanduser()
-    if not base.is_dir():
-        raise UserError(f'--data {folder}: no such folder')
+    if not str(folder) or not base.is_dir():
+        raise UserError(f'--data {str(folder)!r}: no such folder')
     cfg = copy.deepcopy(cfg)
     needed: dict[str, list[str]] = {}
     others: dict[str, list[str]] = {}
@@ -109,8 +115,16 @@ def point_at(cfg: Config, folder: str | Path, parts: Sequence[str] = PARTS) -> C
         taken = [place for other, place in found.items() if set(others[old]) <= set(needed.get(other, ()))]
         free = [place for place in _candidates(base, old) if place not in taken and _has(place, others[old])]
         found |= {old: free[0]} if free else {}
-    for old, new in found.items():
-        _replace_root(cfg, old, str(new))
+    moves = {PurePath(old): new for old, new in found.items()}
+    for part in PARTS:
+        for dataset in datasets_of(cfg, part):
+            # Below a root, relative paths are relative to it.
+            _move_paths(dataset, moves, absolute_only=bool(dataset.get('data_root')))
+            _move_paths(dataset.get('data_prefix'), moves, absolute_only=bool(dataset.get('data_root')))
+            _move_root(dataset, moves)
+        for _, node in walk(cfg.get(f'{part}_evaluator') or {}, ''):
+            _move_paths(node, moves)
+            _move_root(node, moves)
     return cfg
 
 
@@ -126,44 +140,52 @@ def _check_apart(folder: str | Path, found: dict[str, Path], needed: dict[str, l
 
 def _candidates(base: Path, old: str) -> list[Path]:
     steps = Path(old).parts
-    inside = [base.joinpath(*steps[-n:]) for n in range(1, len(steps) + 1) if not Path(old).is_absolute()]
-    return [base, *inside, base.resolve().parent]
+    return [base, *(base.joinpath(*steps[-n:]) for n in range(1, len(steps) + 1) if not Path(old).is_absolute())]
 
 
-def _has(place: Path, paths: list[str]) -> bool:
+def _has(place: Path, paths: Sequence[str]) -> bool:
     return all((place / path).exists() for path in paths)
 
 
-def _find_root(base: Path, old: str, paths: list[str]) -> Path:
+def _find_root(base: Path, old: str, paths: Sequence[str]) -> Path:
     """Return the folder in or at ``base`` that has all ``paths``."""
     candidates = _candidates(base, old)
     for candidate in candidates:
         if _has(candidate, paths):
             return candidate
-    nearest = max(candidates[:-1], key=lambda c: sum((c / path).exists() for path in paths))
+    nearest = max(candidates, key=lambda c: sum((c / path).exists() for path in paths))
     missing = sorted({path for path in paths if not (nearest / path).exists()})
     there = sorted(entry.name + ('/' if entry.is_dir() else '') for entry in base.iterdir())
+    parent = base.resolve().parent
+    hint = f'; {parent} has it: --data {parent}' if _has(parent, paths) else ''
     raise UserError(
         f'--data {base}: the layout does not fit this config.\n'
-        f'  missing below {nearest}: {", ".join(missing)}\n'
-        f'  found in {base}: {", ".join(there[:12]) + (" ..." if len(there) > 12 else "") or "nothing"}\n'
-        f'  give the folder that stands for {old!r} in the config, or one that holds it'
+        f'  missing below {nearest}: {join_some(missing, limit=12)}\n'
+        f'  found in {base}: {join_some(there, limit=12) or "nothing"}\n'
+        f'  give the folder to use instead of {old!r}, or its parent{hint}'
     )
 
 
-def _replace_root(cfg: Config, old: str, new: str) -> None:
-    for part in PARTS:
-        for dataset in datasets_of(cfg, part):
-            if dataset.get('data_root') == old:
-                dataset['data_root'] = new
-        _replace_prefix(cfg.get(f'{part}_evaluator'), old, new)
+def _moved(text: str, moves: Mapping[PurePath, Path]) -> str:
+    """Return a path with the old root at its head replaced, once; the longest old root counts."""
+    roots = [old for old in moves if PurePath(text).is_relative_to(old)]
+    if not roots:
+        return text
+    old = max(roots, key=lambda root: len(root.parts))
+    return str(moves[old] / PurePath(text).relative_to(old))
 
 
-def _replace_prefix(node: Any, old: str, new: str) -> None:
-    """Replace ``old`` at the head of every path in ``node``: evaluators name their files with the root."""
-    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    for key, value in items:
-        if isinstance(value, str) and value.startswith(old):
-            node[key] = str(Path(new) / value[len(old) :].lstrip('/'))
-        else:
-            _replace_prefix(value, old, new)
+def _move_paths(node: Any, moves: Mapping[PurePath, Path], *, absolute_only: bool = False) -> None:
+    for key, value in list(node.items()) if isinstance(node, dict) else ():
+        if (
+            key in PATH_KEYS
+            and isinstance(value, str)
+            and value
+            and (not absolute_only or PurePath(value).is_absolute())
+        ):
+            node[key] = _moved(value, moves)
+
+
+def _move_root(node: dict[str, Any], moves: Mapping[PurePath, Path]) -> None:
+    if isinstance(node.get('data_root'), str) and node['data_root']:
+        node['data_root'] = _moved(node['data_root'], moves)

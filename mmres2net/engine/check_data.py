@@ -10,15 +10,15 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
-from mmres2net.data.audit.draw import draw_samples
-from mmres2net.data.audit.job import audit
-from mmres2net.data.audit.read import read_splits
-from mmres2net.data.audit.report import ERRORS, Report, verdict
-from mmres2net.data.check import check_paths
+from mmres2net.data.check.before import add_batch_faults, check_paths, default_workers, list_splits
+from mmres2net.data.check.draw import draw_samples
+from mmres2net.data.check.job import check_splits
+from mmres2net.data.check.report import ERRORS, Report, verdict
 from mmres2net.data.layout import PARTS, datasets_of, point_at
 from mmres2net.engine.config import load_config
 from mmres2net.engine.run import embed
 from mmres2net.errors import UserError
+from mmres2net.files import writable_dir, write_atomic
 
 
 def parser(prog: str = 'mmres2net check-data') -> argparse.ArgumentParser:
@@ -51,11 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     _check_flags(args)
     cfg, parts = _prepare(args)
-    splits = read_splits(cfg, parts)
-    reports = audit(splits, workers=args.workers or min(os.cpu_count() or 1, 16))
+    folder = Path(args.out or Path('work_dirs') / 'check_data' / Path(args.config).stem)
+    if args.samples:
+        writable_dir(folder, '--out')
+    splits = list_splits(cfg, parts)
+    reports = check_splits(splits, workers=args.workers or default_workers())
+    add_batch_faults(cfg, reports)
     print('\n\n'.join(report.as_text(args.show) for report in reports) + '\n')
     if args.samples:
-        folder = Path(args.out or Path('work_dirs') / 'check_data' / Path(args.config).stem)
         drawn = sum(len(draw_samples(*pair, folder, args.samples)) for pair in zip(splits, reports, strict=True))
         print(f'{drawn} samples drawn: {folder}{os.sep}')
     if args.json:
@@ -71,8 +74,6 @@ def _check_flags(args: argparse.Namespace) -> None:
             raise UserError(f'--{name} {value}: choose {least} or more')
     if args.json and (Path(args.json).is_dir() or not Path(args.json).absolute().parent.is_dir()):
         raise UserError(f'--json {args.json}: not a file in a folder that exists')
-    if args.out and Path(args.out).is_file():
-        raise UserError(f'--out {args.out}: a file; name a folder')
 
 
 def _prepare(args: argparse.Namespace) -> tuple[Config, list[str]]:
@@ -101,6 +102,6 @@ def _write_json(path: Path, config: str, reports: Sequence[Report]) -> None:
         'splits': [report.as_dict() for report in reports],
     }
     try:
-        path.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
+        write_atomic(path, json.dumps(content, indent=1) + '\n')
     except OSError as error:
         raise UserError(f'--json {path}: {error.strerror}') from error

@@ -24,7 +24,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmres2net.data.check import check_before_training, check_images
+from mmres2net.data.check import check_before_training, explain_failure
 from mmres2net.data.layout import point_at
 from mmres2net.data.shapes import make_shapes
 from mmres2net.engine.backbone import load_swapped
@@ -84,7 +84,7 @@ def prepare(args: argparse.Namespace, parts: Sequence[str]) -> tuple[Config, lis
     elif cfg.get('embedded_data') and first:
         embed(cfg.embedded_data)
     if first and not args.skip_data_check:
-        check_before_training(cfg, parts)
+        check_before_training(cfg, parts, processes=world_size(args.launcher))
     return cfg, notes
 
 
@@ -203,16 +203,18 @@ def build_runner(cfg: Config, *, plain: bool = False, profile: int | None = None
 
 
 def check_built(runner: Runner, parts: Sequence[str], args: argparse.Namespace) -> None:
-    """Build the data sets of a runner and check what only they can tell: their images, a first sample, batch sizes.
+    """Build the data sets of a runner and check what only they can tell: a first sample, batch sizes.
 
     Raises:
-        UserError: A data set cannot be built, or is not fit for this run.
+        UserError: A data set cannot be built, and why as far as the data check knows; or it is not fit for this run.
     """
     parts = [part for part in parts if runner.cfg.get(f'{part}_dataloader')]
-    with building('a data set of this config'):
-        datasets = [getattr(runner, f'{part}_loop').dataloader.dataset for part in parts]
-    if is_first_process(args.launcher) and not args.skip_data_check:
-        check_images(datasets)
+    try:
+        with building('a data set of this config'):
+            datasets = [getattr(runner, f'{part}_loop').dataloader.dataset for part in parts]
+    except UserError as error:
+        found = explain_failure(runner.cfg, parts) if is_first_process(args.launcher) else ''
+        raise UserError(f'{error}\n{found}'.rstrip()) from error
     for part, dataset in zip(parts, datasets, strict=True):
         try:
             with kept_random_state():

@@ -1,4 +1,4 @@
-"""COCO's figures of a detector, as a metric of MMEngine: AP, AP50, AP75, AP and AR by size, for boxes and masks.
+"""COCO's metrics of a detector, as a metric of MMEngine: AP, AP50, AP75, AP and AR by size, for boxes and masks.
 
 Names are mmdet's (``coco/bbox_mAP``, ``bbox_mAP_50``, ...), so that scripts and ``save_best`` go on working; recalls
 are named as mmdet's ``metric_items`` are (``bbox_AR@100``, ``bbox_AR_s@100``). Unlike mmdet's ``CocoMetric``, all
@@ -14,13 +14,15 @@ from typing import Any
 
 import numpy as np
 from mmengine.evaluator import BaseMetric
-from mmengine.fileio import dump, exists, load
+from mmengine.fileio import dump, exists, get
 from mmengine.logging import print_log
 
+from mmres2net.data.formats.coco import category_fault, coco_content
 from mmres2net.errors import UserError
-from mmres2net.evaluation.coco_protocol import KINDS, Figures, evaluate, load_evaluator
+from mmres2net.evaluation.coco_protocol import KINDS, Metrics, evaluate, load_evaluator, usable_annotation
 from mmres2net.evaluation.labels import check_labels, class_names
 from mmres2net.evaluation.table import class_table
+from mmres2net.files import writable_dir
 from mmres2net.registry import METRICS
 
 TABLE = {'AP': 'mAP', 'AP50': 'mAP_50', 'AP75': 'mAP_75', 'APs': 'mAP_s', 'APm': 'mAP_m', 'APl': 'mAP_l'}
@@ -34,12 +36,12 @@ class COCOMetric(BaseMetric):
         ann_file: The COCO annotation file of the split.
         metric: ``bbox``, ``segm`` or both.
         classwise: Also give ``bbox_AP_NAME`` for each class, and log a table.
-        evaluator: ``faster`` (faster-coco-eval) or ``pycocotools``; the figures are the same, the time is not.
+        evaluator: ``faster`` (faster-coco-eval) or ``pycocotools``; the metrics are the same, the time is not.
         outfile_prefix: Write the detections to ``PREFIX.bbox.json`` and ``PREFIX.segm.json``, in COCO's form.
         format_only: Write them and evaluate nothing, for a split whose annotations are not public.
         backend_args: As everywhere in MMEngine: where ``ann_file`` lies, if not on disk.
         collect_device: Where results of several processes meet: ``cpu`` or ``gpu``.
-        prefix: Goes before the names of the figures.
+        prefix: Goes before the names of the metrics.
 
     Raises:
         UserError: An unknown kind or evaluator, a package or file that is not there, a file of another form.
@@ -65,29 +67,59 @@ class COCOMetric(BaseMetric):
         unknown = [kind for kind in self.kinds if kind not in KINDS]
         if unknown or not self.kinds:
             raise UserError(
-                f'metric={metric!r} is not known: choose of {", ".join(KINDS)} (proposals: mmdet.CocoMetric)'
+                f'metric={metric!r} is not known: choose from {", ".join(KINDS)} (proposals: mmdet.CocoMetric)'
             )
         if format_only and not outfile_prefix:
             raise UserError('format_only=True writes the detections, so outfile_prefix has to say where')
         self.package = load_evaluator(evaluator)
         self.classwise, self.evaluator = classwise, evaluator
         self.outfile_prefix, self.format_only = outfile_prefix, format_only
+        if outfile_prefix:
+            writable_dir(Path(outfile_prefix).parent, 'outfile_prefix')
         self.ann_file = str(ann_file)
         self._truth = _read(self.ann_file, backend_args)
         if not format_only and 'annotations' not in self._truth:
             raise UserError(
-                f'ann_file={self.ann_file!r} has no annotations: set format_only=True, or take another split'
+                f'ann_file={self.ann_file!r} has no annotations: set format_only=True, or use another split'
             )
 
     @property
     def dataset_meta(self) -> dict[str, Any] | None:
-        """What the data set says of itself; its classes have to be those of the annotation file, in the same order."""
+        """Metadata of the data set; its classes must be those of the annotation file, in the same order.
+
+        Raises:
+            UserError: They are not, or an annotation of one of them cannot be evaluated.
+        """
         return self._dataset_meta
 
     @dataset_meta.setter
     def dataset_meta(self, meta: dict[str, Any]) -> None:
         self._dataset_meta = meta
-        self.categories = _categories(self._truth['categories'], meta, self.ann_file)
+        classes = class_names(meta)
+        fault = category_fault(self._truth['categories'], classes, self.ann_file)
+        if fault:
+            raise UserError(fault)
+        self.categories = [category for category in self._truth['categories'] if category['name'] in classes]
+        self._check_annotations()
+
+    def _check_annotations(self) -> None:
+        """Check each annotation before the first epoch instead of behind it."""
+        images: dict[Any, dict[str, Any]] = {}
+        for i, image in enumerate(self._truth['images']):
+            if not isinstance(image, dict) or not isinstance(image.get('id'), int | float | str):
+                raise UserError(f'{self.ann_file}: images[{i}] has no id')
+            if image['id'] in images:
+                raise UserError(f'{self.ann_file}: images[{i}] has the id {image["id"]!r} of another one')
+            images[image['id']] = image
+        ids = {category['id'] for category in self.categories}
+        for i, entry in enumerate(() if self.format_only else self._truth['annotations']):
+            try:
+                if entry['category_id'] in ids and entry['image_id'] in images:
+                    for kind in self.kinds:
+                        usable_annotation(entry, kind, images[entry['image_id']], self.package.mask)
+            except (KeyError, TypeError, ValueError) as error:
+                reason = f'no {error.args[0]!r}' if isinstance(error, KeyError) else error
+                raise UserError(f'{self.ann_file}: annotations[{i}] cannot be evaluated: {reason}') from error
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Keep the predictions of a batch; masks are run-length encoded at once.
@@ -125,23 +157,23 @@ class COCOMetric(BaseMetric):
         return masks
 
     def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, float]:
-        """Evaluate what :meth:`process` kept; the first figure is the AP.
+        """Evaluate what :meth:`process` kept; the first metric is the AP.
 
         Raises:
             UserError: No image at all, an image twice, or one that the annotation file does not have.
         """
         truth = self._shown([result['image_id'] for result in results])
-        figures: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         for kind in self.kinds:
             detections = [detection for result in results for detection in self._detections(result, kind)]
             if self.outfile_prefix:
                 self._write(detections, kind)
             if not self.format_only:
                 found = evaluate(truth, detections, kind, evaluator=self.evaluator)
-                figures |= self._named(found, kind)
-        return figures
+                metrics |= self._named(found, kind)
+        return metrics
 
-    def _named(self, found: Figures, kind: str) -> dict[str, float]:
+    def _named(self, found: Metrics, kind: str) -> dict[str, float]:
         named = {f'{kind}_{name}': value for name, value in found.overall.items()}
         if self.classwise:
             named |= {f'{kind}_AP_{name}': values['mAP'] for name, values in found.by_class.items()}
@@ -156,7 +188,7 @@ class COCOMetric(BaseMetric):
         shown = set(ids)
         if len(shown) < len(ids):
             twice = next(id_ for id_ in ids if ids.count(id_) > 1)
-            raise UserError(f'image {twice!r} was evaluated twice; take what repeats data out of the data loader')
+            raise UserError(f'image {twice!r} was evaluated twice; remove the wrapper that repeats the data set')
         images = [image for image in self._truth['images'] if image['id'] in shown]
         if len(images) < len(shown):
             strange = next(iter(shown - {image['id'] for image in images}))
@@ -194,32 +226,7 @@ class COCOMetric(BaseMetric):
 def _read(path: str, backend_args: dict[str, Any] | None) -> dict[str, Any]:
     if not exists(path, backend_args=backend_args):
         raise UserError(f'ann_file={path!r} is not there (seen from {Path.cwd()})')
-    try:
-        content = load(path, file_format='json', backend_args=backend_args)
-    except ValueError as error:
-        raise UserError(f'ann_file={path!r} is not JSON: {error}') from error
-    if not isinstance(content, dict) or not {'images', 'categories'} <= set(content):
-        raise UserError(f'ann_file={path!r} is not a COCO annotation file: it has no images or no categories')
-    return content
-
-
-def _categories(listed: Sequence[dict[str, Any]], meta: Mapping[str, Any], path: str) -> list[dict[str, Any]]:
-    """Return the categories of the labels 0, 1, ...; they are found by name.
-
-    An order that differs between file and data set is refused: mmdet's ``CocoDataset`` numbers labels in the file's
-    order, others in the data set's, and a metric cannot know which of them trained the model.
-    """
-    classes = class_names(meta)
-    found = [category for category in listed if category['name'] in classes]
-    absent = [name for name in classes if name not in {category['name'] for category in listed}]
-    if absent:
-        raise UserError(
-            f'{path} has no category {", ".join(map(repr, absent[:5]))}; it has '
-            f'{", ".join(category["name"] for category in listed[:5])}, ...: set metainfo.classes by the file'
-        )
-    if [category['name'] for category in found] != list(classes):
-        raise UserError(f'{path} lists its categories in another order than metainfo.classes: order these as the file')
-    return found
+    return coco_content(get(path, backend_args=backend_args), f'ann_file={path!r}')
 
 
 def _array(values: Any) -> np.ndarray:

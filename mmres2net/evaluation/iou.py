@@ -1,6 +1,6 @@
 """Mean IoU of a semantic segmentation, as a metric of MMEngine, over all classes and of each class.
 
-mmseg's ``IoUMetric`` defines the same figures, but logs the classes' without returning them, rounds to two decimals,
+mmseg's ``IoUMetric`` defines the same metrics, but logs the classes' without returning them, rounds to two decimals,
 names accuracy first, which is what ``save_best='auto'`` then follows, and passes over labels that no class has.
 """
 
@@ -31,7 +31,7 @@ class IoUMetric(BaseMetric):
     Args:
         ignore_index: Pixels annotated so do not count.
         collect_device: Where results of several processes meet: ``cpu`` or ``gpu``.
-        prefix: Goes before the names of the figures; none by default, as in mmseg.
+        prefix: Goes before the names of the metrics; none by default, as in mmseg.
     """
 
     default_prefix = ''
@@ -60,8 +60,8 @@ class IoUMetric(BaseMetric):
             predicted = sample['pred_sem_seg']['data'].squeeze(0).cpu().long()
             if label.shape != predicted.shape:
                 raise UserError(
-                    f'{name}: predicted as {tuple(predicted.shape)}, annotated as {tuple(label.shape)}; in the test '
-                    'pipeline, LoadAnnotations has to come after Resize'
+                    f'{name}: predicted as {tuple(predicted.shape)}, annotated as {tuple(label.shape)}; a mask file '
+                    'needs the size of its image, and in the test pipeline LoadAnnotations has to come after Resize'
                 )
             counted = label != self.ignore_index
             label, predicted = label[counted], predicted[counted]
@@ -80,16 +80,16 @@ class IoUMetric(BaseMetric):
         both, predicted, annotated = torch.stack(results).sum(0).double().numpy()
         with np.errstate(invalid='ignore'):  # 0 / 0 is NaN: the class has no such figure
             iou, accuracy = 100 * both / (predicted + annotated - both), 100 * both / annotated
-        figures = {'mIoU': _mean(iou), 'aAcc': 100 * _ratio(both.sum(), annotated.sum()), 'mAcc': _mean(accuracy)}
+        metrics = {'mIoU': _mean(iou), 'aAcc': 100 * _ratio(both.sum(), annotated.sum()), 'mAcc': _mean(accuracy)}
         names = class_names(self.dataset_meta)
-        self._log(names, figures, iou, accuracy)
+        self._log(names, metrics, iou, accuracy)
         for kind, values in {'IoU': iou, 'Acc': accuracy}.items():
-            figures |= {f'{kind}_{name}': float(value) for name, value in zip(names, values, strict=True)}
-        return figures
+            metrics |= {f'{kind}_{name}': float(value) for name, value in zip(names, values, strict=True)}
+        return metrics
 
-    def _log(self, names: Sequence[str], figures: Mapping[str, float], iou: np.ndarray, accuracy: np.ndarray) -> None:
+    def _log(self, names: Sequence[str], metrics: Mapping[str, float], iou: np.ndarray, accuracy: np.ndarray) -> None:
         rows = [[name, float(i), float(a)] for name, i, a in zip(names, iou, accuracy, strict=True)]
-        table = class_table(['class', 'IoU', 'accuracy'], [*rows, ['mean', figures['mIoU'], figures['mAcc']]])
+        table = class_table(['class', 'IoU', 'accuracy'], [*rows, ['mean', metrics['mIoU'], metrics['mAcc']]])
         print_log(f'segmentation by class, in percent:\n{table}', 'current')
         absent = [name for name, value in zip(names, iou, strict=True) if np.isnan(value)]
         if absent:

@@ -32,5 +32,5 @@ def check_labels(labels: np.ndarray, classes: int, what: str = 'the model predic
     if len(strange):
         raise UserError(
             f'{what} label {int(strange[0])}, but the data set has {classes} classes, 0 to {classes - 1}: '
-            'see to metainfo.classes and num_classes of the heads, for masks also to ignore_index and reduce_zero_label'
+            'check metainfo.classes and num_classes of the heads, for masks also ignore_index and reduce_zero_label'
         )

@@ -1,6 +1,6 @@
 """PASCAL VOC's average precision of a detector, as a metric of MMEngine, over all classes and of each class.
 
-mmdet's ``VOCMetric`` follows the same matching, but logs the classes' figures without returning them, rounds, computes
+mmdet's ``VOCMetric`` follows the same matching, but logs the classes' metrics without returning them, rounds, computes
 overlaps in float32, and compares recalls with tenths as floats, by which a recall of exactly 3/10 is not 0.3.
 """
 
@@ -31,7 +31,7 @@ class VOCMetric(BaseMetric):
         eval_mode: ``11points`` as in VOC 2007, or ``area`` as in VOC 2010 and later.
         iou_thr: A detection with this overlap or more finds the object; the names follow it.
         collect_device: Where results of several processes meet: ``cpu`` or ``gpu``.
-        prefix: Goes before the names of the figures.
+        prefix: Goes before the names of the metrics.
 
     Raises:
         UserError: An unknown mode, or a threshold out of range.

@@ -19,7 +19,7 @@ from mmengine.runner import Runner
 from PIL import Image
 from torch import nn
 
-from mmres2net.data.check import check_classes, check_paths
+from mmres2net.data.check import check_before_training
 from mmres2net.data.layout import point_at, walk
 from mmres2net.engine.build import build_dataset, build_model, scope_of
 from mmres2net.engine.config import load_config, single_process_norms, without_weights
@@ -166,8 +166,7 @@ def test_trains_and_predicts_on_its_data(name: str, shapes: Path, tmp_path: Path
     cfg = point_at(without_weights(load_config(name))[0], data_of(name, shapes, tmp_path / 'data'))
     cfg = single_process_norms(shrink(cfg))[0]
     with scope_of(cfg):
-        check_paths(cfg, ['train', 'test'])
-        check_classes(cfg, ['train', 'test'])
+        check_before_training(cfg, ['train', 'test'])
     model, loss = train_step(cfg)
     if 'dss' in name:
         assert loss == pytest.approx(6 * math.log(2), rel=0.5)  # six maps that know nothing yet

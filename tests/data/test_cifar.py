@@ -12,10 +12,10 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
-from mmres2net.data.audit.job import audit
-from mmres2net.data.audit.read import read_splits
-from mmres2net.data.audit.report import ERRORS
-from mmres2net.data.check import check_classes, check_images, check_paths
+from mmres2net.data.check import check_before_training, check_heads, check_paths
+from mmres2net.data.check.job import check_splits
+from mmres2net.data.check.report import ERRORS
+from mmres2net.data.formats.read import classes_of, read_splits
 from mmres2net.data.cifar import CIFAR100, COARSE, FINE, CIFAR100Coarse, read_pickle
 from mmres2net.data.layout import point_at
 from mmres2net.errors import UserError
@@ -300,9 +300,9 @@ def config_of(kind: str, classes: int, root: str = 'data/cifar-100-python/') -> 
 
 @pytest.mark.parametrize(('kind', 'classes', 'wrong'), [('CIFAR100', 100, 20), ('CIFAR100Coarse', 20, 100)])
 def test_head_of_another_size_is_refused(kind: str, classes: int, wrong: int) -> None:
-    check_classes(config_of(kind, classes), ['train', 'val'])
-    with pytest.raises(UserError, match=f'num_classes={wrong}, but the data set has {classes} classes'):
-        check_classes(config_of(kind, wrong), ['train', 'val'])
+    check_heads(config_of(kind, classes), classes_of(config_of(kind, classes), {'type': f'mmres2net.{kind}'}) or ())
+    with pytest.raises(UserError, match=rf'num_classes={wrong}\b.*num_classes={classes}\b'):
+        check_heads(config_of(kind, wrong), classes_of(config_of(kind, wrong), {'type': f'mmres2net.{kind}'}) or ())
 
 
 @pytest.mark.parametrize('folder', ['.', 'cifar-100-python'])
@@ -320,17 +320,12 @@ def test_data_flag_finds_the_folder(tmp_path: Path, folder: str) -> None:
         check_paths(cfg, ['train', 'val'])
 
 
-def test_check_of_images_has_none_to_open(tmp_path: Path) -> None:
-    dump(tmp_path, content_of())
-    check_images([CIFAR100('train', str(tmp_path))])
-
-
 def test_check_data_counts_its_classes(tmp_path: Path) -> None:
     for name in ('train', 'test'):
         dump(tmp_path, content_of(), name)
     splits = read_splits(config_of('CIFAR100Coarse', 20, str(tmp_path)), ['train', 'val'])
-    reports = audit(splits, workers=1)
+    reports = check_splits(splits, workers=1)
     assert [report.count(ERRORS) for report in reports] == [0, 0]
     assert 'aquatic_mammals' in reports[0].as_text(5)
-    wrong = audit(read_splits(config_of('CIFAR100Coarse', 100, str(tmp_path)), ['train']), workers=1)
-    assert wrong[0].count(ERRORS) == 1
+    with pytest.raises(UserError, match='num_classes=100'):
+        check_before_training(config_of('CIFAR100Coarse', 100, str(tmp_path)), ['train'])

@@ -28,7 +28,7 @@ def build(request: pytest.FixtureRequest) -> Iterator[Build]:
 
 
 @pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the metrics log, as it grows."""
     lines: list[str] = []
     for module in MODULES:

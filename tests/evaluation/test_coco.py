@@ -68,18 +68,18 @@ def classes(truth: dict[str, Any]) -> tuple[str, ...]:
     return tuple(category['name'] for category in truth['categories'])
 
 
-def test_names_and_figures(truth: dict[str, Any], tmp_path: Path, build: Build) -> None:
+def test_names_and_metrics(truth: dict[str, Any], tmp_path: Path, build: Build) -> None:
     found = coco_detections(truth, 3, per_image=30)
     evaluator = build({'type': 'mmres2net.COCOMetric', 'ann_file': str(tmp_path / 'gt.json')}, classes(truth))
     assert type(evaluator.metrics[0]) is COCOMetric
-    figures = run(evaluator, samples_of(truth, found))
-    assert list(figures) == [
+    metrics = run(evaluator, samples_of(truth, found))
+    assert list(metrics) == [
         *(f'coco/bbox_{name}' for name in MMDET_NAMES),
         *(f'coco/bbox_AR@{limit}' for limit in (1, 10, 100)),
         *(f'coco/bbox_AR_{size}@100' for size in 'sml'),
     ]
     # Boxes went through float32 on the way.
-    assert list(figures.values()) == pytest.approx(list(evaluate(truth, found, 'bbox').overall.values()), abs=1e-6)
+    assert list(metrics.values()) == pytest.approx(list(evaluate(truth, found, 'bbox').overall.values()), abs=1e-6)
 
 
 def test_mmdet_gives_the_same_of_what_it_gives(truth: dict[str, Any], tmp_path: Path, build: Build) -> None:
@@ -92,7 +92,7 @@ def test_mmdet_gives_the_same_of_what_it_gives(truth: dict[str, Any], tmp_path: 
     assert list(theirs) == [f'coco/bbox_{name}' for name in MMDET_NAMES]
 
 
-def test_all_figures_keep_to_100_detections_where_mmdet_takes_more(tmp_path: Path, build: Build) -> None:
+def test_all_metrics_keep_to_100_detections_where_mmdet_takes_more(tmp_path: Path, build: Build) -> None:
     """The 150th detection finds the object: it is beyond COCO's limit, in which mmdet keeps the AP but not the AP50."""
     made = coco_truth(1, 2, seed=0)
     made['annotations'] = [dict(made['annotations'][0], category_id=10, iscrowd=0, bbox=[0, 0, 40, 40], area=1600)]
@@ -108,7 +108,7 @@ def test_all_figures_keep_to_100_detections_where_mmdet_takes_more(tmp_path: Pat
 
 
 def test_only_images_that_were_shown_count(
-    truth: dict[str, Any], tmp_path: Path, build: Build, said: list[str]
+    truth: dict[str, Any], tmp_path: Path, build: Build, logged: list[str]
 ) -> None:
     found = coco_detections(truth, 3, per_image=30)
     some = [one for one in samples_of(truth, found) if one.img_id <= 6]
@@ -117,37 +117,37 @@ def test_only_images_that_were_shown_count(
         'categories': truth['categories'],
         'annotations': [one for one in truth['annotations'] if one['image_id'] <= 6],
     }
-    figures = run(build({'type': 'mmres2net.COCOMetric', 'ann_file': str(tmp_path / 'gt.json')}, classes(truth)), some)
-    assert said == [f'evaluated on 6 of the 12 images of {tmp_path / "gt.json"}']
+    metrics = run(build({'type': 'mmres2net.COCOMetric', 'ann_file': str(tmp_path / 'gt.json')}, classes(truth)), some)
+    assert logged == [f'evaluated on 6 of the 12 images of {tmp_path / "gt.json"}']
     expected = evaluate(part, [one for one in found if one['image_id'] <= 6], 'bbox').overall
-    assert list(figures.values()) == pytest.approx(list(expected.values()), abs=1e-6)
+    assert list(metrics.values()) == pytest.approx(list(expected.values()), abs=1e-6)
     assert (
-        figures['coco/bbox_mAP']
+        metrics['coco/bbox_mAP']
         > 1.3 * evaluate(truth, [d for d in found if d['image_id'] <= 6], 'bbox').overall['mAP']
     )
 
 
-def test_some_of_the_classes(truth: dict[str, Any], tmp_path: Path, build: Build, said: list[str]) -> None:
+def test_some_of_the_classes(truth: dict[str, Any], tmp_path: Path, build: Build, logged: list[str]) -> None:
     """A data set of two of the file's four classes; labels count those, the objects of the others are not missed."""
     found = [one for one in coco_detections(truth, 3, per_image=30) if one['category_id'] in (10, 30)]
     fewer = dict(truth, categories=[truth['categories'][0], truth['categories'][2]])
     cfg = {'type': 'mmres2net.COCOMetric', 'ann_file': str(tmp_path / 'gt.json'), 'classwise': True}
-    figures = run(build(cfg, ['class 1', 'class 3']), samples_of(fewer, found))
+    metrics = run(build(cfg, ['class 1', 'class 3']), samples_of(fewer, found))
     expected = evaluate(truth, found, 'bbox').by_class
-    assert f'class 3  {expected["class 3"]["mAP"]:.3f}  {expected["class 3"]["mAP_50"]:.3f}' in said[-1]
-    assert figures['coco/bbox_AP_class 1'] == pytest.approx(expected['class 1']['mAP'], abs=1e-6)
-    assert figures['coco/bbox_AP_class 3'] == pytest.approx(expected['class 3']['mAP'], abs=1e-6)
-    assert figures['coco/bbox_mAP'] == pytest.approx(
-        (figures['coco/bbox_AP_class 1'] + figures['coco/bbox_AP_class 3']) / 2, abs=1e-12
+    assert f'class 3  {expected["class 3"]["mAP"]:.3f}  {expected["class 3"]["mAP_50"]:.3f}' in logged[-1]
+    assert metrics['coco/bbox_AP_class 1'] == pytest.approx(expected['class 1']['mAP'], abs=1e-6)
+    assert metrics['coco/bbox_AP_class 3'] == pytest.approx(expected['class 3']['mAP'], abs=1e-6)
+    assert metrics['coco/bbox_mAP'] == pytest.approx(
+        (metrics['coco/bbox_AP_class 1'] + metrics['coco/bbox_AP_class 3']) / 2, abs=1e-12
     )
 
 
 def test_save_best_follows_the_ap(truth: dict[str, Any], tmp_path: Path, build: Build) -> None:
-    figures = run(
+    metrics = run(
         build({'type': 'mmres2net.COCOMetric', 'ann_file': str(tmp_path / 'gt.json')}, classes(truth)),
         samples_of(truth, []),
     )
-    first = next(iter(figures))
+    first = next(iter(metrics))
     assert first == 'coco/bbox_mAP'
     assert CheckpointHook(save_best=first).rules == ['greater']
 
@@ -171,15 +171,15 @@ def test_masks(truth: dict[str, Any], tmp_path: Path, build: Build, evaluator: s
         'type': 'mmres2net.COCOMetric', 'ann_file': str(tmp_path / 'gt.json'), 'metric': ['bbox', 'segm'],
         'evaluator': evaluator, 'outfile_prefix': str(tmp_path / 'new' / 'out'),
     }  # fmt: skip
-    figures = run(build(cfg, classes(truth)), masked(truth))
-    assert len(figures) == 24
-    assert figures['coco/bbox_mAP'] > figures['coco/segm_mAP'] > 0.3
-    assert figures['coco/segm_mAP_50'] == pytest.approx(figures['coco/bbox_mAP_50'], abs=1e-12)  # 2/3 of each is left
+    metrics = run(build(cfg, classes(truth)), masked(truth))
+    assert len(metrics) == 24
+    assert metrics['coco/bbox_mAP'] > metrics['coco/segm_mAP'] > 0.3
+    assert metrics['coco/segm_mAP_50'] == pytest.approx(metrics['coco/bbox_mAP_50'], abs=1e-12)  # 2/3 of each is left
     # What was written is what was evaluated, and pycocotools reads it.
     for kind in ('bbox', 'segm'):
         written = json.loads((tmp_path / 'new' / f'out.{kind}.json').read_text())
         assert len(COCO(tmp_path / 'gt.json').loadRes(str(tmp_path / 'new' / f'out.{kind}.json')).anns) == len(written)
-        assert evaluate(truth, written, kind).overall['mAP'] == pytest.approx(figures[f'coco/{kind}_mAP'], abs=1e-12)
+        assert evaluate(truth, written, kind).overall['mAP'] == pytest.approx(metrics[f'coco/{kind}_mAP'], abs=1e-12)
 
 
 def test_masks_may_come_encoded_and_with_scores_of_their_own(
@@ -213,69 +213,126 @@ def test_a_split_without_public_annotations(truth: dict[str, Any], tmp_path: Pat
     assert written[5]['bbox'] == pytest.approx(found[5]['bbox'], abs=1e-4)
 
 
-class TestMistakes:
-    """Each is one error that says what to do."""
+@pytest.mark.parametrize(
+    ('options', 'named'),
+    [
+        ({'metric': 'proposal'}, 'proposal'),
+        ({'metric': ()}, 'bbox'),
+        ({'evaluator': 'slow'}, 'slow'),
+        ({'format_only': True}, 'outfile_prefix'),
+        ({'ann_file': 'nowhere.json'}, 'nowhere.json'),
+        ({'outfile_prefix': '/proc/x/out'}, '/proc/x'),
+    ],
+)
+def test_wrong_options_name_the_value(
+    truth: dict[str, Any], tmp_path: Path, options: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        COCOMetric(**{'ann_file': str(tmp_path / 'gt.json'), **options})
+    assert named in str(caught.value)
 
-    @pytest.mark.parametrize(
-        ('options', 'message'),
-        [
-            ({'metric': 'proposal'}, "metric='proposal' is not known: choose of bbox, segm"),
-            ({'metric': ()}, 'is not known: choose of bbox, segm'),
-            ({'evaluator': 'slow'}, 'choose one of faster, pycocotools'),
-            ({'format_only': True}, 'outfile_prefix has to say where'),
-            ({'ann_file': 'nowhere.json'}, "ann_file='nowhere.json' is not there"),
-        ],
-    )
-    def test_options(self, truth: dict[str, Any], tmp_path: Path, options: dict[str, Any], message: str) -> None:
-        with pytest.raises(UserError, match=message):
-            COCOMetric(**{'ann_file': str(tmp_path / 'gt.json'), **options})
 
-    @pytest.mark.parametrize(
-        ('text', 'message'),
-        [
-            ('{', 'not JSON'),
-            ('[]', 'not a COCO'),
-            ('{"images": []}', 'not a COCO'),
-            ('{"images": [], "categories": []}', 'has no annotations: set format_only=True'),
-        ],
-    )
-    def test_file(self, tmp_path: Path, text: str, message: str) -> None:
-        (tmp_path / 'gt.json').write_text(text)
-        with pytest.raises(UserError, match=message):
-            COCOMetric(str(tmp_path / 'gt.json'))
+@pytest.mark.parametrize(
+    'text',
+    [
+        '{', '[]', '{"images": []}', '{"images": [], "categories": []}', '[' * 100_000, '[1' + '0' * 5000 + ']',
+        '{"images": {}, "categories": [], "annotations": []}',
+        '{"images": [], "categories": [{"id": 1}], "annotations": []}',
+        '{"images": [], "categories": ["class 1"], "annotations": []}',
+    ],
+)  # fmt: skip
+def test_wrong_files_are_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / 'gt.json').write_text(text)
+    with pytest.raises(UserError, match=str(tmp_path / 'gt.json')):
+        COCOMetric(str(tmp_path / 'gt.json'))
 
-    @pytest.mark.parametrize(
-        ('names', 'message'),
-        [
-            (['class 1', 'cat'], "no category 'cat'; it has class 1, class 2"),
-            (['class 2', 'class 1'], 'another order'),
-            (None, 'names no classes'),
-        ],
-    )
-    def test_classes(self, truth: dict[str, Any], tmp_path: Path, build: Build, names: Any, message: str) -> None:
-        with pytest.raises(UserError, match=message):
-            build({'type': 'mmres2net.COCOMetric', 'ann_file': str(tmp_path / 'gt.json')}, names)
 
-    def test_images(self, truth: dict[str, Any], tmp_path: Path, build: Build) -> None:
-        make = {'type': 'mmres2net.COCOMetric', 'ann_file': str(tmp_path / 'gt.json')}
-        one = samples_of(truth, [])[0]
-        with pytest.raises(UserError, match='image 1 was evaluated twice'):
-            run(build(make, classes(truth)), [one, one])
-        with pytest.raises(UserError, match='has no image 99'):
-            run(build(make, classes(truth)), [sample(99, [], [], [])])
-        with pytest.raises(UserError, match='the model predicts label 4, but the data set has 4 classes, 0 to 3'):
-            run(build(make, classes(truth)), [sample(1, [[0, 0, 9, 9]], [0.5], [4])])
-        with pytest.raises(UserError, match='no image was evaluated'):
-            run(build(make, classes(truth)), [])
+@pytest.mark.parametrize(
+    ('names', 'named'),
+    [
+        (['class 1', 'cat'], 'cat'),
+        (['class 2', 'class 1'], 'class 2, class 1'),
+        (None, 'metainfo.classes'),
+        ('class 1', 'metainfo.classes'),
+    ],
+)
+def test_wrong_classes(truth: dict[str, Any], tmp_path: Path, build: Build, names: Any, named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        build({'type': 'mmres2net.COCOMetric', 'ann_file': str(tmp_path / 'gt.json')}, names)
 
-    def test_masks(self, truth: dict[str, Any], tmp_path: Path, build: Build) -> None:
-        make = {'type': 'mmres2net.COCOMetric', 'ann_file': str(tmp_path / 'gt.json'), 'metric': 'segm'}
-        with pytest.raises(UserError, match='the model predicts no masks'):
-            run(build(make, classes(truth)), samples_of(truth, []))
-        metric = build(make, classes(truth)).metrics[0]
-        found = {'bboxes': np.zeros((2, 4)), 'scores': np.zeros(2), 'labels': np.zeros(2, int), 'masks': [{}]}
-        with pytest.raises(UserError, match='1 masks for 2 labels'):
-            metric.process(None, [{'img_id': 1, 'pred_instances': found}])
+
+BAD_ENTRIES: dict[str, tuple[str, dict[str, Any], str]] = {
+    # metric, what is changed in annotations[3], what the error names beside the entry
+    'box of texts': ('bbox', {'bbox': ['1', '2', '3', '4']}, "'1'"),
+    'box as text': ('bbox', {'bbox': '[1, 2, 3, 4]'}, '[1, 2, 3, 4]'),
+    'box of three': ('bbox', {'bbox': [1, 2, 3]}, '[1, 2, 3]'),
+    'box of nothing': ('bbox', {'bbox': None}, 'None'),
+    'infinite box': ('bbox', {'bbox': [1, 2, float('inf'), 4]}, 'inf'),
+    'box that is not a number': ('bbox', {'bbox': [float('nan'), 2, 3, 4]}, 'nan'),
+    'crowd of two': ('bbox', {'iscrowd': 2}, 'iscrowd'),
+    'area as text': ('bbox', {'area': '900'}, '900'),
+    'no segmentation': ('segm', {'segmentation': []}, 'segmentation'),
+    'null segmentation': ('segm', {'segmentation': None}, 'segmentation'),
+    'two points': ('segm', {'segmentation': [[1, 1, 9, 9]]}, 'polygon'),
+    'polygon of texts': ('segm', {'segmentation': [['1', '1', '9', '1', '9', '9']]}, "'9'"),
+    'run lengths of another size': ('segm', {'segmentation': {'size': [9, 9], 'counts': [81]}}, '[9, 9]'),
+    'huge run lengths': ('segm', {'segmentation': {'size': [2**40, 2**40], 'counts': [2**80]}}, str(2**40)),
+    'run lengths that are too short': ('segm', {'segmentation': {'size': [400, 400], 'counts': 'PP1'}}, '160,000'),
+}
+
+
+@pytest.mark.parametrize('evaluator', PACKAGES)
+@pytest.mark.parametrize('case', BAD_ENTRIES)
+def test_bad_entries_are_refused_before_the_first_epoch(
+    truth: dict[str, Any], tmp_path: Path, build: Build, case: str, evaluator: str
+) -> None:
+    metric, change, named = BAD_ENTRIES[case]
+    truth['annotations'][3] |= change
+    (tmp_path / 'gt.json').write_text(json.dumps(truth))
+    cfg = {
+        'type': 'mmres2net.COCOMetric',
+        'ann_file': str(tmp_path / 'gt.json'),
+        'metric': metric,
+        'evaluator': evaluator,
+    }
+    with pytest.raises(UserError) as caught:
+        build(cfg, classes(truth))
+    assert f'{tmp_path / "gt.json"}: annotations[3] ' in str(caught.value)
+    assert named in str(caught.value)
+    # Entries of classes that are not evaluated do no harm.
+    others = [c['name'] for c in truth['categories'] if c['id'] != truth['annotations'][3]['category_id']]
+    build(cfg, others)
+
+
+def test_categories_and_images_must_differ(truth: dict[str, Any], tmp_path: Path, build: Build) -> None:
+    cfg = {'type': 'mmres2net.COCOMetric', 'ann_file': str(tmp_path / 'gt.json')}
+    names = classes(truth)
+    twice = dict(truth, categories=[{'id': 0, 'name': 'class 1'}, *truth['categories']])
+    (tmp_path / 'gt.json').write_text(json.dumps(twice))
+    with pytest.raises(UserError, match=r'class 1.*ids 0, 10'):
+        build(cfg, names)
+    (tmp_path / 'gt.json').write_text(json.dumps(dict(truth, images=[*truth['images'], truth['images'][0]])))
+    with pytest.raises(UserError, match=r'images\[12\]'):
+        build(cfg, names)
+
+
+def test_predictions_that_do_not_fit(truth: dict[str, Any], tmp_path: Path, build: Build) -> None:
+    make = {'type': 'mmres2net.COCOMetric', 'ann_file': str(tmp_path / 'gt.json')}
+    one = samples_of(truth, [])[0]
+    for samples, named in (
+        ([one, one], 'image 1'),
+        ([sample(99, [], [], [])], 'image 99'),
+        ([sample(1, [[0, 0, 9, 9]], [0.5], [4])], 'label 4'),
+        ([], 'no image'),
+    ):
+        with pytest.raises(UserError, match=named):
+            run(build(make, classes(truth)), samples)
+    make['metric'] = 'segm'
+    with pytest.raises(UserError, match='masks'):
+        run(build(make, classes(truth)), samples_of(truth, []))
+    found = {'bboxes': np.zeros((2, 4)), 'scores': np.zeros(2), 'labels': np.zeros(2, int), 'masks': [{}]}
+    with pytest.raises(UserError, match='1 masks for 2'):
+        build(make, classes(truth)).metrics[0].process(None, [{'img_id': 1, 'pred_instances': found}])
 
 
 @pytest.mark.realdata

@@ -1,9 +1,11 @@
-"""COCO's figures: by hand, as published, and the same from both evaluators to the last digit."""
+"""COCO's metrics: by hand, as published, and the same from both evaluators to the last digit."""
 
 import copy
 import sys
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
@@ -40,20 +42,20 @@ def test_by_hand(evaluator: str) -> None:
             (2, 1, 0, 0, 40, 24.8, 0.7),  # inside the object, 24.8 of its 40 rows: IoU 0.62
         ],
     )
-    figures = evaluate(truth, found, 'bbox', evaluator=evaluator).overall
+    metrics = evaluate(truth, found, 'bbox', evaluator=evaluator).overall
     # IoU 0.50, 0.55, 0.60: right, wrong, right of 3 objects: precision 1 up to recall 1/3, 2/3 up to recall 2/3. Of
     # the 101 recalls 0, 0.01, ..., 34 are at most 1/3 and 33 more at most 2/3: AP = (34 + 33 * 2/3) / 101 = 56/101.
     # IoU 0.65 to 0.95: the first alone is right: AP = 34/101.
-    assert figures['mAP_50'] == pytest.approx(56 / 101, abs=1e-12)
-    assert figures['mAP_75'] == pytest.approx(34 / 101, abs=1e-12)
-    assert figures['mAP'] == pytest.approx((3 * 56 + 7 * 34) / 1010, abs=1e-12)
+    assert metrics['mAP_50'] == pytest.approx(56 / 101, abs=1e-12)
+    assert metrics['mAP_75'] == pytest.approx(34 / 101, abs=1e-12)
+    assert metrics['mAP'] == pytest.approx((3 * 56 + 7 * 34) / 1010, abs=1e-12)
     # Recall 2/3 at 3 thresholds and 1/3 at 7; with one detection an image, image 2 keeps the wrong one.
-    assert figures['AR@100'] == figures['AR@10'] == pytest.approx((3 * 2 / 3 + 7 / 3) / 10, abs=1e-12)
-    assert figures['AR@1'] == pytest.approx(1 / 3, abs=1e-12)
+    assert metrics['AR@100'] == metrics['AR@10'] == pytest.approx((3 * 2 / 3 + 7 / 3) / 10, abs=1e-12)
+    assert metrics['AR@1'] == pytest.approx(1 / 3, abs=1e-12)
     # All objects have 1,600 pixels: medium. The stray of 1,600 pixels counts there as well.
-    assert figures['mAP_m'] == figures['mAP']
-    assert figures['AR_m@100'] == figures['AR@100']
-    assert [figures[name] for name in ('mAP_s', 'mAP_l', 'AR_s@100', 'AR_l@100')] == [-1] * 4
+    assert metrics['mAP_m'] == metrics['mAP']
+    assert metrics['AR_m@100'] == metrics['AR@100']
+    assert [metrics[name] for name in ('mAP_s', 'mAP_l', 'AR_s@100', 'AR_l@100')] == [-1] * 4
 
 
 @BOTH
@@ -68,7 +70,7 @@ def test_what_lies_in_a_crowd_does_not_count(evaluator: str) -> None:
 
 
 # Images 42, 73, 74 and 133 of COCO val2014 with the "fake" detections that come with COCO's own evaluation code, and
-# the figures that torchmetrics publishes for them as calculated by pycocotools (its test of mean average precision).
+# the metrics that torchmetrics publishes for them as calculated by pycocotools (its test of mean average precision).
 VAL2014 = (
     [
         (42, 4, 214.15, 41.29, 562.41, 285.07), (73, 2, 13.00, 22.75, 548.98, 632.42),
@@ -94,11 +96,11 @@ PUBLISHED = {
 
 
 @BOTH
-def test_published_figures(evaluator: str) -> None:
-    figures = evaluate(*of_boxes(*VAL2014), 'bbox', evaluator=evaluator)
-    assert list(figures.overall) == list(PUBLISHED)
-    assert {name: round(value, 3) for name, value in figures.overall.items()} == PUBLISHED
-    by_class = {name: (round(one['mAP'], 3), round(one['AR@100'], 3)) for name, one in figures.by_class.items()}
+def test_published_metrics(evaluator: str) -> None:
+    metrics = evaluate(*of_boxes(*VAL2014), 'bbox', evaluator=evaluator)
+    assert list(metrics.overall) == list(PUBLISHED)
+    assert {name: round(value, 3) for name, value in metrics.overall.items()} == PUBLISHED
+    by_class = {name: (round(one['mAP'], 3), round(one['AR@100'], 3)) for name, one in metrics.by_class.items()}
     assert by_class == {
         '0': (0.725, 0.780), '1': (0.800, 0.800), '2': (0.454, 0.450), '3': (-1, -1), '4': (0.650, 0.650),
         '5': (0.900, 0.900),
@@ -116,7 +118,7 @@ def masks_of(detections: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def official(truth: dict[str, Any], found: list[dict[str, Any]], kind: str) -> list[float]:
-    """The twelve figures as pycocotools itself sums them up."""
+    """The twelve metrics as pycocotools itself sums them up."""
     ours = COCO()
     ours.dataset = copy.deepcopy({'info': {}, **truth})
     ours.createIndex()
@@ -129,7 +131,7 @@ def official(truth: dict[str, Any], found: list[dict[str, Any]], kind: str) -> l
 
 @pytest.mark.parametrize('kind', ['bbox', 'segm'])
 @pytest.mark.parametrize(('seed', 'classes', 'per_image'), [(0, 6, 20), (1, 12, 60), (2, 2, 150)])
-def test_same_figures_as_pycocotools(kind: str, seed: int, classes: int, per_image: int) -> None:
+def test_same_metrics_as_pycocotools(kind: str, seed: int, classes: int, per_image: int) -> None:
     images = 30 if kind == 'bbox' else 12
     truth = coco_truth(images, classes, seed, masks=kind == 'segm')
     found = coco_detections(truth, seed, per_image=per_image)
@@ -159,32 +161,148 @@ def test_same_figures_as_pycocotools(kind: str, seed: int, classes: int, per_ima
 @pytest.mark.parametrize('kind', ['bbox', 'segm'])
 def test_no_detection_is_an_ap_of_zero(evaluator: str, kind: str) -> None:
     truth = coco_truth(6, 3, 0)
-    figures = evaluate(truth, [], kind, evaluator=evaluator).overall
-    assert figures['mAP'] == figures['AR@100'] == 0
+    metrics = evaluate(truth, [], kind, evaluator=evaluator).overall
+    assert metrics['mAP'] == metrics['AR@100'] == 0
 
 
 @BOTH
-def test_a_detection_of_a_strange_image_is_refused(evaluator: str) -> None:
+def test_a_detection_of_an_unknown_image_is_refused(evaluator: str) -> None:
     truth, found = of_boxes([(1, 1, 0, 0, 9, 9)], [(1, 1, 0, 0, 9, 9, 0.5)])
     with pytest.raises(UserError, match='image 7'):
         evaluate(truth, [{**found[0], 'image_id': 7}], 'bbox', evaluator=evaluator)
 
 
-def test_unknown_evaluator() -> None:
-    with pytest.raises(UserError, match="'fast' is not known: choose one of faster, pycocotools"):
-        evaluate(*of_boxes(*VAL2014), 'bbox', evaluator='fast')
+# Files as exporters write them. Each changes what has the same meaning in another form, in truth and detections alike.
+
+
+def renamed(entries: list[dict[str, Any]], key: str, rename: Callable[[int, Any], Any]) -> None:
+    for i, entry in enumerate(entries):
+        entry[key] = rename(i, entry[key])
+
+
+def ids(key: str, rename: Callable[[int], Any]) -> Callable[[dict[str, Any], list], None]:
+    """Rename the ids of ``images`` or ``categories`` (1, 2, ...) in all places."""
+
+    def change(truth: dict[str, Any], found: list[dict[str, Any]]) -> None:
+        place = {'images': 'image_id', 'categories': 'category_id'}[key]
+        renamed(truth[key], 'id', lambda i, old: rename(old))
+        renamed(truth['annotations'] + found, place, lambda i, old: rename(old))
+
+    return change
+
+
+def annotation(key: str, rename: Callable[[int, Any], Any]) -> Callable[[dict[str, Any], list], None]:
+    return lambda truth, found: renamed(truth['annotations'], key, rename)
+
+
+def without(key: str, place: str = 'annotations') -> Callable[[dict[str, Any], list], None]:
+    return lambda truth, found: [entry.pop(key, None) for entry in truth[place]] and None
+
+
+EXPORTS: dict[str, Callable[[dict[str, Any], list], None]] = {
+    'annotation ids from 0': annotation('id', lambda i, old: i),
+    'negative annotation ids': annotation('id', lambda i, old: -1 - i),
+    'annotation ids that restart': annotation('id', lambda i, old: i % 2 + 1),
+    'one annotation id for all': annotation('id', lambda i, old: 7),
+    'annotation ids as texts': annotation('id', lambda i, old: f'a-{i}'),
+    'annotation ids as fractions': annotation('id', lambda i, old: i + 0.5),
+    'no annotation ids': without('id'),
+    'image ids from 0': ids('images', lambda old: old - 1),
+    'negative image ids': ids('images', lambda old: -old),
+    'image ids as texts': ids('images', lambda old: f'img-{old}'),
+    'image ids as digits': ids('images', lambda old: f'00{old}'),
+    'image ids as floats': ids('images', float),
+    'huge image ids': ids('images', lambda old: old + 2**70),
+    'category ids from 0': ids('categories', lambda old: old - 1),
+    'category ids as texts': ids('categories', str),
+    'category ids as floats': ids('categories', float),
+    'falling category ids': ids('categories', lambda old: -old),
+    'no iscrowd': without('iscrowd'),
+    'iscrowd as text': annotation('iscrowd', lambda i, old: str(old)),
+    'iscrowd as bool': annotation('iscrowd', lambda i, old: bool(old)),
+    'iscrowd null': annotation('iscrowd', lambda i, old: None),
+    'no area': without('area'),
+    'area null': annotation('area', lambda i, old: None),
+    'no image sizes': without('width', 'images'),
+    'images without objects': lambda truth, found: truth['images'].append({'id': 99, 'width': 9, 'height': 9}),
+    'annotations in another order': lambda truth, found: truth['annotations'].reverse(),
+}
+
+
+@BOTH
+@pytest.mark.parametrize('case', EXPORTS)
+def test_forms_of_a_file_do_not_change_the_metrics(case: str, evaluator: str) -> None:
+    """Two right detections of three objects, and a wrong one between them, in two classes and three images."""
+    objects = [(1, 1, 0, 0, 40, 40), (2, 2, 0, 0, 20, 20), (3, 1, 5, 5, 120, 130)]
+    found = [
+        (1, 1, 0, 0, 40, 40, 0.9),
+        (2, 1, 50, 50, 90, 90, 0.8),
+        (3, 1, 5, 5, 120, 130, 0.7),
+        (2, 2, 0, 0, 20, 20, 0.6),
+    ]
+    truth, detections = of_boxes(objects, found)
+    EXPORTS[case](truth, detections)
+    before = copy.deepcopy((truth, detections))
+    metrics = evaluate(truth, detections, 'bbox', evaluator=evaluator)
+    assert (truth, detections) == before
+    # Class 1: right, wrong, right of 2: 51 recalls at precision 1, 50 at 2/3. Class 2: its object.
+    first = (51 + 50 * 2 / 3) / 101
+    assert [round(metrics.by_class[name]['mAP'], 12) for name in '12'] == [round(first, 12), 1]
+    assert metrics.overall['mAP'] == pytest.approx((first + 1) / 2, abs=1e-12)
+    # By size: 400 pixels are small, 1,600 medium, 14,375 large.
+    assert [metrics.overall[f'mAP_{size}'] for size in 'sl'] == pytest.approx([1, 1], abs=1e-12)
+
+
+def encoded(polygons: list[list[float]]) -> dict[str, Any]:
+    return rle.frPyObjects(polygons, 400, 400)[0]
+
+
+MASKS: dict[str, Callable[[list[list[float]]], Any]] = {
+    'polygon': lambda polygons: polygons,
+    'a stray of two points beside it': lambda polygons: [*polygons, [3, 3, 4, 4]],
+    'compressed text': lambda polygons: dict(encoded(polygons), counts=encoded(polygons)['counts'].decode()),
+    'compressed bytes': encoded,
+    'runs': lambda polygons: {'size': [400, 400], 'counts': runs(rle.decode(encoded(polygons)))},
+}
+
+
+def runs(mask: np.ndarray) -> list[int]:
+    """Return the lengths of runs of 0, 1, 0, ... down the columns."""
+    flat = np.concatenate([[0], mask.ravel(order='F'), [0]])
+    ends = np.flatnonzero(np.diff(flat))
+    return np.diff(np.concatenate([[0], ends, [mask.size]])).tolist()
+
+
+@BOTH
+@pytest.mark.parametrize('form', MASKS)
+@pytest.mark.parametrize('area', ['given', 'absent'])
+def test_forms_of_a_mask_do_not_change_the_metrics(form: str, area: str, evaluator: str) -> None:
+    truth = coco_truth(4, 3, 2, masks=True)
+    truth['annotations'] = [dict(one, iscrowd=0, segmentation=triangle(one['bbox'])) for one in truth['annotations']]
+    found = masks_of([dict(one, score=0.5 + one['id'] / 100) for one in truth['annotations']])
+    for one in truth['annotations']:
+        one['area'] = float(rle.area(encoded(one['segmentation'])))
+    expected = evaluate(truth, found, 'segm', evaluator='pycocotools').overall
+    for one in truth['annotations']:
+        one['segmentation'] = MASKS[form](one['segmentation'])
+        if area == 'absent':
+            del one['area']
+    assert expected['mAP'] == 1
+    assert evaluate(truth, found, 'segm', evaluator=evaluator).overall == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize(
-    ('evaluator', 'module', 'remedy'),
+    ('evaluator', 'module', 'named'),
     [
-        ('faster', 'faster_coco_eval', 'pip install faster-coco-eval, or set evaluator=.pycocotools'),
-        ('pycocotools', 'pycocotools.cocoeval', 'pip install pycocotools, or set evaluator=.faster'),
+        ('fast', '', ('fast', 'faster', 'pycocotools')),
+        ('faster', 'faster_coco_eval', ('pip install faster-coco-eval', "'pycocotools'")),
+        ('pycocotools', 'pycocotools.cocoeval', ('pip install pycocotools', "'faster'")),
     ],
 )
-def test_a_missing_package_is_an_error(
-    evaluator: str, module: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+def test_an_unknown_or_missing_package(
+    evaluator: str, module: str, named: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(UserError, match=remedy):
+    with pytest.raises(UserError) as caught:
         evaluate(*of_boxes(*VAL2014), 'bbox', evaluator=evaluator)
+    assert all(name in str(caught.value) for name in named)

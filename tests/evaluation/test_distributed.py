@@ -27,8 +27,8 @@ def evaluate_share(rank: int, world: int, folder: str) -> None:
     places = COUNT + (-COUNT) % world
     for i in range(rank, places, world):
         evaluator.process(data_samples=[image(i % COUNT, f'{folder}/gt.json')], data_batch=None)
-    figures = evaluator.evaluate(COUNT)
-    Path(folder, f'{world}-{rank}.json').write_text(json.dumps(figures))
+    metrics = evaluator.evaluate(COUNT)
+    Path(folder, f'{world}-{rank}.json').write_text(json.dumps(metrics))
     if world > 1:
         dist.barrier()  # who leaves first may end the threads that the other still talks to
         dist.destroy_process_group()
@@ -52,13 +52,13 @@ def image(i: int, ann_file: str) -> dict:
     }
 
 
-def test_two_processes_get_the_figures_of_one(tmp_path: Path) -> None:
+def test_two_processes_get_the_metrics_of_one(tmp_path: Path) -> None:
     (tmp_path / 'gt.json').write_text(json.dumps(coco_truth(COUNT, 3, seed=1)))
     evaluate_share(0, 1, str(tmp_path))
     mp.spawn(evaluate_share, (2, str(tmp_path)), nprocs=2)
     alone, first, second = ((tmp_path / f'{name}.json').read_text() for name in ('1-0', '2-0', '2-1'))
     assert first == second == alone
-    figures = json.loads(alone)
-    assert 0 < figures['coco/bbox_mAP'] < 1
-    assert 0 < figures['pascal_voc/mAP'] < 1
-    assert 0 < figures['mIoU'] < 100
+    metrics = json.loads(alone)
+    assert 0 < metrics['coco/bbox_mAP'] < 1
+    assert 0 < metrics['pascal_voc/mAP'] < 1
+    assert 0 < metrics['mIoU'] < 100

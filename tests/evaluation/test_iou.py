@@ -31,7 +31,7 @@ def run(evaluator: Evaluator, samples: list[Any]) -> dict[str, float]:
     return evaluator.evaluate(len(samples))
 
 
-def test_by_hand(build: Build, said: list[str]) -> None:
+def test_by_hand(build: Build, logged: list[str]) -> None:
     """Sky: 3 of 3 annotated pixels, 5 predicted, of which one is ignored: 3/4. Road: 1 right of 2 annotated and 1
     predicted: 1/2. Car: predicted once, nowhere annotated: 0, and no accuracy. Bird: nowhere.
     """
@@ -41,18 +41,18 @@ def test_by_hand(build: Build, said: list[str]) -> None:
     ]
     evaluator = build({'type': 'mmres2net.IoUMetric'}, CLASSES)
     assert type(evaluator.metrics[0]) is IoUMetric
-    figures = run(evaluator, samples)
+    metrics = run(evaluator, samples)
     # Sky over both images: 3 right, 4 predicted, 4 annotated: 3/5, accuracy 3/4. Right pixels: 4 of 6.
-    assert figures == pytest.approx(
+    assert metrics == pytest.approx(
         {
             'mIoU': 100 * (3 / 5 + 1 / 2 + 0) / 3, 'aAcc': 100 * 4 / 6, 'mAcc': 100 * (3 / 4 + 1 / 2) / 2,
             'IoU_sky': 60, 'IoU_road': 50, 'IoU_car': 0, 'IoU_bird': np.nan,
             'Acc_sky': 75, 'Acc_road': 50, 'Acc_car': np.nan, 'Acc_bird': np.nan,
         }, abs=1e-12, nan_ok=True,
     )  # fmt: skip
-    assert next(iter(figures)) == 'mIoU', "save_best='auto' follows the first"
+    assert next(iter(metrics)) == 'mIoU', "save_best='auto' follows the first"
     assert CheckpointHook(save_best='mIoU').rules == ['greater']
-    out = '\n'.join(said)
+    out = '\n'.join(logged)
     assert 'neither annotated nor predicted, left out of the means: bird' in out
     assert 'bird        -         -' in out
 
@@ -82,13 +82,13 @@ def confusion(samples: list[SegDataSample]) -> list[list[int]]:
 def test_against_a_confusion_matrix(seed: int, build: Build) -> None:
     samples = random_samples(seed)
     table = confusion(samples)
-    figures = run(build({'type': 'mmres2net.IoUMetric'}, CLASSES), samples)
+    metrics = run(build({'type': 'mmres2net.IoUMetric'}, CLASSES), samples)
     for k, name in enumerate(CLASSES):
         annotated, predicted = sum(table[k]), sum(row[k] for row in table)
-        assert figures[f'IoU_{name}'] == pytest.approx(100 * table[k][k] / (annotated + predicted - table[k][k]))
-        assert figures[f'Acc_{name}'] == pytest.approx(100 * table[k][k] / annotated)
+        assert metrics[f'IoU_{name}'] == pytest.approx(100 * table[k][k] / (annotated + predicted - table[k][k]))
+        assert metrics[f'Acc_{name}'] == pytest.approx(100 * table[k][k] / annotated)
     theirs = run(build({'type': 'IoUMetric', 'iou_metrics': ['mIoU']}, CLASSES), samples)
-    assert {name: round(figures[name], 2) for name in theirs} == pytest.approx(theirs, abs=0.0101)
+    assert {name: round(metrics[name], 2) for name in theirs} == pytest.approx(theirs, abs=0.0101)
     assert next(iter(theirs)) == 'aAcc'
     assert len(theirs) == 3
 
@@ -101,10 +101,10 @@ def test_another_ignored_label(build: Build) -> None:
 @pytest.mark.parametrize(
     ('predicted', 'annotated', 'message'),
     [
-        ([[0, 0]], [[0, 4]], 'street.png is annotated with label 4, but the data set has 4 classes, 0 to 3'),
-        ([[0, 4]], [[0, 1]], 'street.png is predicted with label 4'),
-        ([[0, -1]], [[0, 1]], 'street.png is predicted with label -1'),
-        ([[0, 0, 0]], [[0, 1]], r'predicted as \(1, 3\), annotated as \(1, 2\).*after Resize'),
+        ([[0, 0]], [[0, 4]], 'street.png is annotated .* label 4'),
+        ([[0, 4]], [[0, 1]], 'street.png is predicted .* label 4'),
+        ([[0, -1]], [[0, 1]], 'street.png is predicted .* label -1'),
+        ([[0, 0, 0]], [[0, 1]], r'street.png.*\(1, 3\).*\(1, 2\)'),
     ],
 )
 def test_labels_that_do_not_fit(predicted: Any, annotated: Any, message: str, build: Build) -> None:
@@ -114,14 +114,14 @@ def test_labels_that_do_not_fit(predicted: Any, annotated: Any, message: str, bu
 
 def test_what_cannot_be_evaluated(build: Build) -> None:
     bare = SegDataSample(pred_sem_seg=PixelData(data=torch.zeros(1, 2, 2)))
-    with pytest.raises(UserError, match='LoadAnnotations has to be in the test pipeline'):
+    with pytest.raises(UserError, match='LoadAnnotations'):
         run(build({'type': 'mmres2net.IoUMetric'}, CLASSES), [bare])
-    with pytest.raises(UserError, match='no image was evaluated'):
+    with pytest.raises(UserError, match='no image'):
         run(build({'type': 'mmres2net.IoUMetric'}, CLASSES), [])
-    with pytest.raises(UserError, match='names no classes'):
+    with pytest.raises(UserError, match=r'metainfo\.classes'):
         run(build({'type': 'mmres2net.IoUMetric'}, None), random_samples(0))
 
 
-def test_all_ignored_has_no_figure(build: Build) -> None:
-    figures = run(build({'type': 'mmres2net.IoUMetric'}, CLASSES), [sample([[0]], [[255]])])
-    assert all(np.isnan(value) for value in figures.values())
+def test_all_ignored_has_no_metric(build: Build) -> None:
+    metrics = run(build({'type': 'mmres2net.IoUMetric'}, CLASSES), [sample([[0]], [[255]])])
+    assert all(np.isnan(value) for value in metrics.values())

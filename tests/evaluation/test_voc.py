@@ -40,27 +40,27 @@ TWO_IMAGES = [
 ]
 
 
-def test_figures_of_each_class(build: Build, said: list[str]) -> None:
+def test_metrics_of_each_class(build: Build, logged: list[str]) -> None:
     """Cats: wrong at 0.95, right at 0.9, of two objects: precision 1/2 up to recall 1/2. Dogs: one detection, of a
     difficult object, so none that counts; one object is missed. Cows: one detection, no object.
     """
     evaluator = build({'type': 'mmres2net.VOCMetric'}, CLASSES)
     assert type(evaluator.metrics[0]) is VOCMetric
-    figures = run(evaluator, TWO_IMAGES)
+    metrics = run(evaluator, TWO_IMAGES)
     cat = 6 * 0.5 / 11  # the recalls 0, 0.1, ..., 0.5
-    assert list(figures) == [f'pascal_voc/{name}' for name in ('mAP', 'AP50', 'AP50_cat', 'AP50_dog', 'AP50_cow')]
-    assert list(figures.values()) == pytest.approx([cat / 2, cat / 2, cat, 0, np.nan], abs=1e-12, nan_ok=True)
-    assert CheckpointHook(save_best=next(iter(figures))).rules == ['greater']
-    out = '\n'.join(said)
+    assert list(metrics) == [f'pascal_voc/{name}' for name in ('mAP', 'AP50', 'AP50_cat', 'AP50_dog', 'AP50_cow')]
+    assert list(metrics.values()) == pytest.approx([cat / 2, cat / 2, cat, 0, np.nan], abs=1e-12, nan_ok=True)
+    assert CheckpointHook(save_best=next(iter(metrics))).rules == ['greater']
+    out = '\n'.join(logged)
     assert 'cat          2           2   0.500  0.273' in out
     assert 'cow          0           1       -      -' in out
     assert 'without an object in this split, left out of the mean: cow' in out
 
 
 def test_area_and_another_overlap(build: Build) -> None:
-    figures = run(build({'type': 'mmres2net.VOCMetric', 'eval_mode': 'area', 'iou_thr': 0.57}, CLASSES), TWO_IMAGES)
-    assert figures['pascal_voc/AP57_cat'] == pytest.approx(0.25, abs=1e-12)
-    assert figures['pascal_voc/mAP'] == figures['pascal_voc/AP57'] == pytest.approx(0.125, abs=1e-12)
+    metrics = run(build({'type': 'mmres2net.VOCMetric', 'eval_mode': 'area', 'iou_thr': 0.57}, CLASSES), TWO_IMAGES)
+    assert metrics['pascal_voc/AP57_cat'] == pytest.approx(0.25, abs=1e-12)
+    assert metrics['pascal_voc/mAP'] == metrics['pascal_voc/AP57'] == pytest.approx(0.125, abs=1e-12)
 
 
 def random_samples(count: int, seed: int) -> list[DetDataSample]:
@@ -110,8 +110,8 @@ def test_a_recall_of_three_tenths_counts_here_and_not_in_mmdet(build: Build) -> 
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ({'eval_mode': '11point'}, "eval_mode='11point' is not known: choose one of 11points, area"),
-        ({'iou_thr': 50}, 'choose more than 0 and at most 1'),
+        ({'eval_mode': '11point'}, '11points, area'),
+        ({'iou_thr': 50}, '50'),
     ],
 )
 def test_wrong_options(options: dict[str, Any], message: str) -> None:
@@ -121,15 +121,15 @@ def test_wrong_options(options: dict[str, Any], message: str) -> None:
 
 def test_what_cannot_be_evaluated(build: Build) -> None:
     bare = DetDataSample(pred_instances=InstanceData(**instances([], [], [])))
-    with pytest.raises(UserError, match='LoadAnnotations has to be in the test pipeline'):
+    with pytest.raises(UserError, match='LoadAnnotations'):
         run(build({'type': 'mmres2net.VOCMetric'}, CLASSES), [bare])
-    with pytest.raises(UserError, match='no image was evaluated'):
+    with pytest.raises(UserError, match='no image'):
         run(build({'type': 'mmres2net.VOCMetric'}, CLASSES), [])
-    with pytest.raises(UserError, match='the model predicts label 3, but the data set has 3 classes, 0 to 2'):
+    with pytest.raises(UserError, match='label 3'):
         run(
             build({'type': 'mmres2net.VOCMetric'}, CLASSES), [sample(instances([OBJECT], [3], [0.9]), NOTHING, NOTHING)]
         )
-    with pytest.raises(UserError, match='names no classes'):
+    with pytest.raises(UserError, match=r'metainfo\.classes'):
         run(build({'type': 'mmres2net.VOCMetric'}, None), TWO_IMAGES)
 
 
@@ -159,9 +159,9 @@ def test_real_annotations(build: Build) -> None:
         for samples, found in ((exact, boxes), (moved, (boxes + noise).float())):
             samples.append(one.clone())
             samples[-1].pred_instances = InstanceData(bboxes=found, labels=labels, scores=scores)
-    figures = run(build({'type': 'mmres2net.VOCMetric'}, classes), exact)
-    assert len(figures) == 2 + 20
-    assert all(value == 1 for value in figures.values() if not np.isnan(value))
+    metrics = run(build({'type': 'mmres2net.VOCMetric'}, classes), exact)
+    assert len(metrics) == 2 + 20
+    assert all(value == 1 for value in metrics.values() if not np.isnan(value))
     ours = run(build({'type': 'mmres2net.VOCMetric', 'eval_mode': 'area'}, classes), moved)
     theirs = run(build({'type': 'VOCMetric', 'eval_mode': 'area'}, classes), moved)
     assert 0.3 < ours['pascal_voc/mAP'] < 0.95

@@ -11,11 +11,11 @@ from mmengine.dataset import ConcatDataset
 from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 
-from mmres2net.data.audit.draw import draw_samples
-from mmres2net.data.audit.job import audit
-from mmres2net.data.audit.read import read_splits
-from mmres2net.data.audit.report import Report
-from mmres2net.data.check import check_images
+from mmres2net.data.check import check_before_training
+from mmres2net.data.check.draw import draw_samples
+from mmres2net.data.check.job import check_splits
+from mmres2net.data.check.report import Report
+from mmres2net.data.formats.read import read_splits
 from mmres2net.data.layout import datasets_of, point_at
 from mmres2net.errors import UserError
 from mmres2net.saliency import SaliencyDataset
@@ -112,7 +112,7 @@ def test_images_without_masks(usual: Path) -> None:
     shutil.rmtree(usual / 'masks')
     dataset = SaliencyDataset(dataset_name='x', data_root=str(usual), data_prefix=dict(img_path='images'))
     assert 'seg_map_path' not in dataset.get_data_info(0)
-    check_images([dataset])
+    check_before_training(config_of(usual, data_prefix=dict(img_path='images')), ['val'])
 
 
 def test_no_list_no_folder_no_image(usual: Path) -> None:
@@ -145,39 +145,42 @@ def spoilt(root: Path) -> dict[str, str]:
     (root / 'masks/e.png').write_bytes((root / 'masks/e.png').read_bytes()[:40])
     Image.new('L', (10, 6)).save(root / 'masks/f.png')
     return {
-        'a.png': 'a.jpg has 8x6 pixels, but its mask',
+        'a.png': '3x3, the image 8x6',
         'b.png': 'its brightest value is 1',
         'c.png': 'a mask in colours',
-        'd.png': 'not there',
-        'e.png': 'not readable as an image',
+        'd.png': 'd.png',
+        'e.png': 'e.png: ',
     }
 
 
 def test_check_before_a_run_finds_every_fault_once(usual: Path) -> None:
     expected = spoilt(usual)
-    dataset = SaliencyDataset(dataset_name='x', data_root=str(usual))
     with pytest.raises(UserError) as caught:
-        check_images([ConcatDataset([dataset])])
+        check_before_training(config_of(usual), ['val'])
     lines = str(caught.value).splitlines()
-    assert lines[0] == '5 of 14 image files cannot be used:'
+    assert ' 5 errors' in lines[0]
     for name, text in expected.items():
         assert [name in line and text in line for line in lines].count(True) == 1, name
     (usual / 'train.txt').write_text('f\ng\n')
-    check_images([SaliencyDataset(dataset_name='x', data_root=str(usual), ann_file='train.txt')])
+    check_before_training(config_of(usual, ann_file='train.txt'), ['val'])
 
 
-def audited(root: Path, **changes: Any) -> tuple[Any, Report]:
+def config_of(root: Path, **changes: Any) -> Config:
     node = dict(type='mmres2net.SaliencyDataset', dataset_name='x', data_root=str(root), **changes)
-    splits = read_splits(Config(dict(default_scope='mmseg', model={}, val_dataloader=dict(dataset=node))), ['val'])
-    return splits[0], audit(splits, workers=2)[0]
+    return Config(dict(default_scope='mmseg', model={}, val_dataloader=dict(dataset=node)))
+
+
+def checked(root: Path, **changes: Any) -> tuple[Any, Report]:
+    splits = read_splits(config_of(root, **changes), ['val'])
+    return splits[0], check_splits(splits, workers=2)[0]
 
 
 def found(report: Report) -> dict[str, dict[str, str]]:
     return {kind: {Path(f.where).name: f.what for f in findings} for kind, findings in report.kinds().items()}
 
 
-def test_audit_of_sound_files(usual: Path) -> None:
-    split, report = audited(usual)
+def test_check_of_sound_files(usual: Path) -> None:
+    split, report = checked(usual)
     pixels = np.concatenate([np.asarray(mask_of(8 + i, 6)).ravel() for i in range(3)])
     assert report.counts == {'background': int((pixels == 0).sum()), 'salient': int((pixels == 255).sum())}
     assert (report.findings, report.unit, report.images) == ([], 'pixels', 3)
@@ -188,11 +191,11 @@ def test_audit_of_sound_files(usual: Path) -> None:
     assert len(np.unique(shades // 64, axis=0)) > 2
 
 
-def test_audit_names_every_fault(usual: Path) -> None:
+def test_check_names_every_fault(usual: Path) -> None:
     spoilt(usual)
     Image.new('RGBA', (11, 6), (5, 5, 5, 9)).save(usual / 'images/g.png')
     (usual / 'images/g.png').replace(usual / 'images/g.jpg')
-    split, report = audited(usual)
+    split, report = checked(usual)
     faults = found(report)
     assert faults['wrong mask size'] == {'a.png': '3x3, the image 8x6'}
     assert set(faults['unusable mask']) == {'b.png', 'c.png'}

@@ -1,0 +1,168 @@
+"""What a config says of its data: heads, top-k, evaluators' files, batch norm. Nothing is built for these checks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mmres2net.data.formats.base import Finding, Split
+from mmres2net.data.formats.folders import folder_names, image_folder
+from mmres2net.data.formats.read import classes_of, dataset_class, format_of
+from mmres2net.data.layout import datasets_of, walk
+from mmres2net.errors import UserError
+from mmres2net.text import join_some
+
+# Heads that classify the classes of the data set, by their key in the model. Others have classes of their own: regions
+# or none, stuff, boundaries, identities.
+CLASS_HEADS = {
+    'bbox_head',
+    'mask_head',
+    'point_head',
+    'decode_head',
+    'auxiliary_head',
+    'head',
+    'query_head',
+    'segm_head',
+}
+OTHER_CLASSES = {'STDCHead', 'GroundingDINOHead'}  # boundaries; words of a text
+# Data sets whose list of classes is not what the heads count: identities of tracks, things and stuff in one list.
+OTHER_LABELS = {'BaseVideoDataset', 'ReIDDataset', 'CocoPanopticDataset'}
+# Modules that pool an image to one pixel and normalize it over the batch.
+POOLING = {
+    'ASPPHead', 'DepthwiseSeparableASPPHead', 'PSPHead', 'UPerHead', 'APCHead', 'BiSeNetV1', 'BiSeNetV2', 'FastSCNN',
+    'ICNet',
+}  # fmt: skip
+
+
+def head_faults(model: Any, classes: Sequence[str]) -> list[str]:
+    """Return one message for all heads of ``model`` that classify another number of classes; none if they fit."""
+    wrong = {
+        f'{path}.num_classes': node['num_classes']
+        for path, node in walk(model or {}, 'model')
+        if _classifies(path, node) and node['num_classes'] != len(classes)
+    }
+    if not wrong or (model or {}).get('language_model'):  # a detector of phrases scores words, not classes
+        return []
+    listed = ', '.join(f'{path}={number}' for path, number in wrong.items())
+    ways = ' '.join(f'{path}={len(classes)}' for path in wrong)
+    return [f'{listed}, but the data set has {len(classes)} classes ({join_some(classes)}); add --cfg-options {ways}']
+
+
+def _classifies(path: str, node: dict[str, Any]) -> bool:
+    key = next((step for step in reversed(path.split('.')) if not step.isdigit()), '')
+    kind = str(getattr(node.get('type'), '__name__', node.get('type'))).rpartition('.')[2]
+    return 'num_classes' in node and key in CLASS_HEADS and kind not in OTHER_CLASSES
+
+
+def check_heads(cfg: Config, classes: Sequence[str]) -> None:
+    """Check that every head which classifies the classes of the data set has as many.
+
+    Raises:
+        UserError: Some have another number; the message names all of them and the flag that sets them.
+    """
+    for message in head_faults(cfg.get('model'), classes):
+        raise UserError(message)
+
+
+def config_findings(cfg: Config, split: Split) -> Iterator[Finding]:
+    """Yield what in ``cfg`` does not fit a data set.
+
+    Heads, losses and top-k are compared with its classes, evaluators' files with its files.
+    """
+    parts = [name.partition('[')[0] for name in split.part.split(', ')]
+    messages = []
+    bases = {base.__name__ for base in dataset_class(cfg, split.node).__mro__}
+    if split.classes and not bases & (OTHER_LABELS):
+        messages += head_faults(cfg.get('model'), split.classes)
+        messages += [fault for part in parts for fault in _topk_faults(cfg, part, split.classes)]
+    if split.unit == 'pixels' and len(split.classes) == 1:
+        messages += _softmax_faults(cfg.get('model'))
+    messages += [fault for part in parts for fault in evaluator_faults(cfg, part)]
+    yield from (Finding('config does not fit', split.source, message) for message in dict.fromkeys(messages))
+
+
+def _topk_faults(cfg: Config, part: str, classes: Sequence[str]) -> Iterator[str]:
+    # mmpretrain's Accuracy says so only when the first epoch has been trained.
+    for path, node in walk(cfg.get(f'{part}_evaluator') or {}, f'{part}_evaluator'):
+        topk = node.get('topk')
+        most = max(topk) if isinstance(topk, list | tuple) else topk
+        if isinstance(most, int) and most > len(classes):
+            yield (
+                f'{path}.topk={topk}, but the data set has {len(classes)} classes ({join_some(classes)}); '
+                f'add --cfg-options {path}.topk=1'
+            )
+
+
+def _softmax_faults(model: Any) -> Iterator[str]:
+    """Yield a message for each decode head with one class and a softmax, whose loss and gradient are always zero."""
+    for path, node in walk(model or {}, 'model'):
+        if _classifies(path, node) and node['num_classes'] == 1:
+            losses = node.get('loss_decode') or {}
+            losses = losses if isinstance(losses, list | tuple) else [losses]
+            if not all(loss.get('use_sigmoid') for loss in losses):
+                yield (
+                    f'{path} has one class and a softmax, whose loss is zero whatever it predicts; use two classes, '
+                    "such as ('background', NAME), with masks of 0 and 1"
+                )
+
+
+def evaluator_faults(cfg: Config, part: str) -> Iterator[str]:
+    """Yield a message for each evaluator of a part that reads another annotation file than the part's data sets."""
+    files = {}
+    for dataset in datasets_of(cfg, part):
+        if isinstance(dataset.get('ann_file'), str) and dataset['ann_file']:
+            path = Path(dataset.get('data_root') or '') / dataset['ann_file']
+            files[path.resolve()] = path
+    for path, node in walk(cfg.get(f'{part}_evaluator') or {}, f'{part}_evaluator'):
+        own = node.get('ann_file')
+        if isinstance(own, str) and own and files and Path(own).resolve() not in files:
+            first = next(iter(files.values()))
+            yield (
+                f'{path}.ann_file={own}, but the data set of {part}_dataloader reads {first}: the metric would compare '
+                f'predictions with other annotations; add --cfg-options {path}.ann_file={first}'
+            )
+
+
+def batch_faults(cfg: Config, images: int, source: str, *, processes: int = 1) -> Iterator[Finding]:
+    """Yield an error if a training step has one image, and a head normalizes one pixel per image over it.
+
+    Args:
+        cfg: The config of the run.
+        images: Images of the training set that ``filter_cfg`` keeps.
+        source: Its annotation file, for the finding.
+        processes: Processes of the run; synchronized batch norm counts the images of all of them.
+    """
+    loader = cfg.get('train_dataloader') or {}
+    batch = loader.get('batch_size') or 1
+    heads = [(path, node) for path, node in walk(cfg.get('model') or {}, 'model') if _pools(node, processes)]
+    if not heads:
+        return
+    path, node = heads[0]
+    reason = f'{path} ({node["type"]}) normalizes one pixel per image over the batch, which needs two images'
+    repeats = 'Infinite' in str((loader.get('sampler') or {}).get('type'))
+    if batch == 1:
+        yield Finding(
+            'config does not fit', source, f'train_dataloader.batch_size=1, but {reason}; set it to 2 or more'
+        )
+    elif not repeats and not loader.get('drop_last') and -(-images // processes) % batch == 1:
+        what = (
+            f'{images} images leave one image for the last step of an epoch with batch_size={batch}, but {reason}; add '
+            '--cfg-options train_dataloader.drop_last=True'
+        )
+        yield Finding('config does not fit', source, what)
+
+
+def _pools(node: dict[str, Any], processes: int) -> bool:
+    kind = str(getattr(node.get('type'), '__name__', node.get('type'))).rpartition('.')[2]
+    norm = str((node.get('norm_cfg') or {}).get('type'))
+    return kind in POOLING and (norm.startswith('BN') or (norm == 'SyncBN' and processes == 1))
+
+
+def folder_classes(cfg: Config, dataset: dict[str, Any]) -> tuple[str, ...] | None:
+    """Return the classes of a data set dict without reading annotations, also where folders name them."""
+    classes = classes_of(cfg, dataset)
+    folder = image_folder(dataset) if format_of(dataset_class(cfg, dataset)) == 'folders' else None
+    return tuple(folder_names(folder)) if classes is None and folder is not None else classes

@@ -1,0 +1,251 @@
+"""What a reader returns: the samples of a data set with their annotations, and what is wrong with the files."""
+
+from __future__ import annotations
+
+import codecs
+import math
+import os
+import stat
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mmres2net.errors import UserError
+
+Box = tuple[float, float, float, float]
+Size = tuple[int, int]  # (width, height) in pixels
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.ppm', '.pgm', '.avif', '.jp2')
+
+
+class Finding(NamedTuple):
+    """One error or one note: its kind, the file (and entry) it is in, and what exactly is there."""
+
+    kind: str
+    where: str
+    what: str = ''
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """One annotated object.
+
+    Attributes:
+        where: The file and the entry.
+        label: A class name; None: a number that stands for no class.
+        box: Left, top, right, bottom in pixels, as the data set hands them to training.
+        segmentation: COCO's polygons or run lengths.
+        dropped: Why the OpenMMLab data set class leaves the object out; empty where it does not.
+        crowd: It marks a group of objects.
+        ignored: Training ignores it, for example as difficult.
+    """
+
+    where: str
+    label: str | None
+    box: Box | None = None
+    segmentation: Any = None
+    dropped: str = ''
+    crowd: bool = False
+    ignored: bool = False
+
+
+@dataclass(slots=True)
+class Sample:
+    """One image with its annotations in their own form (``raw``); ``size`` is what they state."""
+
+    image: str
+    size: Size | None = None
+    raw: Any = None
+    mask: str = ''
+    pixels: Any = None  # (H, W, 3) RGB where the data set has no image files
+    hint: str = ''  # what is there instead, if the image is not
+
+
+Parsed = tuple[Size | None, list[Annotation], list[Finding]]
+
+
+def _parse_nothing(sample: Sample) -> Parsed:
+    return sample.size, [], []
+
+
+@dataclass
+class Split:
+    """A data set of a config, read except for its images.
+
+    Attributes:
+        part: The parts of the config that read it, as ``val, test``.
+        source: Its annotation file or folder.
+        dataset: Its class.
+        node: Its dict in the config.
+        unit: What is counted by class: ``objects``, ``images`` or ``pixels``.
+        parse: Parses the annotations of one sample.
+        mask_values: For semantic masks: value -> class name; '' is ignored.
+        read_mask: The data set's own reader of a mask file: labels (H, W) or a UserError; None: values are labels.
+        image_fault: The data set's own check of a readable image file.
+        check_names: Returns why the names of all objects do not fit the classes; nothing if they do.
+        needs_masks: The config reads instance masks.
+        any_format: Images are not loaded by OpenCV.
+        unlabeled: Nothing is measured, for example the test split of a challenge.
+    """
+
+    part: str
+    source: str
+    dataset: str
+    node: dict[str, Any] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    unit: str = 'objects'
+    samples: list[Sample] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    parse: Callable[[Sample], Parsed] = _parse_nothing
+    mask_values: dict[int, str] = field(default_factory=dict)
+    read_mask: Callable[[str], np.ndarray] | None = None
+    image_fault: Callable[[str], str] | None = None
+    check_names: Callable[[Iterable[str]], str] | None = None
+    needs_masks: bool = False
+    any_format: bool = False
+    unlabeled: bool = False
+
+    @property
+    def training(self) -> bool:
+        """Whether a model is trained on it."""
+        return 'train' in self.part
+
+    def keeps(self, size: Size | None, labels: Iterable[str | None]) -> bool:
+        """Return whether ``filter_cfg`` keeps an image of ``size`` with objects of ``labels`` for training."""
+        rules = self.node.get('filter_cfg') or {}
+        if not self.training or self.node.get('test_mode'):
+            return True
+        large = size is None or min(size) >= (rules.get('min_size') or 0)
+        return large and (not rules.get('filter_empty_gt') or any(label in self.classes for label in labels))
+
+
+def read_lines(path: Path) -> list[str]:
+    """Return the lines of a list of images as MMEngine reads them, without line ends.
+
+    Raises:
+        UserError: No such file, or not UTF-8 text.
+    """
+    try:
+        data = Path(regular_file(str(path))).read_bytes()
+        text = data.decode('utf-8')
+    except UnicodeDecodeError as error:
+        place = data[: error.start].count(b'\n') + 1
+        raise UserError(f'{path} is not UTF-8 text (line {place}); save it as UTF-8') from error
+    except (OSError, ValueError) as error:
+        raise UserError(f'{path} cannot be read: {error}') from error
+    if data.startswith(codecs.BOM_UTF8):
+        raise UserError(f'{path} begins with a byte order mark, which becomes part of the first name; save it without')
+    return [line.rstrip('\r') for line in text.removesuffix('\n').split('\n')] if text else []
+
+
+def regular_file(path: str, limit: int | None = None) -> str:
+    """Return ``path`` if it is a regular file: reading from a pipe would never end.
+
+    Raises:
+        OSError: It is not there.
+        ValueError: It is no regular file, or larger than ``limit`` bytes.
+    """
+    facts = os.stat(path)
+    if not stat.S_ISREG(facts.st_mode):
+        raise ValueError('not a regular file')
+    if limit is not None and facts.st_size > limit:
+        raise ValueError(f'{facts.st_size:,} bytes; at most {limit:,} are read')
+    return path
+
+
+def similar_class(name: str, classes: Sequence[str]) -> str | None:
+    """Return the class that ``name`` differs from by case and blanks alone; None where there is none."""
+    key = ''.join(name.split()).casefold()
+    return next((c for c in classes if c != name and ''.join(c.split()).casefold() == key), None)
+
+
+def name_findings(source: str, counts: dict[str, int], classes: Sequence[str]) -> list[Finding]:
+    """Return a finding for each name that the config does not have; one that is spelled almost alike is an error."""
+    findings = []
+    for name, count in sorted(counts.items(), key=lambda pair: -pair[1]):
+        close = similar_class(name, classes)
+        if close is None:
+            findings.append(Finding('unknown class', name, f'{count:,} objects'))
+        else:
+            what = f'{count:,} objects of {name!r} are left out; the config has {close!r}: write both alike'
+            findings.append(Finding('misspelled class', source, what))
+    return findings
+
+
+def left_out(folder: Path, suffixes: tuple[str, ...], *, ignore_case: bool) -> Finding | None:
+    """Return a note on image files in ``folder`` whose suffix the data set class does not read."""
+    others: dict[str, int] = {}
+    total = 0
+    for _, _, names in os.walk(folder, followlinks=True):
+        for name in names:
+            low = name.lower()
+            total += 1
+            read = low.endswith(tuple(s.lower() for s in suffixes)) if ignore_case else name.endswith(suffixes)
+            if not read and low.endswith(IMAGE_SUFFIXES) and not name.startswith('.'):
+                suffix = Path(name).suffix
+                others[suffix] = others.get(suffix, 0) + 1
+    if not others:
+        return None
+    listed = ', '.join(f'{suffix} ({count:,})' for suffix, count in sorted(others.items()))
+    what = f'{sum(others.values()):,} of {total:,} files end in {listed}; read are {", ".join(suffixes)}'
+    return Finding('files left out', str(folder), what)
+
+
+# Geometry
+
+
+def polygon_numbers(polygon: Any) -> array[float] | None:
+    """Return the numbers x, y, x, y, ... of a polygon of COCO; None where they are not finite numbers."""
+    try:
+        values = array('d', polygon)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return values if math.isfinite(sum(values)) else None
+
+
+def is_polygon(numbers: array[float]) -> bool:
+    """Return whether ``numbers`` are at least three points; mmdet leaves out what is not."""
+    return len(numbers) >= 6 and len(numbers) % 2 == 0
+
+
+def rle_fault(rle: dict[str, Any]) -> str:
+    """Return what is wrong with COCO's run lengths, compressed or not; nothing if they fill the size they state.
+
+    The runs are added up and never expanded, so that memory is bounded by the length of the text.
+    """
+    try:
+        height, width = (int(value) for value in rle['size'])
+        counts = rle['counts']
+        if isinstance(counts, bytes | str):
+            runs = _runs(counts.encode('ascii') if isinstance(counts, str) else counts)
+        else:
+            runs = [int(count) for count in counts]
+    except KeyError as error:
+        return f'no {error.args[0]!r}'
+    except (TypeError, ValueError, OverflowError) as error:
+        return f'not run lengths: {error}'
+    if min(runs, default=0) < 0 or sum(runs) != height * width:
+        return f'runs of {sum(runs):,} pixels in all for {width}x{height} = {height * width:,}'
+    return ''
+
+
+def _runs(text: bytes) -> list[int]:
+    """Return the runs of compressed run lengths: numbers in base 32, from the third on relative to two before."""
+    runs: list[int] = []
+    value = shift = 0
+    for byte in text:
+        digit = byte - 48
+        if not 0 <= digit < 64 or shift > 60:
+            raise ValueError(f'byte {byte} in the compressed counts')
+        value |= (digit & 0x1F) << shift
+        shift += 5
+        if not digit & 0x20:
+            value -= (1 << shift) if digit & 0x10 else 0
+            runs.append(value + runs[-2] if len(runs) > 2 else value)
+            value = shift = 0
+    if shift:
+        raise ValueError('the compressed counts are cut short')
+    return runs

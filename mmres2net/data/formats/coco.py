@@ -1,0 +1,211 @@
+"""COCO's JSON: every entry, also those that mmdet leaves out, with what mmdet would do with it.
+
+The metric reads its truth through the same functions.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmres2net.data.formats.base import Annotation, Box, Finding, Parsed, Sample, Split, regular_file
+from mmres2net.errors import UserError
+from mmres2net.text import join_some
+
+Entry = dict[str, Any]
+CROWD = {'0': False, 'false': False, '': False, '0.0': False, '1': True, 'true': True, '1.0': True}
+
+
+def coco_content(data: bytes | str, source: str) -> Entry:
+    """Return the content of a COCO annotation file with lists of images, categories and, unless absent, annotations.
+
+    Raises:
+        UserError: It is no such file.
+    """
+    try:
+        content = json.loads(data)
+    except RecursionError as error:
+        raise UserError(f'{source} is not a COCO annotation file: its JSON is nested too deeply') from error
+    except ValueError as error:
+        raise UserError(f'{source} is not a COCO annotation file: not JSON ({error})') from error
+    if not isinstance(content, dict):
+        raise UserError(f'{source} is not a COCO annotation file: a {type(content).__name__} instead of an object')
+    for key in ('images', 'categories', 'annotations'):
+        if not isinstance(content.get(key, [] if key == 'annotations' else None), list):
+            raise UserError(f'{source} is not a COCO annotation file: {key!r} is not a list, or not there')
+    for i, category in enumerate(content['categories']):
+        if not isinstance(category, dict) or not isinstance(category.get('name'), str) or 'id' not in category:
+            raise UserError(f'{source}: categories[{i}] is {category!r}; it needs an id and a name')
+        if not isinstance(category['id'], int | float | str):
+            raise UserError(f'{source}: categories[{i}] has the id {category["id"]!r}; write a number')
+    return content
+
+
+def category_fault(categories: Sequence[Entry], classes: Sequence[str], source: str) -> str:
+    """Return why a COCO file's categories cannot be those of ``classes``, in this order; nothing if they can.
+
+    mmdet's ``CocoDataset`` numbers labels in the file's order and takes every category whose name is a class.
+    """
+    names = [category['name'] for category in categories]
+    twice = [name for name, count in Counter(names).items() if count > 1 and name in classes]
+    if twice:
+        ids = [category['id'] for category in categories if category['name'] == twice[0]]
+        return (
+            f'{source} has {len(ids)} categories named {twice[0]!r} (ids {", ".join(map(str, ids))}), and mmdet would '
+            'number each of them as a class; merge them, or rename the one that is not used'
+        )
+    numbers = [category['id'] for category in categories]
+    if len(set(numbers)) < len(numbers):
+        return f'{source} has two categories of the id {Counter(numbers).most_common(1)[0][0]}; give each its own'
+    absent = [name for name in classes if name not in names]
+    if absent:
+        return (
+            f'{source} has no category for {len(absent)} of the {len(classes)} classes in the config: '
+            f'{join_some(absent)}; it has {join_some(names) or "none"}. Set metainfo.classes of the data sets and '
+            'num_classes of the heads to those of the annotations, or use the config made for this data set'
+        )
+    order = [name for name in names if name in classes]
+    if order != list(classes):
+        return (
+            f'{source} lists its categories in another order than the config, and labels follow the file: '
+            f'file {join_some(order)}; config {join_some(classes)}; write metainfo.classes in the order of the file'
+        )
+    return ''
+
+
+def read_box(entry: Mapping[str, Any]) -> Box:
+    """Return left, top, right, bottom of an annotation's ``bbox`` (x, y, width, height); they may be not finite.
+
+    Raises:
+        ValueError: It has none, or not four numbers.
+    """
+    box = entry.get('bbox')
+    numbers = [v for v in box if isinstance(v, int | float)] if isinstance(box, list | tuple) else []
+    if len(numbers) != 4 or len(numbers) != len(box or ()):
+        raise ValueError(f'bbox is {box!r}, not four numbers' if 'bbox' in entry else "no 'bbox'")
+    try:
+        x, y, width, height = map(float, numbers)
+    except OverflowError as error:
+        raise ValueError(f'bbox: {error}') from error
+    return x, y, x + width, y + height
+
+
+def read_crowd(entry: Mapping[str, Any]) -> bool:
+    """Return whether an annotation marks a crowd; text such as '0' is read as the number.
+
+    Raises:
+        ValueError: Its ``iscrowd`` is neither 0 nor 1.
+    """
+    value = entry.get('iscrowd') or 0
+    text = str(value).strip().lower()
+    if text not in CROWD:
+        raise ValueError(f'iscrowd is {value!r}, not 0 or 1')
+    return CROWD[text]
+
+
+def read_coco(built: Any, split: Split) -> None:
+    """Read a COCO file into ``split``.
+
+    Raises:
+        UserError: It is not one.
+    """
+    try:
+        data = Path(regular_file(built.ann_file)).read_bytes()
+    except (OSError, ValueError) as error:
+        raise UserError(f'{built.ann_file} cannot be read: {error}') from error
+    content = coco_content(data, split.source)
+    fault = category_fault(content['categories'], split.classes, split.source)
+    split.findings += [Finding('classes do not fit', split.source, fault)] if fault else []
+    by_id: dict[Any, Sample] = {}
+    for i, entry in enumerate(content['images']):
+        where = f'images[{i}]'
+        try:
+            sample = _sample(built, entry)
+            if entry['id'] in by_id:
+                split.findings.append(Finding('duplicate image id', where, f'{entry["id"]} ({sample.image})'))
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            split.findings.append(Finding('broken annotation', where, _reason(error)))
+            continue
+        by_id[entry['id']] = sample
+        split.samples.append(sample)
+    _distribute(content.get('annotations', []), by_id, split)
+    names = {category['id']: category['name'] for category in content['categories']}
+    split.parse = lambda sample: parse_coco(sample, names, split.classes)
+
+
+def _sample(built: Any, entry: Any) -> Sample:
+    hash(entry['id'])
+    file_name, sides = os.fspath(entry['file_name']), (entry['width'], entry['height'])
+    if not all(isinstance(side, int | float) for side in sides):
+        raise ValueError(f'width and height are {sides[0]!r} and {sides[1]!r}, not numbers')
+    mask = built.data_prefix.get('seg')
+    if mask:
+        mask = os.path.join(mask, file_name.rsplit('.', 1)[0] + built.seg_map_suffix)
+    image = os.path.join(built.data_prefix['img'], file_name)
+    hint = 'its name has backslashes: write it with /' if '\\' in file_name else ''
+    return Sample(image, (int(sides[0]), int(sides[1])), [], mask or '', hint=hint)
+
+
+def _distribute(annotations: Iterable[Any], by_id: dict[Any, Sample], split: Split) -> None:
+    """Give each annotation to its image, as (position in the file, entry)."""
+    seen: dict[Any, int] = {}
+    for i, entry in enumerate(annotations):
+        where = f'annotations[{i}]'
+        try:
+            identity, image_id = entry['id'], entry['image_id']
+            if identity in seen:
+                what = f'id {identity!r}, as annotations[{seen[identity]}]; number them anew'
+                split.findings.append(Finding('duplicate annotation id', where, what))
+            seen[identity] = i
+            if image_id in by_id:
+                by_id[image_id].raw.append((i, entry))
+            else:
+                split.findings.append(Finding('annotation without image', where, f'image_id {image_id!r}'))
+        except (KeyError, TypeError) as error:
+            split.findings.append(Finding('broken annotation', where, _reason(error)))
+
+
+def parse_coco(sample: Sample, names: dict[Any, str], classes: Sequence[str]) -> Parsed:
+    """Return the objects of one sample, each with what mmdet makes of it."""
+    annotations, findings = [], []
+    for i, entry in sample.raw:
+        where = f'{sample.image} annotations[{i}]'
+        try:
+            box, crowd, category = read_box(entry), read_crowd(entry), entry['category_id']
+            if isinstance(entry.get('iscrowd'), str):
+                raise ValueError(f'iscrowd is the text {entry["iscrowd"]!r}, which mmdet reads as true; write a number')
+            if not isinstance(entry['area'], int | float):
+                raise ValueError(f'area is {entry["area"]!r}, not a number')
+            label = names.get(category)
+        except (KeyError, TypeError, ValueError) as error:
+            findings.append(Finding('broken annotation', where, _reason(error)))
+            continue
+        if label is None:
+            findings.append(Finding('label without class', where, f'category_id {category!r}'))
+        dropped = _why_dropped(entry, box, sample.size)
+        annotations.append(Annotation(where, label, box, entry.get('segmentation'), dropped, crowd, crowd))
+    return sample.size, annotations, findings
+
+
+def _why_dropped(entry: Entry, box: Box, size: tuple[int, int] | None) -> str:
+    """Return why mmdet's ``CocoDataset`` leaves an annotation out; nothing where it does not."""
+    if not all(map(math.isfinite, box)):
+        return ''  # an error whatever becomes of it
+    x1, y1, x2, y2 = box
+    extent = f'{x1:g}, {y1:g} to {x2:g}, {y2:g}: {x2 - x1:g} wide, {y2 - y1:g} high'
+    if x2 - x1 < 1 or y2 - y1 < 1:
+        return extent
+    if size is not None and (min(x2, size[0]) <= max(x1, 0) or min(y2, size[1]) <= max(y1, 0)):
+        return f'{extent}, outside the image of {size[0]}x{size[1]}'
+    if entry['area'] <= 0:
+        return f'area is {entry["area"]:g}'
+    return 'ignore is set' if entry.get('ignore') else ''
+
+
+def _reason(error: Exception) -> str:
+    return f'no {error.args[0]!r}' if isinstance(error, KeyError) else str(error)
