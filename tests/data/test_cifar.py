@@ -15,8 +15,8 @@ from mmengine.registry import DATASETS, init_default_scope
 from mmres2net.data.check import check_before_training, check_heads, check_paths
 from mmres2net.data.check.job import check_splits
 from mmres2net.data.check.report import ERRORS
-from mmres2net.data.formats.read import classes_of, read_splits
 from mmres2net.data.cifar import CIFAR100, COARSE, FINE, CIFAR100Coarse, read_pickle
+from mmres2net.data.formats.read import classes_of, read_splits
 from mmres2net.data.layout import point_at
 from mmres2net.errors import UserError
 from tests.support.realdata import data_root

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 from mmengine.config import Config
-from mmengine.dataset import ConcatDataset
 from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 

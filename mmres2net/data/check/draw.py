@@ -39,6 +39,7 @@ def draw_samples(split: Split, report: Report, folder: Path, count: int) -> list
     annotated = [s for s in readable if s.mask or s.raw not in (None, [])] or readable
     step = max(len(annotated) / max(count, 1), 1)
     chosen = [annotated[int(i * step)] for i in range(min(count, len(annotated)))]
+    folder.mkdir(parents=True, exist_ok=True)
     prefix = re.sub(r'\W+', '_', split.part).strip('_')
     files = []
     for i, sample in enumerate(chosen, 1):

@@ -86,7 +86,7 @@ def _check_image(split: Split, sample: Sample, size: Size | None, checked: Check
     """Check an image file and return the (width, height) that a loader which honors EXIF gives it."""
     path = sample.image
     try:
-        data = regular_file(path)
+        data: Any = regular_file(path)
         if decode:
             content = Path(path).read_bytes()
             checked.digest, data = hashlib.blake2b(content, digest_size=16).digest(), io.BytesIO(content)
