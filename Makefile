@@ -1,33 +1,35 @@
-# Two commands matter: `make demo` and `make test`. Both do whatever set-up is missing and are safe to repeat.
+# Two commands matter: `make demo` and `make test`. Both set up what is missing, and are safe to repeat.
 
 SHELL := /bin/bash
-.SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # the steps share one environment, and the test summary must come last
 .PHONY: help setup demo test lint check format clean
 
-# Variables: PYTHON (3.10 or newer, makes the environment), VENV (the environment; an existing one may be named),
-# EXTRAS (what to install), CUDA=1 (insist on CUDA ops), CUDA=0 (CPU ops even where a GPU is visible).
+# Variables: PYTHON (3.10 or newer; creates the environment), VENV (the environment; an existing one may be named),
+# EXTRAS (what to install), OPS=1 (compile mmcv's operators), CUDA=1 (compile them for CUDA even if no GPU is visible),
+# TORCH_BACKEND (cpu, cu130, auto, ...: the build of torch, from PyTorch's index), TESTS (processes of `make test`).
 newer = $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 PYTHON ?= $(or $(newer),python3)
 VENV ?= .venv
-EXTRAS ?= all,dev
+EXTRAS ?= all dev
+TESTS ?= 2
 BIN := $(VENV)/bin
-INSTALL = $(PYTHON) tools/install.py --venv $(VENV) --extras $(EXTRAS) $(if $(filter 1,$(CUDA)),--cuda) $(if $(filter 0,$(CUDA)),--no-cuda)
+INSTALL = $(PYTHON) tools/install.py --venv $(VENV) --extras $(EXTRAS) $(if $(filter-out 0,$(OPS)),--ops) \
+	$(if $(filter-out 0,$(CUDA)),--cuda) $(if $(TORCH_BACKEND),--torch-backend $(TORCH_BACKEND))
 
 help:  ## list the targets
-	@echo 'usage: make TARGET [PYTHON=python3.12] [VENV=.venv] [CUDA=1]'
+	@echo 'usage: make TARGET [PYTHON=python3.12] [VENV=.venv] [OPS=1] [CUDA=1] [TORCH_BACKEND=cpu]'
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-setup:  ## make the environment and install everything; seconds when it is done already
+setup:  ## create the environment and install everything; seconds when it is done already
 	@$(INSTALL)
 
 demo: setup  ## train the demo detector on generated images and print its AP table
-	@$(BIN)/python tools/train.py configs/demo/faster_rcnn_r2n50.py
+	@$(BIN)/mmres2net train demo/faster_rcnn_r2n50
 
 test: setup  ## run the default tests
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n $(TESTS) --dist loadfile
 
 lint: setup  ## ruff, format, types, Dockerfile
 	@$(BIN)/ruff check .

@@ -7,8 +7,6 @@ the channels are in ``group_size`` groups that share their masks.
 
 from __future__ import annotations
 
-from functools import partial
-
 from torch import Tensor
 from torch.nn import functional
 
@@ -17,15 +15,14 @@ from mmres2net.mmcv_ops.precision import computable, gradients
 
 def carafe_naive_forward(features: Tensor, masks: Tensor, output: Tensor, **sizes: int) -> None:
     """Fill ``output``."""
-    function = partial(_reassemble, **sizes)
-    output.copy_(function(computable(features), computable(masks)))
+    output.copy_(_reassemble(computable(features), computable(masks), **sizes))
 
 
 def carafe_naive_backward(
     top_grad: Tensor, features: Tensor, masks: Tensor, bottom_grad: Tensor, mask_grad: Tensor, **sizes: int
 ) -> None:
     """Fill ``bottom_grad`` and ``mask_grad`` with the gradients of features and masks."""
-    grads = gradients(partial(_reassemble, **sizes), (features, masks), top_grad)
+    grads = gradients(lambda x, m: _reassemble(x, m, **sizes), (features, masks), top_grad)
     bottom_grad.copy_(grads[0])
     mask_grad.copy_(grads[1])
 
@@ -46,7 +43,7 @@ def carafe_backward(
     carafe_naive_backward(top_grad, rfeatures, masks, bottom_grad, mask_grad, **sizes)
 
 
-def _reassemble(features: Tensor, masks: Tensor, kernel_size: int, group_size: int, scale_factor: int) -> Tensor:
+def _reassemble(features: Tensor, masks: Tensor, *, kernel_size: int, group_size: int, scale_factor: int) -> Tensor:
     images, channels, height, width = features.shape
     border = kernel_size // 2
     padded = functional.pad(features, (border,) * 4)
