@@ -86,10 +86,10 @@ def test_all_pins_with_their_hashes_are_given_to_uv_and_the_doctor_decides(venv:
 
 def test_a_set_up_that_passed_is_not_checked_again_until_something_changes(venv: Venv) -> None:
     for _ in range(2):
-        venv.set_up('--extras', 'det')
+        venv.set_up('--extras', 'seg')
     assert len(venv.calls('mmres2net')) == 1
     venv.write('packages', f'torch=={VERSIONS["torch"]}\nnumpy==1.26.4\n')
-    venv.set_up('--extras', 'det')
+    venv.set_up('--extras', 'seg')
     assert len(venv.calls('mmres2net')) == 2
 
 

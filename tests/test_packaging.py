@@ -19,7 +19,7 @@ import mmres2net
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ('mmres2net', 'configs', 'tools')
-FILES = ('pyproject.toml', 'setup.py', 'MANIFEST.in', 'README.md', 'LICENSE', 'constraints.txt', 'Makefile')
+FILES = ('pyproject.toml', 'setup.py', 'MANIFEST.in', 'README.md', 'LICENSE', 'requirements.txt', 'Makefile')
 IGNORED = shutil.ignore_patterns('__pycache__', '*.pyc', '*.egg-info', '.*_cache')
 
 
@@ -81,9 +81,9 @@ def contents(wheel: Path) -> set[str]:
         return set(archive.namelist())
 
 
-def test_wheel_holds_all_sources_configs_and_tools_and_nothing_else(pristine: dict[str, set[str]], wheel: Path) -> None:
+def test_wheel_holds_all_sources_and_configs_and_nothing_else(pristine: dict[str, set[str]], wheel: Path) -> None:
     wanted = {f'mmres2net/{name}' for name in pristine['mmres2net']}
-    wanted |= {f'mmres2net/.mim/{folder}/{name}' for folder in ('configs', 'tools') for name in pristine[folder]}
+    wanted |= {f'mmres2net/.mim/configs/{name}' for name in pristine['configs']}
     assert {name for name in contents(wheel) if '.dist-info/' not in name} == wanted
     assert {'mmres2net/py.typed', 'mmres2net/.mim/configs/faster_rcnn_r2n50.py'} <= wanted
 
@@ -108,7 +108,7 @@ def test_metadata_names_version_licence_extras_and_command(wheel: Path) -> None:
         commands = archive.read(f'{info}/entry_points.txt').decode()
     assert 'License-Expression: Apache-2.0' in metadata
     assert 'Requires-Python: >=3.10' in metadata
-    extras = {'det', 'seg', 'cls', 'export', 'cam', 'sal', 'all', 'dev'}
+    extras = {'seg', 'cls', 'export', 'cam', 'sal', 'all', 'dev', 'ops'}
     assert set(re.findall(r'^Provides-Extra: (\w+)$', metadata, re.MULTILINE)) == extras
     assert 'mmres2net = mmres2net.cli:main' in commands
     assert f'{info}/licenses/LICENSE' in contents(wheel)
@@ -143,30 +143,36 @@ def test_importing_the_package_loads_no_torch(target: Path) -> None:
     assert python_in(target, '-c', code).split() == [mmres2net.__version__, 'False', 'False']
 
 
-def pins() -> dict[str, str]:
-    lines = (ROOT / 'constraints.txt').read_text().splitlines()
-    return dict(line.split(';')[0].strip().split('==') for line in lines if line and not line.startswith('#'))
+def pins() -> dict[str, tuple[str, str]]:
+    """Return version and hashes of every package in requirements.txt, by name."""
+    entries = re.findall(r'^(\S+)==(\S+)(.*(?:\n +--hash.*)*)', (ROOT / 'requirements.txt').read_text(), re.MULTILINE)
+    return {name: (version, rest) for name, version, rest in entries}
 
 
 def direct_requirements() -> list[Requirement]:
-    """Return every requirement of pyproject.toml but the one on ourselves."""
+    """Return every requirement of pyproject.toml but those on ourselves and on the OpenCV that uv leaves out."""
     text = (ROOT / 'pyproject.toml').read_text()
     body = text[text.index('dependencies = [') : text.index('[project.scripts]')]
-    found = (Requirement(item) for item in re.findall(r"^(?:\w+ = \[|\s+)'([^']+)'", body, re.MULTILINE))
-    return [requirement for requirement in found if requirement.name != 'mmres2net']
+    found = (Requirement(item) for item in re.findall(r"'([a-z][\w-]*(?:\[[\w,]+\])?(?:[<>=].*?)?)'", body))
+    return [requirement for requirement in found if requirement.name not in ('mmres2net', 'opencv-python')]
 
 
 def test_every_direct_dependency_is_pinned_within_its_range() -> None:
     requirements = direct_requirements()
-    assert {'torch', 'onedl-mmcv', 'pycocotools', 'onedl-mmsegmentation', 'timm'} <= {r.name for r in requirements}
+    assert {'torch', 'onedl-mmcv', 'pycocotools', 'onedl-mmsegmentation', 'timm', 'ninja', 'uv'} <= {
+        r.name for r in requirements
+    }
     for requirement in requirements:
-        assert pins()[requirement.name] in requirement.specifier, requirement
+        assert pins()[requirement.name][0] in requirement.specifier, requirement
+
+
+def test_every_pin_has_hashes_and_no_address_is_written_down() -> None:
+    text = (ROOT / 'requirements.txt').read_text()
+    assert len(pins()) == len(re.findall('^[^ #\n]', text, re.MULTILINE)) > 100
+    assert all(re.search('--hash=sha256:[0-9a-f]{64}', rest) for _, rest in pins().values())
+    assert not re.search(r'://|--[a-z-]*(index|find-links)', text)
 
 
 def test_build_requirement_takes_the_pinned_setuptools() -> None:
     text = (ROOT / 'pyproject.toml').read_text()
-    assert pins()['setuptools'] in SpecifierSet(re.search(r"'setuptools([^']+)'", text).group(1))
-
-
-def test_both_opencv_distributions_have_one_version() -> None:
-    assert pins()['opencv-python'] == pins()['opencv-python-headless']
+    assert pins()['setuptools'][0] in SpecifierSet(re.search(r"'setuptools([^']+)'", text).group(1))

@@ -28,7 +28,7 @@ from mmres2net.environment import OPENMMLAB, available_memory, granted_cores  # 
 from mmres2net.errors import UserError  # noqa: E402
 from mmres2net.files import locked, require_space  # noqa: E402
 
-LIBRARIES = {'det': 'mmdet', 'seg': 'mmseg', 'cls': 'mmpretrain'}
+LIBRARIES = {'seg': 'mmseg', 'cls': 'mmpretrain'}
 EXTRAS = (*LIBRARIES, 'export', 'cam', 'sal', 'all', 'dev')
 DISK = 7 * 10**9  # the environment takes 5.7 GB, unfinished downloads up to 1 GB
 JOB_MEMORY = 2 * 10**9  # of one compiler on mmcv's largest files
@@ -173,9 +173,8 @@ def main() -> int:
     flags.add_argument('--torch-backend', default='', help="build of torch from PyTorch's index: cpu, cu130, auto, ...")
     args = flags.parse_args()
     env, start = Environment(args.venv.expanduser().absolute()), time.monotonic()
-    required = [name for extra, name in LIBRARIES.items() if {extra, 'all'} & set(args.extras)]
+    required = ['mmdet'] + [name for extra, name in LIBRARIES.items() if {extra, 'all'} & set(args.extras)]
     required += ['compiled-ops'] * (args.ops or args.cuda)
-    doctor = ('doctor', '--require', *required) if required else ('doctor',)
     try:
         env.state.mkdir(parents=True, exist_ok=True)
         with locked(env.state, f'another set-up is working in {args.venv}; waiting for it', wait=True):
@@ -186,7 +185,7 @@ def main() -> int:
             if not passed.exists() or passed.read_text() != state:
                 if args.ops or args.cuda:
                     compile_operators(env, args.cuda)
-                env.run(str(env.folder / 'bin' / 'mmres2net'), *doctor)
+                env.run(str(env.folder / 'bin' / 'mmres2net'), 'doctor', '--require', *required)
                 passed.write_text(state)
     except (UserError, OSError) as error:
         print(f'\nset-up failed: {error}', file=sys.stderr)
