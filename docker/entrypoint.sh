@@ -1,5 +1,5 @@
 #!/bin/sh
-# `docker run IMAGE train ...` is `mmres2net train ...`; a name that is a program runs as that program; nothing: a shell.
+# `docker run IMAGE train ...` runs `mmres2net train ...`; the name of a program runs that program; no argument, a shell.
 set -e
 if [ $# -eq 0 ]; then
     exec /bin/bash

@@ -78,7 +78,7 @@ def _find_in_library(library: str, name: str) -> Path:
     if root is None:
         raise FileNotFoundError(
             f'{library}::{name}: no package {library!r} with configs is installed; mmdet, mmseg and mmpretrain '
-            'have some (pip install "mmres2net[all]")'
+            'have some (pip install onedl-mmdetection onedl-mmsegmentation onedl-mmpretrain)'
         )
     wanted = name if name.endswith('.py') else f'{name}.py'
     if (root / wanted).is_file():

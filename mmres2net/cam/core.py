@@ -42,7 +42,7 @@ def library() -> Any:
         return importlib.import_module('pytorch_grad_cam')
     except ImportError as error:
         raise UserError(
-            f"class activation maps need the package grad-cam: pip install 'mmres2net[cam]' (importing it: {error})"
+            f'class activation maps need the package grad-cam, which cannot be imported ({error}): pip install grad-cam'
         ) from error
 
 

@@ -17,7 +17,7 @@ from mmres2net.errors import UserError
 from mmres2net.predict.facts import KEY, Facts, read_facts
 
 Array = npt.NDArray[Any]
-EXTRA = "pip install 'mmres2net[export]'"
+EXTRA = 'pip install onnx onnxruntime openvino'
 FACTS_FILE = f'{KEY}.json'
 
 

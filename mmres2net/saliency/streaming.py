@@ -30,7 +30,7 @@ def load_library() -> ModuleType:
     except ImportError as error:
         raise UserError(
             f'SaliencyMetric needs the package pysodmetrics, which cannot be imported ({error}): '
-            "pip install pysodmetrics, or 'mmres2net[sal]'"
+            'pip install pysodmetrics'
         ) from error
 
 
