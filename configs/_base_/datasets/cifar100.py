@@ -1,6 +1,6 @@
 """CIFAR-100: 50,000 training and 10,000 test images of 32x32 pixels, 100 classes; tested on the test images.
 
-Padded with the mean, which is 0 after normalisation, as in the ResNeXt code that the paper builds on.
+Padded with the mean, which is 0 after normalization, as in the ResNeXt code that the paper builds on.
 """
 
 dataset_type = 'mmres2net.CIFAR100'

@@ -1,8 +1,8 @@
 """ImageNet-1k in its published layout: train/WNID/*.JPEG and val/WNID/*.JPEG, 1,281,167 and 50,000 images.
 
-Training takes a random crop of 8 to 100 % of the area, scaled to 224 pixels, and a flip; testing scales the shorter
-edge to 256 pixels and takes the centre. Pillow scales, since it smooths where it shrinks, as torchvision's transforms
-do. The labels are the folders in the order of their names, as everywhere.
+Training takes a random crop of 8 to 100 % of the area, scaled to 224 pixels, and a flip. Testing scales the shorter
+edge to 256 pixels and takes the centre crop. Pillow resizes, because it smooths when it shrinks, as torchvision's
+transforms do. The labels are the folders sorted by name.
 """
 
 dataset_type = 'ImageNet'

@@ -1,4 +1,4 @@
-"""ImageNet-1k at 299 pixels; the shorter edge of 342 keeps the part of the image that testing at 224 of 256 sees."""
+"""ImageNet-1k at 299 pixels. The shorter edge of 342 keeps the same part of the image as 224 of 256 does."""
 
 _base_ = './imagenet.py'
 

@@ -1,7 +1,7 @@
 """Trained on MSRA-B (2,500 images, validated on 500), tested on ECSSD, PASCAL-S, HKU-IS and DUT-OMRON in one run.
 
-Made by tools/prepare_data.py. Images keep their size: most of MSRA-B have 400x300 pixels or 300x400, and a batch is
-padded to the largest of its images.
+tools/prepare_data.py lays it out. Images keep their size: most of MSRA-B have 400x300 or 300x400 pixels. A batch is
+padded to its largest image.
 """
 
 data_root = 'data/saliency/'

@@ -1,4 +1,4 @@
-"""The embedded data set as salient objects: of each image the shape with most pixels, made on first use."""
+"""The embedded data set as salient objects: the largest shape of each image; made on first use."""
 
 embedded_data = 'data/shapes/'
 data_root = embedded_data + 'saliency/'

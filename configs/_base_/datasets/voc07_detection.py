@@ -1,7 +1,7 @@
 """PASCAL VOC 2007 detection: trainval to test at 1000x600, 11-point AP at IoU 0.5.
 
-Small objects stay in: the filter of boxes under 32 pixels that mmdet's VOC configs have is not part of the protocol.
-Objects marked difficult are ignored in training and in the evaluation.
+Small objects are kept: the filter of boxes under 32 pixels in mmdet's VOC configs is not part of the protocol. Objects
+marked difficult are ignored in training and in the evaluation.
 """
 
 dataset_type = 'VOCDataset'

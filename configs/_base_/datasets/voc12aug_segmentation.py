@@ -1,7 +1,7 @@
 """PASCAL VOC 2012 segmentation with the extra masks of SBD: 10,582 training and 1,449 validation images, 21 classes.
 
-Made by tools/prepare_data.py voc12aug: one list, trainaug.txt, and the masks of all its images in one folder.
-Images are scaled by 0.5 to 2 of their own size: the longer side of nearly every VOC image is 500 pixels.
+tools/prepare_data.py voc12aug lays it out: one list, trainaug.txt, and the masks of all its images in one folder.
+Images are scaled by 0.5 to 2: the longer side of nearly every VOC image is 500 pixels.
 """
 
 dataset_type = 'PascalVOCDataset'

@@ -1,7 +1,7 @@
 """DSS (Hou et al. 2017) on ResNet-50: side outputs of the stem and of the four stages, the last at stride 16, dilated.
 
-mmres2net/saliency/dss.py says which form this is. Norms are frozen, as in the public ResNet-101 form; the pixels are
-those of the backbone's weights (that form has BGR with Caffe's means, for Caffe's weights).
+mmres2net/saliency/dss.py says which form this is. Norms are frozen, as in the public ResNet-101 form. The input is
+normalized as the backbone's weights expect it (the public form has BGR with Caffe's means, for Caffe's weights).
 """
 
 norm_cfg = dict(type='BN', requires_grad=False)

@@ -1,9 +1,9 @@
 """Faster R-CNN without a feature pyramid (Ren et al. 2015) on ResNet-50: regions are cut from stage 3, "C4", at stride
 16, and stage 4 is the head that they share.
 
-As jwyang/faster-rcnn.pytorch trains it, the public code nearest to the paper's baseline: statistics of all batch norms
-and the weights of stem and first stage stand still. There pixels are BGR with caffe's mean, and weights that want them;
-here pixels and weights are torchvision's, for both backbones.
+As in jwyang/faster-rcnn.pytorch, the public code nearest to the paper's baseline, all batch norms and the weights of
+the stem and the first stage are frozen. That code has BGR input with Caffe's mean and Caffe's weights. Here input and
+weights are torchvision's, for both backbones.
 """
 
 num_classes = 80

@@ -1,6 +1,6 @@
 """Faster R-CNN with a feature pyramid on ResNet-50 (Ren et al. 2015, Lin et al. 2017), today's usual settings.
 
-The pixel statistics are ImageNet's in RGB, as torchvision's ResNet and all published Res2Net weights want them.
+Mean and std are ImageNet's in RGB, as torchvision's ResNet and all published Res2Net weights expect them.
 """
 
 num_classes = 80

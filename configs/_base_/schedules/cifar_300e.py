@@ -1,7 +1,7 @@
-"""ResNeXt's schedule for CIFAR: 300 epochs of SGD, a tenth of the rate after 150 and again after 225.
+"""ResNeXt's schedule for CIFAR: 300 epochs of SGD, a tenth of the learning rate after 150 and again after 225.
 
-The paper changes nothing in ResNeXt's code; its author names rate 0.05 and decay 0.0005 at 64 images a step. That code
-has Nesterov's momentum, and the same rate for each image at other batches: 0.1 for 128, 0.025 for 32.
+The paper changes nothing in ResNeXt's code; its author names a learning rate of 0.05 and a weight decay of 0.0005 at 64
+images per step. That code has Nesterov momentum and scales the learning rate: 0.1 for 128 images, 0.025 for 32.
 """
 
 max_epochs = 300

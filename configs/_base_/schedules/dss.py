@@ -1,14 +1,14 @@
-"""12,000 steps of SGD at 10 images, a tenth of the rate from step 7,500: DSS's Caffe solver in terms of mean losses.
+"""12,000 steps of 10 images by SGD, a tenth of the learning rate from step 7,500: DSS's Caffe solver for mean losses.
 
-The solver (that of the VGG-16 form; none is public for ResNets) has lr 1e-8, weight decay 5e-4 and 10 single images a
-step, whose gradients Caffe averages. Its loss is summed over pixels, of which an image of 400x300 has 120,000; here it
+The solver (of the VGG-16 form; none is public for ResNets) has lr 1e-8, weight decay 5e-4 and 10 single images per
+step, whose gradients Caffe averages. Its loss is a sum over pixels, of which an image of 400x300 has 120,000; here it
 is a mean. The same steps need
 
     lr            1e-8 x 120,000 = 1.2e-3
     weight decay  5e-4 / 120,000 = 4.2e-9, since Caffe adds it to the summed gradient: 1e-8 x 5e-4 = 1.2e-3 x 4.2e-9
 
-so that DSS is trained with next to no weight decay. Rates that a solver gives to single layers are not carried over.
-Momentum 0.9 is the usual one; the norms of the backbone are frozen.
+so DSS is trained with almost no weight decay. Learning rates of single layers are not carried over. Momentum 0.9 is
+the usual value; the norms of the backbone are frozen.
 """
 
 pixels = 400 * 300

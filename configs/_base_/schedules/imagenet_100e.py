@@ -1,4 +1,4 @@
-"""100 epochs of SGD at 256 images a step, a tenth of the rate every 30: the paper's ImageNet schedule (section 4.1)."""
+"""100 epochs of SGD with 256 images per step, a tenth of the learning rate every 30 (section 4.1)."""
 
 max_epochs = 100
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)

@@ -1,4 +1,4 @@
-"""30,000 steps of SGD at 16 images with a polynomial decay; the pretrained backbone learns at a tenth of the rate."""
+"""30,000 steps of 16 images by SGD, polynomial decay; the pretrained backbone has a tenth of the learning rate."""
 
 max_iters = 30_000
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=3_000)

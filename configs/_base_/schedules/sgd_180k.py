@@ -1,4 +1,4 @@
-"""180,000 steps of SGD at 16 images: maskrcnn-benchmark's 2x schedule; biases learn twice as fast and do not decay."""
+"""180,000 steps of 16 images by SGD: maskrcnn-benchmark's 2x; biases have twice the learning rate and no decay."""
 
 max_iters = 180_000
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=20_000)

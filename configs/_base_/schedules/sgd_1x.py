@@ -1,4 +1,4 @@
-"""12 epochs of SGD at 16 images a step: the detection community's 1x schedule."""
+"""12 epochs of SGD with 16 images per step: the usual 1x schedule of detectors."""
 
 max_epochs = 12
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)

@@ -1,4 +1,4 @@
-"""24 epochs of SGD at 16 images a step: the detection community's 2x schedule."""
+"""24 epochs of SGD with 16 images per step: the usual 2x schedule of detectors."""
 
 _base_ = './sgd_1x.py'
 
