@@ -29,5 +29,5 @@ METRICS = Registry(
     'metric', parent=ROOT_METRICS, scope='mmres2net', locations=['mmres2net.evaluation', 'mmres2net.saliency']
 )
 WEIGHT_INITIALIZERS = Registry(
-    'weight initializer', parent=ROOT_WEIGHT_INITIALIZERS, scope='mmres2net', locations=['mmres2net.weights.pretrained']
+    'weight initializer', parent=ROOT_WEIGHT_INITIALIZERS, scope='mmres2net', locations=['mmres2net.weights.loading']
 )

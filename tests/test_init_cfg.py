@@ -11,7 +11,7 @@ from mmres2net.engine.config import without_published_weights, without_weights
 from mmres2net.init_cfg import drop_pretrained, loads_weights, pretrained_nodes
 from mmres2net.models import Res2Net
 from mmres2net.swap import explain_swap
-from mmres2net.weights.pretrained import Pretrained
+from mmres2net.weights.loading import Pretrained
 
 KAIMING = {'type': 'Kaiming', 'layer': 'Conv2d'}
 TYPES = ['Pretrained', 'mmengine.Pretrained', 'mmres2net.Pretrained', 'PretrainedInit', PretrainedInit, Pretrained]

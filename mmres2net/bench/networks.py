@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmres2net.bench.worker import MissingError
 from mmres2net.models import ALIASES, ARCHS, Res2Net, find_arch
-from mmres2net.weights.mapping import rename, stem_names
+from mmres2net.weights.naming import rename, stem_names
 
 KINDS = ('arch', 'mmdet', 'resnet50')
 DEPTHS = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}

@@ -23,7 +23,7 @@ from mmres2net.bench.device import set_up
 from mmres2net.bench.networks import seeded_state
 from mmres2net.bench.setups import assemble, at_size
 from mmres2net.bench.worker import MissingError
-from mmres2net.weights.mapping import rename, stem_names
+from mmres2net.weights.naming import rename, stem_names
 
 CANDIDATES = 300  # pairs of box and class that pass the score threshold
 SCORES = 20  # of the best detections, compared

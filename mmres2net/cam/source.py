@@ -16,7 +16,7 @@ from mmres2net.cam.names import last_stage, layer_named
 from mmres2net.cam.tasks import Task, task_of
 from mmres2net.data.layout import walk
 from mmres2net.engine.config import load_config, single_process_norms, without_published_weights
-from mmres2net.engine.weights import OURS, check_pixels
+from mmres2net.engine.weights import check_normalization
 from mmres2net.errors import UserError
 from mmres2net.export.source import build, class_names, fill, meta_of
 from mmres2net.models.arch import ALIASES, ARCHS
@@ -24,8 +24,7 @@ from mmres2net.models.dla import Res2NetDLA
 from mmres2net.models.res2net import Res2Net
 from mmres2net.weights import recognise, to_ours, unwrap
 from mmres2net.weights.fetching import fetch_checkpoint
-from mmres2net.weights.fit import check_stage_pool
-from mmres2net.weights.mapping import fill_counters
+from mmres2net.weights.loading import check_stage_pool, fill_counters
 from mmres2net.weights.reading import read_checkpoint
 
 RANDOM = 'random weights'
@@ -115,8 +114,8 @@ def _read(cfg: Config, checkpoint: str, allow_pickle: bool) -> dict[str, Any]:
     arch = (cfg.model.get('backbone') or {}).get('arch')
     if isinstance(arch, str) and (checkpoint in (*ARCHS, *ALIASES) or checkpoint.startswith('timm://')):
         trial = copy.deepcopy(cfg)
-        trial.model.backbone.init_cfg = {'type': OURS, 'checkpoint': checkpoint}
-        check_pixels(trial)
+        trial.model.backbone.init_cfg = {'type': 'mmres2net.Pretrained', 'checkpoint': checkpoint}
+        check_normalization(trial)
     try:
         return read_checkpoint(fetch_checkpoint(checkpoint), allow_pickle=allow_pickle)
     except UserError as error:

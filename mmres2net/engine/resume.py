@@ -14,7 +14,8 @@ from mmengine.config import Config
 from mmres2net.engine.settings import value_at
 from mmres2net.errors import UserError
 from mmres2net.text import join_some
-from mmres2net.weights.reading import read_checkpoint
+from mmres2net.weights.loading import check_finite
+from mmres2net.weights.reading import read_checkpoint, unwrap
 
 POINTER = 'last_checkpoint'  # MMEngine's file with the path of the newest checkpoint
 CHECKPOINT = re.compile(r'(epoch|iter)_(\d+)\.pth')
@@ -104,7 +105,21 @@ def read_start(path: Path, *, allow_pickle: bool = False) -> dict[str, Any]:
     wrong += [f'message_hub.{part}' for part in HUB if not isinstance(hub.get(part), Mapping)]
     if wrong:
         raise UserError(f'{path} is not a checkpoint of MMEngine, or it is damaged: {", ".join(wrong)}')
+    rates = [group.get('lr') for group in groups_of(content.get('optimizer'))]
+    if not all(math.isfinite(rate) for rate in rates if isinstance(rate, int | float)):
+        raise UserError(f'{path} has a learning rate that is not finite: use an earlier checkpoint')
+    try:
+        check_finite(unwrap(content, key='state_dict'))
+    except UserError as error:
+        raise UserError(f'{path}: {error}') from error
     return content
+
+
+def groups_of(optimizer: Any) -> list[dict[str, Any]]:
+    """Return the parameter groups of an optimizer's state, or of several optimizers' states by name."""
+    holders = [optimizer, *optimizer.values()] if isinstance(optimizer, dict) else []
+    lists = [holder.get('param_groups') for holder in holders if isinstance(holder, dict)]
+    return [group for groups in lists if isinstance(groups, list) for group in groups if isinstance(group, dict)]
 
 
 def _is_count(value: Any) -> bool:

@@ -36,6 +36,7 @@ from mmres2net.engine.profiling import ProfileDone, ProfileHook
 from mmres2net.engine.resume import BEST
 from mmres2net.engine.settings import check_settings
 from mmres2net.engine.speed import SpeedUpHook
+from mmres2net.engine.weights import load_strictly
 from mmres2net.errors import RunError, UserError, reason_of
 from mmres2net.text import join_some
 
@@ -130,15 +131,7 @@ class GuardHook(Hook):
         """
         if self.checkpoint is None:
             return
-        try:
-            runner.load_checkpoint(self.checkpoint, strict=True)
-        except RuntimeError as error:
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()][1:]
-            listed = join_some(lines, sep='\n  ')
-            raise UserError(
-                f'the checkpoint {self.checkpoint} does not fit the config:\n  {listed}\n'
-                'test it with the config that it was trained with; its work dir has a copy'
-            ) from error
+        load_strictly(runner, self.checkpoint)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Check that a resumed run has the model of the checkpoint, which MMEngine only warns of.

@@ -38,7 +38,7 @@ from mmres2net.engine.resume import (
     read_start,
 )
 from mmres2net.engine.run import GuardHook, build_runner, check_built, log_drawn, log_notes, prepare, run
-from mmres2net.engine.weights import check_checkpoint, check_pixels, fetch_weights
+from mmres2net.engine.weights import check_checkpoint, check_normalization, fetch_weights
 from mmres2net.errors import Interrupted, UserError
 from mmres2net.files import locked, writable_dir
 from mmres2net.report import metric_table, value_text
@@ -82,7 +82,8 @@ def _train(cfg: Config, args: argparse.Namespace, notes: list[str], command: Seq
         notes += [f'deleted: {path}' for path in clear_work_dir(Path(cfg.work_dir))]
     log_notes([*notes, *more])
     try:
-        run(runner, runner.train, GuardHook())
+        with safe_loading(allow_pickle=args.allow_unsafe_checkpoint, work_dir=cfg.work_dir):
+            run(runner, runner.train, GuardHook())
     except ProfileDone:
         return
     except Interrupted as stop:
@@ -134,8 +135,11 @@ def find_start(cfg: Config, args: argparse.Namespace) -> Start | None:
     if asked == 'auto':
         start = newest_start(folder, allow_pickle=unsafe)
     else:
-        path = check_checkpoint(asked, 'named by --resume', allow_pickle=unsafe)
-        start = Start(path, read_start(path, allow_pickle=unsafe), [])
+        name = check_checkpoint(asked, 'named by --resume', allow_pickle=unsafe)
+        if not Path(name).is_file():  # a folder or a store, which MMEngine reads itself
+            cfg.resume, cfg.load_from = True, name
+            return None
+        start = Start(Path(name), read_start(Path(name), allow_pickle=unsafe), [])
     if start is not None:
         cfg.resume, cfg.load_from = True, str(start.path)
     return start
@@ -154,7 +158,7 @@ def load_start(cfg: Config, args: argparse.Namespace) -> tuple[Config, list[str]
     if cfg.get('load_from'):
         cfg.load_from = str(check_checkpoint(cfg.load_from, 'named by load_from', allow_pickle=unsafe))
     if is_first_process(args.launcher):
-        notes += check_pixels(cfg)
+        notes += check_normalization(cfg)
         fetch_weights(cfg, allow_pickle=unsafe)
     return cfg, notes
 

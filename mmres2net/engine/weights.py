@@ -1,118 +1,154 @@
-"""Weights that a run needs are fetched and looked at before it starts, and nothing of them is run."""
+"""Checkpoints of a run: fetched and checked before it starts, and loaded strictly."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.runner import load_state_dict
+from torch import nn
 
+from mmres2net.engine.loading import is_stored, load_from_store
 from mmres2net.errors import UserError
-from mmres2net.init_cfg import pretrained_nodes
-from mmres2net.swap.pixels import set_pixels
-from mmres2net.weights.fetching import fetch_checkpoint, timm_pixels
-from mmres2net.weights.reading import read_checkpoint
+from mmres2net.init_cfg import PretrainedNode, pretrained_nodes
+from mmres2net.swap.normalization import set_normalization
+from mmres2net.weights.fetching import fetch_checkpoint, normalization_of_checkpoint
+from mmres2net.weights.reading import FLAG, SUFFIXES, read_checkpoint, unwrap
 
-OURS = 'mmres2net.Pretrained'
-
-
-@dataclass(frozen=True)
-class _Start:
-    """A part of the model that starts from a checkpoint, named by ``path`` in the config."""
-
-    path: str
-    checkpoint: str
-    ours: bool
-    arch: Any  # of the part, where it says
+MISMATCH = 'do not match exactly'  # in MMEngine's error
 
 
 def fetch_weights(cfg: Config, *, allow_pickle: bool = False) -> None:
-    """Make sure that every checkpoint which the model starts from is on this machine and can be read.
+    """Make sure that every checkpoint that the model starts from is on this machine and can be read.
 
     Args:
         cfg: The config of the run.
-        allow_pickle: Whether what MMEngine's own initialisers load may run code; for ours nothing ever may.
+        allow_pickle: Whether MMEngine's own initializers may run code from their files; ours never do.
 
     Raises:
-        UserError: One is missing, cannot be fetched or read, or would be overwritten by the initialiser behind it.
+        UserError: One is missing, cannot be fetched or read, or would be overwritten by the next initializer.
     """
-    read: set[tuple[str, bool]] = set()
-    for start in _starts(cfg):
-        if (start.checkpoint, start.ours) in read:
+    done: set[tuple[str, bool]] = set()
+    for node in _checkpoints(cfg):
+        name, ours = node.checkpoint, _is_ours(node)
+        unsafe = allow_pickle and not ours
+        if (name, ours) in done or (unsafe and is_stored(name)):
             continue
-        ways_out = (f'or name a file you have: --cfg-options {start.path}=FILE', 'or train without: --from-scratch')
-        # A bare name is an architecture to our initialiser alone: to MMEngine's it is a file.
-        bare = not start.ours and '://' not in start.checkpoint
+        ways_out = (f'or name a file that you have: --cfg-options {node.path}=FILE', 'or train without: --from-scratch')
+        # A name without a scheme is an architecture to our initializer, and a file to MMEngine's.
+        is_file = not ours and '://' not in name
         try:
-            file = Path(start.checkpoint) if bare else fetch_checkpoint(start.checkpoint, ways_out=ways_out)
-            read_checkpoint(file, allow_pickle=allow_pickle and not start.ours)
+            read_checkpoint(name if is_file else fetch_checkpoint(name, ways_out=ways_out), allow_pickle=unsafe)
         except UserError as error:
-            raise UserError(f'{start.path}={start.checkpoint}: {error}') from error
-        read.add((start.checkpoint, start.ours))
+            raise UserError(f'{node.path}={name}: {error}') from error
+        done.add((name, ours))
 
 
-def check_checkpoint(file: str | Path, role: str, *, allow_pickle: bool = False) -> Path:
-    """Return the path of ``file`` if it is a checkpoint that can be read; an address is fetched.
+def check_checkpoint(file: str | Path, role: str, *, allow_pickle: bool = False) -> str:
+    """Return a checkpoint's path after a check that it can be read; a URL is fetched.
+
+    With ``allow_pickle``, names in stores such as s3:// and folders (sharded checkpoints of FSDP or DeepSpeed) are
+    returned as they are, for MMEngine to read.
 
     Args:
-        file: A path or an address.
+        file: A path or a URL.
         role: What the file is to the run, for the message.
-        allow_pickle: Whether it may run code.
+        allow_pickle: Whether code from the file may be run.
 
     Raises:
-        UserError: No such file, a damaged one, or one that would run code.
+        UserError: There is no such file, it is damaged, or it would run code.
     """
+    name = str(file)
     try:
-        path = fetch_checkpoint(str(file)) if '://' in str(file) else Path(file).expanduser()
+        if is_stored(name):
+            return name if allow_pickle else load_from_store(name)['']
+        path = fetch_checkpoint(name) if '://' in name else Path(name).expanduser()
+        if path.is_dir() and any(path.iterdir()):
+            if not allow_pickle:
+                raise UserError(
+                    f'{path} is a folder. A sharded checkpoint of FSDP or DeepSpeed is read by code that runs what is '
+                    f'in it: give {FLAG} if you know and trust its source'
+                )
+            return str(path)
         read_checkpoint(path, allow_pickle=allow_pickle)
     except UserError as error:
         raise UserError(f'{role}: {error}') from error
-    return path
+    return str(path)
 
 
-def check_pixels(cfg: Config) -> list[str]:
-    """Check that images are normalised as the weights want them; return what could not be checked.
+def load_strictly(target: Any, checkpoint: str | Path, *, allow_pickle: bool = False) -> None:
+    """Load a checkpoint into a model or a runner, by MMEngine's rules for ``strict=True``.
 
-    Only weights loaded by ``mmres2net.Pretrained`` are looked at: those are of networks whose input is known.
+    A ``module.`` prefix is removed, counters of batches may be missing, and modules that adapt what they load (such as
+    position embeddings of another image size) do so.
+
+    Args:
+        target: An ``nn.Module``, or a runner, which also calls its hooks.
+        checkpoint: The file.
+        allow_pickle: Whether code from the file may be run (a runner follows :func:`safe_loading` instead).
 
     Raises:
-        UserError: The data preprocessor gives other pixels; the message has the lines to write.
+        UserError: Names or shapes differ.
     """
-    notes = []
-    for start in _starts(cfg):
-        if not start.ours or not isinstance(start.arch, str):
+    try:
+        if isinstance(target, nn.Module):
+            content = read_checkpoint(checkpoint, allow_pickle=allow_pickle)
+            key = 'state_dict' if isinstance(content.get('state_dict'), Mapping) else None
+            load_state_dict(target, unwrap(content, key=key), strict=True)
+        else:
+            target.load_checkpoint(str(checkpoint), map_location='cpu', strict=True)
+    except RuntimeError as error:
+        if MISMATCH not in str(error):
+            raise
+        lines = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
+        listed = '\n  '.join(line if len(line) < 300 else f'{line[:300]} ...' for line in lines[:5])
+        raise UserError(
+            f'the checkpoint {checkpoint} does not fit the config:\n  {listed}\n'
+            'use it with the config that it was trained with; the work dir of that run holds a copy'
+        ) from error
+
+
+def check_normalization(cfg: Config) -> list[str]:
+    """Check that images are normalized as published weights need it; return what could not be checked.
+
+    Only weights whose input is known are looked at: those of the published table and of timm, by name or URL.
+
+    Raises:
+        UserError: The data preprocessor normalizes otherwise; the message has the settings to use.
+    """
+    notes: dict[str, None] = {}
+    for node in _checkpoints(cfg):
+        wanted = normalization_of_checkpoint(node.checkpoint) if _is_ours(node) else None
+        if wanted is None:
             continue
-        pixels = timm_pixels(start.checkpoint) if start.checkpoint.startswith('timm://') else None
         try:
-            lines = set_pixels(copy.deepcopy(cfg), start.arch, pixels)
+            lines = set_normalization(copy.deepcopy(cfg), wanted)
         except UserError as error:
-            notes.append(f'whether images are normalised as {start.checkpoint} wants cannot be told: {error}')
+            notes[f'cannot check that images are normalized for {node.checkpoint}: {error}'] = None
             continue
         if lines:
-            raise UserError(_wrong_pixels(start, lines))
-    return list(dict.fromkeys(notes))
-
-
-def _wrong_pixels(start: _Start, lines: list[str]) -> str:
-    listed = '\n'.join(f'  {line}' for line in lines)
-    options = ' '.join(f'"{line.split()[0]}={line.rpartition(" -> ")[2].replace(" ", "")}"' for line in lines)
-    return (
-        f'the weights {start.checkpoint} ({start.path}) want other pixels than this config gives; change\n{listed}\n'
-        f'in the config, or give --cfg-options {options}'
-    )
-
-
-def _starts(cfg: Config) -> Iterator[_Start]:
-    for node in pretrained_nodes(cfg.get('model') or {}):
-        ours = getattr(node.type, '__module__', str(node.type)).startswith('mmres2net.')
-        if ours and not node.is_last:
+            options = ' '.join(f'"{line.split()[0]}={line.rpartition(" -> ")[2].replace(" ", "")}"' for line in lines)
             raise UserError(
-                f'{node.path}: {OURS} must be the last initializer, or one after it overwrites what it loads'
+                f'the weights {node.checkpoint} ({node.path}) need images normalized in another way; change\n  '
+                + '\n  '.join(lines)
+                + f'\nin the config, or give --cfg-options {options}'
             )
+    return list(notes)
+
+
+def _is_ours(node: PretrainedNode) -> bool:
+    return getattr(node.type, '__module__', str(node.type)).startswith('mmres2net.')
+
+
+def _checkpoints(cfg: Config) -> Iterator[PretrainedNode]:
+    """Yield the checkpoints that the model starts from and that are named as text."""
+    for node in pretrained_nodes(cfg.get('model') or {}):
+        if _is_ours(node) and not node.is_last:
+            raise UserError(f'{node.path}: {node.type} must be last, or the next initializer overwrites what it loads')
         if node.type and not isinstance(node.checkpoint, str):
             raise UserError(f'{node.path}={node.checkpoint!r}: name a checkpoint, by a name, a path or a URL')
-        if isinstance(node.checkpoint, str):
-            yield _Start(node.path, node.checkpoint, ours, node.module.get('arch'))
+        if node.type or ('://' in str(node.checkpoint) or str(node.checkpoint).endswith(SUFFIXES)):
+            yield node

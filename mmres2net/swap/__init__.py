@@ -1,4 +1,4 @@
-"""The backbone of any config, swapped for a Res2Net: a config in, a config out."""
+"""Swap the backbone of any config for a Res2Net: a config in, a config out."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from mmengine.config import Config
 
 from mmres2net.errors import UserError
 from mmres2net.models.arch import ALIASES, ARCHS, find_arch
-from mmres2net.swap.checks import check_parameter_groups, trial
+from mmres2net.swap.checks import build_on_meta, check_parameter_groups
 from mmres2net.swap.heads import fit_heads, swap_shared_heads
+from mmres2net.swap.initial_weights import allow_random_plugins, drop_old_checkpoints, new_init_cfg
+from mmres2net.swap.normalization import set_normalization
 from mmres2net.swap.options import carry
-from mmres2net.swap.pixels import set_pixels
 from mmres2net.swap.sources import Source, find_source
-from mmres2net.swap.start import drop_old_checkpoints, new_start, start_plugins
+from mmres2net.weights.fetching import normalization_of
 
 __all__ = ['explain_swap', 'swap_backbone']
 
@@ -21,7 +22,7 @@ __all__ = ['explain_swap', 'swap_backbone']
 def swap_backbone(cfg: Config, arch: str, *, pretrained: bool = True) -> Config:
     """Return a copy of ``cfg`` whose ResNet is the Res2Net ``arch``, with all that has to change with it.
 
-    See :func:`explain_swap`, which also tells what it changed.
+    See :func:`explain_swap`, which also returns what it changed.
     """
     return explain_swap(cfg, arch, pretrained=pretrained)[0]
 
@@ -30,17 +31,17 @@ def explain_swap(cfg: Config, arch: str, *, pretrained: bool = True) -> tuple[Co
     """Return a copy of ``cfg`` with its backbone swapped, and a line for each change.
 
     Freezing, norms, outputs, strides, dilations, deformable convolutions and plugins are carried over. Necks and heads
-    stay as they are, but for a shared head made of the old network's last stage. Mean, deviation and channel order
-    become those of the new network. It starts from its published weights where the old one started from weights.
+    stay unchanged, except a shared head that is the old network's last stage. Mean, std and channel order become those
+    of the new network. It starts from its published weights if the old one started from weights.
 
     Args:
-        cfg: A config of mmdet, mmseg or mmpretrain; it stays as it is.
+        cfg: A config of mmdet, mmseg or mmpretrain; it stays unchanged.
         arch: A name of :data:`mmres2net.models.ARCHS`, or timm's name of the same network.
-        pretrained: False leaves the weights out, for a run that loads a checkpoint of its own or starts from scratch;
-            what is frozen stays frozen.
+        pretrained: False loads no weights, for a run that loads its own checkpoint or starts from scratch; frozen
+            layers stay frozen.
 
     Raises:
-        UserError: Something in the config cannot be carried over; the message says what, why and the way out.
+        UserError: Something in the config cannot be carried over; the message says what, why and what to do.
     """
     try:
         row = find_arch(arch)
@@ -52,29 +53,30 @@ def explain_swap(cfg: Config, arch: str, *, pretrained: bool = True) -> tuple[Co
     _check_pair(source, arch)
     head_lines = fit_heads(source, arch)
     options, option_lines = carry(source, row)
-    start, start_lines = new_start(cfg, source, arch, pretrained)
+    init_cfg, init_lines = new_init_cfg(cfg, source, arch, pretrained)
     kind = 'mmres2net.Res2NetDLA' if row.family == 'dla' else 'mmres2net.Res2Net'
-    new = {'type': kind, 'arch': arch, **options, **({'init_cfg': start} if start else {})}
-    network = trial(new, source)
+    new = {'type': kind, 'arch': arch, **options, **({'init_cfg': init_cfg} if init_cfg else {})}
+    network = build_on_meta(new, source)
     check_parameter_groups(cfg, network, row)
-    plugin_lines = start_plugins(new, network, source)
+    plugin_lines = allow_random_plugins(new, network, source)
     source.replace(new)
+    normalization = normalization_of(arch)
     return cfg, [
         f'{source.path} {source.title} -> {kind} {arch}',
         *option_lines,
-        *start_lines,
+        *init_lines,
         *plugin_lines,
-        *swap_shared_heads(cfg, arch, start),
+        *swap_shared_heads(cfg, arch, init_cfg),
         *head_lines,
         *drop_old_checkpoints(cfg, source),
-        *set_pixels(cfg, arch),
+        *(set_normalization(cfg, normalization) if normalization else []),
         *_import_ours(cfg),
     ]
 
 
 def _check_pair(source: Source, arch: str) -> None:
     if source.is_ours and ALIASES.get(source.options.get('arch', ''), source.options.get('arch')) == arch:
-        raise UserError(f'{source.path} is {arch} already; leave the swap out, or choose another arch')
+        raise UserError(f'{source.path} is already {arch}; leave out --backbone, or choose another arch')
     small = ARCHS[arch].family == 'cifar'
     if small and not source.is_cifar:
         raise UserError(

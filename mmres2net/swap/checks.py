@@ -1,4 +1,4 @@
-"""Checks of a swap before anything runs: options, weights, and settings that name parameters."""
+"""Checks of a swap before anything runs: its options, its weights, and settings that name parameters."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import nn
 from mmres2net.errors import UserError
 from mmres2net.models.arch import Arch
 from mmres2net.registry import MODELS
-from mmres2net.swap.sources import Cfg, Source
+from mmres2net.swap.sources import Cfg, Source, type_name
 
 
-def trial(backbone: Cfg, source: Source) -> nn.Module:
-    """Return the new backbone of ``source`` by its config, without memory for its parameters.
+def build_on_meta(backbone: Cfg, source: Source) -> nn.Module:
+    """Build the new backbone of ``source`` from its config, without memory for its parameters.
 
     Raises:
         UserError: An option does not fit the network, or the published weights do not fit an option.
@@ -26,8 +26,8 @@ def trial(backbone: Cfg, source: Source) -> nn.Module:
     try:
         with torch.device('meta'), DefaultScope.overwrite_default_scope(scope):
             network = MODELS.build({key: value for key, value in backbone.items() if key != 'init_cfg'})
-    except Exception as error:  # plugins and norms are the hosts': they raise what they like
-        raise UserError(f'{arch} cannot take the place of {source.path} ({source.title}): {error}') from error
+    except Exception as error:  # plugins and norms are the libraries', which raise any exception
+        raise UserError(f'{arch} cannot replace {source.path} ({source.title}): {error}') from error
     for name, module in network.named_modules():
         groups = getattr(module, 'deform_groups', 1)
         if getattr(module, 'in_channels', groups) % groups:
@@ -39,12 +39,12 @@ def trial(backbone: Cfg, source: Source) -> nn.Module:
 
 
 def _check_weights_fit(backbone: Cfg, source: Source) -> None:
-    """Refuse what the published weights were not trained with: they would load, and mean nothing."""
-    norm, conv = ((backbone.get(key) or {}).get('type', '') for key in ('norm_cfg', 'conv_cfg'))
+    """Refuse options that the published weights were not trained with: they would load, and be meaningless."""
+    norm, conv = (type_name((backbone.get(key) or {}).get('type', '')) for key in ('norm_cfg', 'conv_cfg'))
     faults = {
         'in_channels': (backbone.get('in_channels', 3), 3, backbone.get('in_channels', 3) == 3),
-        'norm_cfg.type': (norm, 'BN or SyncBN', not norm or 'BN' in norm),
-        'conv_cfg.type': (conv, 'plain convolutions', conv in ('', 'Conv', 'Conv2d')),
+        'norm_cfg.type': (norm, 'BN or SyncBN', any(part in norm for part in ('BN', 'BatchNorm')) or not norm),
+        'conv_cfg.type': (conv, 'plain convolutions', conv in ('', 'None', 'Conv', 'Conv2d')),
     }
     for key, (value, wanted, fits) in faults.items():
         if not fits:
@@ -55,10 +55,10 @@ def _check_weights_fit(backbone: Cfg, source: Source) -> None:
 
 
 def check_parameter_groups(cfg: Config, network: nn.Module, row: Arch) -> None:
-    """Check that ``paramwise_cfg.custom_keys`` which name parts of the old backbone name the same of the new one.
+    """Check that each key of ``paramwise_cfg.custom_keys`` that names a part of the backbone also fits the new one.
 
     Raises:
-        UserError: One names nothing, or another kind of parameter.
+        UserError: One matches nothing, or another kind of parameter.
     """
     keys = ((cfg.get('optim_wrapper') or {}).get('paramwise_cfg') or {}).get('custom_keys') or {}
     names = [f'backbone.{name}' for name, _ in network.named_parameters()]
@@ -66,13 +66,10 @@ def check_parameter_groups(cfg: Config, network: nn.Module, row: Arch) -> None:
         where = f'optim_wrapper.paramwise_cfg.custom_keys[{key!r}]'
         inside = 'backbone.' + key.rpartition('backbone.')[2] if 'backbone.' in key else ''
         if inside and not any(inside in name for name in names):
-            raise UserError(f'{where} names no parameter of the new backbone; its names begin with {_heads(names)}')
+            starts = ', '.join(dict.fromkeys('.'.join(name.split('.')[:2]) for name in names))
+            raise UserError(f'{where} matches no parameter of the new backbone; its names begin with {starts}')
         if row.avg_down and key.endswith('downsample.1'):
             raise UserError(
-                f"{where} means a shortcut's norm, which is downsample.2 in this arch, and 1 is its convolution; "
-                'change the key in a copy of the config, or choose an arch that is not v1b'
+                f"{where} means the shortcut's norm, which is downsample.2 in this arch (downsample.1 is its "
+                'convolution); change the key in a copy of the config, or choose an arch that is not v1b'
             )
-
-
-def _heads(names: list[str]) -> str:
-    return ', '.join(dict.fromkeys('.'.join(name.split('.')[:2]) for name in names))

@@ -1,4 +1,4 @@
-"""The options of a ResNet as options of a Res2Net: what is carried over, what belongs to the old network."""
+"""Options of a ResNet as options of a Res2Net: which are carried over, and which belong to the old network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SAME = (
 )
 TRANSLATED = ('num_stages', 'out_indices', 'strides', 'dilations', 'frozen_stages', 'dcn', 'stage_with_dcn', 'plugins')
 WEIGHTS = ('init_cfg', 'pretrained')
-# They describe the network that goes.
+# They describe the old network.
 OLD = (
     *('depth', 'style', 'deep_stem', 'avg_down', 'stem_channels', 'base_channels', 'expansion', 'groups'),
     *('base_width', 'width_per_group', 'scales', 'radix', 'reduction_factor', 'avg_down_stride', 'se_ratio'),
@@ -32,10 +32,10 @@ OLD_OURS = ('arch', 'depths', 'base_width', 'scales', 'cardinality', 'deep_stem'
 
 
 def carry(source: Source, row: Arch) -> tuple[Cfg, list[str]]:
-    """Return the options that the new backbone takes over, and lines that say so.
+    """Return the options that the new backbone keeps, and lines that say so.
 
     Raises:
-        UserError: An option is neither known to be the same nor known to belong to the old network.
+        UserError: An option is unknown.
     """
     given = {key: value for key, value in source.options.items() if value is not None}
     if source.is_ours:
@@ -43,19 +43,21 @@ def carry(source: Source, row: Arch) -> tuple[Cfg, list[str]]:
         dropped = [key for key in given if key in OLD_OURS and key != 'arch']
     else:
         _check_known(source, given)
-        kept = _translate({**DEFAULTS[source.host], **given})
+        kept = _translate({**DEFAULTS[source.library], **given})
         dropped = [key for key in given if key in OLD]
         if row.family == 'cifar':
             kept = _without_fourth_stage(source, kept)
     kept = copy.deepcopy(kept)
     lines = [f'{source.path} keeps {_listed(kept)}'] if kept else []
     if dropped:
-        lines.append(f'{source.path} drops {_listed({key: given[key] for key in dropped})}: of the old network')
+        lines.append(
+            f'{source.path} drops {_listed({key: given[key] for key in dropped})}: they describe the old network'
+        )
     return kept, lines
 
 
 def is_old_option(name: str) -> bool:
-    """Whether ``name`` is an option of the hosts' ResNets, other than the weights that they start from."""
+    """Whether ``name`` is an option of the libraries' ResNets, other than their initial weights."""
     return name in (*SAME, *TRANSLATED, *OLD)
 
 
@@ -63,8 +65,8 @@ def _check_known(source: Source, given: Cfg) -> None:
     unknown = [key for key in given if key not in (*SAME, *TRANSLATED, *WEIGHTS, *OLD)]
     if unknown:
         raise UserError(
-            f'{source.path} ({source.title}) has {_listed({key: given[key] for key in unknown})}, for which a Res2Net '
-            'has nothing; take it out of a copy of the config if the swapped model can do without'
+            f'{source.path} ({source.title}) has {_listed({key: given[key] for key in unknown})}, which a Res2Net '
+            'does not have; remove it from a copy of the config if the model works without'
         )
 
 
@@ -77,7 +79,7 @@ def _translate(old: Cfg) -> Cfg:
         if key in old:
             new[key] = _padded(old[key], num_stages, filler)
     if 'frozen_stages' in old:
-        new['frozen_stages'] = min(old['frozen_stages'], built)  # a stage that nobody reads is not built
+        new['frozen_stages'] = min(old['frozen_stages'], built)  # a stage that is not used is not built
     new.update({key: old[key] for key in SAME if key in old})
     used = _padded(old.get('stage_with_dcn', ()), num_stages, False)
     if 'dcn' in old and any(used):
@@ -97,7 +99,7 @@ def _padded(values: Sequence[Any], num_stages: int, filler: Any) -> tuple[Any, .
 
 
 def _without_fourth_stage(source: Source, kept: Cfg) -> Cfg:
-    """Return the options for the three stages of a CIFAR network, whose last takes the place of the fourth."""
+    """Return the options for the three stages of a CIFAR network, whose last replaces the fourth."""
     shaped = [key for key in ('strides', 'dilations', 'multi_grid', 'dcn', 'plugins') if key in kept]
     if shaped or kept['out_indices'] != (3,):
         raise UserError(

@@ -1,4 +1,4 @@
-"""Which backbones of a config can be swapped: the ResNets of mmdet, mmseg and mmpretrain, and our own."""
+"""The backbones that can be swapped: the ResNets of mmdet, mmseg and mmpretrain, and our own."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Cfg = dict[str, Any]
 TYPES = ('ResNet', 'ResNetV1c', 'ResNetV1d', 'ResNeXt', 'SEResNet', 'SEResNeXt', 'ResNeSt', 'Res2Net')
 CIFAR = 'ResNet_CIFAR'
 OURS = ('Res2Net', 'Res2NetDLA')
-WRAPPER = 'mmres2net.WithStem'  # hands on what its own `backbone` gives, and the stem
-# What a host's ResNets do where the config says nothing. All of them zero the last norm of a block.
+WRAPPER = 'WithStem'  # ours: returns the outputs of its own `backbone`, and of the stem
+# Options of the libraries' ResNets that differ from ours by default.
 DEFAULTS: dict[str, Cfg] = {
     'mmdet': {'out_indices': (0, 1, 2, 3), 'norm_eval': True, 'zero_init_residual': True},
     'mmseg': {'out_indices': (0, 1, 2, 3), 'norm_eval': False, 'zero_init_residual': True},
@@ -28,25 +28,25 @@ class Source:
     """A backbone that is to be swapped.
 
     Args:
-        path: Where it is in the config, such as ``model.backbone``.
+        path: Its path in the config, such as ``model.backbone``.
         parents: The dicts that hold it, outermost first.
-        scope: The registry scope that holds there: the host that builds what is nested in it.
-        host: The package that its type is of.
-        name: Its type without a package.
-        options: Its options as the config has them, without ``type``.
+        scope: The registry scope there: the library that builds what is nested in it.
+        library: The package of its type.
+        name: Its type without the package.
+        options: Its options in the config, without ``type``.
     """
 
     path: str
     parents: tuple[Cfg, ...]
     scope: str
-    host: str
+    library: str
     name: str
     options: Cfg
 
     @property
     def is_ours(self) -> bool:
         """Whether it is a backbone of this package."""
-        return self.host == 'mmres2net'
+        return self.library == 'mmres2net'
 
     @property
     def is_cifar(self) -> bool:
@@ -57,7 +57,7 @@ class Source:
     def title(self) -> str:
         """Its type and size, for messages."""
         depth = self.options.get('depth')
-        return f'{self.host}.{self.name}' + (f' of depth {depth}' if depth else '')
+        return f'{self.library}.{self.name}' + (f' of depth {depth}' if depth else '')
 
     def channels(self) -> tuple[int, ...]:
         """Return the channels of its four stages."""
@@ -82,8 +82,8 @@ def find_source(cfg: Config) -> Source:
     if len(found) > 1:
         paths = ' and '.join(path for path, _, _ in found)
         raise UserError(
-            f'this config puts models together that were trained each by itself ({paths}); swap the backbone in the '
-            'configs that they are trained with'
+            f'this config combines models that were trained separately ({paths}); swap the backbone in the configs '
+            'that they are trained with'
         )
     return _source(*found[0])
 
@@ -93,14 +93,14 @@ def _walk(node: Any, path: str, parents: tuple[Cfg, ...], scope: str) -> Iterato
     if isinstance(node, dict):
         scope, parents = node.get('_scope_', scope), (*parents, node)
         for key, value in node.items():
-            if key == 'backbone' and isinstance(value, dict) and value.get('type') == WRAPPER:
+            if key == 'backbone' and isinstance(value, dict) and type_name(value.get('type')) == WRAPPER:
                 yield from _walk(value, f'{path}.backbone', parents, scope)
             elif key == 'backbone' and isinstance(value, dict):
                 yield f'{path}.backbone', parents, value.get('_scope_', scope)
             elif 'backbone' in str(key) and isinstance(value, dict):
                 raise UserError(
-                    f"{path}.{key} is a network of another kind; the swap knows only those under the key 'backbone', "
-                    'and a model that has both needs both to fit each other'
+                    f'{path}.{key} is a second network, which has to fit the first; the swap knows only networks under '
+                    "the key 'backbone'"
                 )
             else:
                 yield from _walk(value, f'{path}.{key}', parents, scope)
@@ -111,24 +111,29 @@ def _walk(node: Any, path: str, parents: tuple[Cfg, ...], scope: str) -> Iterato
 
 def _source(path: str, parents: tuple[Cfg, ...], scope: str) -> Source:
     backbone = parents[-1]['backbone']
-    host, name = _type_of(backbone.get('type'), scope)
+    kind = backbone.get('type')
+    library, name = type_library(kind) or scope, type_name(kind)
     options = {key: value for key, value in backbone.items() if key not in ('type', '_scope_')}
-    known = (OURS if host == 'mmres2net' else (*TYPES, CIFAR)) if host in (*DEFAULTS, 'mmres2net') else ()
+    known = OURS if library == 'mmres2net' else (*TYPES, CIFAR) if library in DEFAULTS else ()
     if name not in known:
-        kind = f'{host}.{name}' if host else name
         raise UserError(
-            f'{path} is {kind}, not a ResNet of {", ".join(DEFAULTS)}: its options have no counterpart in a Res2Net'
-            f'{_wanted_channels(parents[-1])}. Start from a config of the same model with one of {", ".join(TYPES)}'
+            f'{path} is {f"{library}." if library else ""}{name}, not a ResNet of {", ".join(DEFAULTS)}: a Res2Net has '
+            f'no counterpart of its options{_wanted_channels(parents[-1])}. Start from a config of the same model with '
+            f'one of {", ".join(TYPES)}'
         )
-    return Source(path, parents, scope, host, name, options)
+    return Source(path, parents, scope, library, name, options)
 
 
-def _type_of(kind: Any, scope: str) -> tuple[str, str]:
-    """Return package and name of a type: a name, a name with its package, or a class."""
-    if isinstance(kind, type):
-        return kind.__module__.partition('.')[0], kind.__name__
-    host, dot, _ = str(kind).partition('.')
-    return (host, str(kind).rpartition('.')[2]) if dot else (scope, str(kind))
+def type_name(kind: Any) -> str:
+    """Return the name of a ``type`` in a config, which is a name, a name with its package, or a class."""
+    return kind.__name__ if isinstance(kind, type) else str(kind).rpartition('.')[2]
+
+
+def type_library(kind: Any) -> str:
+    """Return the package of a ``type`` in a config; empty if it says none."""
+    return (
+        kind.__module__.partition('.')[0] if isinstance(kind, type) else str(kind).rpartition('.')[0].partition('.')[0]
+    )
 
 
 def _wanted_channels(holder: Cfg) -> str:
@@ -136,5 +141,5 @@ def _wanted_channels(holder: Cfg) -> str:
         node = holder.get(part)
         channels = node.get('in_channels') if isinstance(node, dict) else None
         if isinstance(channels, list | tuple):
-            return f', and its {part} takes {list(channels)} channels where a Res2Net gives 256, 512, 1024 and 2048'
+            return f', and its {part} takes {list(channels)} channels, a Res2Net returns 256, 512, 1024 and 2048'
     return ''

@@ -1,21 +1,20 @@
-"""Weights: what is published (none is part of this project), whose a file is, and how it gets into a network."""
+"""Weights: what is published (none is part of this project), reading them safely, recognising and loading them."""
 
-from mmres2net.weights.content import unwrap
-from mmres2net.weights.families import Recognised, recognise
-from mmres2net.weights.fit import adapt_channels, fit
-from mmres2net.weights.mapping import Report, to_ours
-from mmres2net.weights.published import PUBLISHED, Pixels, Published, find_published, pixels_of
+from mmres2net.weights.fetching import PUBLISHED, Normalization, Published, find_published, normalization_of
+from mmres2net.weights.loading import Report, adapt_channels, fit, to_ours
+from mmres2net.weights.naming import Recognised, recognise
+from mmres2net.weights.reading import unwrap
 
 __all__ = [
     'PUBLISHED',
-    'Pixels',
+    'Normalization',
     'Published',
     'Recognised',
     'Report',
     'adapt_channels',
     'find_published',
     'fit',
-    'pixels_of',
+    'normalization_of',
     'recognise',
     'to_ours',
     'unwrap',

@@ -1,44 +1,50 @@
-"""``mmres2net convert-weights``: a checkpoint of one library made into that of another, nothing lost unsaid."""
+"""``mmres2net convert-weights``: a checkpoint of one library converted for another; nothing is dropped silently."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from mmres2net.errors import UserError
-from mmres2net.files import atomic_path
-from mmres2net.models.dla import Res2NetDLA
+from mmres2net.files import atomic_path, writable_file
+from mmres2net.models.arch import Arch
+from mmres2net.models.dla import LEVEL_CHANNELS, Res2NetDLA
 from mmres2net.models.res2net import Res2Net
-from mmres2net.weights.content import entry_of, other_entries, unwrap
-from mmres2net.weights.families import SHARED_HEAD, Recognised, recognise
-from mmres2net.weights.mapping import Report, some, to_ours
-from mmres2net.weights.reading import FLAG, read_checkpoint
-from mmres2net.weights.targets import TARGETS, Target, assemble, check_target, network_for
-from mmres2net.weights.verify import check_comparable, compare
+from mmres2net.text import join_some
+from mmres2net.weights.loading import COUNTER, Report, to_ours
+from mmres2net.weights.naming import SHARED_HEAD, Family, Recognised, recognise, rename, stem_names
+from mmres2net.weights.reading import FLAG, read_checkpoint, unwrap, weights_key
 
+TARGETS: tuple[Family, ...] = get_args(Family)
+MMLABS = ('mmdet', 'mmpretrain')
+DEPTHS: dict[tuple[int, ...], int] = {
+    (3, 4, 6, 3): 50,
+    (3, 4, 23, 3): 101,
+    (3, 8, 36, 3): 152,
+}  # of mmdet and mmpretrain
 SUFFIXES = ('.pth', '.pt', '.safetensors')
 TRAINING = ('optimizer', 'optim', 'param_schedulers', 'lr_scheduler', 'scheduler', 'scaler', 'amp_scaler')
 OTHER_FUNCTION = (
-    'note: mmdet makes another function of the same weights than all others do: it pools the last split of a block '
-    'only where that block is strided, so the first stage differs. Weights of the one fit the other, and mislead it'
+    'note: mmdet computes another function from the same weights: it pools the last split of a block only where the '
+    'block is strided, so the first stage differs. Weights of one load into the other, and give wrong features'
 )
 
 
 @dataclass(frozen=True)
 class Converted:
-    """A converted file.
+    """A converted checkpoint.
 
     Args:
-        state: Weights by the names of the target.
-        ours: The network in it by our names.
+        state: Weights under the names of the target.
+        ours: The network in it under our names.
         recognised: What the source was recognised as.
-        report: What became of the source's tensors.
+        report: What happened to the source's tensors.
     """
 
     state: dict[str, Tensor]
@@ -47,96 +53,176 @@ class Converted:
     report: Report
 
     @property
-    def whole(self) -> bool:
-        """Whether it is a whole model, with a backbone among its parts."""
+    def is_model(self) -> bool:
+        """Whether it is a whole model, of which the backbone is a part."""
         prefix = self.recognised.prefix
         return bool(prefix) and any(name.startswith(prefix) for name in self.state)
 
 
 def convert(
-    state: Mapping[str, Tensor], target: Target, *, prefix: str | None = None, backbone_only: bool = False
+    state: Mapping[str, Tensor], target: Family, *, prefix: str | None = None, backbone_only: bool = False
 ) -> Converted:
-    """Return ``state`` by the names of ``target``; values and types stay to the bit.
+    """Return ``state`` under the names of ``target``; values and types are unchanged.
 
-    A whole model stays one where ``target`` has whole models, its other parts untouched; for the official release and
-    timm its backbone is taken out, with a classifier if it has one.
+    A whole model stays one if ``target`` has whole models, its other parts unchanged; for the official release and timm
+    its backbone is taken, with the classifier if it has one.
 
     Args:
         state: Weights by name, as :func:`mmres2net.weights.unwrap` returns them.
-        target: Whose names to write.
-        prefix: What stands before the network's names; None: found.
-        backbone_only: Take the network alone, without classifier, neck and heads.
+        target: The library whose names to write.
+        prefix: Prefix of the network's parameter names; None: found.
+        backbone_only: Keep the network alone, without classifier, neck and heads.
 
     Raises:
-        UserError: No Res2Net, a part of one, or one that ``target`` does not have.
+        UserError: There is no Res2Net, a part of one, or one that ``target`` does not have.
     """
     recognised = recognise(state, prefix=prefix)
     check_target(recognised, target)
     ours, report = to_ours(state, recognised)
-    check_whole(ours, recognised)
+    check_complete(ours, recognised)
     network, added = network_for(target, ours, recognised.row)
-    written, used = (network, frozenset[str]()) if backbone_only else assemble(network, state, recognised, target)
-    report = replace(
-        report,
-        adapted=(*report.adapted, *added),
-        left=tuple(name for name in report.left if name not in used),
-        renamed=_renamed(recognised, report, ours, network),
-    )
+    written, used = (network, frozenset[str]()) if backbone_only else _with_parts(network, state, recognised, target)
+    sources = {our: source for source, our in report.renamed.items()}
+    pairs = ((sources.get(our, our), new) for our, new in zip(ours, network, strict=False))  # added ones come last
+    start = recognised.prefix
+    renamed = {old: new for old, new in pairs if old.removeprefix(start).removeprefix(SHARED_HEAD) != new}
+    left = tuple(name for name in report.left if name not in used)
+    report = replace(report, adapted=(*report.adapted, *added), left=left, renamed=renamed)
     return Converted(written, ours, recognised, report)
 
 
-def _renamed(
-    recognised: Recognised, report: Report, ours: Mapping[str, Tensor], names: Iterable[str]
-) -> dict[str, str]:
-    """Return the target's name of each tensor that the source names otherwise, but for a prefix, by the source's."""
-    sources = {our: source for source, our in report.renamed.items()}
-    pairs = ((sources.get(our, our), new) for our, new in zip(ours, names, strict=False))  # new ones come last
-    return {old: new for old, new in pairs if old.removeprefix(recognised.prefix).removeprefix(SHARED_HEAD) != new}
-
-
-def check_whole(ours: Mapping[str, Tensor], recognised: Recognised) -> None:
-    """Check that a network by our names is all there, stage by stage, with the shapes that it should have.
+def check_target(recognised: Recognised, target: Family) -> None:
+    """Check that ``target`` has the network.
 
     Raises:
-        UserError: It is not; the message names what is missing or misshapen.
+        UserError: It has not; the message says why, and which targets have it.
+    """
+    obstacle = _obstacle(recognised.row, target)
+    if obstacle:
+        others = [other for other in TARGETS if not _obstacle(recognised.row, other)]
+        raise UserError(
+            f'{recognised.network} cannot be written for {target}: {obstacle}. Possible: --to {"|".join(others)}'
+        )
+
+
+def _obstacle(row: Arch, target: Family) -> str:
+    """Return why ``target`` cannot hold the network; empty if it can."""
+    small, dla, se = row.family == 'cifar', row.family == 'dla', row.se_reduction
+    mmlab, other = target in MMLABS, target != 'mmres2net'
+    obstacles = {
+        'no other library has the 32-pixel networks': small and other,
+        'the official release has no squeeze-and-excitation': target == 'official' and se is not None,
+        "timm's squeeze-and-excitation reduces by 16": target == 'timm' and se not in (None, 16),
+        f'{target} has no deep layer aggregation': mmlab and dla,
+        f'{target} has no squeeze-and-excitation': mmlab and se is not None,
+        f'{target} has no Res2NeXt (cardinality {row.cardinality})': mmlab and row.cardinality > 1,
+        f'{target} has no Res2Net of one scale': mmlab and row.scales == 1,
+        f'{target} has depths 50, 101 and 152, not {row.depths}': mmlab and row.depths not in DEPTHS,
+        "mmdet's Res2Nets have a deep stem and average pooling in the shortcuts (v1b), this one has not": (
+            target == 'mmdet' and not (row.deep_stem and row.avg_down)
+        ),
+    }
+    return next((text for text, holds in obstacles.items() if holds), '')
+
+
+def check_complete(ours: Mapping[str, Tensor], recognised: Recognised) -> None:
+    """Check that a network under our names is complete, with the shapes that it should have.
+
+    Raises:
+        UserError: It is not; the message names what is missing or has another shape.
     """
     build = Res2NetDLA if recognised.row.family == 'dla' else Res2Net
     with torch.device('meta'):
         expected = build(**recognised.options).state_dict()
     missing = [name for name in expected if name not in ours]
-    misfits = [
+    misshapen = [
         f'{name} {tuple(ours[name].shape)} instead of {tuple(tensor.shape)}'
         for name, tensor in expected.items()
         if name in ours and ours[name].shape != tensor.shape
     ]
-    if missing or misfits:
-        faults = [f'lacks {len(missing)} tensors ({some(missing)})'] if missing else []
-        faults += [f'has {len(misfits)} of another shape ({some(misfits)})'] if misfits else []
+    if missing or misshapen:
+        faults = [f'lacks {len(missing)} tensors ({join_some(missing)})'] if missing else []
+        faults += [f'has {len(misshapen)} of another shape ({join_some(misshapen)})'] if misshapen else []
         raise UserError(f'this is {recognised}, but the file {" and ".join(faults)}: it is damaged or changed')
+
+
+def network_for(target: Family, ours: Mapping[str, Tensor], row: Arch) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Return a network under the names of ``target``, and sentences about what was added.
+
+    Args:
+        target: The library.
+        ours: The network under our names.
+        row: What network it is.
+    """
+    layers = stem_names(target, row.deep_stem)
+    state = {rename(name, layers): tensor for name, tensor in ours.items()}
+    if target != 'official' or row.family != 'dla':
+        return state, ()
+    unused = unused_projections(row.depths)
+    count = sum(tensor.numel() for name, tensor in unused.items() if name.endswith(('weight', 'bias')))
+    return {**state, **unused}, (f'{count:,} values of projections that the official code never uses, set to zero',)
+
+
+def unused_projections(depths: Sequence[int]) -> dict[str, Tensor]:
+    """Return zeros for the projections that the official DLA holds in every tree of several levels, by name."""
+    found: dict[str, Tensor] = {}
+    for i, levels in enumerate(depths):
+        in_channels, out_channels = LEVEL_CHANNELS[i + 1 : i + 3]
+        for depth in range(levels - 1):
+            tree = f'level{i + 2}{".tree1" * depth}.project'
+            found[f'{tree}.0.weight'] = torch.zeros(out_channels, in_channels, 1, 1)
+            found |= {f'{tree}.1.{name}': torch.zeros(out_channels) for name in ('weight', 'bias', 'running_mean')}
+            found[f'{tree}.1.running_var'] = torch.ones(out_channels)
+            found[f'{tree}.1.{COUNTER}'] = torch.tensor(0)
+    return found
+
+
+def _with_parts(
+    network: Mapping[str, Tensor], state: Mapping[str, Tensor], recognised: Recognised, target: Family
+) -> tuple[dict[str, Tensor], frozenset[str]]:
+    """Return the network of ``target`` with the other parts of the file, and the names in ``state`` of these parts."""
+    prefix = recognised.prefix
+    if prefix and target in (*MMLABS, 'mmres2net'):
+        in_head = 'layer4.' if recognised.shared_head else ''
+        if in_head and target in MMLABS:
+            raise UserError(
+                f'{target} has no Res2Net stage as a shared head, which this detector has; add --backbone-only'
+            )
+        places = (prefix, *([SHARED_HEAD + in_head] if in_head else []))
+        others = {name: tensor for name, tensor in state.items() if not name.startswith(places)}
+        start = {name: SHARED_HEAD if in_head and name.startswith(in_head) else prefix for name in network}
+        return {**{start[name] + name: tensor for name, tensor in network.items()}, **others}, frozenset(others)
+    source = 'head.fc' if prefix else 'fc'
+    names = {f'fc.{part}': f'{source}.{part}' for part in ('weight', 'bias') if f'{source}.{part}' in state}
+    if target == 'mmdet' or not names:
+        return dict(network), frozenset()
+    start_of = ('backbone.', 'head.') if target == 'mmpretrain' else ('', '')
+    classifier = {start_of[1] + name: state[full] for name, full in names.items()}
+    return {**{start_of[0] + name: t for name, t in network.items()}, **classifier}, frozenset(names.values())
 
 
 def parser(prog: str = 'mmres2net convert-weights') -> argparse.ArgumentParser:
     """Return the flags of the conversion."""
     flags = argparse.ArgumentParser(
         prog=prog,
-        description='Turn the Res2Net in a checkpoint into that of another library. Whose it is, is found out.',
-        epilog='Exit status: 0, or 2 where nothing was written.',
+        description='Convert the Res2Net in a checkpoint for another library. The library it is from is recognised.',
+        epilog='Exit status: 0, or 2 if nothing was written.',
     )
     flags.add_argument('source', metavar='SRC', help='a .pth, .pt or .safetensors file')
-    flags.add_argument('target', metavar='DST', help='the file to write, of one of these suffixes')
-    flags.add_argument('--to', choices=TARGETS, default='mmres2net', help='whose names to write; default: mmres2net')
-    flags.add_argument('--key', help='entry with the weights; default: an average (state_dict_ema), else state_dict')
-    flags.add_argument('--prefix', help="what stands before the network's names, such as teacher.backbone.")
+    flags.add_argument('target', metavar='DST', help='the file to write, with one of these suffixes')
+    flags.add_argument('--to', choices=TARGETS, default='mmres2net', help='library to write for; default: mmres2net')
+    flags.add_argument('--key', help='key of the weights in SRC; default: an average (state_dict_ema), else state_dict')
+    flags.add_argument('--prefix', help="prefix of the network's parameter names, such as teacher.backbone.")
     flags.add_argument('--backbone-only', action='store_true', help='leave out classifier, neck and heads')
-    flags.add_argument('--strip-optimizer', action='store_true', help='leave out what a resumed training would need')
-    flags.add_argument('--verify', action='store_true', help="compare features with the libraries' own code first")
-    flags.add_argument('--force', action='store_true', help='write over DST')
+    flags.add_argument('--strip-optimizer', action='store_true', help='leave out what --resume would need')
+    flags.add_argument('--verify', action='store_true', help="first compare features with the libraries' own code")
+    flags.add_argument('--force', action='store_true', help='overwrite DST')
     flags.add_argument(FLAG, action='store_true', help='RUNS CODE from SRC, if it needs any to be read')
     return flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Convert by the flags in ``argv`` and print what became of the weights.
+    """Convert by the flags in ``argv``, and print what happened to the weights.
 
     Raises:
         UserError: The file cannot be read, converted or written; nothing is written then.
@@ -145,82 +231,63 @@ def main(argv: Sequence[str] | None = None) -> int:
     source, target = Path(args.source).expanduser(), Path(args.target).expanduser()
     check_paths(source, target, force=args.force)
     content = read_checkpoint(source, allow_pickle=args.allow_unsafe_checkpoint)
-    beside = other_entries(content, args.key)
+    entry = weights_key(content, args.key)
+    beside = [name for name in content if name != entry] if entry else []
     training = [name for name in beside if name in TRAINING]
     if training and not args.strip_optimizer:
         raise UserError(
-            f'{source} also holds {", ".join(training)}, which would be lost, and with it the way to resume this '
-            'training from the new file; say so with --strip-optimizer'
+            f'{source} also holds {", ".join(training)}, without which this training cannot be resumed from the new '
+            'file; give --strip-optimizer to leave them out'
         )
-    entry = entry_of(content, args.key)
     converted = convert(unwrap(content, key=args.key), args.to, prefix=args.prefix, backbone_only=args.backbone_only)
-    print(f'{source}{f", weights under {entry} (--key takes another)" if entry else ""}\n{converted.report}')
-    extra = classes_of(content) if converted.whole and target.suffix != '.safetensors' else {}
+    print(f'{source}{f", weights under {entry} (--key chooses others)" if entry else ""}\n{converted.report}')
+    extra = _dataset_meta(content) if converted.is_model and target.suffix != '.safetensors' else {}
     if beside:
-        kept = {'meta': 'meta (but for dataset_meta, the classes)'} if extra else {}
-        print(f'  entries left out: {", ".join(kept.get(name, name) for name in beside)}')
+        partly = {'meta': 'meta (except dataset_meta, the classes)'} if extra else {}
+        print(f'  entries not written: {", ".join(partly.get(name, str(name)) for name in beside)}')
     for line in hints(converted.recognised, args.to):
         print(line)
     if args.verify:
-        verify(converted, args.to)
+        from mmres2net.weights.verify import verify
+
+        for comparison in verify(converted.ours, converted.recognised, args.to):
+            print(f'verified: {comparison}')
     write(converted.state, target, extra)
     print(f'written: {target} ({args.to}, {len(converted.state)} tensors)')
     return 0
 
 
 def check_paths(source: Path, target: Path, *, force: bool) -> None:
-    """Check where to write before anything is read.
+    """Check the output before anything is read.
 
     Raises:
-        UserError: ``target`` is no place to write to.
+        UserError: ``target`` cannot be written.
     """
     if target.suffix not in SUFFIXES:
-        raise UserError(f'{target}: the suffix tells the format, one of {", ".join(SUFFIXES)}')
-    if not target.parent.is_dir():
-        raise UserError(f'{target}: no folder {target.parent}; make it first')
-    if target.is_dir():
-        raise UserError(f'{target} is a folder; name a file in it')
+        raise UserError(f'{target}: the suffix selects the format, one of {", ".join(SUFFIXES)}')
     if target.exists() and source.exists() and target.samefile(source):
         raise UserError(f'{target} is the source itself; name another file')
-    if target.exists() and not force:
-        raise UserError(f'{target} exists; name another file, or write over it with --force')
+    if target.is_file() and not force:
+        raise UserError(f'{target} exists; name another file, or overwrite it with --force')
+    writable_file(target, 'DST')
 
 
-def hints(recognised: Recognised, target: Target) -> list[str]:
-    """Return what to know of the new file: how to build its network here, or that ``target`` computes another one."""
+def hints(recognised: Recognised, target: Family) -> list[str]:
+    """Return how to build the network of the new file here, or a note if ``target`` computes another function."""
     families = {recognised.family, target}
-    if target == 'mmres2net':
-        kind = 'Res2NetDLA' if recognised.row.family == 'dla' else 'Res2Net'
-        lines = [f'it fits mmres2net.{kind}({", ".join(f"{k}={v!r}" for k, v in recognised.options.items())})']
-        if recognised.family == 'mmdet' and not recognised.stage_pool_sure:
-            lines.append("as mmdet runs them: stage_pool='mmdet'; its ImageNet weights were trained with 'official'")
-        elif not recognised.stage_pool_sure:
-            lines.append(
-                "stage_pool: as in the model that was trained; the names do not tell, 'official' is the likeliest"
-            )
-        return lines
-    return [OTHER_FUNCTION] if 'mmdet' in families and len(families) == 2 else []
+    if target != 'mmres2net':
+        return [OTHER_FUNCTION] if 'mmdet' in families and len(families) == 2 else []
+    kind = 'Res2NetDLA' if recognised.row.family == 'dla' else 'Res2Net'
+    lines = [f'it fits mmres2net.{kind}({", ".join(f"{k}={v!r}" for k, v in recognised.options.items())})']
+    if not recognised.stage_pool_sure and recognised.family == 'mmdet':
+        lines.append("in mmdet these run with stage_pool='mmdet'; its ImageNet weights were trained with 'official'")
+    elif not recognised.stage_pool_sure:
+        lines.append("stage_pool: as in the trained model; the names do not tell, 'official' is the likeliest")
+    return lines
 
 
-def verify(converted: Converted, target: Target) -> None:
-    """Compare the source's and the target's own code with ours, on the converted weights, and print what was seen.
-
-    Raises:
-        UserError: A library is missing, or features differ.
-    """
-    asked: tuple[Target, ...] = (converted.recognised.family, target)
-    families: list[Target] = [family for family in dict.fromkeys(asked) if family != 'mmres2net']
-    for family in families or [target]:
-        check_comparable(converted.recognised, family)
-    for family in families:
-        found = compare(converted.ours, converted.recognised, family)
-        print(f'verified: {found}')
-        if not found.equal:
-            raise UserError(f'the features differ: {found}; nothing was written')
-
-
-def classes_of(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entry by which the hosts' inference knows a model's classes, if it is there and is plain data."""
+def _dataset_meta(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entry from which inference in OpenMMLab's libraries knows the classes, if it is there."""
     meta = content.get('meta')
     classes = meta.get('dataset_meta') if isinstance(meta, dict) else None
     return {'meta': {'dataset_meta': classes}} if classes and _is_plain(classes) else {}
@@ -235,12 +302,12 @@ def _is_plain(value: Any) -> bool:
 
 
 def write(state: Mapping[str, Tensor], target: Path, extra: Mapping[str, Any]) -> None:
-    """Write weights into ``target``, in the format of its suffix; it is whole or not there.
+    """Write weights to ``target``, in the format of its suffix; it is complete or unchanged.
 
     Args:
-        state: Tensors by name: the file holds them alone where there is no ``extra``, else under ``state_dict``.
+        state: Tensors by name: the file holds only them if there is no ``extra``, else under ``state_dict``.
         target: The file.
-        extra: Entries beside ``state_dict``, of plain data; none where the format is safetensors.
+        extra: Entries beside ``state_dict``, of plain data; none for safetensors.
 
     Raises:
         UserError: It cannot be written.
@@ -248,18 +315,14 @@ def write(state: Mapping[str, Tensor], target: Path, extra: Mapping[str, Any]) -
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     try:
         with atomic_path(target) as path:
-            _save(plain, path, target.suffix, extra)
-    except OSError as error:
-        raise UserError(f'{target} cannot be written: {error.strerror or error}') from error
+            if target.suffix == '.safetensors':
+                from safetensors.torch import save
 
-
-def _save(plain: dict[str, Tensor], path: Path, suffix: str, extra: Mapping[str, Any]) -> None:
-    if suffix != '.safetensors':
-        torch.save({**extra, 'state_dict': plain} if extra else plain, path)
-        return
-    try:
-        from safetensors.torch import save
+                # Not save_file, whose files only their owner can read.
+                path.write_bytes(save(plain, metadata={'format': 'pt'}))
+            else:
+                torch.save({**extra, 'state_dict': plain} if extra else plain, path)
     except ImportError as error:
-        raise UserError(f"{suffix} needs the package that writes it: pip install 'safetensors>=0.4'") from error
-    # Not save_file: its files can be read by their owner alone.
-    path.write_bytes(save(plain, metadata={'format': 'pt'}))
+        raise UserError(f"{target.suffix} needs a package that writes it: pip install 'safetensors>=0.4'") from error
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        raise UserError(f'{target} cannot be written: {getattr(error, "strerror", None) or error}') from error

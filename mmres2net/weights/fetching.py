@@ -1,7 +1,11 @@
-"""From the name of a checkpoint to a file on this machine: downloaded once, verified, kept where torch keeps its own.
+"""Published weights, and from the name of a checkpoint to a file: downloaded once, verified, kept in torch's cache.
 
-A name is an architecture with published weights (``res2net50_26w_4s``), an https address, ``timm://NAME``, one of
-MMEngine's names (``torchvision://``, ``open-mmlab://``, ``mmcls://``) or a path.
+A name is an architecture with published weights (``res2net50_26w_4s``), a URL, ``timm://NAME``, one of MMEngine's names
+(``torchvision://``, ``open-mmlab://``, ``mmcls://``) or a path.
+
+URLs and hashes are those of the official code (https://github.com/Res2Net/Res2Net-PretrainedModels and, for
+``res2net50_18w_6s``, https://github.com/Res2Net/Res2Net-maskrcnn), accuracies those of its README. A hash is the first
+8 digits of a SHA-256: it finds damage, but does not protect against a forged file.
 """
 
 from __future__ import annotations
@@ -9,46 +13,139 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote, urlparse
 
 import torch
 
 from mmres2net.errors import UserError
-from mmres2net.fetch.download import Patience, Remote, damage, fetch
+from mmres2net.fetch.download import Remote, RetryPolicy, damage, fetch
 from mmres2net.fetch.progress import log
 from mmres2net.files import disk_error, locked
-from mmres2net.models.arch import ALIASES, ARCHS
-from mmres2net.weights.published import PUBLISHED, Pixels, find_published
+from mmres2net.models.arch import ALIASES, ARCHS, find_arch
 from mmres2net.weights.reading import check_file
 
-MIRRORS = 'MMRES2NET_WEIGHTS_MIRRORS'  # addresses of folders with the same files, separated by blanks, tried first
-PATIENCE = Patience(tries=3)
-UNKNOWN = 'unknown; ask those who publish them'
-# timm's names of networks with published weights, where they are not ours.
-TIMM_NAMES = {
-    'res2next50_4s': 'res2next50',
-    'res2net_dla60_4s': 'dla60_res2net',
-    'res2next_dla60_4s': 'dla60_res2next',
-    'res2net50_v1b_26w_4s': 'res2net50d',
-    'res2net101_v1b_26w_4s': 'res2net101d',
-}
-NOT_IN_TIMM = ('res2net50_18w_6s',)
+MIRRORS = 'MMRES2NET_WEIGHTS_MIRRORS'  # URLs of folders with the same files, separated by blanks, tried first
+RETRY = RetryPolicy(tries=3)
+HOST = 'https://shanghuagao.oss-cn-beijing.aliyuncs.com/res2net'
+LICENCE = 'CC BY-NC-SA 4.0: not for commercial use'
+UNKNOWN = 'unknown; ask the publisher'
+README = 'https://github.com/Res2Net/Res2Net-PretrainedModels#readme'
+PLAIN = 'ImageNet-1k, 100 epochs'
+LONG = 'ImageNet-1k, CutMix, about 300 epochs'
+HUB_WAYS = (
+    'run the command again later; the download resumes',
+    'or name a mirror of the hub: HF_ENDPOINT=https://HOST',
+    'behind a proxy, set http_proxy and https_proxy',
+)
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """How a network expects its images: RGB from 0 to 255, minus ``mean``, divided by ``std``."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+IMAGENET = Normalization((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+
+
+@dataclass(frozen=True)
+class Published:
+    """Published weights of one architecture.
+
+    Args:
+        arch: The name in :data:`mmres2net.models.ARCHS`.
+        sha256: The first digits of the file's hash, which also end its name.
+        recipe: How the weights were trained (the authors' answers in issues 38, 67 and 71 of the official code).
+        top1: Top-1 accuracy on ImageNet-1k in percent as ``source`` publishes it; None: not published.
+        source: Where ``top1`` is from.
+        timm: timm's name of a network whose weights are also published; None: timm has none.
+        licence: The licence, with what it means.
+    """
+
+    arch: str
+    sha256: str
+    recipe: str = PLAIN
+    top1: float | None = None
+    source: str | None = README
+    timm: str | None = None
+    licence: str = LICENCE
+
+    @property
+    def url(self) -> str:
+        """The URL of the file."""
+        return f'{HOST}/{self.arch}-{self.sha256}.pth'
+
+
+_TABLE = (
+    Published('res2net50_26w_4s', '06e79181', top1=77.99, timm='res2net50_26w_4s'),
+    Published('res2net50_48w_2s', 'afed724a', top1=77.32, timm='res2net50_48w_2s'),
+    Published('res2net50_14w_8s', '6527dddc', top1=78.14, timm='res2net50_14w_8s'),
+    Published('res2net50_26w_6s', '19041792', top1=78.58, timm='res2net50_26w_6s'),
+    Published('res2net50_26w_8s', '2c7c9f12', top1=79.20, timm='res2net50_26w_8s'),
+    Published('res2net50_18w_6s', 'db17faaa', source=None),
+    Published('res2net101_26w_4s', '02a759a1', top1=79.19, timm='res2net101_26w_4s'),
+    Published('res2net50_v1b_26w_4s', '3cf99910', LONG, top1=80.27, timm='res2net50d'),
+    Published('res2net101_v1b_26w_4s', '0812c246', LONG, top1=81.23, timm='res2net101d'),
+    Published('res2next50_4s', '6ef7e7bf', top1=78.24, timm='res2next50'),
+    Published('res2net_dla60_4s', 'd88db7f9', top1=78.47, timm='dla60_res2net'),
+    Published('res2next_dla60_4s', 'd327927b', top1=78.45, timm='dla60_res2next'),
+)
+PUBLISHED: Mapping[str, Published] = MappingProxyType({entry.arch: entry for entry in _TABLE})
+
+
+def find_published(arch: str) -> Published | None:
+    """Return the published weights of ``arch``, an official name or timm's alias; None if there are none.
+
+    Raises:
+        ValueError: There is no such architecture.
+    """
+    find_arch(arch)
+    return PUBLISHED.get(ALIASES.get(arch, arch))
+
+
+def normalization_of(arch: str) -> Normalization | None:
+    """Return the normalization for ``arch``; None for CIFAR networks, which use that of their data set.
+
+    Networks without published weights get the same as the others of the release, so that they can be compared.
+
+    Raises:
+        ValueError: There is no such architecture.
+    """
+    return None if find_arch(arch).family == 'cifar' else IMAGENET
+
+
+def normalization_of_checkpoint(name: str) -> Normalization | None:
+    """Return the normalization that a checkpoint was trained with; None if only its owner can know.
+
+    Raises:
+        UserError: ``timm://NAME`` is not in timm.
+    """
+    if name.startswith('timm://'):
+        cfg = _timm_cfg(name)
+        mean, std = (tuple(round(value * 255, 4) for value in values) for values in (cfg.mean, cfg.std))
+        return Normalization(mean, std)
+    known = {*PUBLISHED, *(entry.url for entry in _TABLE)}
+    return IMAGENET if name in known or ALIASES.get(name) in known else None
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a checkpoint's file comes from and where it is kept.
+    """Where the file of a checkpoint comes from, and where it is kept.
 
     Attributes:
-        urls: Addresses, in the order of trying.
+        urls: URLs in the order of trying.
         path: The file on this machine.
-        digest: The first digits of its SHA-256, which end its name; empty where the name has none.
+        digest: The first digits of its SHA-256; empty: unknown.
         licence: What it may be used for.
-        ways_out: What else to try where it cannot be fetched.
+        ways_out: What else to try if it cannot be downloaded.
     """
 
     urls: tuple[str, ...]
@@ -59,18 +156,18 @@ class Origin:
 
 
 def fetch_checkpoint(name: str, *, ways_out: Sequence[str] = ()) -> Path:
-    """Return the file of the checkpoint ``name``; it is downloaded if it is not on this machine.
+    """Return the file of the checkpoint ``name``, downloaded if it is not on this machine.
 
-    Downloads are continued where they broke off, verified against the hash in the file's name, and take their name
-    only then. The folder is torch's (``torch.hub.get_dir()/checkpoints``), so what torch or MMEngine has fetched is
+    An interrupted download is resumed. A file gets its name when it is complete and has the hash that its name says.
+    The folder is torch's (``torch.hub.get_dir()/checkpoints``), so files that torch or MMEngine have downloaded are
     used; timm's are in the cache of huggingface_hub. The licence is printed when a file is downloaded.
 
     Args:
         name: See the module.
-        ways_out: What else the user can do where it cannot be fetched, for the message.
+        ways_out: What else the user can do if it cannot be downloaded, for the message.
 
     Raises:
-        UserError: No such checkpoint, it cannot be fetched, or what came is none.
+        UserError: There is no such checkpoint, it cannot be downloaded, or the file is not a checkpoint.
     """
     if name.startswith('timm://'):
         return _fetch_timm(name, ways_out)
@@ -79,58 +176,66 @@ def fetch_checkpoint(name: str, *, ways_out: Sequence[str] = ()) -> Path:
 
 
 def origin_of(name: str) -> Origin | Path:
-    """Return where a checkpoint is to be had, or the path that ``name`` is.
+    """Return where a checkpoint can be downloaded, or the path that ``name`` is.
 
     Raises:
         UserError: ``name`` is none of the names in the module's description.
     """
     scheme, mark, rest = name.partition('://')
     if not mark:
-        return _published(name) or Path(os.path.expanduser(name))
+        return _of_arch(name) or Path(name).expanduser()
     if scheme in ('http', 'https'):
         return _of_url(name)
     if scheme in ('torchvision', 'modelzoo', 'open-mmlab', 'openmmlab', 'mmcls'):
         return _of_mmengine(scheme, rest)
     raise UserError(
-        f'{name}: weights are named by an architecture ({", ".join([*PUBLISHED][:2])}, ...), a path, an https address, '
-        'timm://NAME, torchvision://NAME or open-mmlab://NAME; fetch others and name the file'
+        f'{name}: name weights by an architecture ({", ".join([*PUBLISHED][:2])}, ...), a path, a URL, timm://NAME, '
+        'torchvision://NAME or open-mmlab://NAME; download others and name the file'
     )
 
 
 def cache_folder() -> Path:
-    """Return the folder of downloaded checkpoints, torch's own; ``TORCH_HOME`` moves it."""
+    """Return the folder of downloaded checkpoints, which is torch's; ``TORCH_HOME`` moves it."""
     return Path(torch.hub.get_dir()) / 'checkpoints'
 
 
-def _published(name: str) -> Origin | None:
+def _of_arch(name: str) -> Origin | None:
     if name not in ARCHS and name not in ALIASES:
         return None
-    row = find_published(name)
-    if row is None:
+    entry = find_published(name)
+    if entry is None:
         raise UserError(
-            f'{name} has no published weights; those who have: {", ".join(PUBLISHED)}. A file of that name is ./{name}'
+            f'{name} has no published weights; these have: {", ".join(PUBLISHED)}. A file of this name is ./{name}'
         )
-    file = row.url.rpartition('/')[2]
+    file = entry.url.rpartition('/')[2]
     mirrors = tuple(f'{mirror.rstrip("/")}/{file}' for mirror in os.environ.get(MIRRORS, '').split())
     ways = [f'or name a mirror, a folder with files of these names: {MIRRORS}=https://HOST/FOLDER']
-    if row.arch not in NOT_IN_TIMM:
-        ways.append(f"or take timm's weights of the same network: timm://{TIMM_NAMES.get(row.arch, row.arch)}")
-    return Origin((*mirrors, row.url), cache_folder() / file, row.sha256, row.licence, tuple(ways))
+    if entry.timm:
+        ways.append(f"or use timm's weights of the same network: timm://{entry.timm}")
+    return Origin((*mirrors, entry.url), cache_folder() / file, entry.sha256, entry.licence, tuple(ways))
 
 
 def _of_url(url: str) -> Origin:
     file = Path(unquote(urlparse(url).path)).name
     if file in ('', '..') or '\\' in file or not file.isprintable():
-        raise UserError(f'{url} names no file; give the address of a checkpoint')
-    for row in PUBLISHED.values():
-        if row.url == url:
-            return Origin((url,), cache_folder() / file, row.sha256, row.licence)
+        raise UserError(f'{url} names no file; give the URL of a checkpoint')
+    entry = next((entry for entry in _TABLE if entry.url == url), None)
+    if entry:
+        return Origin((url,), cache_folder() / file, entry.sha256, entry.licence)
     found = re.search(r'-([a-f0-9]{8,64})\.\w+$', file)
-    if found:
+    if found and not _is_date(found[1]):
         return Origin((url,), cache_folder() / file, found[1])
-    # Without a hash the name says nothing: two projects' model.pth must not be taken for each other.
-    address = hashlib.sha256(url.encode()).hexdigest()[:12]
-    return Origin((url,), cache_folder() / 'by_address' / address / file, '')
+    # The name alone identifies no file: model.pth of two projects must not be confused.
+    folder = hashlib.sha256(url.encode()).hexdigest()[:12]
+    return Origin((url,), cache_folder() / 'by_url' / folder / file, '')
+
+
+def _is_date(digits: str) -> bool:
+    """Whether digits in a file's name are a date, perhaps with a time, and not a hash: 20230131, 20230131120000."""
+    try:
+        return digits.isdecimal() and datetime.strptime(digits[:8], '%Y%m%d').year in range(1990, 2100)
+    except ValueError:
+        return False
 
 
 def _of_mmengine(scheme: str, name: str) -> Origin | Path:
@@ -145,31 +250,30 @@ def _of_mmengine(scheme: str, name: str) -> Origin | Path:
         name = checkpoint.get_deprecated_model_names().get(name, name)
     if name not in table:
         raise UserError(f'{scheme}://{name}: there are no weights of this name')
-    address = str(table[name])
-    if urlparse(address).scheme in ('http', 'https'):
-        return _of_url(address)
+    place = str(table[name])
+    if urlparse(place).scheme in ('http', 'https'):
+        return _of_url(place)
     home = os.environ.get('MMENGINE_HOME') or Path(os.environ.get('XDG_CACHE_HOME', '~/.cache')) / 'mmengine'
-    return Path(os.path.expanduser(home)) / address
+    return Path(home).expanduser() / place
 
 
 def _fetch_url(origin: Origin, ways_out: Sequence[str]) -> Path:
-    path = origin.path
-    ways = (f'or fetch it by other means and put it at {path}', *origin.ways_out, *ways_out)
+    path, folder = origin.path, origin.path.parent
+    ways = (f'or download it by other means and put it at {path}', *origin.ways_out, *ways_out)
     remote = Remote(path.name, origin.urls, None, origin.digest, 'sha256', ways)
     try:
         if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             # all processes of a run want the same file at once
-            with locked(path.parent, f'waiting for another process that downloads into {path.parent}', wait=True):
+            with locked(folder, f'waiting for another process that downloads into {folder}', wait=True):
                 if not path.is_file():
-                    fetch(remote, path.parent, PATIENCE)
-                    _keep_if_checkpoint(path, origin)
+                    _keep_if_checkpoint(fetch(remote, folder, RETRY), origin)
                     return path
         fault = damage(path, remote)
     except OSError as error:
-        raise disk_error(error, path.parent) from error
+        raise disk_error(error, folder) from error
     if fault:
-        raise UserError(f'{path} is not the file that its name says: {fault}; delete it, and it is fetched again')
+        raise UserError(f'{path} is not the file that its name says: {fault}; delete it to download it again')
     return path
 
 
@@ -178,7 +282,7 @@ def _keep_if_checkpoint(path: Path, origin: Origin) -> None:
         check_file(path)
     except UserError as error:
         path.unlink()
-        raise UserError(f'{origin.urls[-1]} gives no checkpoint, and what came is removed. {error}') from error
+        raise UserError(f'{origin.urls[-1]} did not return a checkpoint; the download was deleted. {error}') from error
     log(f'kept at {path}; licence: {origin.licence}')
 
 
@@ -186,33 +290,23 @@ def _fetch_timm(name: str, ways_out: Sequence[str]) -> Path:
     cfg = _timm_cfg(name)
     if not cfg.hf_hub_id:
         if not cfg.url:
-            raise UserError(f'{name}: timm has this network, but no weights of it')
+            raise UserError(f'{name}: timm has this network, but no weights for it')
         return _fetch_url(_of_url(cfg.url), ways_out)
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     repository, _, revision = cfg.hf_hub_id.partition('@')
     file = cfg.hf_hub_filename or 'model.safetensors'
-    known = isinstance(try_to_load_from_cache(repository, file, revision=revision or None), str)
-    if not known:
-        log(f'fetching {file} of {repository} from the Hugging Face hub; licence: {_timm_licence(cfg)}')
+    cached = isinstance(try_to_load_from_cache(repository, file, revision=revision or None), str)
+    if not cached:
+        licence = cfg.license if cfg.license and cfg.license != 'unknown' else UNKNOWN
+        log(f'downloading {file} of {repository} from the Hugging Face hub; licence: {licence}')
     try:
-        path = Path(hf_hub_download(repository, file, revision=revision or None, local_files_only=known))
+        path = Path(hf_hub_download(repository, file, revision=revision or None, local_files_only=cached))
     except Exception as error:  # whatever the network does: the ways out are the same
-        listed = '\n'.join(f'  - {way}' for way in (*_HUB_WAYS, *ways_out))
-        raise UserError(f'{name} cannot be fetched: {type(error).__name__}: {error}\n{listed}') from error
+        listed = '\n'.join(f'  - {way}' for way in (*HUB_WAYS, *ways_out))
+        raise UserError(f'{name} cannot be downloaded: {type(error).__name__}: {error}\n{listed}') from error
     check_file(path)
     return path
-
-
-_HUB_WAYS = (
-    'run the same command later: it continues',
-    'or name a mirror of the hub: HF_ENDPOINT=https://HOST',
-    'behind a proxy, set http_proxy and https_proxy',
-)
-
-
-def _timm_licence(cfg: Any) -> str:
-    return cfg.license if cfg.license and cfg.license != 'unknown' else UNKNOWN
 
 
 def _timm_cfg(name: str) -> Any:
@@ -229,18 +323,3 @@ def _timm_cfg(name: str) -> Any:
     except RuntimeError as error:
         tags = ', '.join(timm.list_pretrained(f'{model.partition(".")[0]}*')) or 'none'
         raise UserError(f'{name}: timm has no weights of this name; of this network: {tags}') from error
-
-
-def timm_pixels(name: str) -> Pixels:
-    """Return the pixels that the weights ``timm://NAME`` want, by timm's table.
-
-    Raises:
-        UserError: timm is not installed, or has no such weights.
-    """
-    cfg = _timm_cfg(name)
-
-    def scaled(values: Sequence[float]) -> tuple[float, float, float]:
-        red, green, blue = (round(value * 255, 4) for value in values)
-        return red, green, blue
-
-    return Pixels(scaled(cfg.mean), scaled(cfg.std))

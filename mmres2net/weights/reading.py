@@ -1,47 +1,53 @@
-"""Checkpoint files are data: read without running anything that they ask for, or refused with what is wrong with them.
+"""Read a checkpoint as data: nothing in it is run, and one that is broken or hostile is one clear error.
 
-torch's own reader is told to take weights only. Before it, what a hostile or broken file could do to the reader itself
-is looked at here: how the file begins, whether a zip's parts are stored as they are and fit in it, their checksums, and
-whether the file is one of the two old forms that older versions of torch read by running them.
+torch reads the file with ``weights_only=True``. What could harm that reader or its caller is checked around it: the
+form of the file and the checksums of its parts before, the size of what it expands to after. Entries that MMEngine's
+resume would run or delete are removed (:func:`remove_commands`).
 """
 
 from __future__ import annotations
 
 import os
 import pickle
-import pickletools
 import zipfile
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from mmres2net.errors import UserError
-from mmres2net.weights.records import STAND_INS, settle
+from mmres2net.text import join_some
+from mmres2net.weights.pickles import STAND_INS, check_globals, code_of, is_zip, resolve
 
 FLAG = '--allow-unsafe-checkpoint'
 SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt', '.safetensors')
-PICKLES = 5  # of torch's form before 1.6: a magic number, a version, the machine, the content, the tensors' keys
-LISTED = 5
+RETRY = 'Delete it and download or write it again, or name another file'
+# In order of preference. An average of weights comes before the weights, as timm reads its own checkpoints. MMEngine
+# needs no such rule: with its EMA hook `state_dict` is the average, and `ema_state_dict` is what training resumes from.
+WEIGHT_KEYS = ('state_dict_ema', 'model_ema', 'state_dict', 'model')
+WRAPPERS = ('module.', '_orig_mod.')  # of DistributedDataParallel and of torch.compile
 
 
-def read_checkpoint(path: str | Path, *, allow_pickle: bool = False, map_location: Any = 'cpu') -> dict[str, Any]:
-    """Return the content of a checkpoint; nothing of the file is run.
+def read_checkpoint(
+    path: str | Path, *, allow_pickle: bool = False, map_location: Any = 'cpu', work_dir: str | Path | None = None
+) -> dict[str, Any]:
+    """Return the content of a checkpoint; nothing in the file is run.
 
-    Reads torch's zip files, its form before version 1.6, and safetensors (a flat dict of tensors). Beside tensors and
-    plain Python values, MMEngine's records of a run are understood, so that one's own runs can be resumed.
+    Reads torch's zip files, torch's form before version 1.6, and safetensors (a flat dict of tensors). Besides tensors
+    and plain Python values, MMEngine's records of a run are read, so that a run can be resumed.
 
     Args:
         path: The file.
-        allow_pickle: Read also what needs code of the file to be run. For files whose maker is known and trusted.
-        map_location: Where tensors go, as in ``torch.load``.
+        allow_pickle: Also read a file that needs its code to be run. Only for files from a trusted source.
+        map_location: Device of the tensors, as in ``torch.load``.
+        work_dir: Work dir of a run that resumes from the file, whose own best checkpoint it may replace.
 
     Raises:
-        UserError: No such file, or none that can be read; the message says what it is instead.
+        UserError: There is no such file, or it cannot be read safely; the message says why.
     """
-    path = Path(os.path.expanduser(path))
+    path = Path(path).expanduser()
     check_file(path)
     try:
         content = _read(path, allow_pickle, map_location)
@@ -50,23 +56,106 @@ def read_checkpoint(path: str | Path, *, allow_pickle: bool = False, map_locatio
     except UserError:
         raise
     except Exception as error:  # a broken file ends the reader at any place, in any way
-        raise UserError(f'{path} is not a whole checkpoint: {_words(error)}. {AGAIN}') from error
+        raise UserError(f'{path} is not a complete checkpoint: {_first_line(error)}. {RETRY}') from error
     if not isinstance(content, dict) or not content:
+        kind = f'{type(content).__module__}.{type(content).__name__}'
         raise UserError(
-            f'{path} holds {_described(content)}; a checkpoint is a dict of tensors, or has one under state_dict. '
-            'Of a whole module, save module.state_dict()'
+            f'{path} holds {"nothing" if isinstance(content, dict) else f"an object of {kind}"}; a checkpoint is a '
+            'dict of tensors, or has one under state_dict. Of a module, save module.state_dict()'
         )
+    remove_commands(content, work_dir)
     return content
 
 
-AGAIN = 'Delete it and fetch or write it again, or name another one'
+def remove_commands(content: dict[str, Any], work_dir: str | Path | None = None) -> None:
+    """Remove from ``content``, in place, the entries that MMEngine would execute or delete on resume.
+
+    ``meta.config`` is run as a Python file. ``best_ckpt`` and similar entries of the message hub name files and folders
+    that are deleted when a better checkpoint is saved; one is kept only if it is a best checkpoint in ``work_dir``.
+    """
+    meta, hub = content.get('meta'), content.get('message_hub')
+    if isinstance(meta, dict):
+        meta.pop('config', None)
+    if not isinstance(hub, dict):
+        return
+    infos = [info for info in (hub.get('runtime_info'), hub.get('resumed_keys')) if isinstance(info, dict)]
+    for key in [key for info in infos for key, value in info.items() if _names_foreign_file(key, value, work_dir)]:
+        for info in infos:
+            info.pop(key, None)
+
+
+def _names_foreign_file(key: Any, value: Any, work_dir: str | Path | None) -> bool:
+    if key == 'keep_ckpt_ids':  # become part of file names
+        return not (isinstance(value, bool) or (isinstance(value, list) and all(type(entry) is int for entry in value)))
+    if isinstance(value, str | bytes):
+        text = os.fsdecode(value)
+        is_path = 'ckpt' in str(key) or ('\n' not in text and (os.sep in text or os.path.lexists(text[:4096])))
+        return is_path and not _is_own_best(text, work_dir)
+    return 'ckpt' in str(key) and value is not None and not isinstance(value, bool)
+
+
+def _is_own_best(name: str, work_dir: str | Path | None) -> bool:
+    if work_dir is None or '\0' in name:
+        return False
+    path = Path(os.path.realpath(name))
+    return path.name.startswith('best_') and path.parent == Path(os.path.realpath(work_dir))
+
+
+def weights_key(content: Mapping[str, Any], key: str | None = None) -> str:
+    """Return the key under which ``content`` holds weights; '' if it is itself a dict of weights.
+
+    Args:
+        content: The content of a checkpoint.
+        key: The key to use; None: the first of :data:`WEIGHT_KEYS` that is there.
+
+    Raises:
+        UserError: There are no weights under ``key``.
+    """
+    holders = [name for name, value in content.items() if isinstance(value, Mapping) and _tensors(value)]
+    if key is not None and key not in holders:
+        raise UserError(
+            f'no weights under the key {key!r}; this file has weights under: {", ".join(map(str, holders)) or "none"}'
+        )
+    return key if key is not None else next((name for name in WEIGHT_KEYS if name in holders), '')
+
+
+def unwrap(content: Mapping[str, Any], *, key: str | None = None) -> dict[str, Tensor]:
+    """Return the weights in ``content`` by name, without the prefixes of wrappers such as ``module.``.
+
+    Args:
+        content: The content of a checkpoint: weights by name, or a dict that holds them.
+        key: Where the weights are, such as ``'state_dict'``; None: the first of :data:`WEIGHT_KEYS` that is there.
+
+    Raises:
+        UserError: There are no weights (under ``key``), or two whose names differ only in a wrapper.
+    """
+    entry = weights_key(content, key)
+    tensors = _tensors(content[entry] if entry else content)
+    if not tensors:
+        raise UserError(
+            f'no weights found: the file holds {join_some([repr(name) for name in content]) or "nothing"}; weights are '
+            f'expected by name, or under one of {", ".join(WEIGHT_KEYS)} (give another key by name)'
+        )
+    state: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        bare = name
+        while wrapper := next((wrapper for wrapper in WRAPPERS if bare.startswith(wrapper)), ''):
+            bare = bare[len(wrapper) :]
+        if bare in state:
+            raise UserError(f'the file holds {bare!r} twice, also as {name!r}: remove one of them')
+        state[bare] = tensor
+    return state
+
+
+def _tensors(holder: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {name: value for name, value in holder.items() if isinstance(name, str) and isinstance(value, Tensor)}
 
 
 def check_file(path: Path) -> None:
-    """Look at a file's form without reading its content as objects: begin, size, and a zip's parts and checksums.
+    """Check a file's form before its content is read: its first bytes, its size, a zip's parts and checksums.
 
     Raises:
-        UserError: It is no checkpoint, is cut short or damaged, or is larger inside than outside.
+        UserError: It is not a checkpoint, is cut short or damaged, or expands to more than its size.
     """
     if not path.is_file():
         raise UserError(f'no checkpoint at {path}')
@@ -78,10 +167,10 @@ def check_file(path: Path) -> None:
     except OSError as error:
         raise UserError(f'{path} cannot be read: {error.strerror or error}') from error
     if fault:
-        raise UserError(f'{path} is not a whole checkpoint: {fault}. {AGAIN}')
+        raise UserError(f'{path} is not a complete checkpoint: {fault}. {RETRY}')
     memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
     if size > memory:
-        raise UserError(f'{path} has {size:,} bytes, this machine {memory:,} bytes of memory: it cannot be read')
+        raise UserError(f'{path} has {size:,} bytes, and this machine has {memory:,} bytes of memory')
 
 
 def _fault_of_form(path: Path, head: bytes, size: int) -> str:
@@ -91,7 +180,7 @@ def _fault_of_form(path: Path, head: bytes, size: int) -> str:
         return ''
     if path.suffix == '.safetensors':
         return f'its name says safetensors, its content does not{_likeness(head)}'
-    if head[:2] == b'PK':
+    if is_zip(head):
         return _fault_of_zip(path, size)
     if head[257:262] == b'ustar':
         return "it is a tar file, torch's form before 0.1.10 or an archive of something else"
@@ -103,16 +192,16 @@ def _is_safetensors(head: bytes, size: int) -> bool:
 
 
 def _likeness(head: bytes) -> str:
-    """Return what a file that is no checkpoint looks like."""
+    """Return what a file that is not a checkpoint looks like."""
     start = head.lstrip(b'\xef\xbb\xbf \t\r\n').lower()
     if start.startswith((b'<!doctype', b'<html', b'<?xml', b'<head')):
-        return ': a web page saved by that name, so the download failed'
+        return ': a web page saved under this name, so the download failed'
     if start.startswith(b'version https://git-lfs'):
-        return ": a pointer of Git LFS, in the place of the file; 'git lfs pull' brings it"
+        return ": a pointer of Git LFS instead of the file; run 'git lfs pull'"
     if start.startswith((b'{', b'[')):
-        return ': JSON, perhaps the answer of a server that refused'
+        return ': JSON, perhaps the error message of a server'
     if head.startswith((b'\x1f\x8b', b'7z\xbc\xaf', b'Rar!', b'\xfd7zXZ', b'BZh')):
-        return ': a compressed archive, which has to be unpacked first'
+        return ': a compressed archive; unpack it first'
     return ': a text' if start and all(byte < 127 and (byte > 31 or byte in b'\t\r\n') for byte in head) else ''
 
 
@@ -124,13 +213,15 @@ def _fault_of_zip(path: Path, size: int) -> str:
             if 'constants.pkl' in names:
                 return 'it is a TorchScript program; a checkpoint holds tensors and no program'
             if 'data.pkl' not in names:
-                return 'it is a zip file without data.pkl, and so not of torch'
-            # torch stores tensors as they are. What is packed could be a thousand times as large as the file.
+                return 'it is a zip file without data.pkl, so torch did not write it'
+            if any(part.flag_bits & 1 for part in parts):
+                return 'it is encrypted'
+            # torch stores tensors uncompressed. A compressed part could be a thousand times as large as the file.
             packed = next((part.filename for part in parts if part.compress_type != zipfile.ZIP_STORED), '')
             if packed:
-                return f'its part {packed!r} is compressed, which torch never does (a zip bomb looks like this)'
+                return f'its part {packed!r} is compressed, which torch never does (as in a zip bomb)'
             if sum(part.file_size for part in parts) > size:
-                return 'its parts are larger than itself (a zip bomb looks like this)'
+                return 'its parts are larger than the file (as in a zip bomb)'
             broken = archive.testzip()
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         return f'{error}, so it is cut short or damaged'
@@ -138,14 +229,17 @@ def _fault_of_zip(path: Path, size: int) -> str:
 
 
 def _read(path: Path, allow_pickle: bool, map_location: Any) -> Any:
+    size = path.stat().st_size
     with path.open('rb') as stream:
         head = stream.read(16)
-    if _is_safetensors(head, path.stat().st_size):
+    if _is_safetensors(head, size):
         return _read_safetensors(path, map_location)
     try:
-        # Given with the names under which files know them: those are not the stand-ins' own.
+        check_globals(path)
+        # With their names in the file, which are not the stand-ins' own
         with torch.serialization.safe_globals([(item, name) for name, item in STAND_INS.items()]):
-            return settle(torch.load(path, map_location=map_location, weights_only=True))
+            content = torch.load(path, map_location=map_location, weights_only=True)
+        return resolve(content, size, meta=str(map_location) == 'meta')
     except pickle.UnpicklingError:
         if not allow_pickle:
             raise
@@ -154,86 +248,26 @@ def _read(path: Path, allow_pickle: bool, map_location: Any) -> Any:
 
 def _read_safetensors(path: Path, map_location: Any) -> Any:
     try:
-        from safetensors import SafetensorError
         from safetensors.torch import load_file
     except ImportError as error:
-        raise UserError(f"{path} needs the package that reads it: pip install 'safetensors>=0.4'") from error
-    try:
-        return load_file(path, device=str(map_location) if map_location is not None else 'cpu')
-    except SafetensorError as error:
-        raise UserError(f'{path} is not a whole checkpoint: {error}. {AGAIN}') from error
+        raise UserError(f"{path} needs a package that reads it: pip install 'safetensors>=0.4'") from error
+    return load_file(path, device=str(map_location) if map_location is not None else 'cpu')
 
 
 def _refused(path: Path, error: pickle.UnpicklingError) -> UserError:
-    """Return the error for a file that torch's reader did not take."""
-    names = [name for name in code_of(path) if not _is_known(name)]
+    """Return the error for a file that torch's reader refused."""
+    names = code_of(path)
     if not names:
-        return UserError(f'{path} is no checkpoint that can be read safely: {_words(error)}. {AGAIN}')
-    listed = ', '.join([*names[:LISTED], *([f'and {len(names) - LISTED} more'] if len(names) > LISTED else [])])
+        return UserError(f'{path} cannot be read safely: {_first_line(error)}. {RETRY}')
     return UserError(
-        f'{path} is refused: it is no plain checkpoint, reading it would run code that it names: {listed}. '
-        'Nothing of it was run.\n'
-        '  - take the weights in safetensors form, or as a plain state_dict, from where they are published\n'
-        f'  - or, only if you know and trust who made this file, give {FLAG}: it reads the file and RUNS ITS CODE'
+        f'{path} is refused: reading it would run code that it names: {join_some(names)}. Nothing of it was run.\n'
+        '  - use the weights in safetensors form, or as a plain state_dict, from where they are published\n'
+        f'  - or, only if you know and trust the source of this file, give {FLAG}: it RUNS THE CODE in the file'
     )
 
 
-def _is_known(name: str) -> bool:
-    if name in STAND_INS or name.replace('__builtin__.', 'builtins.') in STAND_INS:
-        return True
-    harmless = ('collections.OrderedDict', 'collections.Counter', '_codecs.encode', 'torch.Size', 'torch.device')
-    return name in harmless or (name.startswith('torch.') and name.endswith('Storage')) or name in _rebuilders()
-
-
-def _rebuilders() -> set[str]:
-    names = ('_tensor', '_tensor_v2', '_tensor_v3', '_parameter', '_parameter_with_state')
-    return {'torch.nn.parameter.Parameter', 'torch.Tensor', *(f'torch._utils._rebuild{name}' for name in names)}
-
-
-def code_of(path: Path) -> list[str]:
-    """Return the classes and functions that a checkpoint's pickle names, each once; none of them is looked up.
-
-    Of a pickle that is cut short, those before the cut.
-    """
-    found: dict[str, None] = {}
-    # A pickle may be nonsense at any place: what was named up to there is what there is to tell.
-    with suppress(ValueError, EOFError, KeyError, IndexError, OSError, zipfile.BadZipFile, UnicodeDecodeError):
-        for name in _named(path):
-            found[name] = None
-    return list(found)
-
-
-def _named(path: Path) -> Iterator[str]:
-    if not zipfile.is_zipfile(path):
-        with path.open('rb') as stream:
-            for _ in range(PICKLES):
-                yield from _names_in(stream)
-        return
-    with zipfile.ZipFile(path) as archive:
-        name = next(name for name in archive.namelist() if name.rpartition('/')[2] == 'data.pkl')
-        with archive.open(name) as stream:
-            yield from _names_in(stream)
-
-
-def _names_in(stream: IO[bytes]) -> Iterator[str]:
-    texts: list[str] = []
-    for operation, argument, _ in pickletools.genops(stream):
-        if operation.name in ('GLOBAL', 'INST'):
-            yield '.'.join(str(argument).split(' ', 1))
-        elif operation.name == 'STACK_GLOBAL':
-            yield '.'.join(texts[-2:])
-        elif isinstance(argument, str):
-            texts.append(argument)
-
-
-def _described(content: Any) -> str:
-    kind = type(content)
-    return 'nothing' if isinstance(content, dict) else f'an object of {kind.__module__}.{kind.__name__}'
-
-
-def _words(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     """Return the first line of an error, with its kind where that says more."""
     text = (str(error).strip().splitlines() or [''])[0].rstrip('.')[:200]
-    return (
-        text if isinstance(error, pickle.UnpicklingError | RuntimeError) and text else f'{type(error).__name__} {text}'
-    )
+    own = isinstance(error, pickle.UnpicklingError | RuntimeError) and text
+    return text if own else f'{type(error).__name__} {text}'

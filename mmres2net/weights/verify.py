@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,27 +15,24 @@ from mmres2net.errors import UserError
 from mmres2net.models.arch import Arch
 from mmres2net.models.dla import Res2NetDLA
 from mmres2net.models.res2net import Res2Net
-from mmres2net.weights.families import Recognised
-from mmres2net.weights.targets import Target, check_target, network_for
+from mmres2net.weights.convert import DEPTHS, check_target, network_for
+from mmres2net.weights.fetching import PUBLISHED
+from mmres2net.weights.naming import Family, Recognised
 
 TOLERANCE = 1e-10  # of the largest feature
-SIZE = (64, 96)  # what the DLA's 32 divides
-_TIMM_DLA = {
-    'dla60': 'dla60',
-    'dla60x': 'dla60x',
-    'res2net_dla60_4s': 'dla60_res2net',
-    'res2next_dla60_4s': 'dla60_res2next',
+SIZE = (64, 96)  # multiples of 32, as the DLA needs
+TIMM_DLA = {'dla60': 'dla60', 'dla60x': 'dla60x'} | {
+    arch: str(entry.timm) for arch, entry in PUBLISHED.items() if '_dla60' in arch
 }
-_DEPTHS: dict[tuple[int, ...], int] = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How far two networks with the same weights are from each other.
+    """The difference between two networks with the same weights.
 
     Args:
-        library: Whose code was compared with ours.
-        stage_pool: With which option ours computes that library's function.
+        library: The library whose code was compared with ours.
+        stage_pool: The option with which ours computes that library's function.
         difference: The largest difference of a feature.
         scale: The largest feature.
     """
@@ -58,19 +55,35 @@ class Comparison:
         )
 
 
-def compare(ours: Mapping[str, Tensor], recognised: Recognised, family: Target, *, seed: int = 0) -> Comparison:
-    """Return how far the network of ``family`` is from ours, on a random image of 64 by 96.
+def verify(ours: Mapping[str, Tensor], recognised: Recognised, target: Family) -> Iterator[Comparison]:
+    """Compare the code of the source's and the target's library with ours, on the converted weights.
 
-    The official code is not a library that can be installed; timm, which has its names and function, stands for it.
+    Raises:
+        UserError: A library is missing, or features differ.
+    """
+    families: list[Family] = [f for f in dict.fromkeys((recognised.family, target)) if f != 'mmres2net']
+    for family in families or [target]:
+        check_comparable(recognised, family)
+    for family in families:
+        found = compare(ours, recognised, family)
+        if not found.equal:
+            raise UserError(f'the features differ: {found}; nothing was written')
+        yield found
+
+
+def compare(ours: Mapping[str, Tensor], recognised: Recognised, family: Family, *, seed: int = 0) -> Comparison:
+    """Compare the network of ``family`` with ours on a random image of 64 by 96.
+
+    The official code cannot be installed as a library; timm, which has its names and function, takes its place.
 
     Args:
-        ours: A network by our names.
-        recognised: What it is; its ``stage_pool`` is not used, but that by which ``family`` computes.
-        family: Whose code to compare with.
+        ours: A network under our names.
+        recognised: What it is; its ``stage_pool`` is replaced by that of ``family``.
+        family: The library to compare with.
         seed: Of the image.
 
     Raises:
-        UserError: The library is not installed, or does not have the network, or the network is not whole.
+        UserError: The library is not installed or does not have the network, or the network is not complete.
     """
     check_comparable(recognised, family)
     stage_pool = 'mmdet' if family == 'mmdet' else 'official'
@@ -87,21 +100,21 @@ def compare(ours: Mapping[str, Tensor], recognised: Recognised, family: Target, 
     )
 
 
-def check_comparable(recognised: Recognised, family: Target) -> None:
-    """Check that there is something to compare with, before any work.
+def check_comparable(recognised: Recognised, family: Family) -> None:
+    """Check that a comparison is possible, before any work.
 
     Raises:
-        UserError: There is not.
+        UserError: It is not.
     """
     if family == 'mmres2net':
         raise UserError(
-            "--verify compares with another library's code, and mmres2net is none: leave it out, or convert --to a "
-            'library that has the network'
+            "--verify compares with another library's code: leave it out, or convert --to another library that has "
+            'the network'
         )
     check_target(recognised, family)
     if len(recognised.row.depths) < 4:
-        raise UserError(f'--verify needs a whole network; the file has {len(recognised.row.depths)} of 4 stages')
-    if recognised.row.family == 'dla' and recognised.arch not in _TIMM_DLA:
+        raise UserError(f'--verify needs a complete network; the file has {len(recognised.row.depths)} of 4 stages')
+    if recognised.row.family == 'dla' and recognised.arch not in TIMM_DLA:
         raise UserError('--verify needs a network that timm knows by name; leave --verify out')
     _library('timm' if family == 'official' else family)
 
@@ -128,7 +141,7 @@ def _build_theirs(recognised: Recognised, library: str) -> nn.Module:
         return _build_timm(host, recognised)
     stem = {} if library == 'mmdet' else {'deep_stem': row.deep_stem, 'avg_down': row.avg_down}
     return host.Res2Net(
-        depth=_DEPTHS[row.depths],
+        depth=DEPTHS[row.depths],
         base_width=row.base_width,
         scales=row.scales,
         in_channels=recognised.in_channels,
@@ -141,7 +154,7 @@ def _build_timm(timm: Any, recognised: Recognised) -> nn.Module:
     build = partial(timm.create_model, pretrained=False, num_classes=0, in_chans=recognised.in_channels)
     row: Arch = recognised.row
     if row.family == 'dla':
-        return build(_TIMM_DLA[str(recognised.arch)])
+        return build(TIMM_DLA[str(recognised.arch)])
     block: dict[str, Any] = {'scale': row.scales}
     if row.se_reduction:
         block['attn_layer'] = importlib.import_module('timm.layers').SEModule

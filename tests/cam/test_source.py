@@ -10,7 +10,7 @@ from mmengine.registry import init_default_scope
 from mmres2net.cam.source import RANDOM, read_network
 from mmres2net.errors import UserError
 from mmres2net.export.source import class_names, meta_of
-from mmres2net.weights.targets import network_for
+from mmres2net.weights.convert import network_for
 from tests.cam import models
 from tests.support import tiny
 

@@ -18,7 +18,7 @@ from torchvision import transforms
 from mmres2net.data.layout import datasets_of
 from mmres2net.engine.build import build_dataset, build_model, scope_of
 from mmres2net.engine.config import load_config, single_process_norms, without_weights
-from mmres2net.engine.weights import check_pixels
+from mmres2net.engine.weights import check_normalization
 from tests.configs.pairs import CONFIGS
 
 SETS = ('ECSSD', 'PASCAL-S', 'HKU-IS', 'DUT-OMRON')
@@ -164,7 +164,7 @@ def test_dss(name: str) -> None:
     assert [d.data_root for d in tested] == [f'data/saliency/{name}/' for name in SETS]
     assert [d.img_suffix for d in tested] == ['.jpg', '.jpg', '.png', '.jpg']
     assert 'Resize' not in str(cfg.test_dataloader) + str(cfg.train_dataloader)
-    assert check_pixels(cfg) == []
+    assert check_normalization(cfg) == []
     scratch = without_weights(cfg)[0]
     backbone = scratch.model.backbone.backbone
     assert (backbone.norm_cfg.requires_grad, backbone.norm_eval, backbone.init_cfg) == (True, False, None)

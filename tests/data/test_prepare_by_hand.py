@@ -16,7 +16,7 @@ from mmres2net.data.prepare.checks import Check, Classes, Files, Listed, Masks
 from mmres2net.data.prepare.job import Job, prepare
 from mmres2net.data.prepare.sources import DATASETS, DataSet
 from mmres2net.errors import UserError
-from mmres2net.fetch.download import Patience
+from mmres2net.fetch.download import RetryPolicy
 from tests.support.archive_server import Server, archive_of, serving, tar_of, zip_of
 
 SMALL = {'train.txt': 3, 'val.txt': 1, 'test.txt': 2}
@@ -73,7 +73,7 @@ def moved(content: Mapping[str, bytes], places: Mapping[str, str]) -> dict[str, 
 
 
 def hasty(dataset: DataSet, root: Path, source: Path | None = None) -> Job:
-    return Job(dataset, root, source=source, patience=Patience(tries=1, pause=0.01, timeout=5.0))
+    return Job(dataset, root, source=source, patience=RetryPolicy(tries=1, pause=0.01, timeout=5.0))
 
 
 ECSSD = {**files('images', '.jpg', 4), **files('ground_truth_mask', '.png', 4)}

@@ -24,7 +24,7 @@ from mmres2net.data.prepare.job import Job, prepare
 from mmres2net.data.prepare.sbd import make_trainaug
 from mmres2net.data.prepare.sources import DATASETS, DataSet
 from mmres2net.errors import UserError
-from mmres2net.fetch.download import Patience
+from mmres2net.fetch.download import RetryPolicy
 from mmres2net.files import locked
 from mmres2net.paths import config_dir
 from tests.support.archive_server import Answer, Server, archive_of, heed_interrupts, serving, tar_of, zip_of
@@ -61,7 +61,7 @@ def coco(server: Server, packed: dict[str, bytes]) -> DataSet:
 
 
 def hasty(dataset: DataSet, root: Path, **options: object) -> Job:
-    return Job(dataset, root, patience=Patience(tries=2, pause=0.01, timeout=5.0), **options)  # type: ignore[arg-type]
+    return Job(dataset, root, patience=RetryPolicy(tries=2, pause=0.01, timeout=5.0), **options)  # type: ignore[arg-type]
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -12,9 +12,9 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmres2net.engine.weights import check_checkpoint, check_pixels, fetch_weights
+from mmres2net.engine.weights import check_checkpoint, check_normalization, fetch_weights
 from mmres2net.errors import UserError
-from mmres2net.fetch.download import Patience
+from mmres2net.fetch.download import RetryPolicy
 from tests.support.archive_server import Server, serving
 from tests.support.hostile import hostile
 
@@ -30,7 +30,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setattr('mmres2net.weights.fetching.PATIENCE', Patience(tries=1, pause=0.01, timeout=5.0))
+    monkeypatch.setattr('mmres2net.weights.fetching.RETRY', RetryPolicy(tries=1, pause=0.01, timeout=5.0))
     before = torch.hub.get_dir()
     torch.hub.set_dir(str(tmp_path / 'hub'))
     yield tmp_path / 'hub' / 'checkpoints'
@@ -111,18 +111,18 @@ def detector(preprocessor: dict[str, Any], kind: str = 'mmres2net.Pretrained', *
 
 
 def test_right_pixels_pass() -> None:
-    assert check_pixels(detector({**RGB, 'bgr_to_rgb': True})) == []
+    assert check_normalization(detector({**RGB, 'bgr_to_rgb': True})) == []
     computed = {key: [value / 255 * 255 + 1e-9 for value in values] for key, values in RGB.items()}
-    assert check_pixels(detector({**computed, 'bgr_to_rgb': True})) == []
+    assert check_normalization(detector({**computed, 'bgr_to_rgb': True})) == []
     classifier = detector({**RGB, 'to_rgb': True})
     classifier.default_scope = 'mmpretrain'
-    assert check_pixels(classifier) == []
+    assert check_normalization(classifier) == []
 
 
 def test_wrong_pixels_are_refused_with_the_lines_to_write() -> None:
     caffe = detector({'mean': [103.53, 116.28, 123.675], 'std': [1.0, 1.0, 1.0], 'bgr_to_rgb': False})
     with pytest.raises(UserError) as caught:
-        check_pixels(caffe)
+        check_normalization(caffe)
     text = str(caught.value)
     assert f'the weights {ARCH} (model.backbone.init_cfg.checkpoint) want other pixels' in text
     assert 'model.data_preprocessor.mean [103.53, 116.28, 123.675] -> [123.675, 116.28, 103.53]' in text
@@ -130,27 +130,27 @@ def test_wrong_pixels_are_refused_with_the_lines_to_write() -> None:
     assert '"model.data_preprocessor.bgr_to_rgb=True"' in text
     assert caffe.model.data_preprocessor.mean == [103.53, 116.28, 123.675]  # looked at, not changed
     with pytest.raises(UserError, match='bgr_to_rgb None -> True'):
-        check_pixels(detector(RGB))
+        check_normalization(detector(RGB))
 
 
 def test_pixels_that_are_not_ours_to_judge() -> None:
     wrong = {'mean': [0.0] * 3, 'std': [1.0] * 3, 'bgr_to_rgb': False}
-    assert check_pixels(detector(wrong, kind='Pretrained')) == []
-    assert check_pixels(detector(wrong, in_channels=1)) == []
+    assert check_normalization(detector(wrong, kind='Pretrained')) == []
+    assert check_normalization(detector(wrong, in_channels=1)) == []
     unknown = detector(wrong)
     del unknown.model['data_preprocessor']
-    (note,) = check_pixels(unknown)
+    (note,) = check_normalization(unknown)
     assert f'whether images are normalised as {ARCH} wants cannot be told: this config has no data_preprocessor' in note
 
 
 def test_pixels_of_timm_are_timms(monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = detector({**RGB, 'bgr_to_rgb': True})
     cfg.model.backbone.init_cfg.checkpoint = 'timm://res2net50_26w_4s'
-    assert check_pixels(cfg) == []
+    assert check_normalization(cfg) == []
     import timm
 
     other = timm.get_pretrained_cfg('res2net50_26w_4s')
     other.mean = (0.5, 0.5, 0.5)
     monkeypatch.setattr(timm, 'get_pretrained_cfg', lambda *_, **__: other)
     with pytest.raises(UserError, match=r'mean \[.*\] -> \[127\.5, 127\.5, 127\.5\]'):
-        check_pixels(cfg)
+        check_normalization(cfg)

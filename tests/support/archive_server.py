@@ -29,6 +29,8 @@ class Answer:
     begin: int | None = None  # the place that the reply claims to begin at
     pause: float = 0.0
     length: bool = True
+    length_text: str = ''  # instead of the number
+    chunked: bool = False
 
 
 PLAIN = Answer()
@@ -74,10 +76,15 @@ def serving() -> Iterator[Server]:
             if begin:
                 claimed = begin if answer.begin is None else answer.begin
                 self.send_header('Content-Range', f'bytes {claimed}-{len(content) - 1}/{len(content)}')
-            if answer.length:
-                self.send_header('Content-Length', str(len(content) - begin))
+            if answer.chunked:
+                self.send_header('Transfer-Encoding', 'chunked')
+            elif answer.length:
+                self.send_header('Content-Length', answer.length_text or str(len(content) - begin))
             self.end_headers()
             body = content[begin:] if answer.cut is None else content[begin : begin + answer.cut]
+            if answer.chunked:
+                end = b'\r\n0\r\n\r\n' if answer.cut is None else b''
+                body = f'{len(content) - begin:x}\r\n'.encode() + body + end
             step = 4096 if answer.pause else len(body) or 1
             for at in range(0, len(body), step):
                 try:

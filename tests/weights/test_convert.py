@@ -12,7 +12,7 @@ from mmres2net.errors import UserError
 from mmres2net.models import Res2Net
 from mmres2net.weights import verify
 from mmres2net.weights.convert import main
-from mmres2net.weights.families import recognise
+from mmres2net.weights.naming import recognise
 from mmres2net.weights.reading import read_checkpoint
 from tests.reference.compare import randomise
 from tests.weights.networks import numbered
@@ -68,14 +68,12 @@ def test_a_training_checkpoint_must_be_given_up_by_name(tmp_path, weights, capsy
     content = {'meta': {'epoch': 3}, 'state_dict': model, 'optimizer': {'state': {}}, 'param_schedulers': [{}]}
     path, target = tmp_path / 'epoch_3.pth', tmp_path / 'mmdet.pth'
     torch.save(content, path)
-    with pytest.raises(
-        UserError, match=r'also holds optimizer, param_schedulers, which would be lost.*--strip-optimizer'
-    ):
+    with pytest.raises(UserError, match=r'optimizer, param_schedulers.*--strip-optimizer'):
         run(path, target, '--to', 'mmdet')
     assert not target.exists()
     run(path, target, '--to', 'mmdet', '--strip-optimizer')
     out = capsys.readouterr().out
-    assert 'weights under state_dict (--key takes another)' in out
+    assert 'weights under state_dict (--key' in out
     assert 'entries left out: meta, optimizer, param_schedulers' in out
     assert 'mmdet makes another function of the same weights' in out
     assert recognise(torch.load(target)).family == 'mmdet'
@@ -100,7 +98,7 @@ def test_a_detector_keeps_the_names_of_its_classes(tmp_path, weights):
 def test_one_of_several_networks_is_named(tmp_path, weights):
     both = {f'{who}.backbone.{n}': t + i for i, who in enumerate(('student', 'teacher')) for n, t in weights.items()}
     torch.save(both, tmp_path / 'a.pth')
-    with pytest.raises(UserError, match=r'2 networks .* name one of them with prefix'):
+    with pytest.raises(UserError, match=r'2 networks.*--prefix'):
         run(tmp_path / 'a.pth', tmp_path / 'b.pth')
     run(tmp_path / 'a.pth', tmp_path / 'b.pth', '--prefix', 'teacher.backbone.', '--to', 'timm')
     assert torch.equal(torch.load(tmp_path / 'b.pth')['bn1.bias'], weights['bn1.bias'] + 1)
@@ -147,19 +145,19 @@ def test_verify_without_the_library_says_so(tmp_path, source, monkeypatch):
 
 def test_verify_needs_something_to_compare_with(tmp_path, weights):
     torch.save(weights, tmp_path / 'ours.pth')
-    with pytest.raises(UserError, match='mmres2net is none: leave it out'):
+    with pytest.raises(UserError, match=r'--verify'):
         run(tmp_path / 'ours.pth', tmp_path / 'x.pth', '--verify')
 
 
 def test_nothing_is_written_over_unasked(tmp_path, source, weights):
     target = tmp_path / 'x.pth'
     target.write_text('precious')
-    with pytest.raises(UserError, match=r'x.pth exists; name another file, or write over it with --force'):
+    with pytest.raises(UserError, match=r'x.pth.*--force'):
         run(source, target)
     assert target.read_text() == 'precious'
     assert run(source, target, '--force') == 0
     assert torch.equal(torch.load(target)['bn1.bias'], weights['bn1.bias'])
-    with pytest.raises(UserError, match='is the source itself'):
+    with pytest.raises(UserError, match=r'source'):
         run(source, source, '--force')
 
 
@@ -172,7 +170,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, source, monkeypatch):
         raise OSError(28, 'No space left on device')
 
     monkeypatch.setattr(torch, 'save', full)
-    with pytest.raises(UserError, match='cannot be written: No space left on device'):
+    with pytest.raises(UserError, match=r'No space left on device'):
         run(source, target, '--force')
     assert target.read_text() == 'precious'
     assert {path.name for path in tmp_path.iterdir()} == {'x.pth', 'official.pth'}
@@ -181,8 +179,8 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, source, monkeypatch):
 @pytest.mark.parametrize(
     ('name', 'words'),
     [
-        ('x.bin', 'suffix tells the format, one of .pth, .pt, .safetensors'),
-        ('no/x.pth', 'no folder .*no; make it first'),
+        ('x.bin', '.pth, .pt, .safetensors'),
+        ('/proc/x/y.pth', '/proc/x'),
     ],
 )
 def test_targets_are_looked_at_before_anything_is_read(tmp_path, name, words):
@@ -197,7 +195,7 @@ def test_a_file_that_runs_code_is_read_only_on_demand(tmp_path, weights):
 
     path = tmp_path / 'legacy.pth'
     torch.save({'state_dict': weights, 'args': [Wrapped(), torch.nn.ReLU()]}, path)
-    with pytest.raises(UserError, match='--allow-unsafe-checkpoint'):
+    with pytest.raises(UserError, match=r'--allow-unsafe-checkpoint'):
         run(path, tmp_path / 'x.pth')
     assert run(path, tmp_path / 'x.pth', '--allow-unsafe-checkpoint') == 0
     assert same(torch.load(tmp_path / 'x.pth'), weights)

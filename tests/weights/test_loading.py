@@ -16,7 +16,7 @@ from torch import nn
 from mmres2net.errors import UserError
 from mmres2net.models import Res2Net, Res2NetDLA
 from mmres2net.registry import MODELS, WEIGHT_INITIALIZERS
-from mmres2net.weights.pretrained import Pretrained
+from mmres2net.weights.loading import Pretrained
 from tests.support.hostile import hostile
 
 SMALL = 'res2net50_18w_4s'
@@ -121,13 +121,13 @@ def test_hostile_file(tmp_path: Path) -> None:
 
 def test_says_what_was_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    monkeypatch.setattr('mmres2net.weights.pretrained.print_log', lambda text, _: said.append(text))
+    monkeypatch.setattr('mmres2net.weights.loading.print_log', lambda text, _: said.append(text))
     path = saved(tmp_path / 'net.pth', lambda state: {**state, 'fc.weight': torch.ones(10, 2048)})
     start(path, in_channels=1)
     (text,) = said
     assert text.startswith(f"weights '{path}': {SMALL}")
     assert 'the sum over RGB' in text
-    monkeypatch.setattr('mmres2net.weights.pretrained.is_main_process', lambda: False)
+    monkeypatch.setattr('mmres2net.weights.loading.is_main_process', lambda: False)
     start(path)
     assert len(said) == 1
 

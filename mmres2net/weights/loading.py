@@ -1,0 +1,340 @@
+"""Weights into a network, strictly: what would stay random is an error, and so is a weight that has no place.
+
+``init_cfg=dict(type='mmres2net.Pretrained', checkpoint=...)`` in a config does it by name.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+import torch
+from mmengine.dist import is_main_process
+from mmengine.logging import print_log
+from mmengine.model import update_init_info
+from torch import Tensor, nn
+
+from mmres2net.errors import UserError
+from mmres2net.models.options import STAGE_POOLS
+from mmres2net.models.res2net import Bottle2neck
+from mmres2net.registry import WEIGHT_INITIALIZERS
+from mmres2net.text import join_some
+from mmres2net.weights.fetching import fetch_checkpoint
+from mmres2net.weights.naming import ROOTS, SHARED_HEAD, Recognised, is_unused_projection, recognise, rename, stem_names
+from mmres2net.weights.reading import read_checkpoint, unwrap
+
+COUNTER = 'num_batches_tracked'
+FIRST_CONVS = ('conv1.weight', 'conv1.0.weight', 'base_layer.0.weight')
+RGB = 3
+
+
+@WEIGHT_INITIALIZERS.register_module()
+class Pretrained:
+    """Start a backbone, or the last stage as a head, from a checkpoint of any library that has the network.
+
+    Unlike MMEngine's initializer of this name, it runs no code, and leaves no parameter random that is not named.
+
+    Args:
+        checkpoint: An architecture with published weights, a path, a URL, ``timm://NAME`` or one of MMEngine's names;
+            see :func:`mmres2net.weights.fetching.fetch_checkpoint`.
+        prefix: Prefix of the network's names in the file, such as ``'backbone.'``; None: found.
+        random_ok: Names of parameters or modules, or patterns with ``*``, that may stay as they were initialized.
+
+    Raises:
+        UserError: When called: the checkpoint cannot be read, or does not fit; the network is then unchanged.
+    """
+
+    def __init__(self, checkpoint: str, *, prefix: str | None = None, random_ok: Sequence[str] = ()) -> None:
+        if not isinstance(checkpoint, str):
+            raise UserError(f'checkpoint={checkpoint!r} must be a name, a path or a URL')
+        self.checkpoint, self.prefix, self.random_ok = checkpoint, prefix, random_ok
+
+    def __call__(self, module: nn.Module) -> None:
+        """Load the checkpoint into ``module``, a Res2Net, Res2NetDLA or Res2LayerHead; the main process logs it."""
+        path = fetch_checkpoint(self.checkpoint)
+        try:
+            state = unwrap(read_checkpoint(path))
+            recognised = recognise(state, prefix=self.prefix)
+            ours, mapped = to_ours(state, recognised)
+            check_stage_pool(recognised, module)
+            fitted = fit(ours, module, random_ok=self.random_ok)
+        except UserError as error:
+            raise UserError(f'weights {self.checkpoint!r}: {error}') from error
+        if is_main_process():
+            print_log(f'weights {self.checkpoint!r}: {recognised}\n{mapped}\n{fitted}', 'current')
+        if hasattr(module, '_params_init_info'):
+            update_init_info(module, init_info=f'mmres2net.Pretrained: loaded from {self.checkpoint}')
+
+
+@dataclass(frozen=True)
+class Report:
+    """What happened to the tensors of a file.
+
+    Args:
+        source: What was recognised, in words.
+        loaded: Our names of the tensors that were used.
+        renamed: Our name of each tensor that the file names otherwise, by the file's name.
+        adapted: What was changed, a sentence each.
+        left: Names of the file that were not used.
+        random: Parameters that stay as they were initialized, as asked for.
+    """
+
+    source: str
+    loaded: Sequence[str] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    adapted: Sequence[str] = ()
+    left: Sequence[str] = ()
+    random: Sequence[str] = ()
+
+    def __str__(self) -> str:
+        lines = [f'{self.source}: {len(self.loaded)} tensors used']
+        if self.renamed:
+            theirs, ours = next(iter(self.renamed.items()))
+            lines[0] += f', {len(self.renamed)} of them renamed ({theirs} -> {ours} ...)'
+        lines += [f'  adapted: {text}' for text in self.adapted]
+        roots = Counter(name.split('.')[0] for name in self.left)
+        left = ', '.join(root if count == 1 else f'{root}.* ({count})' for root, count in roots.items())
+        lines += [f'  not used: {left}'] if left else []
+        lines += [f'  random, as asked for: {join_some(self.random)}'] if self.random else []
+        return '\n'.join(lines)
+
+
+def to_ours(state: Mapping[str, Tensor], recognised: Recognised) -> tuple[dict[str, Tensor], Report]:
+    """Return the network in ``state`` under our names, and what happened to the rest.
+
+    Tensors are passed on, not copied or cast. Counters of batches, which files of old versions of torch lack, become
+    zero. A classifier is left out, and so is what an official DLA file holds and never uses.
+
+    Args:
+        state: Weights by name, as :func:`mmres2net.weights.unwrap` returns them.
+        recognised: What :func:`recognise` returned for them.
+
+    Raises:
+        UserError: A tensor holds NaN or infinite values, or integers instead of weights.
+    """
+    names = {name.removeprefix(recognised.prefix): name for name in state if name.startswith(recognised.prefix)}
+    if recognised.shared_head:
+        names |= {name.removeprefix(SHARED_HEAD): name for name in state if name.startswith(SHARED_HEAD + 'layer')}
+    layers = {theirs: ours for ours, theirs in stem_names(recognised.family, recognised.row.deep_stem).items()}
+    names = {rename(name, layers): full for name, full in names.items()}
+    names = {
+        name: full
+        for name, full in names.items()
+        if name.split('.')[0] in ROOTS and not is_unused_projection(name, names)
+    }
+    network = {name: state[full] for name, full in names.items()}
+    check_values(network)
+    used = set(names.values())
+    report = Report(
+        source=str(recognised),
+        loaded=tuple(network),
+        renamed={full: name for name, full in names.items() if full != recognised.prefix + name},
+        adapted=fill_counters(network),
+        left=tuple(name for name in state if name not in used),
+    )
+    return network, report
+
+
+def fit(state: Mapping[str, Tensor], module: nn.Module, *, random_ok: Sequence[str] = ()) -> Report:
+    """Load ``state`` into ``module``, all or nothing.
+
+    The first convolution is adapted to another number of input channels (:func:`adapt_channels`), weights are cast to
+    the types of ``module``. Stages that ``module`` does not build, and a classifier, are not used. The offsets of
+    deformable convolutions may be missing where they are zero: these then start as regular convolutions.
+
+    Args:
+        state: Weights under our names, as :func:`to_ours` returns them.
+        module: A :class:`Res2Net`, :class:`Res2NetDLA` or :class:`Res2LayerHead`.
+        random_ok: Names of what may stay as it was initialized: a parameter, a module, or a pattern with ``*``.
+
+    Raises:
+        UserError: Parameters would stay random, shapes differ, or weights have no place; ``module`` is unchanged.
+        ValueError: ``module`` is on the meta device, where nothing can be loaded.
+    """
+    own = module.state_dict()
+    if any(tensor.is_meta for tensor in own.values()):
+        raise ValueError('the network is on the meta device: give it memory first, e.g. with to_empty(device="cpu")')
+    weights = dict(state)
+    adapted = [*fill_counters(weights), *_adapt_first_conv(weights, own)]
+    taken = [name for name in own if name in weights and weights[name].shape == own[name].shape]
+    missing = [name for name in own if name not in weights]
+    offsets = [name for name in missing if '.conv_offset.' in name and not bool(own[name].any())]
+    faults = _faults(weights, own, _matching(random_ok, own) | set(offsets))
+    if faults:
+        raise UserError('\n'.join([f'these weights do not fit {_words(own, module)}:', *faults, _way_out(weights)]))
+    casts = Counter((str(weights[n].dtype)[6:], str(own[n].dtype)[6:]) for n in taken if own[n].is_floating_point())
+    adapted += [f'{count} tensors cast from {a} to {b}' for (a, b), count in casts.items() if a != b]
+    adapted += [f'{len(offsets)} offsets of deformable convolutions start at zero'] if offsets else []
+    with torch.no_grad():
+        for name in taken:
+            own[name].copy_(weights[name])
+    return Report(
+        source='into the network',
+        loaded=tuple(taken),
+        adapted=tuple(adapted),
+        left=tuple(name for name in weights if name not in taken),
+        random=tuple(name for name in own if name not in taken and name not in offsets),
+    )
+
+
+def adapt_channels(weight: Tensor, channels: int) -> Tensor:
+    """Return a first convolution's weight (O, 3, K, K) for another number of input channels, (O, channels, K, K).
+
+    One channel: the sum over red, green and blue, so that a grey image gives what it gave in all three. More: the three
+    in turn, scaled by 3 / channels, so that equal channels give what they gave. This is also what timm does.
+    """
+    if channels == 1:
+        return weight.sum(1, keepdim=True)
+    turns = torch.arange(channels) % weight.shape[1]
+    return weight[:, turns] * (weight.shape[1] / channels)
+
+
+def stage_pools_of(module: nn.Module) -> frozenset[str]:
+    """Return every ``stage_pool`` with which ``module`` would be the function that it is.
+
+    More than one: its strides leave no difference, as in a head of one strided stage.
+    """
+    found = set(STAGE_POOLS)
+    for block in module.modules():
+        if not isinstance(block, Bottle2neck) or not block.is_first or len(block.convs) < 1:
+            continue
+        stride1, stride3 = (_stride(conv) for conv in (block.conv1, block.convs[0]))
+        pooled = not isinstance(block.pool, nn.Identity)
+        if stride1 > 1:
+            found &= {'maskrcnn'}
+        elif stride3 > 1:
+            found &= {'official', 'mmdet'}
+        elif pooled:
+            found &= {'official', 'maskrcnn'}
+        elif block.conv1.weight.shape[0] > block.width:  # scales above 1: there is a split that could be pooled
+            found &= {'mmdet'}
+    return frozenset(found)
+
+
+def check_stage_pool(recognised: Recognised, module: nn.Module) -> None:
+    """Check that ``module`` computes the function that the weights were trained with, where the names prove which.
+
+    No published weights were trained with ``maskrcnn``: who sets it wants what the paper's Mask R-CNN runs did, which
+    started from weights of the other function. It is therefore taken as meant.
+
+    Raises:
+        UserError: It computes another one.
+    """
+    pools = stage_pools_of(module)
+    if recognised.stage_pool_sure and recognised.stage_pool not in pools and pools != {'maskrcnn'}:
+        raise UserError(
+            f'the weights ({recognised}) were trained with stage_pool={recognised.stage_pool!r}, the network has '
+            f'{" or ".join(map(repr, sorted(pools)))}: the same weights compute another function there. '
+            f'Set stage_pool={recognised.stage_pool!r} in the backbone (and in a shared head)'
+        )
+
+
+def _stride(conv: nn.Module) -> int:
+    stride = conv.stride
+    return max(stride) if isinstance(stride, tuple) else int(stride)  # type: ignore[arg-type]
+
+
+def _adapt_first_conv(weights: dict[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+    for name in FIRST_CONVS:
+        if name not in weights or name not in own:
+            continue
+        had, wanted = weights[name].shape, own[name].shape
+        if had[1] == RGB != wanted[1] and had[2:] == wanted[2:]:
+            weights[name] = adapt_channels(weights[name], wanted[1])
+            how = 'the sum over RGB' if wanted[1] == 1 else f'R, G, B in turn, times 3/{wanted[1]}'
+            return [f'{name} from 3 to {wanted[1]} input channels: {how}']
+    return []
+
+
+def fill_counters(state: dict[str, Tensor]) -> tuple[str, ...]:
+    """Add a zero counter of batches to each norm with running statistics that has none; return a sentence about it."""
+    norms = [name.rpartition('.')[0] for name in state if name.endswith('.running_mean')]
+    missing = [f'{norm}.{COUNTER}' for norm in norms if f'{norm}.{COUNTER}' not in state]
+    state |= {name: torch.tensor(0) for name in missing}
+    return (f'{len(missing)} {COUNTER} set to 0, which old files lack',) if missing else ()
+
+
+def check_values(state: Mapping[str, Tensor]) -> None:
+    """Check that all weights are finite floating-point numbers.
+
+    Raises:
+        UserError: They are not; the message names the tensors.
+    """
+    integers = [n for n, t in state.items() if not t.is_floating_point() and not n.endswith(COUNTER)]
+    if integers:
+        raise UserError(
+            f'{len(integers)} weights are not floating-point numbers but {state[integers[0]].dtype}: '
+            f'{join_some(integers)}; quantized weights cannot be loaded, use those they were made from'
+        )
+    check_finite(state)
+
+
+def check_finite(state: Mapping[str, Tensor]) -> None:
+    """Check that no tensor holds NaN or infinite values.
+
+    Raises:
+        UserError: One does; the message names the tensors.
+    """
+    broken = [name for name, t in state.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
+    if broken:
+        raise UserError(
+            f'{len(broken)} tensors hold NaN or infinite values: {join_some(broken)}; the training that wrote this '
+            'file had diverged, or the file is damaged: use an earlier one'
+        )
+
+
+def _matching(random_ok: Sequence[str], own: Mapping[str, Tensor]) -> set[str]:
+    """Return the names in ``own`` that ``random_ok`` allows to stay random."""
+    if isinstance(random_ok, str):
+        raise UserError(f'random_ok={random_ok!r} must be a list of names, such as [{random_ok!r}]')
+    allowed: set[str] = set()
+    for entry in random_ok:
+        found = {name for name in own if name == entry or name.startswith(f'{entry}.') or fnmatchcase(name, entry)}
+        if not found:
+            raise UserError(f'random_ok names {entry!r}, which the network does not have; its names: {join_some(own)}')
+        allowed |= found
+    return allowed
+
+
+def _faults(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], allowed: set[str]) -> list[str]:
+    """Return what does not fit: missing names, other shapes, and names without a place in the layers of the network."""
+    missing = [name for name in own if name not in weights and name not in allowed]
+    misshapen = [
+        f'{name} {tuple(weights[name].shape)} in the file, {tuple(own[name].shape)} here'
+        for name in own
+        if name in weights and weights[name].shape != own[name].shape and name not in allowed
+    ]
+    roots = {name.split('.')[0] for name in own}
+    free = {name.rpartition('.')[0] for name in allowed}
+    unexpected = [
+        name
+        for name in weights
+        if name not in own and name.split('.')[0] in roots and name.rpartition('.')[0] not in free
+    ]
+    faults = []
+    if missing:
+        faults.append(f'  - {len(missing)} tensors of the network are missing in the file: {join_some(missing)}')
+    if misshapen:
+        faults.append(f'  - {len(misshapen)} have another shape: {join_some(misshapen)}')
+    if unexpected:
+        faults.append(f'  - {len(unexpected)} tensors in the file match no parameter: {join_some(unexpected)}')
+        if any(name.endswith('.running_mean') for name in unexpected):
+            faults.append('    (weights of batch norms: this network has norms of another kind; see norm_cfg)')
+    return faults
+
+
+def _words(own: Mapping[str, Tensor], module: nn.Module) -> str:
+    try:
+        return f'this network ({recognise(own).network})'
+    except UserError:  # a head has one stage, which identifies no network
+        return f'this {type(module).__name__}'
+
+
+def _way_out(weights: Mapping[str, Tensor]) -> str:
+    try:
+        start = f'they are of {recognise(weights).network}: build that network, or use weights of this one'
+    except UserError:
+        start = 'they are a part of a network: use those of a whole one'
+    return f'{start}; what may stay random is named in random_ok, e.g. random_ok=["layer4"]'

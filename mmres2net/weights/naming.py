@@ -1,0 +1,288 @@
+"""Which network a file holds and whose parameter names it has, told by names and shapes.
+
+A deep stem is named in three ways: by the official release, timm and this project; by mmdet; by mmpretrain
+(:data:`STEM_NAMES`). All other layers have the same names everywhere, so for a plain stem (v1) only the classifier and
+the prefix differ: :attr:`Recognised.naming` lists all libraries that name a file's weights as they are.
+
+The function that the weights were trained with cannot be told where libraries differ under the same names
+(``stage_pool`` of :class:`mmres2net.models.Res2Net`); :attr:`Recognised.stage_pool_sure` says when it can.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from torch import Tensor
+
+from mmres2net.errors import UserError
+from mmres2net.models.arch import ARCHS, Arch
+from mmres2net.models.res2net import StagePool
+from mmres2net.text import join_some
+
+Family = Literal['official', 'timm', 'mmdet', 'mmpretrain', 'mmres2net']
+SHARED_HEAD = 'roi_head.shared_head.'
+# Layers of a deep stem: our names, which are the official ones, and those of libraries that differ.
+STEM_NAMES: Mapping[str, Mapping[str, str]] = {
+    'mmdet': {**{f'conv1.{i}': f'stem.{i}' for i in (0, 1, 3, 4, 6)}, 'bn1': 'stem.7'},
+    'mmpretrain': {
+        'conv1.0': 'stem.0.conv',
+        'conv1.1': 'stem.0.bn',
+        'conv1.3': 'stem.1.conv',
+        'conv1.4': 'stem.1.bn',
+        'conv1.6': 'stem.2.conv',
+        'bn1': 'stem.2.bn',
+    },
+}
+# The first convolution of each kind of stem
+STEMS = {
+    'conv1.weight': 'plain',
+    'base_layer.0.weight': 'plain',
+    'conv1.0.weight': 'official',
+    'stem.0.weight': 'mmdet',
+    'stem.0.conv.weight': 'mmpretrain',
+}
+ROOTS = ('conv1', 'bn1', 'base_layer', *(f'layer{i}' for i in range(1, 5)), *(f'level{i}' for i in range(6)))
+_FIRST_BLOCK = re.compile(r'(?:(.*)\.)?(layer1\.0|level2\.tree1)\.conv1\.weight')
+_RESNETS: dict[tuple[int, ...], str] = {
+    (3, 4, 6, 3): 'ResNet-50',
+    (3, 4, 23, 3): 'ResNet-101',
+    (3, 8, 36, 3): 'ResNet-152',
+}
+_BASIC_RESNETS: dict[tuple[int, ...], str] = {(2, 2, 2, 2): 'ResNet-18', (3, 4, 6, 3): 'ResNet-34'}
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """What the names and shapes in a file tell.
+
+    Args:
+        family: The library whose names these are; if several, the first of ``naming``.
+        naming: All libraries with these names, for messages.
+        arch: The name in :data:`mmres2net.models.ARCHS`; None: a network outside the table.
+        row: The network. Its depths end with the last stage in the file.
+        stage_pool: The option of :class:`mmres2net.models.Res2Net` that the weights were trained with.
+        stage_pool_sure: The names prove ``stage_pool``; otherwise it is the likeliest.
+        prefix: Prefix of the network's parameter names: '' or such as ``'backbone.'``.
+        in_channels: Channels of the image.
+        shared_head: The last stage is in the RoI head, as in a Faster R-CNN without a pyramid.
+    """
+
+    family: Family
+    naming: str
+    arch: str | None
+    row: Arch
+    stage_pool: StagePool
+    stage_pool_sure: bool
+    prefix: str
+    in_channels: int
+    shared_head: bool = False
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keywords that build this network as :class:`Res2Net` (or ``Res2NetDLA``, for a row of that family)."""
+        row = self.row
+        options: dict[str, Any] = {'arch': self.arch}
+        if self.arch is None:
+            options = {'depths': row.depths, 'base_width': row.base_width, 'scales': row.scales}
+            options |= {'cardinality': row.cardinality, 'deep_stem': row.deep_stem, 'avg_down': row.avg_down}
+            options |= {'se_reduction': row.se_reduction} if row.se_reduction else {}
+        elif len(row.depths) < len(ARCHS[self.arch].depths):
+            options['out_indices'] = tuple(range(len(row.depths)))
+        if row.family != 'dla':
+            options['stage_pool'] = self.stage_pool
+        return {**options, 'in_channels': self.in_channels}
+
+    @property
+    def network(self) -> str:
+        """The network in words: its name, or its numbers."""
+        return self.arch or _description(self.row)
+
+    def __str__(self) -> str:
+        parts = [self.network, f'names of {self.naming}']
+        parts += [f'under {self.prefix!r}'] if self.prefix else []
+        parts += [f'{self.in_channels} input channels'] if self.in_channels != 3 else []
+        return ', '.join(parts)
+
+
+def recognise(state: Mapping[str, Tensor], *, prefix: str | None = None) -> Recognised:
+    """Return whose weights ``state`` holds and of which network.
+
+    Args:
+        state: Weights by name, as :func:`mmres2net.weights.unwrap` returns them; only names and shapes are read.
+        prefix: Prefix of the network's parameter names; None: found, if there is one network.
+
+    Raises:
+        UserError: There is no Res2Net, or several, or a part of one; the message says what was found.
+    """
+    prefix = _find_prefix(state) if prefix is None else prefix
+    network = {name[len(prefix) :]: tensor for name, tensor in state.items() if name.startswith(prefix)}
+    inner = dict(network)
+    shared = {name.removeprefix(SHARED_HEAD): tensor for name, tensor in state.items() if name.startswith(SHARED_HEAD)}
+    shared_head = any(name.startswith('layer') for name in shared)
+    network |= shared if shared_head else {}
+    dla = 'level2.tree1.conv1.weight' in network
+    if not dla:
+        _refuse_other_networks(network, prefix)
+    first = next((name for name in STEMS if name in network), None)
+    if first is None:
+        raise UserError(
+            f'the file has the stages of a Res2Net (under {prefix!r}), but no stem: none of '
+            f'{", ".join(prefix + name for name in STEMS)}'
+        )
+    row = _measure_dla(network) if dla else _measure(network, STEMS[first])
+    family, naming = _family(STEMS[first], row, inner, state, prefix)
+    # A detector was trained in mmdet and with its function. A backbone alone is what mmdet's detectors start from: the
+    # official v1b weights under other names, as their author says (Res2Net-PretrainedModels, issue 39). Our own names
+    # go with every stage_pool; other libraries have the official one.
+    pool: StagePool = 'mmdet' if family == 'mmdet' and prefix else 'official'
+    sure = pool == 'mmdet' or row.family == 'dla' or family not in ('mmdet', 'mmres2net')
+    return Recognised(family, naming, _arch_of(row), row, pool, sure, prefix, network[first].shape[1], shared_head)
+
+
+def stem_names(family: str, deep_stem: bool) -> Mapping[str, str]:
+    """Return the names that ``family`` gives to the layers of a stem, by our names, where they differ."""
+    return STEM_NAMES.get(family, {}) if deep_stem else {}
+
+
+def rename(name: str, layers: Mapping[str, str]) -> str:
+    """Return the name of a parameter whose layer is renamed by ``layers``."""
+    layer, _, parameter = name.rpartition('.')
+    return f'{layers.get(layer, layer)}.{parameter}'
+
+
+def is_unused_projection(name: str, network: Iterable[str]) -> bool:
+    """Whether ``name`` belongs to a projection of a tree of several levels, which official DLA files hold unused."""
+    head, found, _ = name.partition('.project.')
+    return bool(found) and f'{head}.tree1.conv1.weight' not in network
+
+
+def _find_prefix(state: Mapping[str, Tensor]) -> str:
+    found = [match.group(1) for name in state if (match := _FIRST_BLOCK.fullmatch(name))]
+    prefixes = [f'{path}.' if path else '' for path in found]
+    if len(prefixes) == 1:
+        return prefixes[0]
+    if prefixes:
+        raise UserError(f'the file holds {len(prefixes)} networks, under {prefixes}; choose one with prefix (--prefix)')
+    raise UserError(
+        'the file holds no Res2Net: no name ends with layer1.0.conv1.weight or level2.tree1.conv1.weight; it has '
+        f'{len(state)} names: {join_some(state)}'
+    )
+
+
+def _refuse_other_networks(network: Mapping[str, Tensor], prefix: str) -> None:
+    """Say what a network with the stages of a ResNet is, if it is not a Res2Net."""
+    if 'layer1.0.convs.0.weight' in network:
+        return
+    if 'layer1.0.conv2.weight' not in network:
+        raise UserError(f'this is not a Res2Net: the blocks under {prefix!r} have neither convs.0 nor conv2')
+    depths, basic = _depths(network), 'layer1.0.conv3.weight' not in network
+    grouped = network['layer1.0.conv2.weight'].shape[0] != network['layer1.0.conv2.weight'].shape[1]
+    known = (_BASIC_RESNETS if basic else _RESNETS).get(depths)
+    name = 'ResNeXt' if grouped else known or f'ResNet of {depths} blocks'
+    raise UserError(
+        f'this is a {name} with the names of torchvision (its blocks have one 3x3 convolution, conv2, and no convs); '
+        'use published Res2Net weights, or build a ResNet for these'
+    )
+
+
+def _depths(network: Mapping[str, Tensor]) -> tuple[int, ...]:
+    """Return the number of blocks of each stage, up to the first missing stage."""
+    depths: list[int] = []
+    while f'layer{len(depths) + 1}.0.conv1.weight' in network:
+        stage, block = f'layer{len(depths) + 1}', 1
+        while f'{stage}.{block}.conv1.weight' in network:
+            block += 1
+        depths.append(block)
+    return tuple(depths)
+
+
+def _measure(network: Mapping[str, Tensor], stem: str) -> Arch:
+    depths = _depths(network)
+    # Not the first block, if there is another: in the 32-pixel networks it is a plain ResNeXt block.
+    block = 'layer1.1' if depths[0] > 1 else 'layer1.0'
+    base_width, scales, cardinality = _measure_block(network, block, 'convs.0')
+    reduction = network.get(f'{block}.se.fc1.weight')
+    small = len(depths) == 3 and stem == 'plain' and tuple(network['conv1.weight'].shape[2:]) == (3, 3)
+    return Arch(
+        depths,
+        base_width,
+        scales,
+        cardinality,
+        deep_stem=stem != 'plain',
+        avg_down='layer1.0.downsample.1.weight' in network and network['layer1.0.downsample.1.weight'].dim() == 4,
+        se_reduction=None if reduction is None else reduction.shape[1] // reduction.shape[0],
+        family='cifar' if small else 'res2net',
+    )
+
+
+def _measure_dla(network: Mapping[str, Tensor]) -> Arch:
+    levels: list[int] = []
+    for level in (f'level{i}' for i in range(2, 6)):
+        depth = next((d for d in range(1, 8) if f'{level}{".tree1" * d}.conv1.weight' in network), None)
+        if depth is None:
+            break
+        levels.append(depth)
+    conv = 'convs.0' if 'level2.tree1.convs.0.weight' in network else 'conv2'
+    return Arch(tuple(levels), *_measure_block(network, 'level2.tree1', conv), family='dla')
+
+
+def _measure_block(network: Mapping[str, Tensor], block: str, conv: str) -> tuple[int, int, int]:
+    """Return base width, scales and cardinality of a block in the first stage, where planes are 64."""
+    try:
+        width, base_width = network[f'{block}.{conv}.weight'].shape[:2]
+        scales = network[f'{block}.conv1.weight'].shape[0] // width
+    except KeyError as error:
+        raise UserError(f'the file lacks {error.args[0]!r}: it holds a part of a network') from None
+    count = sum(re.fullmatch(rf'{re.escape(block)}\.conv(s\.\d+|2)\.weight', name) is not None for name in network)
+    if count != max(scales - 1, 1):
+        raise UserError(
+            f'{block} has {count} 3x3 convolutions of {width} channels, but its first convolution feeds {scales} '
+            'splits: the file is damaged, or of a network that is no Res2Net'
+        )
+    return base_width, scales, width // base_width
+
+
+def _arch_of(row: Arch) -> str | None:
+    """Return the name of the architecture whose first stages ``row`` has; None if there is none, or several."""
+    stages = len(row.depths)
+    names = [
+        name
+        for name, known in ARCHS.items()
+        if known.depths[:stages] == row.depths and replace(known, depths=row.depths) == row
+    ]
+    complete = [name for name in names if len(ARCHS[name].depths) == stages]
+    return (complete or names)[0] if len(complete or names) == 1 else None
+
+
+def _family(
+    stem: str, row: Arch, inner: Mapping[str, Tensor], state: Mapping[str, Tensor], prefix: str
+) -> tuple[Family, str]:
+    plain = stem == 'plain' and row.family == 'res2net' and not row.se_reduction
+    if stem in ('mmdet', 'mmpretrain'):
+        return ('mmdet', stem) if stem == 'mmdet' else ('mmpretrain', stem)
+    if row.family == 'cifar':
+        return 'mmres2net', 'mmres2net'
+    if prefix:
+        if 'head.fc.weight' in state and plain:
+            return 'mmpretrain', "mmpretrain's or mmres2net's backbone in a classifier"
+        return 'mmres2net', 'mmres2net in a whole model'
+    if any(is_unused_projection(name, inner) for name in inner):
+        return 'official', 'the official release'
+    if 'fc.weight' in inner:
+        timm = row.family == 'dla' or row.se_reduction
+        return ('timm', 'timm') if timm else ('official', 'the official release (the same as timm)')
+    names = ['mmres2net', *(['the official release'] if not row.se_reduction else []), 'timm']
+    names += ['mmpretrain'] if plain and row.cardinality == 1 else []
+    return 'mmres2net', f'{", ".join(names[:-1])} or {names[-1]}'
+
+
+def _description(row: Arch) -> str:
+    parts = [f'a network of {row.depths} blocks, base width {row.base_width}, {row.scales} scales']
+    parts += [f'cardinality {row.cardinality}'] if row.cardinality > 1 else []
+    parts += ['deep stem'] if row.deep_stem else []
+    parts += ['average pooling in the shortcut'] if row.avg_down else []
+    parts += [f'SE of reduction {row.se_reduction}'] if row.se_reduction else []
+    return ', '.join(parts)

@@ -1,0 +1,275 @@
+"""The pickles in checkpoints: what they name, what they expand to, and MMEngine's records of a run.
+
+torch's reader with ``weights_only=True`` makes only objects that it knows, and those that it is told of. MMEngine's
+checkpoints also hold numpy values and histories of logged values. None of the real classes is safe to hand over:
+numpy's ``dtype`` takes flags that let plain bytes be read as pointers, ``getattr`` reaches any attribute of anything,
+and ``HistoryBuffer`` takes functions from the file for all histories of the process. So torch is told of stand-ins,
+which take plain values, check them, and are replaced by the real objects when the file is read (:func:`resolve`).
+"""
+
+from __future__ import annotations
+
+import math
+import pickletools
+import re
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import IO, Any
+
+import numpy as np
+from mmengine.logging import HistoryBuffer
+from torch import Tensor
+
+LEGACY_PICKLES = 5  # torch before 1.6: a magic number, a version, the machine, the content, the keys of the tensors
+MAX_DEPTH = 100
+MAX_TUPLE = 10**5  # values in a tuple with all that it holds: as a key of a dict it is hashed as a whole
+SLACK = 2**28  # bytes that the content of any file may expand to, however small the file is
+# torch's reader makes these, and each of them makes gigabytes of a few bytes.
+EXPANDING = ('bytearray', '_rebuild_sparse_tensor', '_rebuild_nested_tensor', '_rebuild_meta_tensor_no_storage')
+HARMLESS = ('collections.OrderedDict', 'collections.Counter', '_codecs.encode', 'torch.Size', 'torch.device')
+TENSORS = ('torch.nn.parameter.Parameter', 'torch.Tensor')
+NUMBERS = re.compile(r'[biufc][0-9]{1,2}')
+LATIN = ('latin1', 'latin-1')
+
+
+class StandIn:
+    """An object of a checkpoint that is not yet the real one."""
+
+    def real(self) -> Any:
+        """Return what this stands for."""
+        raise NotImplementedError
+
+
+class _Dtype(StandIn):
+    """Stands for ``numpy.dtype``: numbers only, no objects, no fields, nothing with a pointer in it."""
+
+    def __init__(self, code: str, align: bool = False, copy: bool = True) -> None:
+        if not isinstance(code, str) or not NUMBERS.fullmatch(code):
+            raise UnpicklingError('an array of something other than numbers')
+        self.value = np.dtype(code)
+
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, tuple) or len(state) < 5 or state[1] not in ('<', '>', '|', '=') or any(state[2:5]):
+            raise UnpicklingError('a numpy type with a state that plain numbers do not have')
+        self.value = self.value.newbyteorder(state[1])
+
+    def real(self) -> np.dtype:
+        return self.value
+
+
+class _Array(StandIn):
+    """Stands for ``numpy.ndarray``: as many bytes as its shape and type say."""
+
+    value: np.ndarray
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran, content = state
+        count = math.prod(shape)
+        if type(dtype) is not _Dtype or type(content) is not bytes or len(content) != count * dtype.value.itemsize:
+            raise UnpicklingError('an array whose bytes do not fit its shape')
+        self.value = np.frombuffer(content, dtype.value).reshape(shape, order='F' if fortran else 'C').copy()
+
+    def real(self) -> np.ndarray:
+        return self.value
+
+
+class _History(StandIn):
+    """Stands for ``HistoryBuffer``: two arrays and a length; its statistics are MMEngine's, not the file's."""
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def real(self) -> HistoryBuffer:
+        log, count, length = (self.state.get(key) for key in ('_log_history', '_count_history', 'max_length'))
+        if type(log) is not _Array or type(count) is not _Array or type(length) is not int:
+            raise UnpicklingError('a history without its arrays')
+        return HistoryBuffer(log.value, count.value, length)
+
+
+def _reconstruct(kind: Any, shape: Any, code: Any) -> _Array:
+    """Stands for numpy's function of this name; what it makes is empty until its state comes."""
+    if kind is not _Array:
+        raise UnpicklingError('an array of another class')
+    return _Array()
+
+
+def _scalar(dtype: Any, content: Any) -> Any:
+    if type(dtype) is not _Dtype or type(content) is not bytes or len(content) != dtype.value.itemsize:
+        raise UnpicklingError('a numpy number whose bytes do not fit its type')
+    return np.frombuffer(content, dtype.value)[0]
+
+
+def _attribute(owner: Any, name: Any) -> str:
+    """Stands for ``getattr``: the statistics of a history by name, which :class:`_History` then leaves to MMEngine."""
+    if owner is not _History or not isinstance(name, str):
+        raise UnpicklingError('getattr of something other than a history')
+    return name
+
+
+# By their names in the file. numpy 2 moved its functions; files name them as the numpy that wrote them did.
+STAND_INS: dict[str, Callable[..., Any]] = {
+    'builtins.getattr': _attribute,
+    'mmengine.logging.history_buffer.HistoryBuffer': _History,
+    'numpy.dtype': _Dtype,
+    'numpy.ndarray': _Array,
+    'numpy._core.multiarray._reconstruct': _reconstruct,
+    'numpy.core.multiarray._reconstruct': _reconstruct,
+    'numpy._core.multiarray.scalar': _scalar,
+    'numpy.core.multiarray.scalar': _scalar,
+}
+
+
+def resolve(content: Any, file_size: int, *, meta: bool = False) -> Any:
+    """Return ``content`` with the real objects instead of stand-ins; its dicts and lists are changed in place.
+
+    Args:
+        content: What torch's reader returned.
+        file_size: Bytes of the file. What the content expands to is limited by it.
+        meta: Tensors without data are wanted.
+
+    Raises:
+        UnpicklingError: The content is nested too deep, or expands to more than files of its size can hold: a small
+            file can refer to the same list a million times, or to one number as a tensor of terabytes.
+    """
+    return _Resolver(4 * file_size + SLACK, meta).resolve(content)
+
+
+class _Resolver:
+    """Visit each object once, and count its size at each reference."""
+
+    def __init__(self, limit: int, meta: bool) -> None:
+        self.limit, self.meta = limit, meta
+        self.done: dict[int, tuple[Any, Any, int]] = {}  # by id: the object itself, so that its id stays its own
+
+    def resolve(self, content: Any) -> Any:
+        value, size = self._visit(content, 0)
+        if size > self.limit:
+            raise UnpicklingError(f'it expands to more than {self.limit:,} bytes, which no checkpoint of its size does')
+        return value
+
+    def _visit(self, value: Any, depth: int) -> tuple[Any, int]:
+        if isinstance(value, Tensor):
+            if value.is_meta and not self.meta:
+                raise UnpicklingError('a tensor without data')
+            return value, value.numel() * value.element_size()
+        if not isinstance(value, dict | list | tuple | set | StandIn):
+            return value, len(value) if isinstance(value, str | bytes) else 8
+        if depth > MAX_DEPTH:
+            raise UnpicklingError(f'it is nested more than {MAX_DEPTH} levels deep')
+        if id(value) not in self.done:
+            self.done[id(value)] = value, value, self.limit + 1  # what holds itself expands without end
+            self.done[id(value)] = value, *self._children(value, depth + 1)
+        return self.done[id(value)][1:]
+
+    def _children(self, value: Any, depth: int) -> tuple[Any, int]:
+        if isinstance(value, StandIn):
+            real = value.real()
+            return real, getattr(real, 'nbytes', 64)
+        if isinstance(value, dict):
+            size = 8
+            for key, entry in value.items():
+                value[key], more = self._visit(entry, depth)
+                size += more + self._visit(key, depth)[1]
+            return value, size
+        entries = [self._visit(entry, depth) for entry in value]
+        if isinstance(value, list):
+            value[:] = [entry for entry, _ in entries]
+        size = 8 + sum(more for _, more in entries)
+        return (tuple(entry for entry, _ in entries) if type(value) is tuple else value), size
+
+
+def code_of(path: Path) -> list[str]:
+    """Return the classes and functions that a checkpoint names beside those of plain checkpoints, each once."""
+    names: dict[str, None] = {}
+    with suppress(UnpicklingError):  # of a damaged pickle, those before the damage
+        for name in _globals_of(path):
+            names[name] = None
+    return [name for name in names if not _is_plain(name)]
+
+
+def check_globals(path: Path) -> None:
+    """Check a checkpoint's pickles before they are read.
+
+    Raises:
+        UnpicklingError: One is damaged, or would keep torch's reader busy or fill the memory.
+    """
+    for name in _globals_of(path):
+        if name.rpartition('.')[2] in EXPANDING:
+            raise UnpicklingError(f'{name}, which can expand to any size')
+
+
+def is_zip(head: bytes) -> bool:
+    """Whether a file with these first bytes is read as a zip by torch."""
+    return head[:2] == b'PK'
+
+
+def _is_plain(name: str) -> bool:
+    known = {*HARMLESS, *TENSORS, *STAND_INS}
+    return (
+        name.replace('__builtin__.', 'builtins.') in known
+        or name.startswith(('torch._utils._rebuild',))
+        or (name.startswith('torch.') and name.endswith('Storage'))
+    )
+
+
+def _globals_of(path: Path) -> Iterator[str]:
+    """Yield the classes and functions that a checkpoint's pickles name; none of them is looked up."""
+    with path.open('rb') as stream:
+        if not is_zip(stream.read(2)):
+            stream.seek(0)
+            for _ in range(LEGACY_PICKLES):
+                yield from _follow(stream)
+            return
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if name.rpartition('/')[2] == 'data.pkl']
+        for name in names:
+            with archive.open(name) as part:
+                yield from _follow(part)
+
+
+def _follow(stream: IO[bytes]) -> Iterator[str]:
+    """Yield the names in a pickle, following its stack: of each value its text, and how many values a tuple holds."""
+    stack: list[tuple[str, int]] = []
+    marks: list[int] = []
+    memo: dict[Any, tuple[str, int]] = {}
+    try:
+        for operation, argument, _ in pickletools.genops(stream):
+            kind, before = operation.name, operation.stack_before
+            if kind == 'MARK':
+                marks.append(len(stack))
+            elif kind in ('PUT', 'BINPUT', 'LONG_BINPUT'):
+                memo[argument] = stack[-1]
+            elif kind == 'MEMOIZE':
+                memo[len(memo)] = stack[-1]
+            elif kind in ('GET', 'BINGET', 'LONG_BINGET'):
+                stack.append(memo[argument])
+            else:
+                marked = pickletools.markobject in before
+                count = before.index(pickletools.markobject) if marked else len(before)
+                place = max((marks.pop() if marked else len(stack)) - count, 0)
+                popped = stack[place:]
+                del stack[place:]
+                stack += _pushed(operation, argument, popped)
+                if kind in ('GLOBAL', 'INST', 'STACK_GLOBAL'):
+                    yield stack[-1][0]
+    except (ValueError, EOFError, KeyError, IndexError, OSError, zipfile.BadZipFile) as error:
+        raise UnpicklingError(f'its pickle is damaged ({type(error).__name__})') from error
+
+
+def _pushed(operation: Any, argument: Any, popped: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    kind = operation.name
+    if kind in ('GLOBAL', 'INST'):
+        return [('.'.join(str(argument).split(' ', 1)), 1)]
+    if kind == 'STACK_GLOBAL':
+        return [(f'{popped[0][0]}.{popped[1][0]}', 1)]
+    if 'TUPLE' in kind:
+        size = 1 + sum(size for _, size in popped)
+        if size > MAX_TUPLE:
+            raise UnpicklingError(f'a tuple that holds more than {MAX_TUPLE:,} values')
+        return [(popped[-1][0] if popped else '', size)]
+    if kind == 'REDUCE' and popped[0][0] == '_codecs.encode' and popped[1][0] not in LATIN:
+        raise UnpicklingError('bytes in an encoding that can expand to any size')
+    return [(argument if isinstance(argument, str) else '', 1) for _ in operation.stack_after]
