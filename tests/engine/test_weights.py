@@ -12,9 +12,10 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmres2net.engine.weights import check_checkpoint, check_normalization, fetch_weights
+from mmres2net.engine.weights import check_checkpoint, check_normalization, fetch_weights, load_strictly
 from mmres2net.errors import UserError
 from mmres2net.fetch.download import RetryPolicy
+from mmres2net.weights import PUBLISHED
 from tests.support.archive_server import Server, serving
 from tests.support.hostile import hostile
 
@@ -95,7 +96,7 @@ def test_the_flag_opens_files_of_the_host_alone(tmp_path: Path) -> None:
 def test_initialisers_behind_ours_would_overwrite_it(tmp_path: Path) -> None:
     torch.save({'a': torch.ones(1)}, tmp_path / 'net.pth')
     ours, other = dict(type='mmres2net.Pretrained', checkpoint=str(tmp_path / 'net.pth')), dict(type='Kaiming')
-    with pytest.raises(UserError, match='must be the last'):
+    with pytest.raises(UserError, match=r'init_cfg\.0\.checkpoint'):
         fetch_weights(Config(dict(model=dict(init_cfg=[ours, other]))))
     fetch_weights(Config(dict(model=dict(init_cfg=[other, ours]))))
 
@@ -124,7 +125,7 @@ def test_wrong_pixels_are_refused_with_the_lines_to_write() -> None:
     with pytest.raises(UserError) as caught:
         check_normalization(caffe)
     text = str(caught.value)
-    assert f'the weights {ARCH} (model.backbone.init_cfg.checkpoint) want other pixels' in text
+    assert f'{ARCH} (model.backbone.init_cfg.checkpoint)' in text
     assert 'model.data_preprocessor.mean [103.53, 116.28, 123.675] -> [123.675, 116.28, 103.53]' in text
     assert '"model.data_preprocessor.std=[58.395,57.12,57.375]"' in text
     assert '"model.data_preprocessor.bgr_to_rgb=True"' in text
@@ -140,7 +141,20 @@ def test_pixels_that_are_not_ours_to_judge() -> None:
     unknown = detector(wrong)
     del unknown.model['data_preprocessor']
     (note,) = check_normalization(unknown)
-    assert f'whether images are normalised as {ARCH} wants cannot be told: this config has no data_preprocessor' in note
+    assert ARCH in note
+    assert 'data_preprocessor' in note
+
+
+def test_own_weights_are_not_judged(tmp_path: Path) -> None:
+    """Who trained on images of another kind knows their statistics."""
+    cfg = detector({'mean': [0.0] * 3, 'std': [1.0] * 3, 'bgr_to_rgb': False})
+    for own in (str(tmp_path / 'my_satellite.pth'), 'https://my.host/net.pth', 'torchvision://resnet50'):
+        cfg.model.backbone.init_cfg.checkpoint = own
+        assert check_normalization(cfg) == []
+    for known in (PUBLISHED[ARCH].url, 'res2net50', 'dla60_res2net'):
+        cfg.model.backbone.init_cfg.checkpoint = known
+        with pytest.raises(UserError, match=r'123\.675'):
+            check_normalization(cfg)
 
 
 def test_pixels_of_timm_are_timms(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,3 +168,65 @@ def test_pixels_of_timm_are_timms(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timm, 'get_pretrained_cfg', lambda *_, **__: other)
     with pytest.raises(UserError, match=r'mean \[.*\] -> \[127\.5, 127\.5, 127\.5\]'):
         check_normalization(cfg)
+
+
+# --- strict loading ---------------------------------------------------------------------------------------------------
+
+
+class Resized(torch.nn.Module):
+    """A layer that fits what it loads, as position embeddings of another image size do."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.table = torch.nn.Parameter(torch.zeros(size))
+        self.norm = torch.nn.BatchNorm1d(2)
+        self.register_load_state_dict_pre_hook(self.fit)
+
+    @staticmethod
+    def fit(module: torch.nn.Module, state: dict, prefix: str, *_: object) -> None:
+        own = module.get_parameter('table')
+        state[f'{prefix}table'] = state[f'{prefix}table'][:1].expand(len(own))
+
+
+def test_strict_loading_is_that_of_mmengine(tmp_path: Path) -> None:
+    """Prefixes of wrappers, missing counters of batches, and modules that adapt what they load."""
+    source = Resized(4)
+    torch.nn.init.constant_(source.table, 3)
+    state = {f'module.{n}': t for n, t in source.state_dict().items() if not n.endswith('num_batches_tracked')}
+    torch.save({'state_dict': state, 'meta': {}}, tmp_path / 'a.pth')
+    target = Resized(7)
+    load_strictly(target, tmp_path / 'a.pth')
+    assert target.table.tolist() == [3.0] * 7
+
+
+@pytest.mark.parametrize('change', ['missing', 'unexpected', 'shape'])
+def test_what_does_not_fit_is_named(tmp_path: Path, change: str) -> None:
+    state = torch.nn.Linear(2, 3).state_dict()
+    if change == 'missing':
+        del state['bias']
+    else:
+        state['bias' if change == 'shape' else 'mask_head.weight'] = torch.zeros(5)
+    torch.save(state, tmp_path / 'a.pth')
+    with pytest.raises(UserError, match='mask_head.weight' if change == 'unexpected' else 'bias') as caught:
+        load_strictly(torch.nn.Linear(2, 3), tmp_path / 'a.pth')
+    assert str(tmp_path / 'a.pth') in str(caught.value)
+
+
+# --- what MMEngine reads itself ---------------------------------------------------------------------------------------
+
+
+def test_stores_and_sharded_checkpoints_need_the_flag(tmp_path: Path) -> None:
+    (tmp_path / 'epoch_1.pth').mkdir()
+    (tmp_path / 'epoch_1.pth' / 'mp_rank_00_model_states.pt').touch()
+    for name in (
+        's3://bucket/a.pth',
+        'petrel://bucket/a.pth',
+        'cluster:s3://bucket/a.pth',
+        str(tmp_path / 'epoch_1.pth'),
+    ):
+        with pytest.raises(UserError, match='--allow-unsafe-checkpoint'):
+            check_checkpoint(name, 'named by --resume')
+        assert check_checkpoint(name, 'named by --resume', allow_pickle=True) == name
+    for absent in (tmp_path / 'epoch_2.pth', tmp_path / 'empty'):
+        with pytest.raises(UserError, match='no checkpoint'):
+            check_checkpoint(absent, 'named by --resume', allow_pickle=True)
