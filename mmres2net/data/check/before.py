@@ -80,7 +80,8 @@ def list_splits(cfg: Config, parts: Sequence[str], *, processes: int = 1) -> lis
     ]
     different = check_same_folders(folders)
     splits = read_splits(cfg, parts)
-    splits[0].findings[:0] = different
+    for split in splits[:1]:
+        split.findings[:0] = different
     for split in splits:
         # Without folders of the same names, or with a class too few, the heads' size says nothing.
         if not different and not any(
