@@ -70,26 +70,28 @@ KEYS = {'recipe', 'baseline', 'target', 'status', 'note', 'measured', 'cost'}
 DOCS = Path(__file__).resolve().parents[2] / 'docs'
 
 
-def test_every_config_has_an_entry_of_known_keys() -> None:
+def test_every_config_has_an_entry() -> None:
     assert sorted(CONFIGS) == list_configs()
-    for name, entry in CONFIGS.items():
-        assert {'recipe', 'status', 'cost'} <= entry.keys() <= KEYS, name
-        assert entry['recipe'] in META['recipes'], name
-        assert entry['status'] in ('steps', 'small', 'full'), name
-        assert (entry['status'] == 'steps') == ('measured' not in entry), name
-        assert len(
-            [t for t, (start, r) in config_table.GROUPS.items() if name.startswith(start) and entry['recipe'] in r]
-        )
 
 
-def test_targets_name_their_source() -> None:
-    for name, entry in CONFIGS.items():
-        if 'target' in entry:
-            target = entry['target']
-            assert target['source'] in META['sources'], name
-            assert target['metrics'], name
-            assert all(isinstance(value, float) for value in target['metrics'].values()), name
-            assert (target.keys() == {'source', 'tables', 'row', 'metrics'}) == (target['source'] == 'paper'), name
+@pytest.mark.parametrize('name', CONFIGS)
+def test_entry_names_recipe_status_sources_and_seeds(name: str) -> None:
+    entry = CONFIGS[name]
+    assert {'recipe', 'status', 'cost'} <= entry.keys() <= KEYS
+    assert entry['recipe'] in META['recipes']
+    assert entry['status'] in ('steps', 'small', 'full')
+    assert (entry['status'] == 'steps') == ('measured' not in entry)
+    assert config_table.group_of(name, entry)
+    if target := entry.get('target'):
+        assert target['source'] in META['sources']
+        assert target.keys() == {'source', 'metrics', *(('tables', 'row') if target['source'] == 'paper' else ())}
+        assert target['metrics']
+        assert all(isinstance(value, float) for value in target['metrics'].values())
+    for measured in entry.get('measured', []):
+        assert measured.keys() == {'command', 'data', 'schedule', 'machine', 'runs'}
+        for run in measured['runs']:
+            assert isinstance(run['seed'], int)
+            assert all(isinstance(value, float) for key, value in run.items() if key != 'seed')
 
 
 def test_values_of_the_paper_are_those_of_its_tables() -> None:
@@ -99,16 +101,6 @@ def test_values_of_the_paper_are_those_of_its_tables() -> None:
         if target.get('source') == 'paper':
             found.setdefault(target['tables'][0], {})[target['row']] = tuple(target['metrics'].values())
     assert found == PAPER
-
-
-def test_measurements_name_command_machine_and_seeds() -> None:
-    for name, entry in CONFIGS.items():
-        for measured in entry.get('measured', []):
-            assert measured.keys() == {'command', 'data', 'schedule', 'machine', 'runs'}, name
-            assert measured['runs'], name
-            for run in measured['runs']:
-                assert isinstance(run['seed'], int), name
-                assert all(isinstance(value, float) for key, value in run.items() if key != 'seed'), name
 
 
 def test_baselines_have_the_same_recipe_and_none_themselves() -> None:

@@ -8,15 +8,13 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.optim import OptimWrapper
-from mmengine.registry import PARAM_SCHEDULERS
 from PIL import Image
 from torch import nn
 from torch.nn import functional
 from torchvision import transforms
 
 from mmres2net.data.layout import datasets_of
-from mmres2net.engine.build import build_dataset, build_model, scope_of
+from mmres2net.engine.build import build_dataset, build_model
 from mmres2net.engine.config import load_config, single_process_norms, without_weights
 from mmres2net.engine.weights import check_normalization
 from tests.configs.pairs import CONFIGS
@@ -67,23 +65,6 @@ def test_other_settings_of_the_schedules() -> None:
     assert biases == dict(bias_lr_mult=2.0, bias_decay_mult=0.0)
     assert load_config('cifar100/resnext29_8c64w.py').optim_wrapper.optimizer.nesterov
     assert not load_config('imagenet/resnet50.py').optim_wrapper.optimizer.get('nesterov')
-
-
-@pytest.mark.parametrize(
-    ('name', 'rates'), [('imagenet/resnet50.py', (30, 30, 30, 10)), ('cifar100/resnext29_8c64w.py', (150, 75, 75))]
-)
-def test_rate_falls_to_a_tenth(name: str, rates: tuple[int, ...]) -> None:
-    cfg = load_config(name)
-    rate = cfg.optim_wrapper.optimizer.lr
-    wrapper = OptimWrapper(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=rate))
-    with scope_of(cfg):
-        scheduler = PARAM_SCHEDULERS.build(dict(cfg.param_scheduler[0], optimizer=wrapper))
-    found = []
-    for _ in range(cfg.train_cfg.max_epochs):
-        found += wrapper.get_lr()['lr']
-        wrapper.step()
-        scheduler.step()
-    assert found == pytest.approx([rate * 0.1**i for i, epochs in enumerate(rates) for _ in range(epochs)])
 
 
 def test_dss_solver_takes_the_steps_of_caffe() -> None:
