@@ -52,9 +52,9 @@ ALLOWED = {
     'evaluation': {'data', 'errors', 'files', 'registry', 'text'},
     'saliency': {'errors', 'evaluation', 'registry'},
     'bench': {'data', 'deploy', 'engine', 'errors', 'evaluation', 'export', 'malloc', 'models', 'weights'},
-    'predict': {'errors'},
-    'export': {'data', 'engine', 'errors', 'models', 'predict', 'weights'},
-    'cam': {'data', 'engine', 'errors', 'export', 'models', 'predict', 'weights'},
+    'predict': {'drawing', 'errors', 'files'},
+    'export': {'data', 'engine', 'errors', 'files', 'models', 'predict', 'text', 'weights'},
+    'cam': {'drawing', 'engine', 'errors', 'export', 'predict', 'text', 'weights'},
     'sweep': {'complexity', 'engine', 'errors', 'models'},
     'doctor': {'environment', 'errors', 'registry'},
     'cli.py': {'errors', 'signals', 'version'},  # verbs are imported by name when they are called

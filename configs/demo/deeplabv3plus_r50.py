@@ -14,7 +14,7 @@ _base_ = [
 # Images of 160 pixels: a smaller crop (10 x 16 + 1), rates to match, and half the channels.
 channels = 128
 model = dict(
-    data_preprocessor=dict(size=(161, 161), test_cfg=dict(size=(161, 161))),
+    data_preprocessor=dict(size=(161, 161)),
     backbone=dict(init_cfg=None),
     decode_head=dict(channels=channels, dilations=(1, 2, 4, 6), num_classes=7),
 )

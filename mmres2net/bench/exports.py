@@ -46,14 +46,7 @@ def export(source: str, kind: str, arch: str, file: Path, shape: Sequence[int]) 
     from mmres2net.bench.networks import build
 
     network = build(source, kind, arch)
-    write(prepared(network) if source == 'ours' else network, images(shape), file)
-
-
-def prepared(network: nn.Module) -> nn.Module:
-    """Return our network as the project's own export writes it."""
-    from mmres2net.export.blocks import rewritten
-
-    return rewritten(network)
+    write(network, images(shape), file)
 
 
 def write(network: nn.Module, x: Tensor, file: Path) -> None:

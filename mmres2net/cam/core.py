@@ -1,9 +1,9 @@
-"""Grad-CAM and its relatives: how much each cell of a layer speaks for a score.
+"""Grad-CAM and related methods: how much each cell of a layer contributes to a score.
 
-Selvaraju et al., "Grad-CAM", ICCV 2017, equations 1 and 2: a channel weighs as much as the mean of the score's gradient
+Selvaraju et al., "Grad-CAM", ICCV 2017, equations 1 and 2: the weight of a channel is the mean of the score's gradient
 over it, and the map is the positive part of the weighted sum of the channels. The arithmetic of each method is that of
-the library grad-cam (https://github.com/jacobgil/pytorch-grad-cam); what is here is the way to it: one forward pass, a
-gradient that ends at the layer, and a model that is afterwards what it was before.
+the library grad-cam (https://github.com/jacobgil/pytorch-grad-cam). Here is the rest: one forward pass, a gradient that
+ends at the layer, and a model that is unchanged afterwards.
 """
 
 from __future__ import annotations
@@ -49,52 +49,52 @@ def library() -> Any:
 def activation_map(
     model: nn.Module, layer: str, score_of: Callable[[], tuple[Tensor, T]], *, method: str = 'gradcam'
 ) -> tuple[Array, T]:
-    """Return how much each cell of a layer speaks for a score.
+    """Return how much each cell of a layer contributes to a score.
 
-    The model runs in evaluation mode. Modes, ``requires_grad``, gradients and hooks are afterwards as they were, also
-    after an error.
+    The model runs in evaluation mode. Modes, ``requires_grad``, gradients and hooks are restored afterwards, also after
+    an error.
 
     Args:
         model: The model.
         layer: The name of one of its modules, whose output is (1, C, h, w).
-        score_of: Runs the model on one image; returns the score, a tensor of one number, and what else it found.
+        score_of: Runs the model on one image; returns the score, a tensor of one number, and anything else.
         method: A key of :data:`METHODS`.
 
     Returns:
-        The map (h, w) in the layer's precision, zero or more, not normalised; and what else ``score_of`` returned.
+        The map (h, w) in the layer's precision, zero or more, not normalized; and what else ``score_of`` returned.
 
     Raises:
         UserError: The layer has no map for one image, the score does not depend on it, or the map is not finite.
     """
     kind = getattr(library(), METHODS[method])
     module = model.get_submodule(layer)
-    with borrowed(model), torch.enable_grad(), ExitStack() as undo:
-        # Before the library's own hooks, which then see the leaf that the gradient ends at.
+    with evaluation_mode(model), torch.enable_grad(), ExitStack() as undo:
+        # Before the library's own hooks, which then get the leaf that the gradient ends at.
         undo.callback(module.register_forward_hook(_cut(layer)).remove)
-        # Copied as they are seen: an in-place ReLU behind the layer would write into what is kept.
+        # Copied at once: an in-place ReLU behind the layer would write into what is kept.
         cam = kind(model, [module], reshape_transform=torch.clone)
         seen = cam.activations_and_grads
         undo.callback(seen.release)
-        score, found = score_of()
+        score, extra = score_of()
         _check_calls(layer, len(seen.activations), score)
         score.backward()
         if not seen.gradients:
-            raise UserError(f'the score does not depend on the layer {layer}: choose one nearer to the output')
+            raise UserError(f'the score does not depend on the layer {layer}: choose a layer nearer to the output')
         activations, gradients = (kept[0].numpy() for kept in (seen.activations, seen.gradients))
-        strength = cam.get_cam_image(None, module, None, activations, gradients, False)[0]
-    if not np.isfinite(strength).all():
-        raise UserError(f'the map of {layer} has values that are no numbers: the weights of this model are broken')
-    return np.maximum(strength, 0), found
+        heat = cam.get_cam_image(None, module, None, activations, gradients, False)[0]
+    if not np.isfinite(heat).all():
+        raise UserError(f'the map of {layer} has values that are not finite: the weights of this model are damaged')
+    return np.maximum(heat, 0), extra
 
 
 @contextmanager
-def borrowed(model: nn.Module) -> Iterator[None]:
-    """Within the block ``model`` is in evaluation mode and no parameter takes gradients; then all is as it was."""
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Within the block ``model`` is in evaluation mode and no parameter needs gradients; then both are restored."""
     modes = [(module, module.training) for module in model.modules()]
     wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
         for module, _ in modes:
-            module.training = False  # not eval(): what a model does besides could not be undone
+            module.training = False  # not eval(), which some models override with effects that cannot be undone
         for parameter, _ in wanted:
             parameter.requires_grad_(False)
         yield
@@ -109,8 +109,8 @@ def _cut(layer: str) -> Callable[[nn.Module, Any, Any], Tensor]:
     def cut(module: nn.Module, args: Any, output: Any) -> Tensor:
         if not isinstance(output, Tensor) or output.dim() != 4 or output.shape[0] != 1:
             what = str(tuple(output.shape)) if isinstance(output, Tensor) else f'a {type(output).__name__}'
-            raise UserError(f'the layer {layer} gives {what}, not one map (1, C, h, w): choose another one')
-        # A copy of the leaf, since what comes behind may write into it.
+            raise UserError(f'the layer {layer} gives {what}, not one map (1, C, h, w): choose another layer')
+        # A copy of the leaf, since the next layer may write into it.
         return output.detach().requires_grad_().clone()
 
     return cut
@@ -118,10 +118,10 @@ def _cut(layer: str) -> Callable[[nn.Module, Any, Any], Tensor]:
 
 def _check_calls(layer: str, calls: int, score: Tensor) -> None:
     if not calls:
-        raise UserError(f'the layer {layer} takes no part in the prediction: choose another one')
+        raise UserError(f'the layer {layer} takes no part in the prediction: choose another layer')
     if calls > 1:
         raise UserError(
-            f'the layer {layer} runs {calls} times for one image, so it has no map of its own: choose another'
+            f'the layer {layer} runs {calls} times for one image, so it has no single map: choose another layer'
         )
     if not score.requires_grad:
-        raise UserError(f'the score does not depend on the layer {layer}: choose one nearer to the output')
+        raise UserError(f'the score does not depend on the layer {layer}: choose a layer nearer to the output')

@@ -1,4 +1,4 @@
-"""Classes and layers by name: what a name means, and what comes close where it means nothing."""
+"""Classes and layers by name, with close matches for names that do not exist."""
 
 from __future__ import annotations
 
@@ -9,23 +9,19 @@ from typing import Any
 from torch import nn
 
 from mmres2net.errors import UserError
+from mmres2net.text import join_some
 
 SHOWN = 5
 
 
-def name_of(names: Sequence[str], label: int) -> str:
-    """Return the name of a class, or its number where nobody knows its name."""
-    return names[label] if label < len(names) else f'class {label}'
-
-
-def label_of(text: str, names: Sequence[str], count: int, owner: str) -> int:
-    """Return the number of the class that ``text`` names.
+def label_of(text: str, names: Sequence[str], count: int, title: str) -> int:
+    """Return the index of the class that ``text`` names.
 
     Args:
-        text: A name, one of the names that stand in it separated by commas (as ImageNet's), or a number from 0 on.
-        names: The names of all classes; none where nobody knows them.
-        count: How many classes there are.
-        owner: Whose classes they are, for the message.
+        text: A class name, one of several names separated by commas (as ImageNet has them), or an index from 0 on.
+        names: All class names; empty where they are unknown.
+        count: Number of classes.
+        title: The network, for messages.
 
     Raises:
         UserError: No class has the name, or several have.
@@ -35,18 +31,16 @@ def label_of(text: str, names: Sequence[str], count: int, owner: str) -> int:
     found = found or [label for label, name in enumerate(names) if wanted in _synonyms(name)]
     if len(found) > 1:
         listed = ', '.join(f'{label} ({names[label]})' for label in found)
-        raise UserError(f'--class {text}: {owner} has several classes of this name; give the number: {listed}')
+        raise UserError(f'--class {text}: {title} has several classes of this name; give the index: {listed}')
     if found:
         return found[0]
     if wanted.isdecimal():
         if int(wanted) < count:
             return int(wanted)
-        raise UserError(f'--class {text}: {owner} has the classes 0 to {count - 1}')
+        raise UserError(f'--class {text}: {title} has the classes 0 to {count - 1}')
     if not names:
-        raise UserError(
-            f'--class {text}: nobody knows the names of the classes of {owner}; give a number below {count}'
-        )
-    raise UserError(f'--class {text}: {owner} has no such class; {_near_classes(wanted, names)}')
+        raise UserError(f'--class {text}: {title} has no class names; give an index below {count}')
+    raise UserError(f'--class {text}: {title} has no such class; {_near_classes(wanted, names)}')
 
 
 def _synonyms(name: str) -> list[str]:
@@ -59,8 +53,7 @@ def _near_classes(wanted: str, names: Sequence[str]) -> str:
     near += [synonym for synonym in owners if wanted in synonym and synonym not in near]
     if near:
         return f'close matches: {", ".join(near[:SHOWN])}'
-    more = f' and {len(names) - SHOWN} more' if len(names) > SHOWN else ''
-    return f'it has {", ".join(names[:SHOWN])}{more}'
+    return f'it has {join_some(names)}'
 
 
 def layer_named(model: nn.Module, name: str) -> str:
@@ -75,15 +68,15 @@ def layer_named(model: nn.Module, name: str) -> str:
             return candidate
     short = {key.removeprefix('backbone.'): key for key in known}
     near = [short[key] for key in difflib.get_close_matches(name.removeprefix('backbone.'), short, n=SHOWN, cutoff=0.6)]
-    listed = f'close matches: {", ".join(near)}' if near else f'its parts: {", ".join(_parts(model))}'
+    listed = f'close matches: {", ".join(near)}' if near else f'its parts are {", ".join(_parts(model))}'
     raise UserError(f'--layer {name}: the model has no such layer; {listed}')
 
 
 def last_stage(model: Any) -> str:
-    """Return the name of the layer whose output is the last that the backbone gives.
+    """Return the name of the layer whose output is the last one of the backbone.
 
     Raises:
-        UserError: It cannot be told.
+        UserError: It is unknown for this backbone.
     """
     backbone: Any = getattr(model, 'backbone', None)
     if hasattr(backbone, 'backbone'):  # a wrapper, such as mmres2net.WithStem
@@ -91,7 +84,7 @@ def last_stage(model: Any) -> str:
     last = None
     if hasattr(backbone, 'stage_modules'):
         last = backbone.stage_modules()[-1]
-    elif hasattr(backbone, 'res_layers'):  # every ResNet of the hosts
+    elif hasattr(backbone, 'res_layers'):  # every ResNet of the OpenMMLab libraries
         last = backbone.get_submodule(backbone.res_layers[max(backbone.out_indices)])
     elif hasattr(backbone, 'transitions'):  # mmpretrain's DenseNet
         last = backbone.transitions[max(backbone.out_indices)]
@@ -99,13 +92,13 @@ def last_stage(model: Any) -> str:
         if module is last:
             return name
     raise UserError(
-        f'which layer of a {type(backbone or model).__name__} is its last stage cannot be told: name one with --layer, '
-        f'below one of {", ".join(_parts(model))}'
+        f'the last stage of a {type(backbone or model).__name__} is unknown: name a layer with --layer, below one of '
+        f'{", ".join(_parts(model))}'
     )
 
 
 def _parts(model: Any) -> list[str]:
-    """Return the names of the model's parts, with those of the backbone's."""
+    """Return the names of the parts of the model and of its backbone."""
     parts = [name for name, _ in model.named_children() if name != 'data_preprocessor']
     backbone = getattr(model, 'backbone', None)
     return parts + [f'backbone.{name}' for name, _ in backbone.named_children()] if backbone is not None else parts

@@ -66,6 +66,7 @@ class CIFAR100(BaseDataset):
 
     METAINFO: ClassVar[dict[str, Any]] = {'dataset_type': 'cifar100', 'classes': FINE}
     labels = 'fine'
+    channel_order = 'rgb'  # of the pixels that samples hold
 
     def __init__(
         self,

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.runner import load_state_dict
-from torch import nn
+from torch import Tensor, nn
 
 from mmres2net.engine.loading import is_stored, load_from_store
 from mmres2net.errors import UserError
 from mmres2net.init_cfg import PretrainedNode, pretrained_nodes
 from mmres2net.swap.normalization import set_normalization
 from mmres2net.weights.fetching import fetch_checkpoint, normalization_of_checkpoint
+from mmres2net.weights.loading import check_finite
 from mmres2net.weights.reading import FLAG, SUFFIXES, read_checkpoint, unwrap
 
 MISMATCH = 'do not match exactly'  # in MMEngine's error
@@ -93,13 +95,33 @@ def load_strictly(target: Any, checkpoint: str | Path, *, allow_pickle: bool = F
     Raises:
         UserError: Names or shapes differ.
     """
-    try:
+    with _mismatch_as_user_error(checkpoint):
         if isinstance(target, nn.Module):
             content = read_checkpoint(checkpoint, allow_pickle=allow_pickle)
             key = 'state_dict' if isinstance(content.get('state_dict'), Mapping) else None
             load_state_dict(target, unwrap(content, key=key), strict=True)
         else:
             target.load_checkpoint(str(checkpoint), map_location='cpu', strict=True)
+
+
+def load_state_strictly(model: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
+    """Load weights that are already read, as :func:`load_strictly` does; they must be finite.
+
+    Raises:
+        UserError: Names or shapes differ, or values are NaN or infinite; the message has the ``name`` of the weights.
+    """
+    with _mismatch_as_user_error(name):
+        load_state_dict(model, dict(state), strict=True)
+    try:
+        check_finite(state)
+    except UserError as error:
+        raise UserError(f'the checkpoint {name}: {error}') from error
+
+
+@contextmanager
+def _mismatch_as_user_error(checkpoint: str | Path) -> Iterator[None]:
+    try:
+        yield
     except RuntimeError as error:
         if MISMATCH not in str(error):
             raise

@@ -1,4 +1,4 @@
-"""What a two-stage detector does with boxes, in operations that can be traced and then run with any number of them.
+"""What a two-stage detector does with boxes, in operations that can be traced and run with any number of boxes.
 
 Boxes are (n, 4): left, top, right, bottom in pixels. Ren et al., "Faster R-CNN", 2015, section 3.1; Lin et al.,
 "Feature Pyramid Networks", 2017, equation 1.
@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms, roi_align
 
-MAX_LOG_RATIO = abs(math.log(16 / 1000))  # how far a box may grow or shrink, as the hosts decode
+MAX_LOG_RATIO = abs(math.log(16 / 1000))  # how far a box may grow or shrink, as in mmdet
 
 
-def anchors(base: Tensor, height: int, width: int, stride: tuple[int, int]) -> Tensor:
-    """Return the anchors (H * W * A, 4) of a map of H x W, for those of one place, ``base`` (A, 4)."""
+def make_anchors(base: Tensor, height: int, width: int, stride: tuple[int, int]) -> Tensor:
+    """Return the anchors (H * W * A, 4) of a map of H x W; ``base`` (A, 4) are those of the first cell."""
     x = torch.arange(width, device=base.device).to(base) * stride[0]
     y = torch.arange(height, device=base.device).to(base) * stride[1]
     shift_y, shift_x = torch.meshgrid(y, x, indexing='ij')
@@ -25,54 +25,54 @@ def anchors(base: Tensor, height: int, width: int, stride: tuple[int, int]) -> T
     return (shifts[:, :, None] + base).reshape(-1, 4)
 
 
-def decode(boxes: Tensor, deltas: Tensor, means: Tensor, stds: Tensor) -> Tensor:
-    """Return ``boxes`` (n, 4) moved and scaled by ``deltas`` (n, 4), normalised with ``means`` and ``stds``."""
+def decode_boxes(boxes: Tensor, deltas: Tensor, means: Tensor, stds: Tensor) -> Tensor:
+    """Return ``boxes`` (n, 4) moved and scaled by ``deltas`` (n, 4), normalized with ``means`` and ``stds``."""
     deltas = deltas * stds + means
-    centre, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
-    centre = centre + size * deltas[:, :2]
+    center, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    center = center + size * deltas[:, :2]
     half = size * deltas[:, 2:].clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp() / 2
-    return torch.cat([centre - half, centre + half], 1)
+    return torch.cat([center - half, center + half], 1)
 
 
-def clipped(boxes: Tensor, border: Tensor) -> Tensor:
+def clip_boxes(boxes: Tensor, border: Tensor) -> Tensor:
     """Return ``boxes`` within an image of ``border``, (4,): width, height, width, height."""
     return torch.minimum(boxes.clamp(min=0), border)
 
 
 def nms_by_group(boxes: Tensor, scores: Tensor, groups: Tensor, border: Tensor, threshold: float) -> Tensor:
-    """Return which boxes stay, the best first, where boxes suppress one another within their group alone.
+    """Return which boxes stay, highest score first, where boxes suppress one another only within their group.
 
     Args:
         boxes: (n, 4), within the image.
         scores: (n,).
         groups: (n,), the number of each box's group.
-        border: The image's, as in :func:`clipped`.
-        threshold: IoU above which the weaker box goes.
+        border: The image's, as in :func:`clip_boxes`.
+        threshold: IoU above which the box with the lower score is suppressed.
 
     Returns:
         Indices (m,).
     """
-    # Groups lie side by side, far enough that they do not touch. By the image's size: there may be no box.
+    # Groups are moved apart by the image's size, not by the largest coordinate: there may be no box.
     offsets = groups.to(boxes) * (border.max() + 1)
     return nms(boxes + offsets[:, None], scores, threshold)
 
 
-def levels_of(boxes: Tensor, finest_scale: float, count: int) -> Tensor:
-    """Return which of ``count`` levels of the pyramid each box (n, 4) is cut from, (n,)."""
+def pyramid_levels(boxes: Tensor, finest_scale: float, count: int) -> Tensor:
+    """Return which of ``count`` levels of the pyramid each box (n, 4) is pooled from, (n,)."""
     scale = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt()
     return (scale / finest_scale + 1e-6).log2().floor().clamp(0, count - 1)
 
 
-def cut_regions(
-    features: Sequence[Tensor], boxes: Tensor, layers: Sequence[RegionLayer], finest_scale: float
+def pool_regions(
+    features: Sequence[Tensor], boxes: Tensor, layers: Sequence[RoIAlign], finest_scale: float
 ) -> tuple[Tensor, Tensor]:
     """Return the features of regions, level by level, and which box each belongs to.
 
     Args:
         features: The levels, each (1, C, H_i, W_i).
         boxes: (n, 4).
-        layers: How each level is cut.
-        finest_scale: Size of a region below which it is cut from the first level, halved.
+        layers: RoIAlign of each level.
+        finest_scale: Regions smaller than twice this size are pooled from the first level.
 
     Returns:
         (n, C, h, w) and indices of boxes (n,), which put boxes in this order.
@@ -80,20 +80,20 @@ def cut_regions(
     regions = torch.cat([torch.zeros_like(boxes[:, :1]), boxes], 1)
     if len(layers) == 1:
         return layers[0](features[0], regions), torch.arange(boxes.shape[0], device=boxes.device)
-    levels = levels_of(boxes, finest_scale, len(layers))
+    levels = pyramid_levels(boxes, finest_scale, len(layers))
     parts = [(levels == level).nonzero()[:, 0] for level in range(len(layers))]
-    cut = [layer(feature, regions[part]) for layer, feature, part in zip(layers, features, parts, strict=False)]
-    return torch.cat(cut), torch.cat(parts)
+    pooled = [layer(feature, regions[part]) for layer, feature, part in zip(layers, features, parts, strict=False)]
+    return torch.cat(pooled), torch.cat(parts)
 
 
-class RegionLayer:
-    """RoIAlign (He et al. 2017) of one level, with the settings of mmcv's layer, in torchvision's operation.
+class RoIAlign:
+    """RoIAlign (He et al. 2017) of one level by torchvision, with the settings of mmcv's layer.
 
     Args:
-        size: Height and width of the result.
-        scale: Size of the level against the image's.
-        samples: Sampling points a bin and direction; 0: as many as fit.
-        aligned: Whether pixels have their centre at a half.
+        size: Height and width of the output.
+        scale: Size of the level relative to the image.
+        samples: Sampling points per bin and direction; 0: as many as fit.
+        aligned: Whether the center of a pixel lies at one half.
     """
 
     def __init__(self, size: tuple[int, int], scale: float, samples: int, aligned: bool) -> None:

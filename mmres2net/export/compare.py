@@ -1,128 +1,171 @@
-"""How far two results are apart: features, logits and classes, detections."""
+"""How far two results are apart: maps, classes of pixels, detections.
+
+Results of two runtimes differ by rounding, and rounding decides where two candidates are equally good: which class a
+pixel has, which of two boxes suppresses the other, which one is the last of a full list. Such decisions are recognized
+by their margin and do not count. Everything else does.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mmres2net.predict.images import paste_masks
-
 Array = npt.NDArray[Any]
-MASK_SLACK = 10  # pixels on the border of a small mask count for more than a feature's last digits
-NEAR = 0.01  # of the image's longer side: two boxes further apart are not the same detection
+Detections = Mapping[str, Any]
+MASK_FACTOR = 10  # pixels at the border of a small mask count for more than the last digits of a feature
 
 
 @dataclass(frozen=True)
-class Row:
+class Comparison:
     """One comparison.
 
     Args:
         part: What was compared.
-        difference: The largest difference seen.
-        tolerance: The largest allowed.
-        words: What else there is to say.
+        difference: The largest difference.
+        tolerance: The largest difference allowed.
+        remark: The unit of the difference, and what else there is to say.
     """
 
     part: str
     difference: float
     tolerance: float
-    words: str = ''
+    remark: str = ''
 
     @property
-    def good(self) -> bool:
-        """Whether it is close enough; what is no number is not."""
+    def passed(self) -> bool:
+        """Whether the difference is small enough; NaN is not."""
         return bool(self.difference <= self.tolerance)
 
 
-def compare_maps(name: str, expected: Array, got: Array, tolerance: float) -> Row:
-    """Compare two maps by their largest difference, against the largest value."""
+def compare_maps(name: str, expected: Array, got: Array, tolerance: float) -> Comparison:
+    """Compare two maps by their largest difference, relative to the largest value."""
     if expected.shape != got.shape:
-        return Row(name, np.inf, tolerance, f'shape {got.shape} instead of {expected.shape}')
+        return Comparison(name, np.inf, tolerance, f'shape {got.shape} instead of {expected.shape}')
     scale = float(np.abs(expected).max()) or 1.0
-    return Row(name, float(np.abs(expected - got).max()) / scale, tolerance, 'of the largest value')
+    return Comparison(name, float(np.abs(expected - got).max()) / scale, tolerance, 'of the largest value')
 
 
-def compare_classes(expected: Array, got: Array, tolerance: float) -> Iterator[Row]:
-    """Compare two maps of classes, (H, W) each: pixels that differ, and mIoU of one against the other."""
+def compare_classes(scores: Array, expected: Array, got: Array, tolerance: float) -> Comparison:
+    """Compare the classes of pixels, without those pixels where rounding decides.
+
+    Args:
+        scores: The expected scores, (K, ...).
+        expected: The class of each pixel (...), of the model itself.
+        got: The class of each pixel (...).
+        tolerance: Of scores, relative to the largest one: two scores that are closer may change places.
+    """
     if expected.shape != got.shape:
-        yield Row('classes', np.inf, tolerance, f'shape {got.shape} instead of {expected.shape}')
-        return
-    yield Row('classes', float((expected != got).mean()), tolerance, 'of all pixels differ')
-    yield Row('1 - mIoU', 1 - mean_iou(expected, got), MASK_SLACK * tolerance, 'against the eager classes')
-
-
-def mean_iou(expected: Array, got: Array) -> float:
-    """Return the mean over the classes in ``expected`` of intersection over union."""
-    ious = []
-    for label in np.unique(expected):
-        one, other = expected == label, got == label
-        ious.append((one & other).sum() / (one | other).sum())
-    return float(np.mean(ious))
+        return Comparison('classes', np.inf, 0.0, f'shape {got.shape} instead of {expected.shape}')
+    best = np.partition(scores, -2, axis=0)[-2:] if len(scores) > 1 else np.stack([scores[0] * 0 - np.inf, scores[0]])
+    decided = best[1] - best[0] > 2 * tolerance * np.abs(scores).max()
+    wrong = float((expected != got)[decided].mean()) if decided.any() else 0.0
+    return Comparison('classes', wrong, 0.0, f'of {int(decided.sum())} pixels that rounding does not decide')
 
 
 def compare_detections(
-    expected: dict[str, Array],
-    got: dict[str, Array],
+    expected: Detections,
+    got: Detections,
+    alternatives: Iterable[Detections],
+    *,
     size: tuple[int, int],
     tolerance: float,
-    *,
-    least_score: float,
-    most: int,
-    mask_threshold: float = 0.5,
-) -> Iterator[Row]:
-    """Compare detections one to one: by label and place.
+    score_threshold: float,
+    max_detections: int,
+) -> Iterator[Comparison]:
+    """Compare detections one by one.
 
-    A detection without a partner is a fault, unless its score is within ``tolerance`` of the score at which detections
-    are cut off, or of the last one where there are as many as there may be: there it is rounding that decides.
+    Two detections are equal if label, box, score and mask are within the tolerance. A detection without an equal is a
+    fault unless rounding decides about it: its score is at the threshold or at the end of a full list, or the model
+    itself finds it (or does not find it) when its features are changed by as little as rounding.
 
     Args:
-        expected: The eager model's; its masks are those of pixels.
-        got: The exported file's; its masks are those over boxes.
+        expected: ``boxes`` (n, 4), ``scores``, ``labels`` and, optionally, ``masks`` (n, H, W) bool of the model.
+        got: The same of the exported file.
+        alternatives: Detections of the model with slightly changed features; as many are taken as needed.
         size: Height and width of the image.
-        tolerance: Of scores, and of boxes against the image's longer side.
-        least_score: Below it no detections are given.
-        most: More detections than this are not given.
-        mask_threshold: Of masks.
+        tolerance: Of scores, and of boxes relative to the image's longer side; ten times it of 1 - mask IoU.
+        score_threshold: Detections below it are dropped by both.
+        max_detections: No more detections than this are given.
     """
-    pairs = _pairs(expected, got, NEAR * max(size))
-    lost = {index for index in range(len(expected['scores'])) if index not in dict(pairs)}
-    partners = {partner for _, partner in pairs}
-    lonely = [*expected['scores'][sorted(lost)]]
-    lonely += [score for index, score in enumerate(got['scores']) if index not in partners]
-    ends = [least_score]
-    if len(expected['scores']) >= most:
-        ends += [min(expected['scores']), min(got['scores'], default=least_score)]
-    faults = [score for score in lonely if min(abs(score - end) for end in ends) > tolerance]
-    words = f'without a partner, of {len(expected["scores"])}'
-    yield Row('detections', float(len(faults)), 0.0, words)
-    if not pairs:
-        return
-    ours, theirs = (np.array(side) for side in zip(*pairs, strict=True))
-    boxes = np.abs(expected['boxes'][ours] - got['boxes'][theirs]).max() / max(size)
-    yield Row('boxes', float(boxes), tolerance, "of the image's longer side")
-    yield Row('scores', float(np.abs(expected['scores'][ours] - got['scores'][theirs]).max()), tolerance)
-    if 'masks' in expected:
-        pasted = paste_masks(got['masks'][theirs], got['boxes'][theirs], size, mask_threshold)
-        ious = [_iou(one, other) for one, other in zip(expected['masks'][ours], pasted, strict=True)]
-        yield Row('1 - mask IoU', 1 - min(ious), MASK_SLACK * tolerance, 'the worst')
+    limits = Limits(size, tolerance)
+    lost, extra = limits.unmatched(expected, got)
+
+    def cut_off(score: float, other: Detections) -> bool:
+        full = len(other['scores']) >= max_detections and score <= float(other['scores'].min()) + tolerance
+        return full or score <= score_threshold + tolerance
+
+    count = len(lost) + len(extra)
+    lost = [i for i in lost if not cut_off(float(expected['scores'][i]), got)]
+    extra = [i for i in extra if not cut_off(float(got['scores'][i]), expected)]
+    for other in alternatives if lost or extra else ():
+        without, _ = limits.unmatched(expected, other)
+        unknown, _ = limits.unmatched(got, other)
+        lost, extra = [i for i in lost if i not in without], [i for i in extra if i in unknown]
+        if not lost and not extra:
+            break
+    faults = len(lost) + len(extra)
+    remark = f'without an equal, of {len(expected["scores"])}'
+    if count > faults:
+        remark += f', and {count - faults} by rounding'
+    for index, side, name in [(i, expected, 'lost') for i in lost[:1]] + [(i, got, 'new') for i in extra[:1]]:
+        box = ' '.join(f'{value:.1f}' for value in side['boxes'][index])
+        remark += f'; {name}: label {int(side["labels"][index])}, score {float(side["scores"][index]):.4f}, box {box}'
+    yield Comparison('detections', float(faults), 0.0, remark)
+    yield from limits.differences(expected, got)
 
 
-def _pairs(expected: dict[str, Array], got: dict[str, Array], reach: float) -> list[tuple[int, int]]:
-    """Return pairs of the same label whose boxes lie within ``reach`` pixels, each once, the surest first."""
-    free = list(range(len(got['scores'])))
-    pairs = []
-    for index, (box, label) in enumerate(zip(expected['boxes'], expected['labels'], strict=True)):
-        near = [other for other in free if got['labels'][other] == label]
-        distances = [float(np.abs(got['boxes'][other] - box).max()) for other in near]
-        if distances and min(distances) <= reach:
-            chosen = near[int(np.argmin(distances))]
-            free.remove(chosen)
-            pairs.append((index, chosen))
-    return pairs
+@dataclass(frozen=True)
+class Limits:
+    """How far equal detections may be apart in an image of ``size``."""
+
+    size: tuple[int, int]
+    tolerance: float
+
+    def unmatched(self, one: Detections, other: Detections) -> tuple[list[int], list[int]]:
+        """Return which detections of each side have no equal on the other."""
+        pairs = self._equal(one, other)
+        matched = {i for i, _ in pairs}, {j for _, j in pairs}
+        sides = zip((one, other), matched, strict=True)
+        first, second = ([i for i in range(len(side['scores'])) if i not in done] for side, done in sides)
+        return first, second
+
+    def differences(self, one: Detections, other: Detections) -> Iterator[Comparison]:
+        """Yield the largest differences of equal detections."""
+        pairs = self._equal(one, other)
+        if not pairs:
+            return
+        ours, theirs = (np.array(side) for side in zip(*pairs, strict=True))
+        boxes = np.abs(one['boxes'][ours] - other['boxes'][theirs]).max() / max(self.size)
+        yield Comparison('boxes', float(boxes), self.tolerance, f"of the image's longer side, {len(pairs)} equal ones")
+        scores = np.abs(one['scores'][ours] - other['scores'][theirs]).max()
+        yield Comparison('scores', float(scores), self.tolerance)
+        if 'masks' in one:
+            worst = min(_iou(one['masks'][i], other['masks'][j]) for i, j in pairs)
+            yield Comparison('1 - mask IoU', 1 - worst, MASK_FACTOR * self.tolerance, 'the worst')
+
+    def _equal(self, one: Detections, other: Detections) -> list[tuple[int, int]]:
+        """Return pairs of equal detections, each detection once."""
+        free = list(range(len(other['scores'])))
+        pairs = []
+        for i, (box, label) in enumerate(zip(one['boxes'], one['labels'], strict=True)):
+            distances = {j: float(np.abs(other['boxes'][j] - box).max()) for j in free if other['labels'][j] == label}
+            near = [j for j in distances if distances[j] <= self.tolerance * max(self.size)]
+            chosen = next((j for j in sorted(near, key=distances.__getitem__) if self._close(one, other, i, j)), None)
+            if chosen is not None:
+                free.remove(chosen)
+                pairs.append((i, chosen))
+        return pairs
+
+    def _close(self, one: Detections, other: Detections, i: int, j: int) -> bool:
+        if not abs(float(one['scores'][i]) - float(other['scores'][j])) <= self.tolerance:
+            return False
+        if 'masks' not in one:
+            return True
+        return 1 - _iou(one['masks'][i], other['masks'][j]) <= MASK_FACTOR * self.tolerance
 
 
 def _iou(one: Array, other: Array) -> float:

@@ -1,7 +1,7 @@
 """mmdet's Faster and Mask R-CNN as a graph: raw pixels of one image in, boxes, scores, labels and masks out.
 
-The layers are the host's, with their weights; what lies between them is written here, since the host's own code cannot
-be traced. With a feature pyramid or without ("C4").
+The layers are mmdet's, with their weights. What lies between them is written here in operations that can be traced,
+since mmdet's own code cannot. With a feature pyramid or without one ("C4").
 """
 
 from __future__ import annotations
@@ -10,41 +10,41 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from mmres2net.export.boxes import RegionLayer, anchors, clipped, cut_regions, decode, nms_by_group
-from mmres2net.export.pixels import Pixels
-from mmres2net.export.pyramid import Pyramid, is_plain
+from mmres2net.export.boxes import RoIAlign, clip_boxes, decode_boxes, make_anchors, nms_by_group, pool_regions
+from mmres2net.export.preprocess import Preprocess
 
 KINDS = ('FasterRCNN', 'MaskRCNN')
 NMS_KEYS = {'type', 'iou_threshold', 'split_thr'}
 
 
 class DetectorGraph(nn.Module):
-    """Pixels, backbone, neck, region proposals and the heads of regions.
+    """Preprocessing, backbone, neck, region proposals and the heads of regions.
 
     Args:
-        pixels: What is done to the image.
-        model: The detector as mmdet builds it, its convolutions folded.
+        preprocess: From raw pixels to the input of the network.
+        model: The detector as mmdet builds it.
     """
 
-    def __init__(self, pixels: Pixels, model: Any) -> None:
+    def __init__(self, preprocess: Preprocess, model: Any) -> None:
         super().__init__()
-        self.pixels, self.backbone = pixels, model.backbone
+        self.preprocess, self.backbone = preprocess, model.backbone
         neck: nn.Module = model.neck if model.with_neck else nn.Identity()
-        self.neck = Pyramid(neck) if is_plain(neck) else neck
+        self.neck = FeaturePyramid(neck) if _is_plain_fpn(neck) else neck
         self.proposals = Proposals(model.rpn_head)
         self.boxes = Boxes(model.roi_head)
         self.masks = Masks(model.roi_head) if model.roi_head.with_mask else None
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Return what is in ``image`` (1, 3, H, W) uint8, the surest first.
+        """Return the detections in ``image`` (1, 3, H, W) uint8, highest score first.
 
         Returns:
             Boxes (n, 4) in pixels of the image, scores (n,), labels (n,) and, of a Mask R-CNN, masks (n, 28, 28): the
             probability of the object on a grid over its box.
         """
-        x = self.pixels(image)
-        # Sums, not tensors of numbers: a trace would take those for constants.
+        x = self.preprocess(image)
+        # Sums instead of torch.tensor, which a trace would take for a constant.
         width, height = x.new_zeros(1) + image.shape[3], x.new_zeros(1) + image.shape[2]
         border = torch.cat([width, height, width, height])
         features = self.neck(self.backbone(x))
@@ -52,6 +52,33 @@ class DetectorGraph(nn.Module):
         if self.masks is None:
             return boxes, scores, labels
         return boxes, scores, labels, self.masks(features, boxes, labels)
+
+
+class FeaturePyramid(nn.Module):
+    """An ``FPN`` of mmdet without extra convolutions, in operations that exporters can follow at any size.
+
+    Lin et al., "Feature Pyramid Networks", 2017, figure 3.
+    """
+
+    def __init__(self, neck: Any) -> None:
+        super().__init__()
+        self.lateral_convs, self.fpn_convs = neck.lateral_convs, neck.fpn_convs
+        self.start_level, self.num_outs = neck.start_level, neck.num_outs
+
+    def forward(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return ``num_outs`` maps, each half as large as the one before, for the maps of a backbone."""
+        maps = [conv(x) for conv, x in zip(self.lateral_convs, features[self.start_level :], strict=False)]
+        for index in range(len(maps) - 1, 0, -1):
+            size = (maps[index - 1].shape[2], maps[index - 1].shape[3])
+            maps[index - 1] = maps[index - 1] + functional.interpolate(maps[index], size, mode='nearest')
+        outs = [conv(x) for conv, x in zip(self.fpn_convs, maps, strict=True)]
+        while len(outs) < self.num_outs:
+            outs.append(outs[-1][:, :, ::2, ::2])  # max pooling of single pixels
+        return tuple(outs)
+
+
+def _is_plain_fpn(neck: Any) -> bool:
+    return type(neck).__name__ == 'FPN' and not neck.add_extra_convs and dict(neck.upsample_cfg) == {'mode': 'nearest'}
 
 
 class Proposals(nn.Module):
@@ -75,10 +102,10 @@ class Proposals(nn.Module):
         self.least = float(settings.get('min_bbox_size', -1))
 
     def forward(self, features: tuple[Tensor, ...], border: Tensor) -> Tensor:
-        """Return the proposed boxes (n, 4) of an image of ``border``, the surest first."""
+        """Return the proposed boxes (n, 4) of an image of ``border``, highest score first."""
         levels = [self._level(level, feature) for level, feature in enumerate(features)]
         scores, boxes = (torch.cat(parts) for parts in zip(*levels, strict=True))
-        boxes = clipped(boxes, border)
+        boxes = clip_boxes(boxes, border)
         groups = torch.cat([torch.full_like(part, level) for level, (part, _) in enumerate(levels)])
         valid = scores >= 0
         if self.least >= 0:
@@ -88,36 +115,36 @@ class Proposals(nn.Module):
         return boxes[nms_by_group(boxes, scores[kept], groups[kept], border, self.threshold)[: self.after]]
 
     def _level(self, level: int, feature: Tensor) -> tuple[Tensor, Tensor]:
-        """Return scores and boxes of a level, the best before suppression; what is none has a negative score."""
+        """Return scores and boxes of a level, the best ones; fillers have negative scores."""
         logits, deltas = self.layers.forward_single(feature)
         base = self.get_buffer(f'base{level}')
-        boxes = anchors(base, feature.shape[2], feature.shape[3], self.strides[level])
+        boxes = make_anchors(base, feature.shape[2], feature.shape[3], self.strides[level])
         scores = logits.permute(0, 2, 3, 1).reshape(-1).sigmoid()
         deltas = deltas.permute(0, 2, 3, 1).reshape(-1, 4)
         if self.before > 0:
-            # Filled up to what is taken, which then is a constant, whatever the size of the level is.
+            # With fillers, so that top-k takes a constant number whatever the size of the level.
             scores, best = torch.cat([scores, scores.new_full((self.before,), -1)]).topk(self.before)
             best = torch.minimum(best, best.new_zeros(1) + (deltas.shape[0] - 1))
             boxes, deltas = boxes[best], deltas[best]
-        return scores, decode(boxes, deltas, self.means, self.stds)
+        return scores, decode_boxes(boxes, deltas, self.means, self.stds)
 
 
 class Regions(nn.Module):
-    """What the heads of boxes and of masks share: regions cut from the features, and the stage that works on them."""
+    """What the heads of boxes and of masks share: RoIAlign and, without a pyramid, the last stage of the network."""
 
     def __init__(self, extractor: Any, shared: nn.Module | None) -> None:
         super().__init__()
         self.shared = shared or nn.Identity()
         self.finest_scale = float(extractor.finest_scale)
         self.layers = [
-            RegionLayer(tuple(layer.output_size), layer.spatial_scale, layer.sampling_ratio, layer.aligned)
+            RoIAlign(tuple(layer.output_size), layer.spatial_scale, layer.sampling_ratio, layer.aligned)
             for layer in extractor.roi_layers
         ]
 
     def forward(self, features: tuple[Tensor, ...], boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features of ``boxes`` in another order, and that order."""
-        cut, order = cut_regions(features, boxes, self.layers, self.finest_scale)
-        return self.shared(cut), order
+        pooled, order = pool_regions(features, boxes, self.layers, self.finest_scale)
+        return self.shared(pooled), order
 
 
 class Boxes(nn.Module):
@@ -139,19 +166,19 @@ class Boxes(nn.Module):
         self.most = int(settings.max_per_img)
 
     def forward(self, features: tuple[Tensor, ...], proposals: Tensor, border: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return boxes (n, 4), scores (n,) and labels (n,), the surest first."""
-        cut, order = self.regions(features, proposals)
-        logits, deltas = self.layers(cut)
+        """Return boxes (n, 4), scores (n,) and labels (n,), highest score first."""
+        pooled, order = self.regions(features, proposals)
+        logits, deltas = self.layers(pooled)
         scores = logits.softmax(1)[:, :-1]
-        # Decoded are only the pairs of region and class that are sure enough.
+        # Only pairs of region and class above the threshold are decoded.
         pairs = (scores > self.least_score).nonzero()
         region, label = pairs[:, 0], pairs[:, 1]
         deltas = deltas.reshape(-1, 1 if self.agnostic else scores.shape[1], 4)
         chosen = deltas[region, 0 if self.agnostic else label]
-        boxes = clipped(decode(proposals[order][region], chosen, self.means, self.stds), border)
-        sure = scores[region, label]
-        kept = nms_by_group(boxes, sure, label, border, self.threshold)[: self.most]
-        return boxes[kept], sure[kept], label[kept]
+        boxes = clip_boxes(decode_boxes(proposals[order][region], chosen, self.means, self.stds), border)
+        kept_scores = scores[region, label]
+        kept = nms_by_group(boxes, kept_scores, label, border, self.threshold)[: self.most]
+        return boxes[kept], kept_scores[kept], label[kept]
 
 
 class Masks(nn.Module):
@@ -166,8 +193,8 @@ class Masks(nn.Module):
 
     def forward(self, features: tuple[Tensor, ...], boxes: Tensor, labels: Tensor) -> Tensor:
         """Return the masks of ``boxes`` (n, 4) of classes ``labels`` (n,): probabilities (n, h, w)."""
-        cut, order = self.regions(features, boxes)
-        masks = self.layers(cut)[order.argsort()].sigmoid()  # (n, classes, h, w)
+        pooled, order = self.regions(features, boxes)
+        masks = self.layers(pooled)[order.argsort()].sigmoid()  # (n, classes, h, w)
         if self.agnostic:
             return masks[:, 0]
         rows = torch.arange(labels.shape[0], device=labels.device)
@@ -175,9 +202,9 @@ class Masks(nn.Module):
 
 
 def refusal(model: Any) -> str:
-    """Return why a detector cannot be exported whole; nothing where it can."""
+    """Return why a detector cannot be exported whole; an empty string where it can."""
     if type(model).__name__ not in KINDS:
-        return f'of detectors, {" and ".join(KINDS)} are exported whole, not {type(model).__name__}'
+        return f'of detectors {" and ".join(KINDS)} are supported, not {type(model).__name__}'
     rpn, roi = model.rpn_head, model.roi_head
     parts = {
         'roi_head': (roi, ('StandardRoIHead',)),
@@ -193,7 +220,7 @@ def refusal(model: Any) -> str:
         parts['roi_head.mask_head'] = (roi.mask_head, ('FCNMaskHead',))
     for where, (part, kinds) in parts.items():
         if type(part).__name__ not in kinds:
-            return f'{where} is a {type(part).__name__}; {" or ".join(kinds)} is exported'
+            return f'{where} is a {type(part).__name__}; only {" or ".join(kinds)} is supported'
     return _other_settings(rpn, roi)
 
 
@@ -201,10 +228,10 @@ def _other_settings(rpn: Any, roi: Any) -> str:
     for where, settings in (('rpn', rpn.test_cfg), ('rcnn', roi.test_cfg)):
         nms = dict(settings.get('nms') or {})
         if nms.get('type', 'nms') != 'nms' or set(nms) - NMS_KEYS or 'iou_threshold' not in nms:
-            return f'test_cfg.{where}.nms={nms}: type nms with an iou_threshold is exported alone'
+            return f'test_cfg.{where}.nms={nms}: only type nms with an iou_threshold is supported'
     for where, coder in (('rpn_head', rpn.bbox_coder), ('bbox_head', roi.bbox_head.bbox_coder)):
         if not coder.clip_border or coder.add_ctr_clamp:
-            return f'{where}.bbox_coder: clip_border=True and add_ctr_clamp=False are exported alone'
+            return f'{where}.bbox_coder: only clip_border=True and add_ctr_clamp=False are supported'
     if not rpn.use_sigmoid_cls or roi.bbox_head.custom_cls_channels:
-        return 'the classification of rpn_head by a sigmoid and of bbox_head by a softmax are exported alone'
+        return 'only an rpn_head with a sigmoid and a bbox_head with a softmax are supported'
     return ''

@@ -1,128 +1,140 @@
-"""Writers: a traced graph into a file of each format, with what the file says of itself."""
+"""Writers: a graph into a file of each format, with its metadata.
+
+ONNX files, and OpenVINO's through them, are written by torch's tracing exporter. torch calls it deprecated, but the
+newer one needs one package more (onnxscript). Only its own deprecation warning is hidden, not those about the model.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torchvision  # noqa: F401 - teaches the exporter its operations
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mmres2net.errors import UserError
-from mmres2net.export.opening import opened
-from mmres2net.export.quiet import quiet
-from mmres2net.predict.facts import KEY, Facts
-from mmres2net.predict.runtimes import EXTRA, FACTS_FILE
+from mmres2net.export.graphs import Crop, Graph
+from mmres2net.predict.metadata import KEY, ExportMetadata
+from mmres2net.predict.runtimes import EXTRA, METADATA_FILE
 
-OPSET = 17  # from 16 on RoIAlign has the half-pixel shift; ONNX Runtime 1.12 and OpenVINO 2022.3 read 17
-AXES = {2: 'height', 3: 'width'}
+OPSET = 17  # since 16 RoIAlign has the half-pixel shift; ONNX Runtime 1.12 and OpenVINO 2022.3 read 17
+# Warnings that hold for every model: that tracing is deprecated, and that a trace may hold for the traced size only,
+# which the verification on other sizes decides.
+EXPECTED = (
+    (DeprecationWarning, r'.*(legacy|TorchScript|torch\.jit|dynamo|dynamic_axes)'),
+    (UserWarning, r'.*(Exporting aten::index|legacy|TorchScript-based)'),
+    (UserWarning, r'.*RoIAlign with a non-zero sampling_ratio'),  # said of -1 too, which is the same as 0
+    (torch.jit.TracerWarning, ''),
+)
+# Pools of Res2Net, of ResNet stems and of shortcuts: kind, kernel size, stride, padding.
+STEM, SAMPLE = (nn.MaxPool2d, 3, 2, 1), (nn.MaxPool2d, 1, 2, 0)
+SPLIT, SHORTCUT = (nn.AvgPool2d, 3, 2, 1), (nn.AvgPool2d, 2, 2, 0)
 
 
-@dataclass(frozen=True)
-class Graph:
-    """What is written.
+def write_graph(graph: Graph, example: Tensor, kind: str, path: Path) -> None:
+    """Write ``graph`` into ``path``.
 
     Args:
-        module: The graph; it takes the image alone.
-        example: An image (N, 3, H, W) uint8 to trace it with.
-        facts: What the file says of itself.
-        axes: Which dimensions of each output vary, by name.
-    """
-
-    module: nn.Module
-    example: Tensor
-    facts: Facts
-    axes: dict[str, dict[int, str]]
-
-    @property
-    def image_axes(self) -> dict[int, str]:
-        """The dimensions of the image that vary, by name."""
-        batch = {0: 'batch'} if self.facts.batch else {}
-        return batch if self.facts.size else {**batch, **AXES}
-
-
-def write(graph: Graph, kind: str, path: Path) -> None:
-    """Write ``graph`` into ``path`` in the format ``kind``.
+        graph: The graph.
+        example: An image (1, 3, H, W) uint8 to trace it with.
+        kind: The format, a key of :data:`WRITERS`.
+        path: The file.
 
     Raises:
-        UserError: A package is missing, or the graph cannot be expressed in this format.
+        UserError: A package is missing, or the graph cannot be written in this format.
     """
-    # Exporters warn that a trace holds for the sizes it saw, which is compared afterwards anyway.
     try:
-        with quiet(), torch.no_grad():
-            WRITERS[kind].write(graph, path)
+        with _without_expected_warnings(), torch.no_grad():
+            WRITERS[kind].write(graph, example, path)
     except UserError:
         raise
     except ImportError as error:
         raise UserError(f'--to {kind} needs a package that cannot be imported ({error}): {EXTRA}') from error
     except OSError as error:
         raise UserError(f'{path} cannot be written: {error.strerror or error}') from error
-    except Exception as error:  # exporters have as many exceptions as reasons
-        words = ' '.join(str(error).split())[:300] or type(error).__name__
+    except Exception as error:  # exporters raise whatever they like
+        reason = ' '.join(str(error).split())[:300] or type(error).__name__
         raise UserError(
-            f'this {graph.facts.task} model cannot be written as {kind}: {words}\n'
-            'try another format of --to, or the backbone alone: --part backbone'
+            f'this {graph.metadata.task} model cannot be written as {kind}: {reason}\n'
+            'try another format with --to, or only the backbone: --part backbone'
         ) from error
 
 
-def _write_onnx(graph: Graph, path: Path) -> None:
+@contextmanager
+def _without_expected_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        for category, message in EXPECTED:
+            warnings.filterwarnings('ignore', message=message, category=category)
+        yield
+
+
+def _image_axes(metadata: ExportMetadata) -> dict[int, str]:
+    """Return the dimensions of the image that vary, by name."""
+    batch = {0: 'batch'} if metadata.batch else {}
+    return batch if metadata.size else {**batch, 2: 'height', 3: 'width'}
+
+
+def _write_onnx(graph: Graph, example: Tensor, path: Path) -> None:
     import onnx
 
-    # The exporter that traces: NMS, RoIAlign and numbers of boxes that vary come out as single operations, and it folds
-    # constants by itself. The newer one (dynamo=True) does not get past the unknown numbers of boxes.
+    axes = _image_axes(graph.metadata)
     torch.onnx.export(
         graph.module,
-        (graph.example,),
+        (example,),
         str(path),
         dynamo=False,
         opset_version=OPSET,
         input_names=['image'],
-        output_names=list(graph.facts.outputs),
-        dynamic_axes={'image': graph.image_axes, **graph.axes} if graph.image_axes else graph.axes,
+        output_names=list(graph.metadata.outputs),
+        dynamic_axes={'image': axes, **graph.axes} if axes else graph.axes,
     )
     model = onnx.load(str(path))
-    onnx.helper.set_model_props(model, {KEY: graph.facts.as_text()})
+    onnx.helper.set_model_props(model, {KEY: graph.metadata.to_json()})
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
 
 
-def _write_openvino(graph: Graph, path: Path) -> None:
+def _write_openvino(graph: Graph, example: Tensor, path: Path) -> None:
     import openvino
 
     between = path.with_suffix('.onnx')
     try:
-        _write_onnx(graph, between)
+        _write_onnx(graph, example, between)
         model = openvino.convert_model(between)
     finally:
         between.unlink(missing_ok=True)
-    model.set_rt_info(graph.facts.as_text(), [KEY])
+    model.set_rt_info(graph.metadata.to_json(), [KEY])
     openvino.save_model(model, path, compress_to_fp16=False)
 
 
-def _write_torchscript(graph: Graph, path: Path) -> None:
-    traced = torch.jit.freeze(torch.jit.trace(graph.module, (graph.example,), check_trace=False).eval())
-    torch.jit.save(traced, str(path), _extra_files={FACTS_FILE: graph.facts.as_text()})
+def _write_torchscript(graph: Graph, example: Tensor, path: Path) -> None:
+    traced = torch.jit.freeze(torch.jit.trace(graph.module, (example,), check_trace=False).eval())
+    torch.jit.save(traced, str(path), _extra_files={METADATA_FILE: graph.metadata.to_json()})
 
 
-def _write_torch_export(graph: Graph, path: Path) -> None:
+def _write_torch_export(graph: Graph, example: Tensor, path: Path) -> None:
     from torch.export import Dim
 
-    shapes = dict.fromkeys(graph.image_axes, Dim.DYNAMIC)
-    module = opened(graph.module) if shapes else graph.module
-    # Of a batch of one, or of a side of one pixel, the program would hold for that alone.
-    example = torch.cat([graph.example] * 2) if graph.facts.batch else graph.example
-    program = torch.export.export(module, (example,), dynamic_shapes=(shapes,), strict=False)
-    torch.export.save(program, path, extra_files={FACTS_FILE: graph.facts.as_text()})
+    shapes = dict.fromkeys(_image_axes(graph.metadata), Dim.DYNAMIC)
+    module = make_pools_dynamic(graph.module) if shapes else graph.module
+    # With a batch of one in the example, the program would hold for a batch of one only.
+    batch = torch.cat([example] * 2) if graph.metadata.batch else example
+    program = torch.export.export(module, (batch,), dynamic_shapes=(shapes,), strict=False)
+    torch.export.save(program, path, extra_files={METADATA_FILE: graph.metadata.to_json()})
 
 
 @dataclass(frozen=True)
 class Writer:
-    """A format: how its files end, and how one is written."""
+    """A format: the suffix of its files, and the function that writes one."""
 
     suffix: str
-    write: Callable[[Graph, Path], None]
+    write: Callable[[Graph, Tensor, Path], None]
 
 
 WRITERS = {
@@ -131,3 +143,54 @@ WRITERS = {
     'torchscript': Writer('.pt', _write_torchscript),
     'torch-export': Writer('.pt2', _write_torch_export),
 }
+
+
+def make_pools_dynamic(model: nn.Module) -> nn.Module:
+    """Return a copy of ``model`` whose crops and strided pools take any size in torch.export.
+
+    torch computes the size of a pooled map by a division and asks for the remainder, which ties the program to sizes
+    like the example's. For maps of even size it does not ask, so maps are padded to even sizes where that changes
+    nothing.
+    """
+    model = copy.deepcopy(model)
+    for parent in list(model.modules()):
+        if isinstance(parent, Crop):
+            parent.gather = True
+        for name, child in parent.named_children():
+            if isinstance(child, nn.MaxPool2d | nn.AvgPool2d) and _is_known(child):
+                setattr(parent, name, _DynamicPool(child))
+    return model
+
+
+def _is_known(pool: nn.MaxPool2d | nn.AvgPool2d) -> bool:
+    kind = _kind(pool)
+    if kind == SHORTCUT:
+        return pool.ceil_mode and not pool.count_include_pad
+    return kind in (STEM, SAMPLE) or (kind == SPLIT and bool(pool.count_include_pad))
+
+
+def _kind(pool: nn.MaxPool2d | nn.AvgPool2d) -> tuple[type, int, int, int]:
+    sizes = [value[0] if isinstance(value, tuple) else value for value in (pool.kernel_size, pool.stride, pool.padding)]
+    return type(pool), sizes[0], sizes[1], sizes[2]
+
+
+class _DynamicPool(nn.Module):
+    def __init__(self, pool: nn.MaxPool2d | nn.AvgPool2d) -> None:
+        super().__init__()
+        self.kind = _kind(pool)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the pooled map, (N, C, ceil(H / 2), ceil(W / 2))."""
+        if self.kind == STEM:
+            return functional.max_pool2d(_even(x, -torch.inf), 3, 2, padding=1)
+        if self.kind == SAMPLE:
+            return x[:, :, ::2, ::2]
+        if self.kind == SPLIT:
+            return functional.avg_pool2d(_even(x, 0.0), 3, 2, padding=1)  # padding counts, as in the block
+        inside = _even(torch.ones_like(x[:1, :1]), 0.0)
+        return functional.avg_pool2d(_even(x, 0.0), 2, 2) / functional.avg_pool2d(inside, 2, 2)
+
+
+def _even(x: Tensor, value: float) -> Tensor:
+    height, width = x.shape[2], x.shape[3]
+    return functional.pad(x, (0, (width + 1) // 2 * 2 - width, 0, (height + 1) // 2 * 2 - height), value=value)

@@ -1,56 +1,67 @@
-"""What is exported: the model of a config with the weights of a checkpoint, and what a runner has to know of it."""
+"""The model that is exported or explained: built from a config, with the weights of a checkpoint, all of them."""
 
 from __future__ import annotations
 
 import copy
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.registry import DATASETS
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmres2net.data.layout import dataset_of_test
+from mmres2net.data.layout import dataset_of_test, walk
+from mmres2net.engine.build import build_model, scope_of
 from mmres2net.engine.config import load_config, single_process_norms, without_published_weights
-from mmres2net.engine.weights import check_checkpoint
+from mmres2net.engine.weights import check_normalization, load_state_strictly
 from mmres2net.errors import UserError
-from mmres2net.export.pixels import steps_of_test
-from mmres2net.export.quiet import quiet
-from mmres2net.weights import unwrap
+from mmres2net.models import ALIASES, ARCHS, Res2Net, Res2NetDLA
+from mmres2net.weights import recognise, to_ours, unwrap
+from mmres2net.weights.fetching import fetch_checkpoint
+from mmres2net.weights.loading import check_stage_pool, fill_counters
 from mmres2net.weights.reading import read_checkpoint
 
-LISTED = 5
+RANDOM = 'random weights'
+MAX_CLASSES, MAX_NAME = 100_000, 1_000  # more are not class names but an attack
 
 
 @dataclass(frozen=True)
-class Source:
+class ExportSource:
     """A model in evaluation mode with its config.
 
     Args:
         cfg: The config.
-        model: The model as its host builds it.
-        words: The names of config and weights, for the file.
-        classes: Names of the classes; none where nobody knows them.
-        palette: Their colours, or none.
+        model: The model as its OpenMMLab library builds it.
+        title: Name of the config.
+        weights: Name of the checkpoint.
+        classes: Class names; empty where they are unknown.
+        palette: Colors of the classes, or empty.
     """
 
     cfg: Config
     model: Any
-    words: str
+    title: str
+    weights: str
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
 
 
 def read_source(
     config: str, checkpoint: str | None, *, options: dict[str, Any] | None = None, allow_pickle: bool = False
-) -> Source:
+) -> ExportSource:
     """Return the model of a config with the weights of a checkpoint.
 
     Args:
-        config: A config file, the name of a shipped one, or ``HOST::NAME``.
-        checkpoint: A file or an address; None: the random weights that the config begins with.
+        config: A config file, the name of a shipped one, or ``LIBRARY::NAME``.
+        checkpoint: A file, a URL, or a name as :func:`mmres2net.weights.fetching.fetch_checkpoint` takes them. For
+            classifiers also published weights of the network with its classifier. None: random weights.
         options: Settings that override the config.
         allow_pickle: Whether the checkpoint may run code.
 
@@ -59,109 +70,140 @@ def read_source(
     """
     cfg = load_config(config, options)
     if not cfg.get('model'):
-        raise UserError(f'{config} has no model: there is nothing to export')
-    content: dict[str, Any] = {}
-    if checkpoint is not None:
-        file = check_checkpoint(checkpoint, 'the checkpoint to export', allow_pickle=allow_pickle)
-        content = read_checkpoint(file, allow_pickle=allow_pickle)
-    if cfg.get('data_preprocessor'):
-        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)  # as MMEngine's runner does
+        raise UserError(f'{config} has no model')
     cfg = single_process_norms(without_published_weights(cfg))[0]
+    for _, node in walk(cfg.model, 'model'):
+        if node.get('with_cp'):  # activation checkpointing would run blocks twice in a backward pass
+            node['with_cp'] = False
+    content = {} if checkpoint is None else _read(cfg, checkpoint, allow_pickle)
     model = build(cfg, random=checkpoint is None)
     if checkpoint is not None:
-        fill(model, unwrap(content), checkpoint)
-    meta = meta_of(content, cfg)
-    names = class_names(meta)
-    palette = meta.get('palette') or meta.get('PALETTE') or ()
-    words = f'{Path(config).name}, {Path(checkpoint).name if checkpoint else "random weights"}'
-    colours = [tuple(int(value) for value in colour) for colour in palette] if isinstance(palette, list | tuple) else []
-    return Source(cfg, model, words, names, tuple(colours))  # type: ignore[arg-type]
+        load_state_strictly(model, with_classifier(unwrap(content), model), checkpoint)
+    meta = metainfo_of(content, cfg)
+    title = Path(config.rpartition('::')[2]).stem
+    weights = RANDOM if checkpoint is None else Path(checkpoint).name
+    return ExportSource(cfg, model, title, weights, class_names(meta), _palette(meta))
 
 
 def build(cfg: Config, *, random: bool) -> Any:
-    """Return the model of ``cfg`` in evaluation mode, its weights drawn where they stay ``random``.
+    """Return the model of ``cfg`` in evaluation mode.
+
+    Args:
+        cfg: The config.
+        random: Whether the weights stay random; they are then initialized, always in the same way.
 
     Raises:
         UserError: Something in the config cannot be built.
     """
-    init_default_scope(cfg.get('default_scope') or 'mmengine')
-    try:
-        model = MODELS.build(copy.deepcopy(cfg.model))  # the hosts write into what they build from
-    except (TypeError, ValueError, KeyError, AssertionError, ImportError) as error:
-        raise UserError(f'the model of this config cannot be built: {error}') from error
-    if random:
-        with quiet():  # it names every parameter
-            model.init_weights()
-        if hasattr(model, 'backbone'):
-            settle(model)
+    torch.manual_seed(0)
+    with quiet():  # initialization logs every parameter
+        model = build_model(cfg, init_weights=random)
+    if random and hasattr(model, 'backbone'):
+        calibrate_batchnorm(model.backbone)
     return model.eval()
 
 
-def settle(model: Any) -> None:
-    """Give the norms of a random backbone the statistics of noise; without any, values grow from block to block."""
-    norms = [module for module in model.backbone.modules() if isinstance(module, _BatchNorm)]
+def calibrate_batchnorm(network: torch.nn.Module) -> None:
+    """Set the running statistics of batch norms on noise: with those of a new network, values grow in each block."""
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
-        norm.train().momentum = None  # the plain mean of what is seen
+        norm.train().momentum = None  # the plain mean
     with torch.no_grad():
-        model.backbone(torch.randn(2, 3, 128, 128))
+        network(torch.randn(2, 3, 128, 128))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.eval().momentum = momentum
 
 
-def fill(model: Any, state: dict[str, torch.Tensor], name: str) -> None:
-    """Load ``state`` into ``model``, all of it.
+def _read(cfg: Config, checkpoint: str, allow_pickle: bool) -> dict[str, Any]:
+    arch = (cfg.model.get('backbone') or {}).get('arch')
+    if isinstance(arch, str) and (checkpoint in (*ARCHS, *ALIASES) or checkpoint.startswith('timm://')):
+        trial = copy.deepcopy(cfg)
+        trial.model.backbone.init_cfg = {'type': 'mmres2net.Pretrained', 'checkpoint': checkpoint}
+        check_normalization(trial)
+    try:
+        return read_checkpoint(fetch_checkpoint(checkpoint), allow_pickle=allow_pickle)
+    except UserError as error:
+        raise UserError(f'the checkpoint {checkpoint}: {error}') from error
+
+
+def with_classifier(state: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
+    """Return published weights of a classifier by the names of ``model``, a classifier of mmpretrain.
+
+    The official release, timm and torchvision name the classifier ``fc`` and have no prefix. Other weights are
+    returned unchanged.
 
     Raises:
-        UserError: A parameter would stay random, or has another shape.
+        UserError: The weights are of another network than the model's backbone.
     """
-    own = model.state_dict()
-    faults = [f'{key}: not in the checkpoint' for key in own if key not in state]
-    faults += [
-        f'{key}: {tuple(state[key].shape)} in the checkpoint, {tuple(value.shape)} in the model'
-        for key, value in own.items()
-        if key in state and state[key].shape != value.shape
-    ]
-    if faults:
-        more = [f'and {len(faults) - LISTED} more'] if len(faults) > LISTED else []
-        listed = '\n  '.join([*faults[:LISTED], *more])
-        raise UserError(
-            f'the checkpoint {name} does not fit the config:\n  {listed}\ntake the config that it was trained with'
-        )
-    model.load_state_dict(state, strict=False)  # an optimiser's averages may lie beside the weights
+    head = getattr(model, 'head', None)
+    if 'fc.weight' not in state or not hasattr(head, 'fc'):
+        return dict(state)
+    network = {name: tensor for name, tensor in state.items() if not name.startswith('fc.')}
+    if isinstance(model.backbone, Res2Net | Res2NetDLA):
+        recognised = recognise(state)
+        check_stage_pool(recognised, model.backbone)
+        network = to_ours(state, recognised)[0]
+    renamed = {f'backbone.{name}': tensor for name, tensor in network.items()}
+    renamed['head.fc.weight'] = state['fc.weight'].flatten(1)  # of a DLA it is a 1x1 convolution
+    if 'fc.bias' in state:
+        renamed['head.fc.bias'] = state['fc.bias']
+    fill_counters(renamed)
+    return renamed
 
 
-def meta_of(content: dict[str, Any], cfg: Config) -> dict[str, Any]:
-    """Return what is known of the classes: by the checkpoint, the config's data, or the data set's class."""
+def metainfo_of(content: Mapping[str, Any], cfg: Config) -> dict[str, Any]:
+    """Return what is known about the classes: from the checkpoint, the config's data set, or the data set's class."""
     meta = content.get('meta')
     trained = meta.get('dataset_meta') if isinstance(meta, dict) else None
-    if trained:
+    if isinstance(trained, dict) and trained:
         return dict(trained)
     node = dataset_of_test(cfg)
     if node.get('metainfo'):
         return dict(node['metainfo'])
-    # A host's data sets are found under its scope alone.
-    with DATASETS.switch_scope_and_registry(cfg.get('default_scope') or 'mmengine') as registry:
-        kind = registry.get(node['type']) if isinstance(node.get('type'), str) else node.get('type')
-    return dict(getattr(kind, 'METAINFO', {}))
+    return dict(getattr(dataset_class(cfg), 'METAINFO', {}))
 
 
-def class_names(meta: dict[str, Any]) -> tuple[str, ...]:
-    """Return the names of the classes in what :func:`meta_of` gives; none where nobody knows them."""
-    classes = meta.get('classes') or meta.get('CLASSES') or ()
-    return (classes,) if isinstance(classes, str) else tuple(str(name) for name in classes)
+def dataset_class(cfg: Config) -> Any:
+    """Return the class of the test data set; None where there is none of this name."""
+    kind = dataset_of_test(cfg).get('type')
+    with scope_of(cfg), DATASETS.switch_scope_and_registry(cfg.get('default_scope') or 'mmengine') as registry:
+        return registry.get(kind) if isinstance(kind, str) else kind
 
 
-def resize_of(cfg: Config) -> tuple[tuple[int, int] | None, bool]:
-    """Return the width and height to which a config resizes test images, None where it does not, and if by one factor.
+def class_names(meta: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the class names in what :func:`metainfo_of` gives; empty where they are unknown.
 
     Raises:
-        UserError: It resizes them in a way that the runner does not know.
+        UserError: They are not a list of names.
     """
-    steps = [step for step in steps_of_test(cfg) if str(step.get('type')).rpartition('.')[2].startswith('Resize')]
-    if not steps:
-        return None, True
-    scale = steps[0].get('scale')
-    if len(steps) > 1 or str(steps[0]['type']) != 'Resize' or isinstance(scale, int | float) or scale is None:
-        raise UserError(f'the test pipeline resizes by {steps}; one Resize with scale=(width, height) can be exported')
-    return (int(scale[0]), int(scale[1])), bool(steps[0].get('keep_ratio', False))
+    classes = meta.get('classes') or meta.get('CLASSES') or ()
+    names = (classes,) if isinstance(classes, str) else classes
+    # Nested lists of a hostile checkpoint would take days and gigabytes to be printed.
+    if not isinstance(names, list | tuple) or len(names) > MAX_CLASSES:
+        raise UserError('the class names (dataset_meta of the checkpoint, or metainfo) must be a list of names')
+    if not all(isinstance(name, str) and len(name) <= MAX_NAME for name in names):
+        raise UserError('the class names (dataset_meta of the checkpoint, or metainfo) must be text')
+    return tuple(names)
+
+
+def _palette(meta: Mapping[str, Any]) -> tuple[tuple[int, int, int], ...]:
+    palette = meta.get('palette') or meta.get('PALETTE') or ()
+    if not isinstance(palette, list | tuple) or len(palette) > MAX_CLASSES:
+        return ()
+    if not all(isinstance(c, list | tuple) and len(c) == 3 and all(isinstance(v, int) for v in c) for c in palette):
+        return ()
+    return tuple((min(max(r, 0), 255), min(max(g, 0), 255), min(max(b, 0), 255)) for r, g, b in palette)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Within the block log lines below errors and warnings are not shown."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        logging.disable(before)

@@ -1,176 +1,303 @@
-"""An exported file compared with its model, in the file's own runtime, on real images."""
+"""An exported file compared with its model, in the file's own runtime, on image files.
+
+What is expected comes from the config's own test pipeline and from the model in its OpenMMLab library. None of the code
+that writes or runs the file takes part in it.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import cv2
+import mmcv
 import numpy as np
 import numpy.typing as npt
+import torch
 from mmengine.config import Config
+from torch import Tensor
 
-from mmres2net.data.layout import datasets_of
+from mmres2net.data.layout import datasets_of, prefix_of
 from mmres2net.data.shapes import DEFAULT_SPEC, draw_scene
-from mmres2net.errors import UserError
-from mmres2net.export.compare import Row, compare_classes, compare_detections, compare_maps
-from mmres2net.export.eager import results_of
-from mmres2net.export.source import Source
-from mmres2net.predict.facts import Facts
-from mmres2net.predict.images import fitted, read_image, resize
-from mmres2net.predict.job import SUFFIXES, images_in
+from mmres2net.engine.build import scope_of
+from mmres2net.errors import UserError, reason_of
+from mmres2net.export.compare import Comparison, compare_classes, compare_detections, compare_maps
+from mmres2net.export.graphs import Graph
+from mmres2net.export.pipeline import run_pipeline
+from mmres2net.export.source import ExportSource
+from mmres2net.predict.images import apply_transforms, edge_size, read_image, rescaled_size
+from mmres2net.predict.job import SUFFIXES, find_images
+from mmres2net.predict.masks import decode_mask, paste_mask
+from mmres2net.predict.metadata import ExportMetadata
 from mmres2net.predict.runtimes import Session
+from mmres2net.text import format_table
 
 Array = npt.NDArray[Any]
-COUNT = 2
-LEAST = 33  # pixels: the last stage of a network then still has two
-SMALLER = (0.75, 0.9)  # height and width of the second image against the first: another size and another shape
+Results = dict[str, Any]
+COUNT = 2  # images
+SMALLER = (0.75, 0.9)  # height and width of the second image relative to the first: another size and another ratio
+NARROWER = 0.7
+LEVELS = 2.0  # of 255: OpenCV and the runner round resized pixels differently
+ALTERNATIVES = 16  # a tie shows in each with a chance of about one half
+NOISE = 0.01  # times the tolerance, relative to the spread of the features: as small as rounding
 
 
-def images_for(cfg: Config, named: Sequence[str]) -> tuple[list[Array], str]:
-    """Return images to compare on, and where they come from.
+@dataclass(frozen=True)
+class Verifier:
+    """An exported file beside its model.
 
     Args:
-        cfg: The config, whose test images are taken where they are there.
-        named: Files and folders of the user's, taken instead.
+        source: The model.
+        graph: What was written.
+        session: The open file.
+        tolerance: Of outputs, see :mod:`mmres2net.export.compare`.
+        as_is: Whether copies are compared at their own size, whatever the test pipeline resizes to.
+    """
+
+    source: ExportSource
+    graph: Graph
+    session: Session
+    tolerance: float
+    as_is: bool
+
+    def run(self, paths: Sequence[Path], copies: Sequence[Path]) -> Iterator[Comparison]:
+        """Compare the input of the network for image files, and the outputs for copies of them.
+
+        The copies have the size that testing resizes to, so that differences in resizing do not hide others. The last
+        one is left for the batch, which only files that take batches are given.
+
+        Raises:
+            UserError: The model does not run on an image of this size.
+        """
+        for path in dict.fromkeys(paths):
+            yield self._input(path)
+        for path in copies[:-1]:
+            yield from self._outputs([path])
+        if self.session.metadata.batch:
+            yield from self._outputs([copies[0], copies[-1]])
+
+    def _input(self, path: Path) -> Comparison:
+        """Compare what the network gets for an image file, in levels of 255."""
+        expected, preprocess = (
+            self._reference_input(run_pipeline(self.source.cfg, path))[0],
+            self.graph.module.preprocess,
+        )
+        image = read_image(path, apply_exif=self.session.metadata.apply_exif)
+        with torch.no_grad():
+            got = preprocess(as_batch(apply_transforms(image, self.session.metadata.transforms)))[0]
+        name = f'input of {path.name}'
+        if self.session.metadata.task == 'backbone':  # which is exported without padding
+            expected = expected[:, : got.shape[1], : got.shape[2]]
+        if expected.shape != got.shape:
+            return Comparison(name, np.inf, LEVELS, f'shape {tuple(got.shape)} instead of {tuple(expected.shape)}')
+        return Comparison(name, float(((expected - got).abs() * preprocess.std[0]).max()), LEVELS, 'levels of 255')
+
+    def _reference_input(self, data: Results) -> Tensor:
+        with scope_of(self.source.cfg), torch.no_grad():
+            return self.source.model.data_preprocessor(data, False)['inputs']
+
+    def _outputs(self, paths: Sequence[Path]) -> Iterator[Comparison]:
+        images = [network_pixels(path, self.session.metadata, self.as_is) for path in paths]
+        title = f'{images[0].shape[0]}x{images[0].shape[1]}' + (', batch' if len(paths) > 1 else '')
+        metadata = self.session.metadata
+        try:
+            outputs = self.session.run(np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2)))
+        except Exception as error:  # runtimes raise whatever they like
+            yield Comparison(f'{title}: runs', np.inf, 0.0, f'the runtime stops: {reason_of(error)[:300]}')
+            return
+        results = dict(zip(metadata.outputs, outputs, strict=True))
+        for index, path in enumerate(paths):
+            single = metadata.task == 'detection'  # its outputs have no batch dimension
+            got = results if single else {name: value[index] for name, value in results.items()}
+            for row in self._compare(path, (images[index].shape[0], images[index].shape[1]), got):
+                place = f' {index + 1}' if len(paths) > 1 else ''
+                yield replace(row, part=f'{title}{place}: {row.part}')
+
+    def _compare(self, path: Path, size: tuple[int, int], got: Results) -> Iterator[Comparison]:
+        data, metadata = run_pipeline(self.source.cfg, path, skip_geometry=self.as_is), self.session.metadata
+        try:
+            expected = self._reference(data, size)
+        except Exception as error:
+            raise UserError(f'the model does not run on an image of {size[0]}x{size[1]}: {reason_of(error)}') from error
+        if metadata.task == 'backbone':
+            for name, value in zip(metadata.outputs, expected.values(), strict=True):
+                yield compare_maps(name, value, got[name], self.tolerance)
+        elif metadata.task == 'classification':
+            yield compare_maps('scores', expected['scores'], got['scores'], self.tolerance)
+        elif metadata.task == 'segmentation':
+            yield compare_maps('logits', expected['logits'], got['logits'], self.tolerance)
+            yield compare_classes(expected['logits'], expected['classes'], got['classes'], self.tolerance)
+        else:
+            yield from compare_detections(
+                expected,
+                _with_pixel_masks(got, size, metadata.mask_threshold),
+                self._alternatives(data),
+                size=size,
+                tolerance=self.tolerance,
+                score_threshold=metadata.score_threshold,
+                max_detections=int(self.source.model.roi_head.test_cfg.max_per_img),
+            )
+
+    def _reference(self, data: Results, size: tuple[int, int]) -> Results:
+        """Return the results of the model, as its OpenMMLab library computes them."""
+        model, task = self.source.model, self.session.metadata.task
+        with scope_of(self.source.cfg), torch.no_grad():
+            if task == 'backbone':
+                features = model.backbone(self._reference_input(data)[:, :, : size[0], : size[1]])
+                features = features if isinstance(features, tuple | list) else (features,)
+                return {str(index): feature[0].numpy() for index, feature in enumerate(features)}
+            sample = model.test_step(data)[0]
+        if task == 'classification':
+            return {'scores': sample.pred_score.numpy()}
+        if task == 'segmentation':
+            return {'logits': sample.seg_logits.data.numpy(), 'classes': sample.pred_sem_seg.data[0].numpy()}
+        return _detections(sample.pred_instances)
+
+    def _alternatives(self, data: Results) -> Iterator[Results]:
+        """Yield the detections of the model with its features changed by as little as rounding."""
+        model, generator = self.source.model, torch.Generator().manual_seed(0)
+        with scope_of(self.source.cfg), torch.no_grad():
+            batch = model.data_preprocessor(data, False)
+            features = model.extract_feat(batch['inputs'])
+            for _ in range(ALTERNATIVES):
+                noisy = [
+                    x + NOISE * self.tolerance * x.std() * torch.randn(x.shape, generator=generator) for x in features
+                ]
+                proposals = model.rpn_head.predict(tuple(noisy), batch['data_samples'], rescale=False)
+                yield _detections(
+                    model.roi_head.predict(tuple(noisy), proposals, batch['data_samples'], rescale=True)[0]
+                )
+
+
+def _detections(instances: Any) -> Results:
+    out = {'boxes': instances.bboxes, 'scores': instances.scores, 'labels': instances.labels}
+    if 'masks' in instances:
+        out['masks'] = instances.masks
+    return {name: value.numpy() for name, value in out.items()}
+
+
+def _with_pixel_masks(got: Results, size: tuple[int, int], threshold: float) -> Results:
+    if 'masks' not in got:
+        return got
+    pairs = zip(got['masks'], got['boxes'], strict=True)
+    return {**got, 'masks': [decode_mask(paste_mask(*pair, size, threshold)) for pair in pairs]}
+
+
+def network_pixels(path: Path, metadata: ExportMetadata, as_is: bool) -> Array:
+    """Return the pixels (h, w, 3) that the network gets for an image file."""
+    image = read_image(path)
+    return image if as_is else apply_transforms(image, metadata.transforms)
+
+
+def as_batch(pixels: Array) -> Tensor:
+    """Return pixels (h, w, 3) as a batch of one, (1, 3, h, w)."""
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]))
+
+
+def make_copies(
+    paths: Sequence[Path], metadata: ExportMetadata, wanted: tuple[int, int] | None, folder: Path
+) -> list[Path]:
+    """Write copies of images, of one or two sizes, and the first one mirrored as the last; return them.
+
+    Args:
+        paths: The images.
+        metadata: That of the export.
+        wanted: Height and width; None: those that testing resizes to.
+        folder: Where the copies are written.
+    """
+    images = [mmcv.imread(path) for path in (list(paths) * COUNT)[:COUNT]]
+    sizes = comparison_sizes(metadata.transforms, images[0].shape[:2], wanted)
+    pixels = [
+        cv2.resize(image, size[::-1]) for image, size in zip(images, sizes[: 1 if metadata.size else 2], strict=False)
+    ]
+    copies = []
+    for index, image in enumerate([*pixels, np.ascontiguousarray(pixels[0][:, ::-1])]):
+        copies.append(folder / f'copy{index}.png')
+        cv2.imwrite(str(copies[-1]), image)
+    return copies
+
+
+def comparison_sizes(
+    transforms: Sequence[dict[str, Any]], shape: tuple[int, int], wanted: tuple[int, int] | None
+) -> list[tuple[int, int]]:
+    """Return two sizes (height, width) of images that the test pipeline does not resize.
+
+    Args:
+        transforms: Those of the test pipeline.
+        shape: Height and width of an image.
+        wanted: Height and width to take instead of those of the pipeline.
+    """
+    resize = next((step for step in transforms if step['type'].startswith('Resize')), None)
+    first = wanted or (shape[0], shape[1])
+    if wanted or resize is None:
+        return [first, (max(int(first[0] * SMALLER[0]), 1), max(int(first[1] * SMALLER[1]), 1))]
+    sizes = []
+    for size in (first, (first[0], max(int(first[1] * NARROWER), 1))):
+        if resize['type'] == 'ResizeEdge':
+            sizes.append(edge_size(size, resize['scale'], resize['edge']))
+        else:
+            sizes.append(rescaled_size(size, resize['scale'], resize['keep_ratio']))
+    return list(dict.fromkeys(sizes))
+
+
+def images_for(cfg: Config, named: Sequence[str], folder: Path) -> tuple[list[Path], str]:
+    """Return image files to compare on, and where they come from.
+
+    Args:
+        cfg: The config, whose test images are taken where they exist.
+        named: Files and folders to take instead.
+        folder: Where scenes are drawn if there are no images.
 
     Raises:
-        UserError: One of ``named`` is not there or no image.
+        UserError: One of ``named`` does not exist or has no image.
     """
-    paths = images_in(named) if named else _test_images(cfg)
+    paths = find_images(named)[:COUNT] if named else _test_images(cfg)
     if paths:
-        chosen = (paths * COUNT)[:COUNT]
-        return [read_image(path) for path in chosen], ', '.join(path.name for path in dict.fromkeys(chosen))
-    return [draw_scene(DEFAULT_SPEC, 'val', index).image for index in range(COUNT)], 'drawn shapes'
+        return paths, ', '.join(path.name for path in paths)
+    for index in range(COUNT):
+        paths.append(folder / f'scene{index}.png')
+        cv2.imwrite(str(paths[-1]), draw_scene(DEFAULT_SPEC, 'val', index).image[:, :, ::-1])
+    return paths, 'drawn scenes'
 
 
 def _test_images(cfg: Config) -> list[Path]:
     for dataset in datasets_of(cfg, 'test'):
         prefix = dataset.get('data_prefix')
-        folders = [value for value in (prefix or {}).values() if isinstance(value, str)] or ['']
-        for folder in folders:
-            place = Path(dataset.get('data_root') or '', folder)
-            found = sorted(path for path in place.glob('*') if path.suffix.lower() in SUFFIXES) if prefix else []
+        folders = [v for v in prefix.values() if isinstance(v, str)] if isinstance(prefix, dict) else []
+        for folder in folders or [prefix_of(dataset)]:
+            found = list(islice(_images_below(Path(dataset.get('data_root') or '', folder)), COUNT)) if folder else []
             if found:
-                return found[:COUNT]
+                return found
     return []
 
 
-def sized(images: Sequence[Array], session_size: tuple[int, int] | None, wanted: tuple[int, int] | None) -> list[Array]:
-    """Return ``images`` in the sizes that are compared: one size where the file is fixed, else two.
-
-    Args:
-        images: (H, W, 3) each.
-        session_size: Height and width that the file takes alone, or None.
-        wanted: Height and width to fit into; None: as the images are.
-    """
-    if session_size:
-        return [resize(image, session_size) for image in images]
-    out = []
-    for index, image in enumerate(images):
-        size = (image.shape[0], image.shape[1])
-        height, width = fitted(size, (wanted[1], wanted[0]), True) if wanted else size
-        if index % 2:
-            height, width = int(height * SMALLER[0]), int(width * SMALLER[1])
-        out.append(resize(image, (max(height, LEAST), max(width, LEAST))))
-    return out
+def _images_below(folder: Path) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder):
+        folders.sort()
+        yield from (Path(parent, name) for name in sorted(files) if Path(name).suffix.lower() in SUFFIXES)
 
 
-def verify(session: Session, source: Source, images: Sequence[Array], tolerance: float) -> Iterator[Row]:
-    """Compare the file with the eager model on each image and, where it takes batches, on a batch of two.
-
-    Args:
-        session: The open file.
-        source: The model that it was made from.
-        images: (H, W, 3) uint8, RGB, of sizes that the file takes.
-        tolerance: See :mod:`mmres2net.export.compare`.
-
-    Raises:
-        UserError: The runtime does not run the file.
-    """
-    for image in images:
-        title = f'{image.shape[0]}x{image.shape[1]}'
-        yield from _rows(session, source, [image], title, tolerance)
-    if session.facts.batch:
-        image = images[-1]
-        title = f'{image.shape[0]}x{image.shape[1]}, batch'
-        yield from _rows(session, source, [image, image[:, ::-1]], title, tolerance)
-
-
-def _rows(session: Session, source: Source, images: Sequence[Array], title: str, tolerance: float) -> Iterator[Row]:
-    facts = session.facts
-    batch = np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2))
-    try:
-        results = dict(zip(facts.outputs, session.run(batch), strict=True))
-    except Exception as error:  # what a runtime raises is its own affair
-        words = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-        yield Row(f'{title}: runs', np.inf, 0.0, f'the runtime stops: {words}')
-        return
-    for index, image in enumerate(images):
-        expected = results_of(source, facts.task, np.ascontiguousarray(image))
-        single = facts.task == 'detection'  # its results have no dimension of the batch
-        got = results if single else {name: value[index] for name, value in results.items()}
-        for row in _compared(source, facts, (image.shape[0], image.shape[1]), expected, got, tolerance):
-            place = f' of {len(images)}, {index + 1}.' if len(images) > 1 else ''
-            yield replace(row, part=f'{title}{place}: {row.part}')
-
-
-def _compared(
-    source: Source,
-    facts: Facts,
-    size: tuple[int, int],
-    expected: dict[str, Array],
-    got: dict[str, Array],
-    tolerance: float,
-) -> Iterator[Row]:
-    if facts.task == 'backbone':
-        for name, one in zip(facts.outputs, expected.values(), strict=True):
-            yield compare_maps(name, one, got[name], tolerance)
-    elif facts.task == 'segmentation':
-        yield compare_maps('logits', expected['logits'], got['logits'], tolerance)
-        yield from compare_classes(expected['classes'], got['classes'], tolerance)
-    else:
-        yield from compare_detections(
-            expected,
-            got,
-            size,
-            tolerance,
-            least_score=facts.score_threshold,
-            most=int(source.model.roi_head.test_cfg.max_per_img),
-            mask_threshold=facts.mask_threshold,
-        )
-
-
-def fault_of(rows: Sequence[Row], task: str) -> str:
-    """Return why a file is not to be trusted; nothing where all rows are good and something was compared."""
-    bad = [row for row in rows if not row.good]
-    if bad:
-        return f'{len(bad)} of {len(rows)} comparisons are beyond their tolerance'
+def fault_of(rows: Sequence[Comparison], task: str) -> str:
+    """Return why a file is not verified; an empty string where all comparisons passed and something was compared."""
+    failed = [row for row in rows if not row.passed]
+    if failed:
+        return f'{len(failed)} of {len(rows)} comparisons are beyond their tolerance'
     if task == 'detection' and not any('boxes' in row.part for row in rows):
         return (
-            'the model detects nothing in these images, so no box was compared: name others with --images, or lower '
-            'the threshold, --cfg-options model.test_cfg.rcnn.score_thr=...'
+            'the model detects nothing that could be compared in these images: name others with --images, or lower the '
+            'threshold with --cfg-options model.test_cfg.rcnn.score_thr=...'
         )
     return ''
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Return the comparisons as aligned text."""
-    width = max(len(row.part) for row in rows)
-    return '\n'.join(
-        f'  {row.part:<{width}}  {row.difference:9.2e}  (allowed {row.tolerance:.0e})  '
-        f'{"ok" if row.good else "NOT EQUAL"}{f"  {row.words}" if row.words else ""}'
+def format_comparisons(rows: Sequence[Comparison]) -> str:
+    """Return the comparisons as a table."""
+    cells = [
+        (row.part, f'{row.difference:.2e}', f'{row.tolerance:.0e}', 'ok' if row.passed else 'FAILED', row.remark)
         for row in rows
-    )
-
-
-def check_tolerance(tolerance: float) -> float:
-    """Return ``tolerance`` if it is one.
-
-    Raises:
-        UserError: It is not between 0 and 0.1.
-    """
-    if not 0 < tolerance <= 0.1:
-        raise UserError(f'--tolerance {tolerance}: choose more than 0 and at most 0.1; 1e-3 is the default')
-    return tolerance
+    ]
+    return format_table(cells, ('compared', 'difference', 'allowed', '', ''))

@@ -1,47 +1,115 @@
-"""Images in and out of a network's size, in numpy: bilinear without smoothing, as OpenCV and torch resize."""
+"""Images into a network's size and results back: pixels as OpenCV reads them, resized as OpenMMLab's test pipelines do.
+
+Only numpy and Pillow are used.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps
 
-from mmres2net.errors import UserError
+from mmres2net.errors import UserError, reason_of
 
 Array = npt.NDArray[Any]
+Size = tuple[int, int]  # height and width
+PILLOW_FILTERS = ('nearest', 'bilinear', 'bicubic', 'box', 'lanczos', 'hamming')
 
 
-def read_image(source: str | Path | Image.Image | Array) -> Array:
-    """Return an image as (H, W, 3) uint8, RGB.
+def read_image(source: str | Path | Image.Image | Array, *, apply_exif: bool = True) -> Array:
+    """Return an image as (H, W, 3) uint8 RGB, with the pixels that ``mmcv.imread`` gives.
+
+    16-bit images keep their high byte (16-bit color TIFF files may differ by one level), transparency is dropped, and
+    CMYK and palette images are converted.
 
     Args:
-        source: A file, an image of Pillow's, or an array that is already so.
+        source: A file, an image of Pillow's, or an array (H, W, 3) uint8 in RGB, which is returned as it is.
+        apply_exif: Whether to turn the image by its EXIF orientation, as ``mmcv.imread`` does by default.
 
     Raises:
-        UserError: No such file, no image, or an array of another shape or type.
+        UserError: No such file, not an image, an image of a kind that OpenCV does not read (32-bit or Lab), or an array
+            of another shape or type.
     """
     if isinstance(source, np.ndarray):
         if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8 or not source.size:
-            raise UserError(f'an image is (H, W, 3) uint8 in RGB, not {source.shape} {source.dtype}')
+            raise UserError(f'an image array must be (H, W, 3) uint8 in RGB, not {source.shape} {source.dtype}')
         return source
     try:
-        # Orientation by EXIF is not applied in training either: it would not fit the annotations.
         image = source if isinstance(source, Image.Image) else Image.open(source)
-        return np.asarray(image.convert('RGB'))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f'{source} cannot be read as an image: {error}') from error
+        kind = image.format
+        image.load()
+        return _as_rgb(ImageOps.exif_transpose(image) if apply_exif else image, kind)
+    except UserError as error:
+        raise UserError(f'{source}: {error}') from error
+    except Exception as error:  # damaged files raise errors of all types, struct.error among them
+        raise UserError(f'{source} cannot be read as an image: {reason_of(error)}') from error
 
 
-def fitted(size: tuple[int, int], scale: tuple[int, int], keep_ratio: bool) -> tuple[int, int]:
-    """Return the height and width to which an image of ``size`` (height, width) is resized for testing.
+def _as_rgb(image: Image.Image, kind: str | None) -> Array:
+    if image.mode in ('I', 'F', 'LAB', 'HSV'):
+        raise UserError(f'images of mode {image.mode} are not read by OpenCV either; convert it to 8-bit RGB or gray')
+    if image.mode.startswith('I;16'):
+        pixels = (np.asarray(image) >> 8).astype(np.uint8)
+    elif image.mode == 'CMYK':
+        cmyk = np.asarray(image).astype(np.int32)
+        ink, light = cmyk[..., :3], 255 - cmyk[..., 3:]
+        pixels = ((255 - ink) * light // 255 if kind == 'TIFF' else light - (ink * light >> 8)).astype(np.uint8)
+    elif image.mode == 'RGBA' and kind == 'TIFF':  # libtiff multiplies by the opacity
+        rgba = np.asarray(image).astype(np.int32)
+        pixels = ((rgba[..., :3] * rgba[..., 3:] + 127) // 255).astype(np.uint8)
+    elif image.mode == 'LA':
+        pixels = np.asarray(image.getchannel(0))
+    else:
+        pixels = np.asarray(image.convert('RGBA' if image.mode in ('P', 'PA', 'RGBA') else 'RGB'))[..., :3]
+    return np.ascontiguousarray(np.repeat(pixels[..., None], 3, 2) if pixels.ndim == 2 else pixels)
+
+
+def sample_bilinear(plane: Array, size: Size, step: tuple[float, float], start: tuple[float, float]) -> Array:
+    """Return ``plane`` sampled on a grid with linear interpolation: the one resampling kernel of this package.
+
+    Args:
+        plane: (h, w). Outside of it values are 0; within half a pixel of its border they are those of the border.
+        size: Height and width of the grid.
+        step: Distance of the grid's points in pixels of ``plane``, down and right.
+        start: Where the upper left corner of the grid's first pixel lies in ``plane``, down and right.
+
+    Returns:
+        (H, W) float32.
+    """
+    affine = (step[1], 0, start[1], 0, step[0], start[0])
+    source = Image.fromarray(np.ascontiguousarray(plane, np.float32))
+    return np.asarray(source.transform(size[::-1], Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR))
+
+
+def resize(array: Array, size: Size, *, align_corners: bool = False) -> Array:
+    """Return ``array`` (h, w, C) resized to ``size`` without smoothing, as OpenCV and torch resize bilinearly.
+
+    Values of uint8 arrays are rounded and stay uint8; others become float32.
+    """
+    height, width = array.shape[:2]
+    if (height, width) == size:
+        return array
+    if align_corners:
+        step = ((height - 1) / max(size[0] - 1, 1), (width - 1) / max(size[1] - 1, 1))
+        start = (0.5 - step[0] / 2, 0.5 - step[1] / 2)
+    else:
+        step, start = (height / size[0], width / size[1]), (0.0, 0.0)
+    planes = [sample_bilinear(array[:, :, channel], size, step, start) for channel in range(array.shape[2])]
+    out = np.stack(planes, 2)
+    return np.rint(out).astype(np.uint8) if array.dtype == np.uint8 else out
+
+
+def rescaled_size(size: Size, scale: Sequence[int], keep_ratio: bool) -> Size:
+    """Return the height and width that a test pipeline's ``Resize`` gives an image of ``size``.
 
     Args:
         size: Height and width of the image.
-        scale: Width and height; with ``keep_ratio`` the longer and the shorter side at most.
-        keep_ratio: Whether the sides keep their ratio.
+        scale: Width and height; with ``keep_ratio`` the limits of the longer and the shorter side.
+        keep_ratio: Whether the ratio of the sides is kept.
     """
     if not keep_ratio:
         return scale[1], scale[0]
@@ -49,63 +117,51 @@ def fitted(size: tuple[int, int], scale: tuple[int, int], keep_ratio: bool) -> t
     return int(size[0] * factor + 0.5), int(size[1] * factor + 0.5)
 
 
-def resize(array: Array, size: tuple[int, int], *, align_corners: bool = False) -> Array:
-    """Return ``array`` (H, W, C) resized to ``size`` (height, width); uint8 stays uint8, the rest becomes float32."""
-    if array.shape[:2] == size:
-        return array
-    out = array.astype(np.float32)
-    for axis in (0, 1):
-        low, high, weight = _taps(array.shape[axis], size[axis], align_corners)
-        weight = weight.reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
-        out = out.take(low, axis) * (1 - weight) + out.take(high, axis) * weight
-    return np.clip(np.rint(out), 0, 255).astype(np.uint8) if array.dtype == np.uint8 else out
-
-
-def _taps(old: int, new: int, align_corners: bool) -> tuple[Array, Array, Array]:
-    """Return the two neighbours of each new pixel along an axis, and the weight of the second."""
-    steps = np.arange(new, dtype=np.float32)
-    if align_corners:
-        place = steps * np.float32((old - 1) / max(new - 1, 1))
-    else:
-        place = (steps + 0.5) * np.float32(old / new) - 0.5
-    place = np.clip(place, 0, old - 1)
-    low = place.astype(np.int64)
-    return low, np.minimum(low + 1, old - 1), (place - low).astype(np.float32)
-
-
-def framed(image: Array, size: tuple[int, int], fill: tuple[int, int, int]) -> Array:
-    """Return ``image`` (h, w, 3) in the upper left corner of a frame of ``size`` that is filled with ``fill``."""
-    frame = np.empty((*size, 3), np.uint8)
-    frame[:] = fill
-    frame[: image.shape[0], : image.shape[1]] = image
-    return frame
-
-
-def paste_masks(masks: Array, boxes: Array, size: tuple[int, int], threshold: float) -> Array:
-    """Return which pixels belong to each object.
+def apply_transforms(image: Array, transforms: Sequence[Mapping[str, Any]]) -> Array:
+    """Return ``image`` (H, W, 3) after the transforms of a test pipeline.
 
     Args:
-        masks: Probabilities on a grid over each box, (n, h, w).
-        boxes: (n, 4) in pixels of the image.
-        size: Height and width of the image.
-        threshold: From which probability on a pixel belongs to the object.
+        image: RGB pixels.
+        transforms: ``Resize`` (scale, keep_ratio), ``ResizeEdge`` (scale, edge) and ``CenterCrop`` (crop_size) with the
+            arguments that they have in OpenMMLab's configs, sizes as width and height.
 
-    Returns:
-        (n, H, W) bool.
+    Raises:
+        UserError: The image becomes less than a pixel high or wide.
     """
-    pasted = np.zeros((len(masks), *size), bool)
-    for out, mask, (left, top, right, bottom) in zip(pasted, masks, boxes, strict=True):
-        x0, x1 = max(int(np.floor(left)) - 1, 0), min(int(np.ceil(right)) + 1, size[1])
-        y0, y1 = max(int(np.floor(top)) - 1, 0), min(int(np.ceil(bottom)) + 1, size[0])
-        if x1 <= x0 or y1 <= y0 or right <= left or bottom <= top:
+    for transform in transforms:
+        height, width = image.shape[:2]
+        if transform['type'] == 'CenterCrop':
+            crop = min(transform['crop_size'][1], height), min(transform['crop_size'][0], width)
+            top, left = round((height - crop[0]) / 2), round((width - crop[1]) / 2)
+            image = image[top : top + crop[0], left : left + crop[1]]
             continue
-        rows = _hats(np.arange(y0, y1), top, bottom, mask.shape[0])
-        columns = _hats(np.arange(x0, x1), left, right, mask.shape[1])
-        out[y0:y1, x0:x1] = rows @ mask @ columns.T >= threshold
-    return pasted
+        if transform['type'] == 'Resize':
+            size = rescaled_size((height, width), transform['scale'], transform['keep_ratio'])
+        else:
+            size = edge_size((height, width), transform['scale'], transform['edge'])
+        if min(size) < 1:
+            raise UserError(f'an image of {height}x{width} is too narrow: it would become {size[0]}x{size[1]} pixels')
+        image = _resize_by(image, size, transform.get('filter'))
+    return np.ascontiguousarray(image)
 
 
-def _hats(pixels: Array, start: float, end: float, cells: int) -> Array:
-    """Return how much each of ``cells`` cells between ``start`` and ``end`` weighs at each pixel, (pixels, cells)."""
-    place = (pixels + 0.5 - start) / (end - start) * cells - 0.5
-    return np.clip(1 - np.abs(place[:, None] - np.arange(cells)), 0, 1).astype(np.float32)
+def edge_size(size: Size, scale: int, edge: str) -> Size:
+    """Return the height and width that a test pipeline's ``ResizeEdge`` gives an image of ``size``."""
+    height, width = size
+    by_width = edge == 'width' or (edge == 'short' and width < height) or (edge == 'long' and width > height)
+    return (int(scale * height / width), scale) if by_width else (scale, int(scale * width / height))
+
+
+def _resize_by(image: Array, size: Size, pillow_filter: str | None) -> Array:
+    if pillow_filter is None:
+        return resize(image, size)
+    method = Image.Resampling[pillow_filter.upper()]
+    return np.asarray(Image.fromarray(image).resize(size[::-1], method))
+
+
+def pad_to(image: Array, size: Size, fill: tuple[int, int, int]) -> Array:
+    """Return ``image`` (h, w, 3) in the upper left corner of an image of ``size`` filled with ``fill``."""
+    out = np.empty((*size, 3), np.uint8)
+    out[:] = fill
+    out[: image.shape[0], : image.shape[1]] = image
+    return out

@@ -1,4 +1,4 @@
-"""From an image to its predictions: resize, run, and back into the pixels of the image."""
+"""From an image to its predictions: transform, run, and bring the results back to the pixels of the image."""
 
 from __future__ import annotations
 
@@ -10,22 +10,25 @@ import numpy.typing as npt
 from PIL import Image
 
 from mmres2net.errors import UserError
-from mmres2net.predict.facts import Facts
-from mmres2net.predict.images import fitted, framed, paste_masks, read_image, resize
+from mmres2net.predict.images import Size, apply_transforms, pad_to, read_image, resize
+from mmres2net.predict.masks import paste_mask
+from mmres2net.predict.metadata import ExportMetadata
 from mmres2net.predict.runtimes import Session, open_file
 
 Array = npt.NDArray[Any]
+Prediction = dict[str, Any]
 
 
 def load(path: str | Path, *, threads: int | None = None) -> Model:
     """Return the model in an exported file.
 
     Args:
-        path: The file; its suffix tells the format.
-        threads: Threads of the runtime; None: as it chooses.
+        path: The file; its suffix tells the format. TorchScript (.pt) and torch.export (.pt2) files are programs: load
+            them only if you trust their source.
+        threads: Threads of the runtime; None: the runtime's default.
 
     Raises:
-        UserError: No such file, none of ours or a damaged one, or its runtime is missing.
+        UserError: No such file, not an export of mmres2net, a damaged one, or its runtime is missing.
     """
     return Model(open_file(path, threads=threads))
 
@@ -37,67 +40,79 @@ class Model:
         session: The open file.
 
     Attributes:
-        facts: What the file says of itself: task, classes, sizes, thresholds.
+        metadata: What the file says about itself: task, class names, sizes, thresholds.
     """
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self.facts: Facts = session.facts
+        self.metadata: ExportMetadata = session.metadata
 
-    def predict(self, source: str | Path | Image.Image | Array, *, score: float | None = None) -> dict[str, Array]:
-        """Return what is in an image.
+    def predict(self, source: str | Path | Image.Image | Array, *, score: float | None = None) -> Prediction:
+        """Return the predictions for an image.
 
         Args:
             source: A file, an image of Pillow's, or an array (H, W, 3) uint8 in RGB.
-            score: Detections less sure than this are left out; None: those that the file leaves out.
+            score: Detections below this score are dropped; None: the threshold of the file.
 
         Returns:
             Of a detector ``boxes`` (n, 4) float: left, top, right, bottom in pixels of the image, ``scores`` (n,)
-            float, ``labels`` (n,) int, and ``masks`` (n, H, W) bool if it has them, the surest first. Of a segmentor
-            ``classes`` (H, W) int. Of a backbone one map a stage, (C_i, h_i, w_i) float.
+            float, ``labels`` (n,) int, highest score first, and, if it has them, ``masks``: n run-length encoded masks
+            in COCO's form, see :func:`mmres2net.predict.decode_mask`. Of a segmentor ``classes`` (H, W) int. Of a
+            classifier ``scores`` (K,) float, the probability of each class. Of a backbone a map per stage, (C, h, w).
 
         Raises:
-            UserError: No image, or a threshold below the one that the file was made with.
+            UserError: Not an image, a score below the threshold that the file was exported with, or outputs that are
+                not finite.
         """
-        least = self.facts.score_threshold
-        if score is not None and self.facts.task == 'detection' and score < least:
-            raise UserError(f'score {score}: the file was exported with a threshold of {least}; choose no less')
-        image = read_image(source)
+        least = self.metadata.score_threshold
+        if score is not None and self.metadata.task == 'detection' and not least <= score <= 1:
+            raise UserError(f'score {score}: choose {least} (the threshold that the file was exported with) to 1')
+        image = read_image(source, apply_exif=self.metadata.apply_exif)
+        pixels, used = self.prepare(image)
+        outputs = self._session.run(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]))
+        results = dict(zip(self.metadata.outputs, outputs, strict=True))
+        if not all(np.isfinite(value).all() for value in results.values()):
+            raise UserError('the model gives values that are not finite for this image: its weights are damaged')
         size = (image.shape[0], image.shape[1])
-        fed, used = self._fed(image)
-        batch = np.ascontiguousarray(fed.transpose(2, 0, 1)[None])
-        results = dict(zip(self.facts.outputs, self._session.run(batch), strict=True))
-        if self.facts.task == 'detection':
+        if self.metadata.task == 'detection':
             return self._detections(results, size, used, least if score is None else score)
-        if self.facts.task == 'segmentation':
+        if self.metadata.task == 'segmentation':
             return {'classes': self._classes(results, size, used)}
         return {name: result[0] for name, result in results.items()}
 
-    def _fed(self, image: Array) -> tuple[Array, tuple[int, int]]:
-        """Return the pixels for the network, and how much of them, height and width, is the image."""
-        scale, keep, fixed = self.facts.scale, self.facts.keep_ratio, self.facts.size
-        height, width = image.shape[:2]
-        used = fitted((height, width), scale, keep) if scale else (height, width)
-        if fixed and (used[0] > fixed[0] or used[1] > fixed[1]):
+    def prepare(self, image: Array) -> tuple[Array, Size]:
+        """Return the pixels (h, w, 3) that the network gets for an image, and what part of them is not padding.
+
+        Raises:
+            UserError: The image is too narrow.
+        """
+        pixels, fixed = apply_transforms(image, self.metadata.transforms), self.metadata.size
+        used = (pixels.shape[0], pixels.shape[1])
+        if fixed is None:
+            return pixels, used
+        if used[0] > fixed[0] or used[1] > fixed[1]:
             factor = min(fixed[0] / used[0], fixed[1] / used[1])
             used = max(int(used[0] * factor), 1), max(int(used[1] * factor), 1)
-        fed = resize(image, used)
-        return (framed(fed, fixed, self.facts.fill) if fixed else fed), used
+            pixels = resize(pixels, used)
+        return pad_to(pixels, fixed, self.metadata.fill), used
 
-    def _detections(
-        self, results: dict[str, Array], size: tuple[int, int], used: tuple[int, int], score: float
-    ) -> dict[str, Array]:
-        sure = results['scores'] >= score
+    def _detections(self, results: dict[str, Array], size: Size, used: Size, score: float) -> Prediction:
+        kept = results['scores'] >= score
         factors = np.array([size[1] / used[1], size[0] / used[0]] * 2, np.float32)
-        border = np.array([size[1], size[0]] * 2, np.float32)
-        boxes = np.minimum(results['boxes'][sure] * factors, border)
-        out = {'boxes': boxes, 'scores': results['scores'][sure], 'labels': results['labels'][sure]}
+        boxes = np.clip(results['boxes'][kept] * factors, 0, np.array([size[1], size[0]] * 2, np.float32))
+        out: Prediction = {'boxes': boxes, 'scores': results['scores'][kept], 'labels': results['labels'][kept]}
         if 'masks' in results:
-            out['masks'] = paste_masks(results['masks'][sure], boxes, size, self.facts.mask_threshold)
+            pairs = zip(results['masks'][kept], boxes, strict=True)
+            out['masks'] = [paste_mask(*pair, size, self.metadata.mask_threshold) for pair in pairs]
         return out
 
-    def _classes(self, results: dict[str, Array], size: tuple[int, int], used: tuple[int, int]) -> Array:
+    def _classes(self, results: dict[str, Array], size: Size, used: Size) -> Array:
         if used == size:
             return results['classes'][0, : size[0], : size[1]]
-        logits = results['logits'][0, :, : used[0], : used[1]].transpose(1, 2, 0)
-        return resize(logits, size, align_corners=self.facts.align_corners).argmax(2)
+        # A class at a time: all logits at the size of a photograph take gigabytes.
+        best, classes = np.full(size, -np.inf, np.float32), np.zeros(size, np.int64)
+        for label, logits in enumerate(results['logits'][0, :, : used[0], : used[1]]):
+            resized = resize(logits[..., None], size, align_corners=self.metadata.align_corners)[..., 0]
+            better = resized > best
+            best[better], classes[better] = resized[better], label
+        return classes

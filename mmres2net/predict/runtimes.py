@@ -1,11 +1,14 @@
-"""The runtimes behind one function each: open a file, get its facts and a function from an image to results.
+"""The runtimes, one function each: open a file, return its metadata and a function from images to outputs.
 
-Each runtime is imported where a file of its format is opened: no other has to be there.
+A runtime is imported only when a file of its format is opened. ONNX and OpenVINO files are data. TorchScript and
+torch.export files are programs: open them only if you trust their source. Pickles in .pt2 files are refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +16,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmres2net.errors import UserError
-from mmres2net.predict.facts import KEY, Facts, read_facts
+from mmres2net.errors import UserError, reason_of
+from mmres2net.predict.metadata import KEY, ExportMetadata, parse_metadata
 
 Array = npt.NDArray[Any]
 EXTRA = 'pip install onnx onnxruntime openvino'
-FACTS_FILE = f'{KEY}.json'
+FORCE_DATA = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
+MAX_THREADS = 256
+METADATA_FILE = f'{KEY}.json'
 
 
 @dataclass(frozen=True)
@@ -26,11 +31,11 @@ class Session:
     """An open file.
 
     Args:
-        facts: What it says of itself.
-        run: From an image (N, 3, H, W) uint8 to results in the order of ``facts.outputs``.
+        metadata: What it says about itself.
+        run: From images (N, 3, H, W) uint8 RGB to outputs in the order of ``metadata.outputs``.
     """
 
-    facts: Facts
+    metadata: ExportMetadata
     run: Callable[[Array], list[Array]]
 
 
@@ -39,26 +44,30 @@ def open_file(path: str | Path, *, threads: int | None = None) -> Session:
 
     Args:
         path: A ``.onnx``, ``.xml`` (OpenVINO), ``.pt`` (TorchScript) or ``.pt2`` (torch.export) file.
-        threads: Threads of the runtime; None: as it chooses.
+        threads: Threads of the runtime, 1 to 256; None: the runtime's default.
 
     Raises:
-        UserError: No such file, none of ours or a damaged one, or its runtime is missing.
+        UserError: No such file, not an export of mmres2net, a damaged one, or its runtime is missing.
     """
     path = Path(path).expanduser()
     opener = OPENERS.get(path.suffix)
     if opener is None:
-        raise UserError(f'{path}: the suffix tells the format, one of {", ".join(OPENERS)}')
+        hint = '; export a checkpoint first: mmres2net export CONFIG CHECKPOINT' if path.suffix == '.pth' else ''
+        raise UserError(f'{path}: the suffix tells the format and must be one of {", ".join(OPENERS)}{hint}')
     if not path.is_file():
         raise UserError(f'no file {path}')
+    if threads is not None and not 1 <= threads <= MAX_THREADS:
+        raise UserError(f'--threads {threads}: choose 1 to {MAX_THREADS}')
     try:
         return opener(path, threads)
     except UserError:
         raise
     except ImportError as error:
         raise UserError(f'{path} needs a package that cannot be imported ({error}): {EXTRA}') from error
-    except Exception as error:  # what a runtime raises of a broken file is its own affair
-        words = (str(error).strip().splitlines() or [''])[0]
-        raise UserError(f'{path} cannot be opened, so it is damaged or of another program: {words}') from error
+    except Exception as error:  # runtimes raise whatever they like
+        raise UserError(
+            f'{path} cannot be opened; it is damaged or not an exported model: {reason_of(error)}'
+        ) from error
 
 
 def _open_onnx(path: Path, threads: int | None) -> Session:
@@ -69,20 +78,22 @@ def _open_onnx(path: Path, threads: int | None) -> Session:
     if threads is not None:
         options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
-    facts = read_facts(session.get_modelmeta().custom_metadata_map.get(KEY), path)
+    metadata = parse_metadata(session.get_modelmeta().custom_metadata_map.get(KEY), path)
     name = session.get_inputs()[0].name
-    return Session(facts, lambda image: [np.asarray(out) for out in session.run(list(facts.outputs), {name: image})])
+    return Session(
+        metadata, lambda image: [np.asarray(out) for out in session.run(list(metadata.outputs), {name: image})]
+    )
 
 
 def _open_openvino(path: Path, threads: int | None) -> Session:
     import openvino
 
     if not path.with_suffix('.bin').is_file():
-        raise UserError(f'{path} has its weights in {path.with_suffix(".bin").name}, which has to lie beside it')
+        raise UserError(f'{path} needs its weights {path.with_suffix(".bin").name} in the same folder')
     core = openvino.Core()
     model = core.read_model(path)
-    facts = read_facts(str(model.get_rt_info([KEY]).value) if model.has_rt_info([KEY]) else None, path)
-    # Elsewhere than in fp32 the results would not be those that were verified.
+    metadata = parse_metadata(str(model.get_rt_info([KEY]).value) if model.has_rt_info([KEY]) else None, path)
+    # In other precisions the outputs would not be those that were verified.
     settings: dict[str, Any] = {'INFERENCE_PRECISION_HINT': 'f32'}
     if threads is not None:
         settings['INFERENCE_NUM_THREADS'] = threads
@@ -90,31 +101,45 @@ def _open_openvino(path: Path, threads: int | None) -> Session:
 
     def run(image: Array) -> list[Array]:
         results = request.infer({0: image})
-        return [np.array(results[index]) for index in range(len(facts.outputs))]
+        return [np.array(results[index]) for index in range(len(metadata.outputs))]
 
-    return Session(facts, run)
+    return Session(metadata, run)
 
 
 def _open_torchscript(path: Path, threads: int | None) -> Session:
     import torch
     import torchvision  # noqa: F401 - brings the operations of detectors
 
-    files = {FACTS_FILE: ''}
+    files = {METADATA_FILE: ''}
     module = torch.jit.load(path, map_location='cpu', _extra_files=files)
-    text: Any = files[FACTS_FILE]
-    return _torch_session(read_facts(text.decode() if isinstance(text, bytes) else text, path), module, threads)
+    text: Any = files[METADATA_FILE]
+    return _torch_session(parse_metadata(text.decode() if isinstance(text, bytes) else text, path), module, threads)
 
 
 def _open_torch_export(path: Path, threads: int | None) -> Session:
     import torch
     import torchvision  # noqa: F401 - brings the operations of detectors
 
-    files = {FACTS_FILE: ''}
-    program = torch.export.load(path, extra_files=files)
-    return _torch_session(read_facts(files[FACTS_FILE], path), program.module(), threads)
+    files = {METADATA_FILE: ''}
+    with _data_only():
+        program = torch.export.load(path, extra_files=files)
+    return _torch_session(parse_metadata(files[METADATA_FILE], path), program.module(), threads)
 
 
-def _torch_session(facts: Facts, module: Any, threads: int | None) -> Session:
+@contextmanager
+def _data_only() -> Iterator[None]:
+    """Within the block ``torch.load`` unpickles nothing but tensors, whatever the environment says."""
+    names = (FORCE_DATA, 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD')
+    before = {name: os.environ.pop(name, None) for name in names}
+    os.environ[FORCE_DATA] = '1'
+    try:
+        yield
+    finally:
+        del os.environ[FORCE_DATA]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
+
+
+def _torch_session(metadata: ExportMetadata, module: Any, threads: int | None) -> Session:
     import torch
 
     if threads is not None:
@@ -124,7 +149,7 @@ def _torch_session(facts: Facts, module: Any, threads: int | None) -> Session:
         with torch.inference_mode():
             return [result.numpy() for result in module(torch.from_numpy(image))]
 
-    return Session(facts, run)
+    return Session(metadata, run)
 
 
 OPENERS: dict[str, Callable[[Path, int | None], Session]] = {

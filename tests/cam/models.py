@@ -86,24 +86,3 @@ def saliency() -> dict:
     one = dict(type='None', metainfo=dict(classes=('background', 'salient')), pipeline=steps)
     data = dict(dataset=dict(type='ConcatDataset', datasets=[one]))
     return dict(tiny.COMMON, default_scope='mmseg', model=model, test_dataloader=data)
-
-
-def packing(config: dict, step: str) -> dict:
-    """Return a config of tests/export with the last step of its host, which an export does not run."""
-    config['test_dataloader']['dataset']['pipeline'][-1] = dict(type=step)
-    return config
-
-
-def detector(**options: bool) -> dict:
-    """A detector with a feature pyramid."""
-    return packing(tiny.detector(**options), 'PackDetInputs')
-
-
-def c4_detector() -> dict:
-    """A detector without one."""
-    return packing(tiny.c4_detector(), 'PackDetInputs')
-
-
-def segmentor() -> dict:
-    """A DeepLabv3+ whose test images are padded."""
-    return packing(tiny.segmentor(), 'PackSegInputs')

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mmres2net.cam import core
-from mmres2net.cam.core import METHODS, activation_map, borrowed
+from mmres2net.cam.core import METHODS, activation_map, evaluation_mode
 from mmres2net.errors import UserError
 from tests.cam.models import state_of
 
@@ -103,7 +103,7 @@ def test_an_in_place_layer_has_the_map_of_what_it_gives(model: Small, image: Ten
     np.testing.assert_allclose(activation_map(model, 'relu', scored(model, image))[0], expected, rtol=1e-10)
 
 
-def test_nothing_speaks_for_it(model: Small, image: Tensor) -> None:
+def test_a_class_without_support_has_an_empty_map(model: Small, image: Tensor) -> None:
     with torch.no_grad():
         model.fc.weight.copy_(-model.fc.weight.abs())
         model.fc.weight[:, 0] = 0
@@ -149,7 +149,7 @@ def test_the_model_is_left_as_it_was_after_an_error(model: Small, image: Tensor,
     with pytest.raises(IndexError, match='of the model') as caught:
         activation_map(model, 'body', score)
     assert state_of(model) == before
-    assert caught.traceback, 'what keeps alive all that was there when it was raised'
+    assert caught.value.args == ('of the model',)
 
 
 def test_images_need_no_gradients_of_their_own(model: Small, image: Tensor) -> None:
@@ -159,19 +159,19 @@ def test_images_need_no_gradients_of_their_own(model: Small, image: Tensor) -> N
 
 
 @pytest.mark.parametrize(
-    ('layer', 'score', 'message'),
+    ('layer', 'score'),
     [
-        ('unused', lambda m, x: m(x)[0, 0], 'the layer unused takes no part in the prediction'),
-        ('body', lambda m, x: (m(x) + m(x))[0, 0], 'the layer body runs 2 times for one image'),
-        ('fc', lambda m, x: m(x)[0, 0], r'the layer fc gives \(1, 3\), not one map'),
-        ('body', lambda m, x: m(x.repeat(2, 1, 1, 1))[0, 0], r'gives \(2, 5, 10, 16\), not one map'),
-        ('body', lambda m, x: m(x)[0, 0].detach(), 'the score does not depend on the layer body'),
-        ('body', lambda m, x: _other(m, x), 'the score does not depend on the layer body'),
+        ('unused', lambda m, x: m(x)[0, 0]),
+        ('body', lambda m, x: (m(x) + m(x))[0, 0]),
+        ('fc', lambda m, x: m(x)[0, 0]),
+        ('body', lambda m, x: m(x.repeat(2, 1, 1, 1))[0, 0]),
+        ('body', lambda m, x: m(x)[0, 0].detach()),
+        ('body', lambda m, x: _other(m, x)),
     ],
 )
-def test_layers_without_a_map(model: Small, image: Tensor, layer: str, score: Callable, message: str) -> None:
+def test_layers_without_a_map(model: Small, image: Tensor, layer: str, score: Callable) -> None:
     before = state_of(model)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=layer):
         activation_map(model, layer, lambda: (score(model, image), None))
     assert state_of(model) == before
 
@@ -182,10 +182,10 @@ def _other(model: Small, image: Tensor) -> Tensor:
     return torch.zeros(1, requires_grad=True).sum()
 
 
-def test_broken_weights_are_named(model: Small, image: Tensor) -> None:
+def test_damaged_weights_are_an_error(model: Small, image: Tensor) -> None:
     with torch.no_grad():
         model.body.weight[0, 0, 0, 0] = torch.nan
-    with pytest.raises(UserError, match='values that are no numbers'):
+    with pytest.raises(UserError, match='not finite'):
         activation_map(model, 'body', scored(model, image))
 
 
@@ -205,8 +205,8 @@ def test_the_library_is_imported_when_it_is_used() -> None:
         assert not re.search('grad_cam|matplotlib', ' '.join(names)), path
 
 
-def test_borrowed_gives_back_after_an_error(model: Small) -> None:
+def test_the_mode_is_restored_after_an_error(model: Small) -> None:
     before = state_of(prepared(model))
-    with pytest.raises(KeyError), borrowed(model):
+    with pytest.raises(KeyError), evaluation_mode(model):
         raise KeyError
     assert state_of(model) == before

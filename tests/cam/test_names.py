@@ -3,7 +3,7 @@
 import pytest
 from torch import nn
 
-from mmres2net.cam.names import label_of, last_stage, layer_named, name_of
+from mmres2net.cam.names import label_of, last_stage, layer_named
 from mmres2net.errors import UserError
 from mmres2net.models import Res2Net, Res2NetDLA
 
@@ -28,22 +28,18 @@ def test_a_class_by_name_or_number(text: str, label: int) -> None:
 @pytest.mark.parametrize(
     ('text', 'names', 'message'),
     [
-        ('tensh', NAMES, 'resnet50 has no such class; close matches: tench'),
-        ('shark', NAMES, 'close matches: white shark, great white shark'),
-        ('zebra', NAMES, 'it has tench, Tinca tinca'),
-        ('crane', NAMES, r'several classes of this name; give the number: 2 \(crane\), 3 \(crane\)'),
-        ('5', NAMES, 'resnet50 has the classes 0 to 4'),
-        ('-1', NAMES, 'no such class'),
-        ('tench', (), 'nobody knows the names of the classes of resnet50; give a number below 5'),
+        ('tensh', NAMES, 'tench'),
+        ('shark', NAMES, 'white shark, great white shark'),
+        ('zebra', NAMES, 'Tinca tinca'),
+        ('crane', NAMES, r'2 \(crane\), 3 \(crane\)'),
+        ('5', NAMES, '0 to 4'),
+        ('-1', NAMES, '-1'),
+        ('tench', (), 'below 5'),
     ],
 )
 def test_no_class(text: str, names: tuple[str, ...], message: str) -> None:
     with pytest.raises(UserError, match=message):
         label_of(text, names, 5, 'resnet50')
-
-
-def test_names_of_classes_nobody_knows() -> None:
-    assert [name_of(('a',), label) for label in (0, 1)] == ['a', 'class 1']
 
 
 class Model(nn.Module):
@@ -56,9 +52,9 @@ def test_layers_by_name() -> None:
     model = Model(Res2Net(depths=(1, 1, 1, 1)))
     assert layer_named(model, 'backbone.layer3.0.conv3') == 'backbone.layer3.0.conv3'
     assert layer_named(model, 'layer4') == 'backbone.layer4'
-    with pytest.raises(UserError, match=r'--layer layr4: .*close matches: backbone\.layer4'):
+    with pytest.raises(UserError, match=r'layr4.*backbone\.layer4'):
         layer_named(model, 'layr4')
-    with pytest.raises(UserError, match=r'its parts: backbone, head, backbone\.conv1'):
+    with pytest.raises(UserError, match=r'backbone, head, backbone\.conv1'):
         layer_named(model, 'q')
 
 
@@ -66,7 +62,7 @@ def test_the_last_stage() -> None:
     assert last_stage(Model(Res2Net(depths=(1, 1, 1, 1)))) == 'backbone.layer4'
     assert last_stage(Model(Res2Net(depths=(1, 1, 1, 1), out_indices=(0, 2)))) == 'backbone.layer3'
     assert last_stage(Model(Res2NetDLA('res2net_dla60_4s'))) == 'backbone.level5'
-    with pytest.raises(UserError, match=r'Sequential is its last stage cannot be told: .* backbone\.0'):
+    with pytest.raises(UserError, match=r'Sequential.*backbone\.0'):
         last_stage(Model(nn.Sequential(nn.ReLU())))
 
 

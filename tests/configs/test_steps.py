@@ -102,7 +102,6 @@ def shrink(cfg: Config) -> Config:
                 step.crop_size = SIDE
     if 'size' in cfg.model.data_preprocessor:
         cfg.model.data_preprocessor.size = (161, 161)
-        cfg.model.data_preprocessor.test_cfg.size = (257, 257)
     for _, node in walk(cfg.model, 'model'):
         if node.get('type') == 'RoIAlign':
             node['sampling_ratio'] = 2

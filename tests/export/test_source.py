@@ -1,9 +1,127 @@
-"""What an export knows of a model's classes before there is a checkpoint."""
+"""Models with their weights: own checkpoints, published classifiers under the names of other libraries, and faults."""
+
+from pathlib import Path
 
 import pytest
+import torch
+from mmengine.config import Config
 
 from mmres2net.engine.config import load_config
-from mmres2net.export.source import meta_of
+from mmres2net.errors import UserError
+from mmres2net.export.source import RANDOM, class_names, metainfo_of, read_source
+from mmres2net.weights import recognise
+from mmres2net.weights.convert import network_for
+from tests.cam import models
+from tests.support import tiny
+
+pytest.importorskip('mmpretrain')
+TEN = tuple(f'class {index}' for index in range(10))
+HOST = dict(type='mmpretrain.ResNet', depth=18, out_indices=(3,))
+CHANNELS = {'ResNet': 512, 'Res2NetDLA': 1024}
+
+
+@pytest.fixture(scope='module')
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    return tiny.write_model(tmp_path_factory.mktemp('small'), 'small', models.classifier())
+
+
+def written(folder: Path, config: dict) -> str:
+    folder.mkdir(exist_ok=True)
+    Config(config).dump(folder / 'config.py')
+    return str(folder / 'config.py')
+
+
+def test_a_checkpoint_with_its_config(small: tuple[str, str]) -> None:
+    source = read_source(*small)
+    state = torch.load(small[1], weights_only=True)['state_dict']
+    assert all(torch.equal(value, state[name]) for name, value in source.model.state_dict().items())
+    assert (source.title, source.weights, source.classes) == ('small', 'small.pth', models.CLASSES)
+    assert not source.model.training
+
+
+@pytest.mark.parametrize('backbone', [models.BACKBONE, dict(models.BACKBONE, with_cp=True)])
+def test_random_weights_are_the_same_in_every_run(backbone: dict, tmp_path: Path) -> None:
+    path = written(tmp_path, models.classifier(backbone))
+    first, second = (read_source(path, None) for _ in range(2))
+    assert first.weights == RANDOM
+    assert not any(getattr(module, 'with_cp', False) for module in first.model.modules())
+    for one, other in zip(first.model.parameters(), second.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+KEY = 'backbone.conv1.weight'
+
+
+@pytest.mark.parametrize('fault', ['missing', 'unexpected', 'shape', 'nan'])
+def test_checkpoints_that_do_not_fit_are_refused(small: tuple[str, str], fault: str, tmp_path: Path) -> None:
+    state = torch.load(small[1], weights_only=True)['state_dict']
+    name = KEY
+    if fault == 'missing':
+        del state[KEY]
+    elif fault == 'unexpected':
+        name = 'mask_head.conv.weight'
+        state[name] = torch.zeros(3)
+    else:
+        state[KEY] = state[KEY][:, :2] if fault == 'shape' else state[KEY] * torch.nan
+    torch.save({'state_dict': state}, tmp_path / 'other.pth')
+    with pytest.raises(UserError, match=name):
+        read_source(small[0], str(tmp_path / 'other.pth'))
+
+
+def published(model: torch.nn.Module, form: str) -> dict[str, torch.Tensor]:
+    """Return a classifier's weights as they are published: without prefix, the classifier as fc."""
+    state = model.state_dict()
+    inner = {name.removeprefix('backbone.'): value for name, value in state.items() if name.startswith('backbone.')}
+    if form == 'old':
+        inner = {name: value for name, value in inner.items() if not name.endswith('num_batches_tracked')}
+    fc = {f'fc.{part}': state[f'head.fc.{part}'] for part in ('weight', 'bias')}
+    if form == 'dla':
+        fc['fc.weight'] = fc['fc.weight'][:, :, None, None]
+        inner = network_for('official', inner, recognise(inner).row)[0]
+    return {**inner, **fc}
+
+
+@pytest.mark.parametrize(
+    ('backbone', 'form'),
+    [
+        (models.BACKBONE, 'new'),
+        (models.BACKBONE, 'old'),
+        (dict(models.BACKBONE, deep_stem=True, avg_down=True), 'new'),
+        (dict(type='mmres2net.Res2NetDLA', arch='res2net_dla60_4s', out_indices=(3,)), 'dla'),
+        (HOST, 'old'),
+    ],
+)
+def test_published_weights_bring_their_classifier(backbone: dict, form: str, tmp_path: Path) -> None:
+    channels = CHANNELS.get(backbone['type'].rpartition('.')[2], 2048)
+    path = written(tmp_path, models.classifier(backbone, TEN, channels))
+    model = read_source(path, None).model
+    with torch.no_grad():
+        for value in model.state_dict().values():
+            if value.is_floating_point():
+                value.add_(0.25)
+    torch.save(published(model, form), tmp_path / 'published.pth')
+    found = read_source(path, str(tmp_path / 'published.pth')).model.state_dict()
+    for name, value in model.state_dict().items():
+        if not name.endswith('num_batches_tracked'):
+            assert torch.equal(found[name], value), name
+
+
+def test_published_weights_of_other_networks_are_refused(tmp_path: Path, small: tuple[str, str]) -> None:
+    path = written(tmp_path / 'ten', models.classifier(classes=TEN))
+    others = [read_source(*small).model]
+    other = models.classifier(dict(models.BACKBONE, base_width=16), TEN)
+    others.append(read_source(written(tmp_path / 'other', other), None).model)
+    for model in others:
+        torch.save(published(model, 'new'), tmp_path / 'published.pth')
+        with pytest.raises(UserError, match=r'published\.pth'):
+            read_source(path, str(tmp_path / 'published.pth'))
+
+
+def test_published_weights_want_their_pixels(tmp_path: Path) -> None:
+    config = models.classifier(dict(type='mmres2net.Res2Net', arch='res2net50_14w_8s', out_indices=(3,)), TEN)
+    config['model']['data_preprocessor']['to_rgb'] = False
+    with pytest.raises(UserError, match='to_rgb'):
+        read_source(written(tmp_path, config), 'res2net50_14w_8s')
 
 
 @pytest.mark.parametrize(
@@ -16,12 +134,22 @@ from mmres2net.export.source import meta_of
         ('demo/faster_rcnn_r2n50.py', 'disc', 6),  # the config itself
     ],
 )
-def test_classes_are_those_of_the_data_set(config: str, first: str, count: int) -> None:
-    classes = meta_of({}, load_config(config))['classes']
+def test_class_names_are_those_of_the_data_set(config: str, first: str, count: int) -> None:
+    classes = class_names(metainfo_of({}, load_config(config)))
     assert classes[0].startswith(first)
     assert len(classes) == count
 
 
-def test_a_checkpoint_knows_better() -> None:
+def test_class_names_of_the_checkpoint_win() -> None:
     content = {'meta': {'dataset_meta': {'classes': ('cat',)}}}
-    assert meta_of(content, load_config('mask_rcnn_r2n50.py')) == {'classes': ('cat',)}
+    assert class_names(metainfo_of(content, load_config('mask_rcnn_r2n50.py'))) == ('cat',)
+    assert class_names({}) == ()
+
+
+def test_nested_class_names_are_refused_at_once() -> None:
+    bomb: list = ['name'] * 10
+    for _ in range(9):  # 10^10 names to print
+        bomb = [bomb] * 10
+    for classes in (bomb, [7], {'a': 1}, ['x' * 10_000]):
+        with pytest.raises(UserError):
+            class_names({'classes': classes})

@@ -1,4 +1,4 @@
-"""Resizing and pasting against OpenCV, torch and mmdet."""
+"""Reading, resizing and pasting against OpenCV, torch, mmcv, mmdet and pycocotools."""
 
 from pathlib import Path
 
@@ -9,23 +9,84 @@ from PIL import Image
 from torch.nn import functional
 
 from mmres2net.errors import UserError
-from mmres2net.predict.images import fitted, framed, paste_masks, read_image, resize
+from mmres2net.predict.images import apply_transforms, pad_to, read_image, rescaled_size, resize
+from mmres2net.predict.masks import decode_mask, encode_mask, paste_mask
 
-NOISE = np.random.default_rng(0).integers(0, 256, (37, 53, 3), np.uint8)
+NOISE = np.random.default_rng(0).integers(0, 256, (37, 53, 4), np.uint8)
+GRADIENT = np.linspace(0, 65535, 37 * 53).reshape(37, 53).astype(np.uint16)
+
+
+def write_image(folder: Path, name: str) -> Path:
+    """Write an image of the kind that ``name`` says: MODE-EXIF.SUFFIX."""
+    path = folder / name
+    mode, _, orientation = path.stem.partition('-')
+    if mode.startswith('16'):
+        pytest.importorskip('cv2').imwrite(
+            str(path), GRADIENT if mode == '16' else np.dstack([GRADIENT] * int(mode[3:]))
+        )
+        return path
+    if mode == 'P':
+        image = Image.fromarray(NOISE[..., :3]).quantize(32)
+    elif mode in ('L', '1'):
+        image = Image.fromarray(NOISE[..., 0]).convert(mode)
+    else:
+        image = Image.fromarray(NOISE[..., [0, 3]] if mode == 'LA' else NOISE[..., : len(mode)], mode)
+    exif = Image.Exif()
+    if orientation:
+        exif[0x0112] = int(orientation)
+    image.save(path, exif=exif)
+    return path
+
+
+@pytest.mark.parametrize(
+    'name',
+    [f'{mode}.png' for mode in ('RGB', 'RGBA', 'L', 'LA', 'P', '1', '16', '16x3', '16x4')]
+    + [f'{mode}.tif' for mode in ('RGB', 'RGBA', 'L', 'LA', 'P', '1', '16', 'CMYK')]
+    + ['RGB.jpg', 'L.jpg', 'CMYK.jpg', 'RGB.bmp', 'P.bmp', '1.bmp', 'RGB.webp', 'RGBA.webp']
+    + [f'RGB-{orientation}.jpg' for orientation in range(1, 9)]
+    + ['RGB-6.png', 'RGB-6.tif', 'RGB-6.webp', 'L-3.jpg', 'CMYK-8.jpg'],
+)
+def test_images_are_read_as_mmcv_reads_them(name: str, tmp_path: Path) -> None:
+    mmcv = pytest.importorskip('mmcv')
+    path = write_image(tmp_path, name)
+    assert np.array_equal(read_image(path), mmcv.imread(path, channel_order='rgb'))
+
+
+def test_exif_is_ignored_on_demand(tmp_path: Path) -> None:
+    mmcv = pytest.importorskip('mmcv')
+    path = write_image(tmp_path, 'RGB-6.jpg')
+    expected = mmcv.imread(path, 'color_ignore_orientation')[..., ::-1]
+    assert np.array_equal(read_image(path, apply_exif=False), expected)
+
+
+@pytest.mark.parametrize('content', [b'', b'\xff\xd8\xff\xe0 not an image', b'BM', b'II*\0\xff\xff\xff\x7f'])
+def test_broken_files_are_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / 'broken.jpg').write_bytes(content)
+    with pytest.raises(UserError, match=r'broken\.jpg'):
+        read_image(tmp_path / 'broken.jpg')
+
+
+def test_images_without_8_bit_colors_are_refused(tmp_path: Path) -> None:
+    for index, array in enumerate((NOISE[..., 0].astype(np.float32), NOISE[..., 0].astype(np.int32))):
+        Image.fromarray(array).save(tmp_path / f'{index}.tif')
+        with pytest.raises(UserError, match=f'{index}.tif|mode'):
+            read_image(tmp_path / f'{index}.tif')
+    for other in (tmp_path / 'absent.jpg', NOISE.astype(float), NOISE[:, :, 0], NOISE[:0, :, :3]):
+        with pytest.raises(UserError):
+            read_image(other)
 
 
 @pytest.mark.parametrize('size', [(80, 96), (20, 31), (37, 10), (37, 53)])
-def test_pixels_are_resized_as_the_hosts_resize_them(size: tuple[int, int]) -> None:
+def test_pixels_are_resized_as_by_mmcv(size: tuple[int, int]) -> None:
     mmcv = pytest.importorskip('mmcv')
-    expected = mmcv.imresize(NOISE, size[::-1])
-    difference = np.abs(resize(NOISE, size).astype(int) - expected)
-    assert difference.max() <= 1, 'OpenCV works with 11 bits of a fraction'
-    assert difference.mean() < 0.2
+    difference = resize(NOISE[..., :3], size).astype(int) - mmcv.imresize(NOISE[..., :3], size[::-1])
+    assert np.abs(difference).max() <= 1, 'OpenCV works with 11 bits of a fraction'
+    assert np.abs(difference).mean() < 0.2
 
 
 @pytest.mark.parametrize('align_corners', [True, False])
 @pytest.mark.parametrize('size', [(80, 96), (20, 31), (1, 1)])
-def test_logits_are_resized_as_torch_does(size: tuple[int, int], align_corners: bool) -> None:
+def test_logits_are_resized_as_by_torch(size: tuple[int, int], align_corners: bool) -> None:
     logits = np.random.default_rng(0).standard_normal((17, 23, 4)).astype(np.float32)
     tensor = torch.from_numpy(logits).permute(2, 0, 1)[None]
     expected = functional.interpolate(tensor, size, mode='bilinear', align_corners=align_corners)[0].permute(1, 2, 0)
@@ -33,42 +94,79 @@ def test_logits_are_resized_as_torch_does(size: tuple[int, int], align_corners: 
     np.testing.assert_allclose(got, expected.numpy(), atol=1e-5)
 
 
+PIPELINES = [
+    [dict(type='Resize', scale=(96, 64), keep_ratio=True)],
+    [dict(type='Resize', scale=(61, 83), keep_ratio=False)],
+    [dict(type='ResizeEdge', scale=48, edge='short', filter='bicubic'), dict(type='CenterCrop', crop_size=(41, 40))],
+    [dict(type='ResizeEdge', scale=25, edge='long'), dict(type='CenterCrop', crop_size=(99, 12))],
+    [dict(type='ResizeEdge', scale=30, edge='width', filter='bilinear')],
+]
+
+
+@pytest.mark.parametrize('shape', [(37, 53), (53, 37), (40, 40), (101, 30)])
+@pytest.mark.parametrize('transforms', PIPELINES)
+def test_transforms_are_those_of_the_pipeline(transforms: list[dict], shape: tuple[int, int]) -> None:
+    registry = pytest.importorskip('mmpretrain.registry').TRANSFORMS
+    pytest.importorskip('mmpretrain.datasets.transforms')
+    image = np.random.default_rng(1).integers(0, 256, (*shape, 3), np.uint8)
+    results = {'img': image}
+    for transform in transforms:
+        node = {key: value for key, value in transform.items() if key != 'filter'}
+        if 'filter' in transform:
+            node |= dict(backend='pillow', interpolation=transform['filter'])
+        results = registry.build(node)(results)
+    got = apply_transforms(image, transforms)
+    assert got.shape == results['img'].shape
+    assert np.abs(got.astype(int) - results['img']).max() <= 1
+
+
+def test_images_too_narrow_are_refused() -> None:
+    with pytest.raises(UserError, match='4000x1'):
+        apply_transforms(np.zeros((4000, 1, 3), np.uint8), [dict(type='Resize', scale=(133, 80), keep_ratio=True)])
+
+
 @pytest.mark.parametrize('size', [(480, 640), (500, 333), (1000, 100), (800, 1333)])
-@pytest.mark.parametrize('scale', [(1333, 800), (160, 160)])
-def test_sizes_are_those_of_the_hosts(size: tuple[int, int], scale: tuple[int, int]) -> None:
+def test_sizes_are_those_of_mmcv(size: tuple[int, int]) -> None:
     mmcv = pytest.importorskip('mmcv')
-    assert fitted(size, scale, True) == mmcv.rescale_size(size[::-1], scale)[::-1]
-    assert fitted(size, scale, False) == scale[::-1]
+    assert rescaled_size(size, (1333, 800), True) == mmcv.rescale_size(size[::-1], (1333, 800))[::-1]
 
 
-def test_masks_are_pasted_as_mmdet_pastes_them() -> None:
+def test_masks_are_pasted_as_by_mmdet() -> None:
     heads = pytest.importorskip('mmdet.models.roi_heads.mask_heads.fcn_mask_head')
     generator = np.random.default_rng(0)
     corners = generator.uniform(-5, 40, (30, 2))
     boxes = np.concatenate([corners, corners + generator.uniform(0.1, 30, (30, 2))], 1).astype(np.float32)
     masks = generator.uniform(0, 1, (30, 28, 28)).astype(np.float32)
     expected = heads._do_paste_mask(torch.from_numpy(masks)[:, None], torch.from_numpy(boxes), 50, 60, False)[0]
-    got = paste_masks(masks, boxes, (50, 60), 0.5)
+    got = np.stack([decode_mask(paste_mask(*pair, (50, 60), 0.5)) for pair in zip(masks, boxes, strict=True)])
     assert (got != (expected.numpy() >= 0.5)).mean() < 1e-4
     assert got.any(axis=(1, 2)).sum() > 20
 
 
-def test_a_box_of_no_size_has_no_mask() -> None:
-    masks = paste_masks(np.ones((2, 4, 4)), np.array([[3, 3, 3, 9], [90, 90, 99, 99]]), (20, 20), 0.5)
-    assert masks.shape == (2, 20, 20)
-    assert not masks.any()
+@pytest.mark.parametrize('box', [[3, 3, 3, 9], [90, 90, 99, 99], [np.nan, 0, 5, 5], [5, 5, 2, 9]])
+def test_boxes_without_extent_have_empty_masks(box: list[float]) -> None:
+    mask = decode_mask(paste_mask(np.ones((4, 4), np.float32), np.array(box), (20, 30), 0.5))
+    assert mask.shape == (20, 30)
+    assert not mask.any()
 
 
-def test_a_frame_is_filled() -> None:
-    frame = framed(NOISE, (40, 60), (1, 2, 3))
-    assert np.array_equal(frame[:37, :53], NOISE)
-    assert frame[38, 10].tolist() == frame[10, 55].tolist() == [1, 2, 3]
+def test_run_lengths_are_those_of_coco() -> None:
+    coco = pytest.importorskip('pycocotools.mask')
+    generator = np.random.default_rng(0)
+    cases = [np.zeros((7, 9), bool), np.ones((7, 9), bool)]
+    cases += [
+        generator.random((int(h), int(w))) < share for h, w in ((1, 1), (40, 70), (200, 3)) for share in (0.1, 0.9)
+    ]
+    for mask in cases:
+        expected = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+        got = encode_mask(mask, (0, 0), mask.shape)
+        assert (got['size'], got['counts']) == (expected['size'], expected['counts'].decode())
+        assert np.array_equal(decode_mask(got), mask)
+    padded = np.pad(cases[3], ((5, 4), (6, 2)))
+    assert np.array_equal(decode_mask(encode_mask(cases[3], (5, 6), padded.shape)), padded)
 
 
-def test_images_are_read_or_refused(tmp_path: Path) -> None:
-    Image.fromarray(NOISE[:, :, 0]).save(tmp_path / 'grey.png')
-    assert np.array_equal(read_image(tmp_path / 'grey.png'), np.repeat(NOISE[:, :, :1], 3, 2))
-    (tmp_path / 'broken.jpg').write_bytes(b'\xff\xd8\xff\xe0 not an image')
-    for source in (tmp_path / 'broken.jpg', tmp_path / 'absent.jpg', NOISE.astype(float), NOISE[:, :, 0]):
-        with pytest.raises(UserError, match=r'cannot be read as an image|an image is \(H, W, 3\)'):
-            read_image(source)
+def test_padding() -> None:
+    padded = pad_to(NOISE[..., :3], (40, 60), (1, 2, 3))
+    assert np.array_equal(padded[:37, :53], NOISE[..., :3])
+    assert padded[38, 10].tolist() == padded[10, 55].tolist() == [1, 2, 3]

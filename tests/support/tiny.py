@@ -21,8 +21,8 @@ def coder(*stds: float) -> dict:
     return dict(type='DeltaXYWHBBoxCoder', target_means=[0.0, 0.1, 0.0, 0.0], target_stds=list(stds))
 
 
-def loader(**kwargs) -> dict:
-    steps = [dict(type='LoadImageFromFile'), dict(type='Resize', **kwargs), dict(type='PackInputs')]
+def loader(pack: str, **kwargs) -> dict:
+    steps = [dict(type='LoadImageFromFile'), dict(type='Resize', **kwargs), dict(type=pack)]
     return dict(dataset=dict(type='None', metainfo=dict(classes=CLASSES), pipeline=steps))
 
 
@@ -68,7 +68,12 @@ def detector(*, masks: bool = True, agnostic: bool = False) -> dict:
         train_cfg=None,
         test_cfg=settings(masks),
     )
-    return dict(COMMON, default_scope='mmdet', model=model, test_dataloader=loader(scale=(96, 80), keep_ratio=True))
+    return dict(
+        COMMON,
+        default_scope='mmdet',
+        model=model,
+        test_dataloader=loader('PackDetInputs', scale=(96, 80), keep_ratio=True),
+    )
 
 
 def c4_detector() -> dict:
@@ -92,7 +97,7 @@ def segmentor() -> dict:
     """A DeepLabv3+ whose test images have 16 k + 1 pixels."""
     model = dict(
         type='EncoderDecoder',
-        data_preprocessor=dict(type='SegDataPreProcessor', **PIXELS, size=(97, 97), test_cfg=dict(size=(97, 97))),
+        data_preprocessor=dict(type='mmres2net.AlignedSegDataPreProcessor', **PIXELS, size=(97, 97)),
         backbone=BACKBONE,
         decode_head=dict(
             type='DepthwiseSeparableASPPHead', in_channels=2048, in_index=3, channels=8, dilations=(1, 2, 3),
@@ -101,7 +106,12 @@ def segmentor() -> dict:
         train_cfg=None,
         test_cfg=dict(mode='whole'),
     )  # fmt: skip
-    return dict(COMMON, default_scope='mmseg', model=model, test_dataloader=loader(scale=(96, 96), keep_ratio=True))
+    return dict(
+        COMMON,
+        default_scope='mmseg',
+        model=model,
+        test_dataloader=loader('PackSegInputs', scale=(96, 96), keep_ratio=True),
+    )
 
 
 def write_model(folder: Path, name: str, config: dict) -> tuple[str, str]:

@@ -3,8 +3,9 @@
 The last stage has stride 1 and the dilations 2, 4, 8: the multi-grid (1, 2, 4) at rate 2. Pyramid pooling at rates 6,
 12, 18 and the decoder have 256 channels as in the paper, the low-level features 48.
 
-Corners are aligned, so images have to have 16 k + 1 pixels: 513, in training and in testing, where VOC's 500 fit in. At
-other sizes the last feature lies before the last pixel, and the prediction is stretched by up to 15 pixels.
+Corners are aligned, so images need 16 k + 1 pixels. Training crops are padded to 513 x 513, test images to the next
+such size, at least to 513. At other sizes the last feature lies before the last pixel, and the prediction is stretched
+by up to 15 pixels.
 """
 
 norm_cfg = dict(type='SyncBN', requires_grad=True)
@@ -12,14 +13,13 @@ norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(
     type='EncoderDecoder',
     data_preprocessor=dict(
-        type='SegDataPreProcessor',
+        type='mmres2net.AlignedSegDataPreProcessor',
         mean=[123.675, 116.28, 103.53],
         std=[58.395, 57.12, 57.375],
         bgr_to_rgb=True,
         pad_val=0,
         seg_pad_val=255,
         size=(513, 513),
-        test_cfg=dict(size=(513, 513)),
     ),
     backbone=dict(
         type='mmseg.ResNet',

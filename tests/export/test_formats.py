@@ -4,13 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from mmres2net.export.opening import Crop, opened
+from mmres2net.export.formats import make_pools_dynamic
+from mmres2net.export.graphs import Crop
 
 POOLS = {
     'stem': nn.MaxPool2d(3, 2, padding=1),
     'sample': nn.MaxPool2d(1, 2),
     'split': nn.AvgPool2d(3, 2, padding=1),
     'shortcut': nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False),
+    'densenet': nn.AvgPool2d(2, 2),
     'another': nn.AvgPool2d(3, 1, padding=1),
 }
 
@@ -20,13 +22,13 @@ POOLS = {
 def test_pools(pool: nn.Module, size: tuple[int, int]) -> None:
     model = nn.Sequential(pool)
     x = torch.randn(2, 3, *size) - 3  # a zero among them would be the largest
-    torch.testing.assert_close(opened(model)(x), model(x))
+    torch.testing.assert_close(make_pools_dynamic(model)(x), model(x))
     assert model[0] is pool
 
 
 def test_crop() -> None:
     x = torch.randn(2, 3, 8, 9)
     crop = Crop()
-    assert torch.equal(opened(crop)(x, 5, 9), crop(x, 5, 9))
+    assert torch.equal(make_pools_dynamic(crop)(x, 5, 9), crop(x, 5, 9))
     assert torch.equal(crop(x, 5, 9), x[:, :, :5])
     assert not crop.gather

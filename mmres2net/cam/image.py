@@ -1,0 +1,167 @@
+"""What a network gets of an image file by its config's own test pipeline, and where that lies in the image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from mmengine.config import Config
+from torch import Tensor
+
+from mmres2net.engine.build import scope_of
+from mmres2net.errors import UserError
+from mmres2net.export.pipeline import channel_order_of, first_results, image_steps, kind_of, run_step
+from mmres2net.predict.images import Size, sample_bilinear
+
+Array = npt.NDArray[Any]
+RESIZING, MOVING = ('Resize', 'ResizeEdge'), ('CenterCrop', 'Pad')
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle in pixels of the image file; it may reach beyond the image.
+
+    Args:
+        top, left: Of its upper left corner, from the upper left corner of the first pixel.
+        height, width: Its sides.
+    """
+
+    top: float
+    left: float
+    height: float
+    width: float
+
+    def part(self, size: Size, first: tuple[float, float], part: Size) -> Window:
+        """Return where ``part`` pixels (height, width) lie from pixel ``first`` on, of ``size`` that fill this one."""
+        down, right = self.height / size[0], self.width / size[1]
+        top, left = self.top + first[0] * down, self.left + first[1] * right
+        return Window(top, left, part[0] * down, part[1] * right)
+
+    def inside(self, size: Size) -> Window:
+        """Return the part of it that lies in an image of ``size`` (height, width)."""
+        top, left = max(self.top, 0.0), max(self.left, 0.0)
+        bottom, right = min(self.top + self.height, size[0]), min(self.left + self.width, size[1])
+        return Window(top, left, max(bottom - top, 0.0), max(right - left, 0.0))
+
+    def is_all_of(self, size: Size) -> bool:
+        """Return whether it covers an image of ``size``, up to half a pixel."""
+        return max(self.top, self.left, size[0] - self.height, size[1] - self.width) < 0.5
+
+
+@dataclass(frozen=True)
+class PreprocessedImage:
+    """An image as a network gets it.
+
+    Args:
+        image: The image file, (H, W, 3) uint8 RGB.
+        inputs: The input of the network, (1, C, h, w), with padding.
+        sample: The data sample of the OpenMMLab library.
+        content: Height and width of ``inputs`` without padding.
+        window: Where ``inputs`` lies in the image, with padding.
+    """
+
+    image: Array
+    inputs: Tensor
+    sample: Any
+    content: Size
+    window: Window
+
+    @property
+    def size(self) -> Size:
+        """Height and width of the image file."""
+        return self.image.shape[0], self.image.shape[1]
+
+    @property
+    def visible(self) -> Window:
+        """The part of the image that the network gets."""
+        padded = (self.inputs.shape[2], self.inputs.shape[3])
+        return self.window.part(padded, (0, 0), self.content).inside(self.size)
+
+
+def preprocess_image(cfg: Config, model: Any, path: Path) -> PreprocessedImage:
+    """Return what ``model`` gets of the image at ``path``.
+
+    Args:
+        cfg: The config, whose test pipeline is run without its annotations.
+        model: The model, whose data preprocessor is run.
+        path: The image file.
+
+    Raises:
+        UserError: The pipeline fails, does not end with one image, or moves pixels in a way that cannot be followed.
+    """
+    order = channel_order_of(cfg)
+    results, image, window = first_results(cfg, path), None, Window(0, 0, 0, 0)
+    with scope_of(cfg):
+        for step in image_steps(cfg):
+            if image is None and 'img' in results:
+                image = _as_rgb(results['img'], order)
+                window = Window(0, 0, *image.shape[:2])
+            before, results = results, run_step(step, dict(results), path)
+            if image is not None and 'img' in results:
+                window = _window_after(step, before, results, window)
+        inputs = results.get('inputs')
+        if image is None or not isinstance(inputs, Tensor) or inputs.dim() != 3:
+            raise UserError(f'{path}: the test pipeline does not end with one packed image (C, h, w)')
+        content = (inputs.shape[1], inputs.shape[2])
+        data = model.data_preprocessor({'inputs': [inputs], 'data_samples': [results['data_samples']]}, False)
+    batch = data['inputs']
+    window = window.part(content, (0, 0), (batch.shape[2], batch.shape[3]))
+    return PreprocessedImage(image, batch, data['data_samples'][0], content, window)
+
+
+def _as_rgb(pixels: Array, order: str) -> Array:
+    rgb = pixels if order == 'rgb' else pixels[:, :, ::-1]
+    return np.ascontiguousarray(np.clip(rgb, 0, 255).astype(np.uint8))
+
+
+def _window_after(step: Mapping[str, Any], before: dict[str, Any], after: dict[str, Any], window: Window) -> Window:
+    """Return where the pixels after a step lie, for those before it that fill ``window``."""
+    kind, old, new = kind_of(step), before['img'].shape[:2], after['img'].shape[:2]
+    moved = after.get('flip') or kind not in RESIZING + MOVING
+    if kind in RESIZING and not moved:
+        return window
+    if moved and (after.get('flip') or not np.array_equal(before['img'], after['img'])):
+        raise UserError(
+            f'the step {kind} of the test pipeline may move pixels in a way that a map cannot follow; supported are '
+            f'{", ".join(RESIZING + MOVING)} and steps that leave the image unchanged'
+        )
+    if moved:
+        return window
+    # Where the first pixel came from, by the step itself: in this image each pixel holds its own place.
+    places = np.stack([*np.mgrid[: old[0], : old[1]].astype(np.float32), np.zeros(old, np.float32)], 2)
+    found = run_step(step, {**before, 'img': places}, Path('a map of places'))['img'][:2, :2, :2].astype(float)
+    if not np.array_equal(found[-1, -1] - found[0, 0], np.array(found.shape[:2]) - 1):
+        raise UserError(f'the step {kind} of the test pipeline pads above or on the left, which a map cannot follow')
+    return window.part(old, (found[0, 0, 0], found[0, 0, 1]), new)
+
+
+def upsample_to_image(heat: Array, preprocessed: PreprocessedImage) -> Array:
+    """Return the map of a layer over the image, each pixel interpolated between the four cells around it.
+
+    The cells are taken to fill the network's input evenly, padding included, as in the library and in the paper's
+    figure. What the network does not get is 0; the largest value is 1, unless none is above 0.
+
+    Args:
+        heat: The map of a layer, (h, w), zero or more.
+        preprocessed: The image.
+
+    Returns:
+        (H, W) float32 in [0, 1].
+    """
+    window, visible, size = preprocessed.window, preprocessed.visible, preprocessed.size
+    if not heat.any():
+        return np.zeros(size, np.float32)
+    step = (heat.shape[0] / window.height, heat.shape[1] / window.width)
+    full = sample_bilinear(heat / heat.max(), size, step, (-window.top * step[0], -window.left * step[1])).copy()
+    full[~_inside(size[0], visible.top, visible.height)] = 0
+    full[:, ~_inside(size[1], visible.left, visible.width)] = 0
+    return full / (full.max() or 1)
+
+
+def _inside(pixels: int, start: float, extent: float) -> Array:
+    centers = np.arange(pixels) + 0.5
+    return (centers >= start) & (centers <= start + extent)
