@@ -95,7 +95,9 @@ def _check_image(split: Split, sample: Sample, size: Size | None, checked: Check
                 raise ValueError(f'{image.format}, which OpenCV does not read; convert it to PNG or JPEG')
             if decode or not _ends_well(path, image.format):
                 image.load()
-            orientation = image.getexif().get(ORIENTATION, 1)
+            # Pillow decodes a PNG to its end to look for the tag.
+            has_tag = decode or image.format != 'PNG' or 'exif' in image.info
+            orientation = image.getexif().get(ORIENTATION, 1) if has_tag else 1
             stored: Size = image.size
             kind = UNUSUAL.get(image.mode)
     except FileNotFoundError:

@@ -1,0 +1,363 @@
+"""The check of whole data sets: counts, entries that are named, samples of large sets, memory, drawings, real data."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from PIL import Image
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+from mmres2net.data.check import before, check_before_training, memory
+from mmres2net.data.check.draw import LEAST, MOST, color_of, draw_sample, draw_samples
+from mmres2net.data.check.job import check_splits
+from mmres2net.data.check.report import ERRORS, NOTES, QUIET, Report
+from mmres2net.data.formats.base import Finding, Sample, Split, rle_fault
+from mmres2net.data.formats.masks import value_counts
+from mmres2net.data.formats.read import read_splits
+from mmres2net.data.layout import point_at
+from mmres2net.data.shapes import CLASSES
+from mmres2net.drawing import GREY
+from mmres2net.engine.config import load_config
+from tests.data.tiny_sets import TinySet, coco_set, draw, mask_set, voc_set
+from tests.support.realdata import data_root
+
+
+def check(cfg: Config, *parts: str, **options: Any) -> list[Report]:
+    return check_splits(read_splits(cfg, parts or ('train', 'val', 'test')), workers=2, **options)
+
+
+def entries(report: Report) -> dict[str, list[tuple[str, str]]]:
+    """Return the findings by kind, with the names of files instead of their paths."""
+    return {kind: [(f.where.rsplit('/', 1)[-1], f.what) for f in found] for kind, found in report.kinds().items()}
+
+
+# Counts
+
+
+def test_counts_of_the_embedded_set(root: Path, coco: dict[str, COCO]) -> None:
+    cfg = point_at(load_config('demo/mask_rcnn_r2n50.py'), root)
+    train, val = check(cfg)
+    assert (train.part, val.part) == ('train', 'val, test')
+    for report, split in ((train, 'train'), (val, 'val')):
+        annotations = list(coco[split].anns.values())
+        names = [coco[split].cats[entry['category_id']]['name'] for entry in annotations]
+        assert report.count(ERRORS) == 0
+        assert (report.images, report.annotations) == (len(coco[split].imgs), len(annotations))
+        assert report.crowd == sum(entry['iscrowd'] for entry in annotations)
+        assert report.counts == {name: names.count(name) for name in set(names)}
+        filled = {entry['image_id'] for entry in annotations}
+        assert report.kept == (len(filled) if split == 'train' else report.images)
+
+
+def test_counts_of_pixels(tmp_path: Path) -> None:
+    made = mask_set(tmp_path)
+    path = tmp_path / 'ann/train/0.png'
+    mask = np.array(Image.open(path))
+    mask[:5] = 255
+    Image.fromarray(mask).save(path)
+    pixels = np.concatenate([np.asarray(Image.open(p)).ravel() for p in sorted((tmp_path / 'ann/train').iterdir())])
+    [report] = check(made.cfg, 'train')
+    assert report.counts == {'ground': int((pixels == 0).sum()), 'road': int((pixels == 1).sum())}
+    assert report.ignored == 5 * mask.shape[1]
+
+
+@pytest.mark.parametrize(
+    ('changes', 'counts', 'ignored'),
+    [
+        (dict(reduce_zero_label=True, metainfo=dict(classes=('road',))), {'road': 'road'}, 'ground'),
+        (dict(type='PascalVOCDataset', metainfo=dict(classes=('aeroplane',))), {'aeroplane': 'road'}, 'ground'),
+    ],
+)
+def test_classes_that_are_left_out_are_ignored(
+    changes: dict[str, Any], counts: dict[str, str], ignored: str, tmp_path: Path
+) -> None:
+    """Of zero with ``reduce_zero_label``; of classes that the data set class has and the config does not."""
+    made = mask_set(tmp_path)
+    plain = check(made.cfg, 'val')[0]
+    (tmp_path / 'list.txt').write_text('0\n1\n')
+    made.dataset('val').update(changes, ann_file='list.txt')
+    [report] = check(made.cfg, 'val')
+    assert report.findings == []
+    assert report.counts == {new: plain.counts[old] for new, old in counts.items()}
+    assert report.ignored == plain.counts[ignored]
+
+
+def test_values_as_mmseg_reads_them() -> None:
+    assert value_counts(Image.fromarray(np.array([[True, False, True]]))) == {0: 1, 1: 2}
+    assert value_counts(Image.fromarray(np.array([[300, 1, 300]], dtype=np.uint16))) == {1: 1, 300: 2}
+    assert value_counts(Image.new('RGB', (2, 2))) is None
+
+
+def test_images_in_memory_need_no_file() -> None:
+    samples = [Sample('', pixels=np.zeros((32, 32, 3), np.uint8)) for _ in range(3)]
+    [report] = check_splits([Split('train', 'x', 'CIFAR10', {}, ('a',), 'images', samples)], workers=1)
+    assert (report.images, report.count(ERRORS), report.empty_classes) == (3, 0, ['a'])
+
+
+# Run lengths are added up, not expanded
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_run_lengths_of_pycocotools_are_sound(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    mask = np.asfortranarray(rng.random((rng.integers(1, 90), rng.integers(1, 90))) < rng.random(), dtype=np.uint8)
+    rle = coco_mask.encode(mask)
+    text = rle['counts'].decode()
+    assert rle_fault(rle) == rle_fault(dict(rle, counts=text)) == ''
+    assert rle_fault(dict(rle, counts=text[:-1]))
+    assert rle_fault(dict(rle, size=[rle['size'][0] + 1, rle['size'][1]]))
+
+
+@pytest.mark.parametrize('counts', [[-5, 21], ['a'], 7, None, 'ä', ' ', [1e400]])
+def test_broken_run_lengths(counts: Any) -> None:
+    assert rle_fault({'size': [4, 4], 'counts': counts})
+
+
+# Entries are named
+
+
+def test_each_finding_names_file_and_entry(tmp_path: Path) -> None:
+    made = coco_set(tmp_path)
+    first, second = made.content['train']['annotations'][:2]
+    first['bbox'], second['id'] = [5, 5, 0, 30], first['id']
+    made.content['train']['images'][3]['width'] = 90
+    made.write()
+    [report] = check(made.cfg, 'train')
+    assert entries(report) == {
+        'duplicate annotation id': [('annotations[1]', entries(report)['duplicate annotation id'][0][1])],
+        'wrong image size': [('3.jpg', '96x64 pixels, but annotated as 90x64')],
+        'annotation left out': [('0.jpg annotations[0]', '5, 5 to 5, 35: 0 wide, 30 high')],
+    }
+    voc = voc_set(tmp_path / 'voc')
+    path = tmp_path / 'voc/Annotations/train2.xml'
+    path.write_text(path.read_text().replace('<xmin>50', '<xmin>80'))
+    assert entries(check(voc.cfg, 'train')[0]) == {
+        'empty box': [('train2.xml object 2', '79, 19 to 79, 39: 0 wide, 20 high')]
+    }
+
+
+def test_kinds_are_known_once() -> None:
+    assert not set(ERRORS) & set(NOTES)
+    assert set(NOTES) >= QUIET
+
+
+def test_leaks_by_path_and_by_content(tmp_path: Path) -> None:
+    made = coco_set(tmp_path)
+    made.content['val']['images'][0]['file_name'] = '../train/2.jpg'
+    shutil.copy(tmp_path / 'train/3.jpg', tmp_path / 'val/1.jpg')
+    made.write()
+    _, val = check(made.cfg)
+    assert [f.where for f in val.kinds()['same image in training and evaluation']] == [str(tmp_path / 'train/2.jpg')]
+    copied = val.kinds()['same content in training and evaluation']
+    assert copied == [Finding(copied[0].kind, str(tmp_path / 'val/1.jpg'), f'equal to {tmp_path / "train/3.jpg"}')]
+
+
+def test_one_split_under_two_parts_is_read_once(tmp_path: Path) -> None:
+    made = coco_set(tmp_path)
+    made.write()
+    both = [made.dataset().to_dict(), dict(made.dataset().to_dict(), pipeline=[])]
+    made.cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=both)
+    [twice] = check(made.cfg, 'train')
+    assert (twice.part, twice.images, twice.count(ERRORS)) == ('train[0], train[1]', 4, 0)
+
+
+def test_workers_must_be_positive() -> None:
+    with pytest.raises(ValueError, match='workers=0'):
+        check_splits([], workers=0)
+
+
+# Large sets: a sample is decoded, and what has passed is remembered
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> TinySet:
+    """Four images of which the second and the third are damaged in the middle, which only decoding shows."""
+    made = coco_set(tmp_path)
+    for i in (1, 2):
+        path = draw(tmp_path / f'train/{i}.png', i)
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 0xFF
+        path.write_bytes(data)
+        made.content['train']['images'][i]['file_name'] = path.name
+    made.write()
+    return made
+
+
+@pytest.mark.parametrize(('decode', 'seen'), [(None, [1, 2]), (4, [1, 2]), (2, [2]), (1, []), (0, [])])
+def test_a_sample_is_decoded(damaged: TinySet, decode: int | None, seen: list[int]) -> None:
+    [report] = check(damaged.cfg, 'train', decode=decode)
+    found = report.kinds().get('unreadable image', [])
+    assert [Path(f.where).name for f in found] == [f'{i}.png' for i in seen]
+
+
+def test_headers_are_read_of_all(tmp_path: Path) -> None:
+    made = coco_set(tmp_path)
+    (tmp_path / 'train/0.jpg').write_bytes((tmp_path / 'train/0.jpg').read_bytes()[:-60])
+    (tmp_path / 'train/1.jpg').write_text('text')
+    (tmp_path / 'train/2.jpg').unlink()
+    draw(tmp_path / 'train/3.jpg', 3, size=(88, 64))
+    made.write()
+    [report] = check(made.cfg, 'train', decode=0)
+    assert {kind: len(found) for kind, found in report.kinds().items() if kind in ERRORS} == {
+        'unreadable image': 2, 'missing image': 1, 'wrong image size': 1
+    }  # fmt: skip
+
+
+def test_a_class_that_the_sample_lacks_is_no_error(tmp_path: Path) -> None:
+    made = mask_set(tmp_path, lambda mask: mask * 0)
+    assert [f.kind for f in check(made.cfg, 'train', decode=1)[0].findings] == ['class not in the sample']
+    assert [f.kind for f in check(made.cfg, 'train')[0].findings] == ['class without a pixel']
+
+
+def test_a_passed_check_is_remembered_until_a_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    monkeypatch.setattr(memory, 'LEAST', 3)
+    made = coco_set(tmp_path)
+    made.content['train']['annotations'][0]['area'] = 0
+    made.write()
+    assert len(check_before_training(made.cfg, ['train', 'val'])) == 2
+    first = capsys.readouterr().err
+    assert 'area is 0' in first
+    assert check_before_training(made.cfg, ['train', 'val']) == []
+    assert capsys.readouterr().err.endswith(first)  # notes are said again
+    os.utime(tmp_path / 'train/2.jpg', (1, 1))
+    assert len(check_before_training(made.cfg, ['train', 'val'])) == 2
+    made.cfg.model.roi_head.bbox_head.note = 'another model'
+    assert len(check_before_training(made.cfg, ['train', 'val'])) == 2
+    (tmp_path / 'train/2.jpg').unlink()
+    for _ in range(2):  # errors are not remembered
+        assert before.explain_failure(made.cfg, ['train']) != ''
+
+
+def test_a_folder_that_cannot_be_written_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / 'file').touch()
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
+    monkeypatch.setattr(memory, 'LEAST', 0)
+    made = coco_set(tmp_path)
+    made.write()
+    for _ in range(2):
+        assert len(check_before_training(made.cfg, ['train'])) == 1
+
+
+# Drawn samples
+
+
+def drawn(made: TinySet, part: str = 'train') -> list[np.ndarray]:
+    made.write()
+    [split] = read_splits(made.cfg, [part])
+    report = check_splits([split], workers=1)[0]
+    files = draw_samples(split, report, made.root / 'drawn', 8)
+    assert [path.name for path in files] == [f'{part}_{i + 1:02d}.jpg' for i in range(len(files))]
+    return [np.asarray(Image.open(path)) for path in files]
+
+
+def near(image: np.ndarray, color: tuple[int, int, int]) -> int:
+    """Return how many pixels have about a color."""
+    return int((np.abs(image.astype(int) - color).max(-1) < 40).sum())
+
+
+def test_objects_are_drawn_where_they_are(tmp_path: Path) -> None:
+    made = coco_set(tmp_path, masks=True)
+    made.write()
+    [split] = read_splits(made.cfg, ['train'])
+    image = draw_sample(split, split.samples[0])
+    scale = LEAST / 96
+    assert (image.shape[1], image.shape[0] > 64 * scale) == (LEAST, True)
+    for name, (x, y) in zip(('car', 'dog'), ((10, 10), (50, 20)), strict=True):
+        left = image[round(y * scale) : round((y + 20) * scale), round(x * scale) - 3 : round(x * scale) + 6]
+        assert near(left, color_of(split.classes, name)) > 0.15 * left.size / 3
+    assert color_of(split.classes, 'cow') == GREY
+
+
+def test_sizes_of_drawings(tmp_path: Path) -> None:
+    for size, longer in (((96, 64), LEAST), ((900, 300), 900), ((3000, 1000), MOST)):
+        path = draw(tmp_path / 'x.jpg', 1, size=size)
+        image = draw_sample(Split('train', 'x', 'X', classes=('a',)), Sample(str(path)))
+        assert image.shape[1] == longer
+
+
+HOSTILE = [
+    {'bbox': [float('nan'), 1, 5, 5]}, {'bbox': [1, 1, float('inf'), 5]}, {'bbox': [-1e300, 1, 1e300, 5]},
+    {'segmentation': [[float('nan')] * 6]}, {'segmentation': {'size': [2**30, 2**30], 'counts': [2**60]}},
+    {'segmentation': {'size': [2**30, 2**30], 'counts': 'P'}}, {'segmentation': 'text'}, {'segmentation': [[1, 2]]},
+    {'category_id': 99}, {'bbox': 'text'},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize('change', HOSTILE)
+def test_hostile_annotations_are_not_drawn(change: dict[str, Any], tmp_path: Path) -> None:
+    made = coco_set(tmp_path, masks=True)
+    made.content['train']['annotations'][0] |= change
+    assert len(drawn(made)) == 4
+
+
+def test_masks_are_drawn_with_a_legend(tmp_path: Path) -> None:
+    made = mask_set(tmp_path)
+    (tmp_path / 'ann/train/1.png').write_text('text')
+    Image.new('RGB', (96, 64)).save(tmp_path / 'ann/train/2.png')
+    images = drawn(made)
+    road = color_of(('ground', 'road'), 'road')
+    assert near(images[0], road) > 0  # the legend
+    tops = [image[: LEAST * 64 // 96].astype(int) for image in images]
+    inside, outside = tops[0][200:290, 100:400], tops[0][10:100, 10:90]
+    assert np.abs(inside.mean((0, 1)) - road).max() < np.abs(outside.mean((0, 1)) - road).max()
+    assert len(images) == 4
+
+
+# Real data
+
+
+def real(name: str, config: str) -> list[Report]:
+    return check(point_at(load_config(config), data_root(name)))
+
+
+@pytest.mark.realdata
+def test_coco_mini() -> None:
+    train, val = real('coco_mini', 'faster_rcnn_r2n50.py')
+    assert (train.images, train.annotations, train.crowd, train.count(ERRORS)) == (128, 939, 10, 0)
+    assert (val.images, val.annotations, val.crowd, val.count(ERRORS)) == (80, 815, 11, 0)
+    assert (len(train.empty_classes), len(val.empty_classes)) == (9, 0)
+    assert train.counts['person'] == 259
+    assert entries(train)['gray image'] == [('000000000086.jpg', '')]
+
+
+@pytest.mark.realdata
+def test_voc07_mini() -> None:
+    train, test = real('voc07_mini', 'faster_rcnn_r2n50_voc07.py')
+    assert (train.images, train.annotations, train.count(ERRORS)) == (182, 440, 0)
+    assert (test.images, test.annotations, test.ignored_objects, test.count(ERRORS)) == (200, 459, 18, 0)
+
+
+@pytest.mark.realdata
+def test_voc12_mini() -> None:
+    lists = {'train': 'trainaug', 'val': 'val'}
+    cfg = Config(dict(default_scope='mmseg'))
+    for part, name in lists.items():
+        dataset = dict(
+            type='PascalVOCDataset',
+            data_root=str(data_root('voc12_mini') / 'VOCdevkit/VOC2012'),
+            ann_file=f'ImageSets/Segmentation/{name}.txt',
+            data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClassAug'),
+        )
+        cfg[f'{part}_dataloader'] = dict(dataset=dataset)
+    train, val = check(cfg, 'train', 'val')
+    assert (train.images, len(train.classes), train.findings) == (320, 21, [])
+    assert (val.images, len(val.classes), val.findings) == (110, 21, [])
+
+
+def test_the_report_as_text_and_as_json(root: Path) -> None:
+    cfg = point_at(load_config('demo/faster_rcnn_r2n50.py'), root)
+    [report] = check(cfg, 'val')
+    report.findings += [Finding('missing image', f'{i}.jpg') for i in range(4)]
+    text, content = report.as_text(2), json.loads(json.dumps(report.as_dict()))
+    assert [name in text for name in ('0.jpg', '1.jpg', '2.jpg', 'and 2 more')] == [True, True, False, True]
+    assert [entry['where'] for entry in content['errors']['missing image']] == [f'{i}.jpg' for i in range(4)]
+    assert set(content['classes']) == set(CLASSES)
