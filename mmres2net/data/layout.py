@@ -97,7 +97,8 @@ def point_at(cfg: Config, folder: str | Path, parts: Sequence[str] = PARTS) -> C
     """
     base = Path(folder).expanduser()
     if not str(folder) or not base.is_dir():
-        raise UserError(f'--data {str(folder)!r}: no such folder')
+        shown = str(folder) or repr('')
+        raise UserError(f'--data {shown}: no such folder')
     cfg = copy.deepcopy(cfg)
     needed: dict[str, list[str]] = {}
     others: dict[str, list[str]] = {}

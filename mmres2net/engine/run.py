@@ -209,6 +209,8 @@ def check_built(runner: Runner, parts: Sequence[str], args: argparse.Namespace) 
         found = explain_failure(runner.cfg, parts) if is_first_process(args.launcher) else ''
         raise UserError(f'{error}\n{found}'.rstrip()) from error
     for part, dataset in zip(parts, datasets, strict=True):
+        if not len(dataset):
+            raise UserError(f'the {part} data set is empty: {part}_dataloader.dataset leaves no sample')
         try:
             with kept_random_state():
                 dataset[0]

@@ -247,7 +247,11 @@ COCO: dict[str, tuple[Change, Any]] = {
     'filtered to nothing': (
         every(lambda made: made.dataset().update(filter_cfg=dict(min_size=200))), case('empty split')
     ),
-    'evaluation on training data': (evaluate_training_data, case('same image in training and evaluation')),
+    'evaluation on training data': (evaluate_training_data, case('', 'same set in training and evaluation')),
+    'an image of training in validation': (
+        every(lambda made: made.content['val']['images'][0].update(file_name='../train/0.jpg')),
+        case('same image in training and evaluation'),
+    ),
     'JSON cut': (text_file('train.json', '{"images": ['), case('broken annotation file')),
     'JSON of a list': (text_file('train.json', '[1]'), case('broken annotation file')),
     'JSON nested': (text_file('train.json', '[' * 200_000), case('broken annotation file')),

@@ -167,7 +167,7 @@ def _find_leaks(splits: Sequence[Split], reports: Sequence[Report]) -> None:
     for split, report in both:
         if split.training:
             if 'val' in split.part or 'test' in split.part:  # one set for both
-                report.findings.append(Finding('same image in training and evaluation', report.source, report.part))
+                report.findings.append(Finding('same set in training and evaluation', report.source, report.part))
             continue
         for path, digest in report.digests.items():
             if path in learned:

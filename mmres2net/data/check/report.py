@@ -41,9 +41,10 @@ ERRORS = {
     'masks of 0 and 255': 'the object is ignored, and only the background is learned',
     'class without a pixel': 'the model cannot learn it, and its IoU is missing',
     'empty class folder': 'labels are the order of the folders, and no image has this one',
-    'same image in training and evaluation': 'evaluation images were also trained on',
+    'same image in training and evaluation': 'the model is evaluated on images that it was trained on',
 }
 NOTES = {
+    'same set in training and evaluation': 'the metrics say how well it is remembered, and nothing of new images',
     'class without an object': 'its metrics will be missing or zero',
     'class not in the sample': 'no mask of the sample has it; check-data reads all masks',
     'unknown class': 'the config does not have it: left out',
