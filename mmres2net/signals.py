@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -12,6 +13,14 @@ from types import FrameType
 from mmres2net.errors import Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+WAIT = 5.0  # seconds for each child process to end
+received: list[int] = []  # signals of this command
+
+
+def raise_received() -> None:
+    """Raise :class:`Interrupted` again if a signal was received: Python drops what is raised inside of a destructor."""
+    if received:
+        raise Interrupted(received[0])
 
 
 @contextmanager
@@ -25,20 +34,30 @@ def interruptible() -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         if os.getpid() == owner:
+            # PyTorch turns the end of a data worker, which the same signal may have ended, into an exception.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            received.append(number)
             raise Interrupted(number)
         if number != signal.SIGINT:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
+    received.clear()
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGCHLD)}
     try:
         for number in SIGNALS:
             if before[number] is not signal.SIG_IGN:
                 signal.signal(number, stop)
         yield
+    except Interrupted:
+        for child in (children := multiprocessing.active_children()):
+            child.terminate()
+        for child in children:
+            child.join(WAIT)
+        raise
     finally:
-        for number in SIGNALS:
-            signal.signal(number, before[number])
+        for number, handler in before.items():
+            signal.signal(number, handler)

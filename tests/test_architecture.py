@@ -45,6 +45,7 @@ ALLOWED = {
         'paths',
         'registry',
         'report',
+        'signals',
         'swap',
         'text',
         'weights',

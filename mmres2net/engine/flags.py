@@ -48,6 +48,13 @@ def whole(least: int) -> Callable[[str], int]:
     return parse
 
 
+def path(text: str) -> str:
+    """Return ``text``; a ``type`` for argparse that refuses the empty text, which scripts give by mistake."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError('the path is empty')
+    return text
+
+
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--cfg-options``, a dict after parsing."""
     parser.add_argument(
@@ -71,16 +78,21 @@ def add_unsafe(parser: argparse.ArgumentParser) -> None:
 
 def add_common_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that training and testing share."""
-    parser.add_argument('config', help=CONFIG)
+    parser.add_argument('config', type=path, help=CONFIG)
     parser.add_argument(
-        '--work-dir', metavar='DIR', help='folder for logs, checkpoints, images; default: work_dirs/CONFIG[-ARCH]'
+        '--work-dir',
+        type=path,
+        metavar='DIR',
+        help='folder for logs, checkpoints, images; default: work_dirs/CONFIG[-ARCH]',
     )
     parser.add_argument(
         '--backbone',
         metavar='ARCH',
         help="replace the config's ResNet by this Res2Net, e.g. res2net50_26w_4s; all changes are printed",
     )
-    parser.add_argument('--data', metavar='DIR', help="folder of the data set, in the data set's standard layout")
+    parser.add_argument(
+        '--data', type=path, metavar='DIR', help="folder of the data set, in the data set's standard layout"
+    )
     parser.add_argument('--skip-data-check', action='store_true', help='do not check the data before the start')
     parser.add_argument('--plain', action='store_true', help='do not replace modules by faster ones on the CPU')
     parser.add_argument(
@@ -113,6 +125,7 @@ def flags_of_train(prog: str = 'mmres2net train') -> argparse.ArgumentParser:
         '--resume',
         nargs='?',
         const='auto',
+        type=path,
         metavar='CHECKPOINT',
         help='resume from CHECKPOINT, or from the latest one in the work dir',
     )
@@ -128,8 +141,10 @@ def flags_of_test(prog: str = 'mmres2net test') -> argparse.ArgumentParser:
         prog=prog, description='Evaluate a checkpoint on the test split of its config.', epilog=STATUS
     )
     add_common_flags(parser)
-    parser.add_argument('checkpoint', help='a checkpoint that was trained with this config')
-    parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions to this file; masks as COCO RLE')
+    parser.add_argument('checkpoint', type=path, help='a checkpoint that was trained with this config')
+    parser.add_argument(
+        '--out', type=path, metavar='FILE.pkl', help='write the predictions to this file; masks as COCO RLE'
+    )
     parser.add_argument(
         '--draw',
         type=whole(0),

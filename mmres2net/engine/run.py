@@ -7,7 +7,7 @@ import copy
 import os
 import random
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from mmres2net.engine.settings import check_settings
 from mmres2net.engine.speed import SpeedUpHook
 from mmres2net.engine.weights import load_strictly
 from mmres2net.errors import RunError, UserError, reason_of
+from mmres2net.signals import raise_received
 from mmres2net.text import join_some
 
 DRAW_HOOK = 'mmres2net.DrawPredictionsHook'
@@ -134,17 +135,23 @@ class GuardHook(Hook):
         load_strictly(runner, self.checkpoint)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Check that a resumed run has the model of the checkpoint, which MMEngine only warns of.
+        """Check the weights of a checkpoint; of a resumed run, that they are those of its model.
 
         Of the best checkpoint that the file names, which MMEngine deletes when a better one comes, the name is kept
         where it lies in this work dir, and nothing else.
 
         Raises:
-            UserError: The checkpoint has other parameters than the model.
+            UserError: They are no tensors, hold NaN, or, where a run is resumed, are of another model.
         """
+        state = checkpoint.get('state_dict', checkpoint)
+        if not isinstance(state, Mapping):
+            raise UserError(f'the checkpoint holds no weights: state_dict is a {type(state).__name__}')
+        broken = [name for name, value in state.items() if isinstance(value, torch.Tensor) and value.isnan().any()]
+        if broken:
+            raise UserError(f'the checkpoint holds weights of NaN ({join_some(broken)}): its training diverged')
         if not runner.cfg.get('resume'):
             return
-        own, given = unwrapped(runner.model).state_dict(), checkpoint['state_dict']
+        own, given = unwrapped(runner.model).state_dict(), state
         faults = [name for name in {**own, **given} if name not in own or name not in given]
         faults += [name for name in own if name in given and own[name].shape != given[name].shape]
         if faults:
@@ -160,6 +167,15 @@ class GuardHook(Hook):
 
     def before_test(self, runner: Runner) -> None:
         self.has_begun = True
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        raise_received()
+
+    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        raise_received()
+
+    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        raise_received()
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Note the number of processes, which the learning rate goes by."""

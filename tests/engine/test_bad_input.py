@@ -65,6 +65,7 @@ SETTINGS = {
     'model=3': 'model',
     'model.width=-1': '-1',
     'load_from=absent.pth': 'absent.pth',
+    'load_from=tiny.py': 'tiny.py',
     'auto_scale_lr.base_batch_size=0': 'base_batch_size=0',
     'env_cfg.dist_cfg.timeout=soon': 'timeout',
     'runner_type=Nope': 'Nope',
@@ -94,6 +95,8 @@ TEST_FLAGS = {
     'tiny.py': 'tiny.py',
     'list.pth': 'list.pth',
     'empty.pth': 'empty.pth',
+    'odd.pth': 'state_dict',
+    'nan.pth': 'layer.weight',
     'whole.pth --draw -3': '--draw',
     'whole.pth --draw x': '--draw',
     'whole.pth --out x.txt': '--out x.txt',
@@ -134,10 +137,17 @@ def test_flags_of_training(flags: str) -> None:
     check(FLAGS[flags], 'train', 'tiny.py', *flags.split())
 
 
+@pytest.mark.parametrize('flag', ['--data', '--work-dir', '--resume'])
+def test_paths_that_are_empty(flag: str) -> None:
+    check(flag, 'train', 'tiny.py', flag, '')
+
+
 @pytest.mark.parametrize('flags', TEST_FLAGS)
 def test_flags_of_testing(flags: str) -> None:
     state = {'layer.weight': torch.ones(2, 2), 'layer.bias': torch.ones(2)}
-    for name, content in {'list': [1], 'empty': {}, 'whole': state}.items():
+    nan = {**state, 'layer.weight': torch.full((2, 2), torch.nan)}
+    contents = {'list': [1], 'empty': {}, 'whole': state, 'odd': {'state_dict': [1]}, 'nan': {'state_dict': nan}}
+    for name, content in contents.items():
         torch.save(content, f'{name}.pth')
     check(TEST_FLAGS[flags], 'test', 'tiny.py', *flags.split())
 
