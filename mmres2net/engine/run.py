@@ -33,13 +33,13 @@ from mmres2net.engine.config import load_config, single_process_norms, without_i
 from mmres2net.engine.draw import FOLDER
 from mmres2net.engine.launcher import check_launcher, is_first_process, world_size
 from mmres2net.engine.profiling import ProfileDone, ProfileHook
-from mmres2net.engine.resume import BEST
 from mmres2net.engine.settings import check_settings
 from mmres2net.engine.speed import SpeedUpHook
 from mmres2net.engine.weights import load_strictly
 from mmres2net.errors import RunError, UserError, reason_of
 from mmres2net.signals import raise_received
 from mmres2net.text import join_some
+from mmres2net.weights.loading import check_finite
 
 DRAW_HOOK = 'mmres2net.DrawPredictionsHook'
 ONE_IMAGE = (
@@ -135,32 +135,22 @@ class GuardHook(Hook):
         load_strictly(runner, self.checkpoint)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Check the weights of a checkpoint; of a resumed run, that they are those of its model.
-
-        Of the best checkpoint that the file names, which MMEngine deletes when a better one comes, the name is kept
-        where it lies in this work dir, and nothing else.
+        """Check the weights of a checkpoint, and that a resumed run has their model, which MMEngine only warns of.
 
         Raises:
-            UserError: They are no tensors, hold NaN, or, where a run is resumed, are of another model.
+            UserError: They are no tensors, not finite, or of another model.
         """
         state = checkpoint.get('state_dict', checkpoint)
         if not isinstance(state, Mapping):
             raise UserError(f'the checkpoint holds no weights: state_dict is a {type(state).__name__}')
-        broken = [name for name, value in state.items() if isinstance(value, torch.Tensor) and value.isnan().any()]
-        if broken:
-            raise UserError(f'the checkpoint holds weights of NaN ({join_some(broken)}): its training diverged')
+        check_finite({name: value for name, value in state.items() if isinstance(value, torch.Tensor)})
         if not runner.cfg.get('resume'):
             return
-        own, given = unwrapped(runner.model).state_dict(), state
-        faults = [name for name in {**own, **given} if name not in own or name not in given]
-        faults += [name for name in own if name in given and own[name].shape != given[name].shape]
+        own = unwrapped(runner.model).state_dict()
+        faults = [name for name in {**own, **state} if name not in own or name not in state]
+        faults += [name for name in own if name in state and own[name].shape != state[name].shape]
         if faults:
             raise UserError(f'--resume: the checkpoint is of another model; it differs in {join_some(faults)}')
-        info = checkpoint['message_hub']['runtime_info']
-        for key in [key for key in info if str(key).startswith('best_ckpt')]:
-            best = Path(runner.work_dir) / Path(str(info.pop(key))).name
-            if best.match(BEST) and best.is_file():
-                info[key] = str(best)
 
     def before_train(self, runner: Runner) -> None:
         self.has_begun = True

@@ -136,6 +136,13 @@ def test_a_signal_ends_a_run_in_one_line(folder: Path, epochs: int) -> None:
     assert train('--resume').status == 0
 
 
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
+def test_a_signal_that_python_drops_ends_the_run_as_well(folder: Path) -> None:
+    done = train(model__signal_at=2, model__in_destructor=True)
+    assert done.status == 128 + signal.SIGTERM
+    assert 'step 2' in done.err
+
+
 def test_a_worker_that_cannot_read_a_sample(folder: Path) -> None:
     done = train('--overwrite', train_dataloader__dataset__broken=3, train_dataloader__num_workers=1)
     assert done.status == 1

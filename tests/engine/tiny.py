@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,17 @@ randomness = dict(seed=0)
 """
 
 
+class SendsSignal:
+    """Sends SIGTERM to this process at its end."""
+
+    sent = False
+
+    def __del__(self) -> None:
+        if not self.sent:
+            self.sent = True
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
 @MODELS.register_module()
 class RunTiny(BaseModel):
     """A linear layer; its loss is NaN from a step on, with gradients that are NaN (``spoil``) or not.
@@ -45,6 +58,7 @@ class RunTiny(BaseModel):
         spoil: Whether the weights become NaN as well.
         raise_at: The step that raises; 0: none.
         signal_at: The step in which the process gets SIGTERM; 0: none.
+        in_destructor: It gets it where Python drops what is raised.
     """
 
     def __init__(
@@ -56,12 +70,14 @@ class RunTiny(BaseModel):
         raise_at: int = 0,
         words: str = 'the fault that was asked for',
         signal_at: int = 0,
+        in_destructor: bool = False,
         width: int = 2,
     ) -> None:
         super().__init__()
         self.layer = torch.nn.Linear(width, width)
         self.nan, self.spoil = range(nan_from or 10**9, (nan_from or 10**9) + nan_steps), spoil
         self.raise_at, self.words, self.signal_at = raise_at, words, signal_at
+        self.in_destructor = in_destructor
         self.step = 0
 
     def forward(self, inputs: Any, data_samples: Any = None, mode: str = 'tensor') -> Any:
@@ -72,10 +88,10 @@ class RunTiny(BaseModel):
         if self.step == self.raise_at:
             raise RuntimeError(self.words)
         if self.step == self.signal_at:
-            import os
-            import signal
-
-            os.kill(os.getpid(), signal.SIGTERM)
+            if self.in_destructor:
+                SendsSignal()
+            else:
+                SendsSignal().__del__()
         loss = out.square().mean()
         if self.step not in self.nan:
             return dict(loss=loss)
