@@ -13,8 +13,7 @@ from typing import BinaryIO
 
 import pytest
 
-from mmres2net.data.prepare import archives
-from mmres2net.data.prepare.archives import DamagedArchiveError, missing_bytes, unpack
+from mmres2net.data.prepare.archives import DamagedArchiveError, unpack
 from mmres2net.errors import UserError
 from tests.support.archive_server import tar_of, zip_of
 
@@ -51,18 +50,18 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize('name', PACKED)
 def test_files_land_in_their_place(tmp_path: Path, root: Path, name: str) -> None:
-    path, journal = packed(tmp_path, name, PACKED[name]), tmp_path / 'journal'
-    unpack(path, PLACES, root, journal)
+    path, temporary = packed(tmp_path, name, PACKED[name]), tmp_path / 'unpacking'
+    unpack(path, PLACES, root, temporary)
     assert unpacked(root) == expected()
     assert path.read_bytes() == PACKED[name]
-    assert not journal.exists()
+    assert not temporary.exists()
 
 
 def test_members_without_a_place_stay_packed(tmp_path: Path, root: Path) -> None:
     path = packed(
         tmp_path, 'x.tgz', tar_of({'r/cls/1.mat': b'1', 'r/img/1.jpg': b'2', 'r/train.txt': b'3'}, mode='w:gz')
     )
-    unpack(path, {'r/cls/': 'aug/cls/', 'r/train.txt': 'aug/train.txt'}, root, tmp_path / 'journal')
+    unpack(path, {'r/cls/': 'aug/cls/', 'r/train.txt': 'aug/train.txt'}, root, tmp_path / 'unpacking')
     assert unpacked(root) == {'aug/cls/1.mat': b'1', 'aug/train.txt': b'3'}
 
 
@@ -101,48 +100,47 @@ def test_nothing_of_an_unsafe_archive_is_unpacked(tmp_path: Path, root: Path, na
     path = packed(tmp_path, name, content)
     before = sorted(tmp_path.rglob('*'))
     with pytest.raises(UserError, match=rf"holds '.*evil', {what}.*nothing was unpacked"):
-        unpack(path, PLACES, root, tmp_path / 'journal')
+        unpack(path, PLACES, root, tmp_path / 'unpacking')
     assert sorted(tmp_path.rglob('*')) == before
 
 
-def test_interrupted_unpacking_leaves_whole_files_and_continues(
-    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path, journal = packed(tmp_path, 'x.tar', PACKED['x.tar']), tmp_path / 'journal'
+def test_unpacking_that_fails_changes_nothing(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The temporary folder stays, as the sign that the archive is not finished; the next call replaces it."""
+    path, temporary = packed(tmp_path, 'x.tar', PACKED['x.tar']), tmp_path / 'unpacking'
     written: list[bytes] = []
 
-    def full(file: BinaryIO, block: bytes) -> None:
+    def full(source: BinaryIO, target: BinaryIO, length: int, *_: object, **__: object) -> None:
         if len(written) == 3:
-            file.write(block[:10])
+            target.write(b'half')
             raise OSError(errno.ENOSPC, 'No space left on device')
-        written.append(block)
-        file.write(block)
+        written.append(source.read(length))
+        target.write(written[-1])
 
     with monkeypatch.context() as patch:
-        patch.setattr(archives, 'write', full)
+        patch.setattr(tarfile, 'copyfileobj', full)
         with pytest.raises(OSError, match='No space left'):
-            unpack(path, PLACES, root, journal)
-    first = list(FILES)[:3]
-    assert unpacked(root) == {name.replace('set/', 'own/place/'): FILES[name] for name in first}
-    assert missing_bytes(journal, root) == sum(len(FILES[name]) for name in list(FILES)[3:])
+            unpack(path, PLACES, root, temporary)
+    assert unpacked(root) == {}
+    assert temporary.is_dir()
+    unpack(path, PLACES, root, temporary)
+    assert unpacked(root) == expected()
+    assert not temporary.exists()
+
+
+def test_files_that_are_there_are_not_unpacked_again(tmp_path: Path, root: Path) -> None:
+    path = packed(tmp_path, 'x.zip', PACKED['x.zip'])
+    unpack(path, PLACES, root, tmp_path / 'unpacking')
+    (root / 'own/place/a/3.jpg').unlink()
     stamps = {p: p.stat().st_mtime_ns for p in root.rglob('*.jpg')}
-    unpack(path, PLACES, root, journal)
+    unpack(path, PLACES, root, tmp_path / 'unpacking')
     assert unpacked(root) == expected()
     assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
-    assert not journal.exists()
-
-
-def test_draft_of_a_killed_run_becomes_the_file(tmp_path: Path, root: Path) -> None:
-    (root / 'own/place/a').mkdir(parents=True)
-    (root / 'own/place/a/.0.jpg.part').write_bytes(b'half')
-    unpack(packed(tmp_path, 'x.zip', PACKED['x.zip']), PLACES, root, tmp_path / 'journal')
-    assert unpacked(root) == expected()
 
 
 def test_file_of_the_user_is_kept_beside(tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (root / 'own/place/a').mkdir(parents=True)
     (root / 'own/place/a/0.jpg').write_bytes(b'mine')
-    unpack(packed(tmp_path, 'x.zip', PACKED['x.zip']), PLACES, root, tmp_path / 'journal')
+    unpack(packed(tmp_path, 'x.zip', PACKED['x.zip']), PLACES, root, tmp_path / 'unpacking')
     assert unpacked(root) == {**expected(), 'own/place/a/0.jpg.old': b'mine'}
     assert 'kept as 0.jpg.old' in capsys.readouterr().err
 
@@ -150,7 +148,7 @@ def test_file_of_the_user_is_kept_beside(tmp_path: Path, root: Path, capsys: pyt
 def test_folder_that_the_user_linked_elsewhere_is_used(tmp_path: Path, root: Path) -> None:
     (tmp_path / 'large_disk').mkdir()
     (root / 'own').symlink_to(tmp_path / 'large_disk')
-    unpack(packed(tmp_path, 'x.tar', PACKED['x.tar']), PLACES, root, tmp_path / 'journal')
+    unpack(packed(tmp_path, 'x.tar', PACKED['x.tar']), PLACES, root, tmp_path / 'unpacking')
     assert len(unpacked(tmp_path / 'large_disk')) == len(FILES)
 
 
@@ -158,14 +156,33 @@ def test_folder_that_the_user_linked_elsewhere_is_used(tmp_path: Path, root: Pat
 def test_truncated_archive_is_damaged(tmp_path: Path, root: Path, name: str) -> None:
     path = packed(tmp_path, name, PACKED[name][: len(PACKED[name]) // 2])
     with pytest.raises(DamagedArchiveError, match='it cannot be unpacked'):
-        unpack(path, PLACES, root, tmp_path / 'journal')
+        unpack(path, PLACES, root, tmp_path / 'unpacking')
+
+
+def unreadable(flag: int = 0, method: int = zipfile.ZIP_STORED) -> bytes:
+    """A zip file that says it is encrypted, or has another compression."""
+    content = bytearray(zip_of({'set/a.jpg': b'x'}))
+    at = content.index(b'PK\x01\x02')
+    for place in (6, at + 8):  # flags in the local header and in the directory
+        content[place] |= flag
+    if method:
+        content[8], content[at + 10] = method, method
+    return bytes(content)
+
+
+@pytest.mark.parametrize('content', [unreadable(flag=1), unreadable(method=9)], ids=['encrypted', 'Deflate64'])
+def test_zip_that_python_cannot_read_is_one_error(tmp_path: Path, root: Path, content: bytes) -> None:
+    with pytest.raises(DamagedArchiveError):
+        unpack(packed(tmp_path, 'x.zip', content), PLACES, root, tmp_path / 'unpacking')
+    assert unpacked(root) == {}
+    assert not (tmp_path / 'unpacking').exists()
 
 
 def test_flipped_bits_are_damage(tmp_path: Path, root: Path) -> None:
     content = bytearray(PACKED['x.zip'])
     content[45] ^= 0xFF  # in the first member's data
     with pytest.raises(DamagedArchiveError, match='it cannot be unpacked'):
-        unpack(packed(tmp_path, 'x.zip', bytes(content)), PLACES, root, tmp_path / 'journal')
+        unpack(packed(tmp_path, 'x.zip', bytes(content)), PLACES, root, tmp_path / 'unpacking')
     assert [path for path in root.rglob('*') if path.is_file()] == []
 
 
@@ -175,7 +192,7 @@ def test_too_little_room_is_told_before_anything_is_written(
     path = packed(tmp_path, 'x.tar', PACKED['x.tar'])
     monkeypatch.setattr(shutil, 'disk_usage', lambda _: shutil._ntuple_diskusage(10**9, 10**9, 10_019))
     with pytest.raises(UserError, match='--root'):
-        unpack(path, PLACES, root, tmp_path / 'journal')  # 10,020 bytes
+        unpack(path, PLACES, root, tmp_path / 'unpacking')  # 10,020 bytes
     assert unpacked(root) == {}
     monkeypatch.setattr(shutil, 'disk_usage', lambda _: shutil._ntuple_diskusage(10**9, 10**9, 10_020))
-    unpack(path, PLACES, root, tmp_path / 'journal')
+    unpack(path, PLACES, root, tmp_path / 'unpacking')

@@ -1,7 +1,8 @@
-"""What no address gives and the user brings: found in the folder of ``--from``, and laid out as the configs read it."""
+"""Files that the user has to fetch: found in the folder of ``--from``, and put where the configs read them."""
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from scipy.io import loadmat
 
 from mmres2net.data.prepare.archives import DamagedArchiveError, unpack
 from mmres2net.errors import UserError
-from mmres2net.fetch.progress import log, progress_bar
+from mmres2net.fetch.progress import BLOCK, log, progress_bar
 from mmres2net.files import atomic_path, file_size, require_space
 
 SPLITS = ('train', 'val', 'test')
@@ -22,12 +23,12 @@ Collect = Callable[[Sequence[Path], Path], list[str]]
 
 @dataclass(frozen=True)
 class ByHand:
-    """What the user has to bring.
+    """Files that the user has to fetch.
 
     Attributes:
         steps: What to fetch from where, and what to do with it, a line each; ``{root}`` stands for the root.
-        collect: Given the folders to look in and the root, lays out what it finds and returns what is not there; None
-            where the user lays everything out.
+        collect: Takes the folders to search and the root, puts the files it finds in place and returns what is missing;
+            None: the user puts everything in place.
     """
 
     steps: tuple[str, ...]
@@ -36,26 +37,27 @@ class ByHand:
 
 @dataclass(frozen=True)
 class Part:
-    """Files that lie in one folder of what the user fetches.
+    """Files of one folder that the user fetches.
 
     Attributes:
-        archive: A zip file that has the folder; empty where the user has to unpack it, as with rar files.
-        inside: The folder, in the archive or where that was unpacked.
-        suffix: Of its files.
-        place: Where they go, below the root.
+        archive: A zip file that has the folder; '' if the user has to unpack it, as with rar files.
+        inside: The folder, in the archive or in what was unpacked from it.
+        suffix: Suffix of its files.
+        place: The folder that they go to, below the root.
+        md5: MD5 sum of the archive; '' if it is not known.
     """
 
     archive: str
     inside: str
     suffix: str
     place: str
+    md5: str = ''
 
 
 def from_parts(*parts: Part) -> Collect:
-    """Return what unpacks or copies these parts; files that are there with the right size stay.
+    """Return a function that unpacks or copies these parts; files that are there with the right size stay.
 
-    What it returns raises UserError where an archive is damaged or there is too little room, and OSError where a file
-    cannot be written; a later call continues.
+    It raises UserError if an archive is damaged or there is too little space, and OSError if a file cannot be written.
     """
     return partial(_lay_out, parts)
 
@@ -77,15 +79,25 @@ def _lay_out(parts: Sequence[Part], folders: Sequence[Path], root: Path) -> list
 
 def _unpack(archive: Path, part: Part, root: Path) -> None:
     log(f'unpacking {part.inside} of {archive}')
-    journal = root / 'downloads' / f'{archive.name}.unpacking'
+    ways = 'fetch it again, or unpack it with another program and name the folder with --from'
+    if part.md5 and (md5 := _md5(archive)) != part.md5:
+        raise UserError(f'{archive} is not the official file: its MD5 is {md5}, not {part.md5}; {ways}')
     try:
-        unpack(archive, {f'{part.inside}/': f'{part.place}/'}, root, journal)
+        unpack(archive, {f'{part.inside}/': f'{part.place}/'}, root, root / 'downloads' / f'{archive.name}.unpacking')
     except DamagedArchiveError as error:
-        raise UserError(f'{archive} is damaged: {error}; fetch it again') from error
+        raise UserError(f'{archive}: {error}; {ways}') from error
+
+
+def _md5(path: Path) -> str:
+    total = hashlib.md5(usedforsecurity=False)
+    with path.open('rb') as file:
+        while block := file.read(BLOCK):
+            total.update(block)
+    return total.hexdigest()
 
 
 def _find(folder: Path, part: Part) -> Path | None:
-    """Return the folder of a part, wherever unpacking began: ``imgs/pascal`` or ``pascal`` will do."""
+    """Return the folder of a part: ``datasets/imgs/pascal``, or the end of it, such as ``pascal``."""
     steps = Path(part.inside).parts
     places = [folder.joinpath(*steps[n:]) for n in range(len(steps))] + sorted(folder.glob(f'*/{part.inside}'))
     return next((place for place in places if place.is_dir() and _files(place, part.suffix)), None)
@@ -109,10 +121,10 @@ def _copy(folder: Path, part: Part, root: Path) -> None:
 
 
 def from_lists(place: str) -> Collect:
-    """Return what writes ``train.txt``, ``val.txt`` and ``test.txt`` into ``place``, below the root: a name a line.
+    """Return a function that writes ``train.txt``, ``val.txt`` and ``test.txt`` into ``place``, below the root.
 
-    It reads ``SPLIT.txt`` or ``SPLITImgSet.mat``; names lose their suffix. It raises UserError where a list cannot be
-    read.
+    It reads ``SPLIT.txt`` or ``SPLITImgSet.mat``, removes the suffixes of names, and raises UserError if a list cannot
+    be read.
     """
     return partial(_write_lists, place)
 
@@ -133,7 +145,10 @@ def _write_lists(place: str, folders: Sequence[Path], root: Path) -> list[str]:
 
 def _names_of_text(path: Path) -> list[str]:
     """Return the first word of each line: some lists name the mask after the image."""
-    return [line.split()[0] for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
+    try:
+        return [line.split()[0] for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
+    except ValueError as error:
+        raise UserError(f'{path} is not a list of images: it is not text; fetch it again') from error
 
 
 def _names_of_mat(path: Path) -> list[str]:
@@ -142,11 +157,11 @@ def _names_of_mat(path: Path) -> list[str]:
         (names,) = (value for key, value in content.items() if not key.startswith('__'))
         return [str(name) for name in np.ravel(names)]  # of one cell, loadmat makes its content
     except Exception as error:  # loadmat has no error of its own: a damaged file raises whatever comes first
-        raise UserError(f'{path} is no list of images: {type(error).__name__}, {error}; fetch it again') from error
+        raise UserError(f'{path} is not a list of images: {type(error).__name__}, {error}; fetch it again') from error
 
 
 def sort_by_suffix(place: str) -> Callable[[Path], None]:
-    """Return what moves the files of ``place``, below the root: .jpg into ``images``, .png into ``masks``."""
+    """Return a function that moves the files of ``place``: .jpg into ``images``, .png into ``masks``."""
     return partial(_sort, place)
 
 

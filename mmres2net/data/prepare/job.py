@@ -1,7 +1,7 @@
-"""``mmres2net prepare-data``: from nothing, or from archives, to a data set that is complete and counted.
+"""``mmres2net prepare-data``: fetch the archives of a data set, unpack and count them.
 
-Nothing is done twice: a data set that has everything is left alone, whoever made it; an archive that is there is not
-fetched, a part of one is continued, a file that is unpacked stays. State is what lies on disk, and the journal of an
+Nothing is done twice: a complete data set is left alone, whoever made it; an archive that is there is not fetched, a
+partial download is resumed, an unpacked file stays. The state is on disk: the files, and the temporary folder of an
 archive that is being unpacked.
 """
 
@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mmres2net.data.prepare.archives import DamagedArchiveError, missing_bytes, unpack
+from mmres2net.data.prepare.archives import DamagedArchiveError, unpack
 from mmres2net.data.prepare.checks import Check, Files
 from mmres2net.data.prepare.sources import DATASETS, Archive, DataSet
 from mmres2net.errors import UserError
@@ -29,14 +29,14 @@ DOWNLOADS = 'downloads'
 
 @dataclass(frozen=True)
 class Job:
-    """A data set to be made below ``root``.
+    """A data set to prepare below ``root``.
 
     Attributes:
-        dataset: What to make.
-        root: Where; its folder ``downloads`` holds archives and journals.
-        source: A folder of archives and other files that are there already, which is only read.
-        remove: Whether to remove downloaded archives once they are unpacked.
-        patience: How long to insist with a server.
+        dataset: The data set.
+        root: The folder of the data sets; its folder ``downloads`` holds archives.
+        source: A folder of archives and other files of the user; it is only read.
+        remove: Remove downloaded archives once their content is in place.
+        patience: Retries and timeouts of downloads.
     """
 
     dataset: DataSet
@@ -50,8 +50,8 @@ class Job:
         """The folder of archives."""
         return self.root / DOWNLOADS
 
-    def journal(self, archive: Archive) -> Path:
-        """The list that is there while an archive is being unpacked."""
+    def temporary(self, archive: Archive) -> Path:
+        """The folder that is there while an archive is being unpacked."""
         return self.downloads / f'{archive.name}.unpacking'
 
     def present(self, archive: Archive) -> Path | None:
@@ -61,41 +61,39 @@ class Job:
         return next((path for path in paths if file_size(path) == archive.size), None)
 
     def todo(self) -> list[Archive]:
-        """Return the archives that are not unpacked, where the data set as a whole is not complete.
+        """Return the archives that are not unpacked; none if the data set is complete.
 
         Raises:
             UserError: A folder has more files than the data set.
         """
         checks = {*self.dataset.checks, *(check for archive in self.dataset.archives for check in archive.checks)}
-        _forbid_strangers(checks, self.root)
-        open_ones = [archive for archive in self.dataset.archives if self.journal(archive).exists()]
-        if not open_ones and not faults(self.dataset.checks, self.root):
+        _check_extra_files(checks, self.root)
+        unfinished = [archive for archive in self.dataset.archives if self.temporary(archive).exists()]
+        if not unfinished and not faults(self.dataset.checks, self.root):
             return []
-        return [
-            archive for archive in self.dataset.archives if archive in open_ones or faults(archive.checks, self.root)
-        ]
+        return [a for a in self.dataset.archives if a in unfinished or faults(a.checks, self.root)]
 
 
 def faults(checks: Iterable[Check], root: Path) -> list[str]:
-    """Return what the checks find wrong below ``root``."""
+    """Return the faults that the checks find below ``root``."""
     return [fault for check in checks if (fault := check.fault(root))]
 
 
-def _forbid_strangers(checks: Iterable[Check], root: Path) -> None:
+def _check_extra_files(checks: Iterable[Check], root: Path) -> None:
     for check in checks:
         if isinstance(check, Files) and check.found(root) > check.count:
-            raise UserError(f'{check.fault(root)}: move those that are not of the data set, or choose another --root')
+            raise UserError(f'{check.fault(root)}: move the files that do not belong to it, or choose another --root')
 
 
 def prepare(job: Job) -> None:
-    """Make the data set of a job, as far as it is not there.
+    """Prepare the data set of a job, as far as it is missing.
 
     Raises:
-        UserError: An archive cannot be had, the disk is full, strange files are in the way, or counts are wrong.
+        UserError: An archive cannot be fetched, the disk is full, there are extra files, or counts are wrong.
     """
     try:
         if not job.todo() and not faults(job.dataset.checks, job.root):
-            log('everything is there: nothing to do')
+            log('the data set is complete: nothing to do')
             return
         job.downloads.mkdir(parents=True, exist_ok=True)
         busy = f'another prepare-data process is using {job.downloads}; wait for it, or choose another --root'
@@ -111,25 +109,36 @@ def prepare(job: Job) -> None:
 
 def _make(job: Job) -> None:
     todo = job.todo()
-    require_space(room_needed(job, todo))
+    require_space(space_needed(job, todo))
+    used = []
     for archive in todo:
-        _install(job, archive)
+        used.append(_install(job, archive))
+        if not job.dataset.finish:
+            _remove(job, used)
     if job.dataset.finish:
         job.dataset.finish(job.root)
-    absent = _bring(job)
+        _remove(job, used)  # not before: if finishing fails, nothing has to be fetched again
+    absent = _collect(job)
     wrong = faults(job.dataset.checks, job.root)
     if wrong:
         listed = '\n'.join(f'  {fault}' for fault in wrong)
         if job.dataset.by_hand:
-            raise UserError('\n'.join(['the data set is not complete:', listed, *_what_to_bring(job, absent)]))
+            raise UserError('\n'.join(['the data set is not complete:', listed, *_manual_steps(job, absent)]))
         raise UserError(
             f'the data set is not complete, although all archives were unpacked:\n{listed}\n'
-            'move what does not belong there, and run the same command again'
+            'move the files that do not belong there, and run the same command again'
         )
 
 
-def _bring(job: Job) -> list[str]:
-    """Lay out what the user brought, as far as it is needed; return what was not found."""
+def _remove(job: Job, archives: Iterable[Path]) -> None:
+    """Remove downloaded archives, if the job says so; never those of the user."""
+    for path in archives:
+        if job.remove and path.parent == job.downloads:
+            path.unlink(missing_ok=True)
+
+
+def _collect(job: Job) -> list[str]:
+    """Lay out the user's files, as far as they are needed; return what was not found."""
     by_hand = job.dataset.by_hand
     if by_hand is None or by_hand.collect is None or not faults(job.dataset.checks, job.root):
         return []
@@ -138,12 +147,12 @@ def _bring(job: Job) -> list[str]:
 
 
 def _folders(job: Job) -> list[Path]:
-    """Where archives and other files of the user are looked for."""
+    """Return the folders that may have archives and other files of the user."""
     return [job.source, job.downloads] if job.source else [job.downloads]
 
 
-def _what_to_bring(job: Job, absent: Sequence[str] = ()) -> list[str]:
-    """Return lines that tell what has to be fetched by hand, and how it is found."""
+def _manual_steps(job: Job, absent: Sequence[str] = ()) -> list[str]:
+    """Return lines that say what the user has to fetch, and how to pass it on."""
     by_hand = job.dataset.by_hand
     if by_hand is None:
         return []
@@ -151,25 +160,26 @@ def _what_to_bring(job: Job, absent: Sequence[str] = ()) -> list[str]:
     steps.append(
         'run the same command again' + (' with --from DIR, the folder that has them' if by_hand.collect else '')
     )
-    return ['this has to be brought by hand:', *(f'  - {step}' for step in steps), *(f'  {what}' for what in absent)]
+    return ['this has to be fetched by hand:', *(f'  - {step}' for step in steps), *(f'  {what}' for what in absent)]
 
 
-def room_needed(job: Job, todo: Sequence[Archive]) -> dict[Path, int]:
-    """Return how many bytes the archives in ``todo`` still bring, by the folder they go to."""
-    room: Counter[Path] = Counter()
+def space_needed(job: Job, todo: Sequence[Archive]) -> dict[Path, int]:
+    """Return the bytes that the archives in ``todo`` still need, by folder: an estimate, exact once they are there."""
+    space: Counter[Path] = Counter()
     for archive in todo:
         if job.present(archive) is None:
-            part = max(file_size(job.downloads / f'{archive.name}.part'), 0)
-            # What is fetched and removed again needs its room only once, for the largest.
-            need = max(archive.size - part, 0)
-            room[job.downloads] = max(room[job.downloads], need) if job.remove else room[job.downloads] + need
-        journal = job.journal(archive)
-        unpacked = missing_bytes(journal, job.root) if journal.exists() else archive.unpacked
-        room[job.root / next(iter(archive.places.values()))] += unpacked
-    return dict(room)
+            need = max(archive.size - max(file_size(job.downloads / f'{archive.name}.part'), 0), 0)
+            # Archives that are removed before the next one is fetched need the space of the largest.
+            once = job.remove and not job.dataset.finish
+            space[job.downloads] = max(space[job.downloads], need) if once else space[job.downloads] + need
+        places = [job.root / place for place in archive.places.values()]
+        have = sum(path.stat().st_size for place in places for path in place.glob('**/*') if path.is_file())
+        space[places[0]] += max(archive.unpacked - have, 0)
+    return dict(space)
 
 
-def _install(job: Job, archive: Archive) -> None:
+def _install(job: Job, archive: Archive) -> Path:
+    """Fetch an archive unless it is there, unpack it and return its path."""
     path = _have(job, archive) or fetch(archive.remote, job.downloads, job.patience)
     try:
         _unpack(job, archive, path)
@@ -180,17 +190,16 @@ def _install(job: Job, archive: Archive) -> None:
             _unpack(job, archive, path)
         except DamagedArchiveError as again:
             raise UserError(f'{path} has the right MD5, but {again}; this disk or memory may be failing') from again
-    if job.remove and path.parent == job.downloads:
-        path.unlink()
+    return path
 
 
 def _unpack(job: Job, archive: Archive, path: Path) -> None:
     log(f'unpacking {path}')
-    unpack(path, archive.places, job.root, job.journal(archive))
+    unpack(path, archive.places, job.root, job.temporary(archive))
 
 
 def _have(job: Job, archive: Archive) -> Path | None:
-    """Return the archive where it is there and undamaged."""
+    """Return the path of an archive that is there and undamaged."""
     for folder in _folders(job):
         path = folder / archive.name
         if not path.is_file():
@@ -207,21 +216,21 @@ def _have(job: Job, archive: Archive) -> Path | None:
 def _reject(job: Job, path: Path, fault: str) -> None:
     if path.parent == job.downloads:
         path.unlink()
-        log(f'{path} is damaged: {fault}; removed, it is fetched again')
+        log(f'{path} is damaged: {fault}; it is removed and fetched again')
     else:
-        log(f'{path} is damaged: {fault}; it stays where it is, and the archive is fetched to {job.downloads}')
+        log(f'{path} is damaged: {fault}; it is left alone, and the archive is fetched to {job.downloads}')
 
 
 def plan(job: Job) -> str:
-    """Return what `prepare` would do, as a table."""
+    """Return what :func:`prepare` would do, as a table."""
     todo = job.todo()
     lines = []
     for archive in job.dataset.archives:
         lines.append(f'  {archive.name:<29} {size_text(archive.size):>9}  {_state(job, archive, todo)}')
         lines += [f'    {url}' for url in archive.urls] if archive in todo and not job.present(archive) else []
-    need, free = sum(room_needed(job, todo).values()), shutil.disk_usage(nearest_folder(job.root)).free
-    lines.append(f'  room needed at {job.root}: {size_text(need)}; free: {size_text(free)}')
-    lines += [f'  {line}' for line in _what_to_bring(job)] if faults(job.dataset.checks, job.root) else []
+    need, free = sum(space_needed(job, todo).values()), shutil.disk_usage(nearest_folder(job.root)).free
+    lines.append(f'  space needed at {job.root}: {size_text(need)}; free: {size_text(free)}')
+    lines += [f'  {line}' for line in _manual_steps(job)] if faults(job.dataset.checks, job.root) else []
     return '\n'.join(lines)
 
 
@@ -230,28 +239,30 @@ def _state(job: Job, archive: Archive, todo: Sequence[Archive]) -> str:
         return 'unpacked, or not needed'
     present, part = job.present(archive), file_size(job.downloads / f'{archive.name}.part')
     if present:
-        return f'to be unpacked from {present}'
-    return f'to be fetched and unpacked, {size_text(part)} are there' if part > 0 else 'to be fetched and unpacked'
+        return f'will be unpacked from {present}'
+    return 'will be fetched and unpacked' + (f'; {size_text(part)} are there' if part > 0 else '')
 
 
 def parser(names: Iterable[str]) -> argparse.ArgumentParser:
     """Return the flags."""
     flags = argparse.ArgumentParser(
         prog='mmres2net prepare-data',
-        description='Fetch a public data set, check it, and lay it out as the configs read it. '
-        'Interrupted anywhere, the same command continues.',
+        description='Fetch a public data set, check it, and put it where the configs read it. '
+        'After an interruption, run the same command again: it resumes.',
     )
     flags.add_argument('dataset', choices=list(names))
-    flags.add_argument('--root', type=Path, default=Path('data'), metavar='DIR', help='where to (default: %(default)s)')
+    flags.add_argument(
+        '--root', type=Path, default=Path('data'), metavar='DIR', help='folder of the data sets (default: %(default)s)'
+    )
     flags.add_argument(
         '--from',
         dest='source',
         type=Path,
         metavar='DIR',
-        help='use the archives in DIR, or what else has to be brought by hand; it is only read',
+        help='use the archives, or files that have to be fetched by hand, in DIR; it is only read',
     )
-    flags.add_argument('--remove-archives', action='store_true', help='remove each download once it is unpacked')
-    flags.add_argument('--dry-run', action='store_true', help='say what would be done, and where from')
+    flags.add_argument('--remove-archives', action='store_true', help='remove downloads once they are unpacked')
+    flags.add_argument('--dry-run', action='store_true', help='print what would be done, and the URLs')
     return flags
 
 
@@ -268,11 +279,11 @@ def main(argv: Sequence[str], datasets: Mapping[str, DataSet] = DATASETS) -> int
     if root.exists() and not root.is_dir():
         raise UserError(f'--root {args.root}: this is a file, not a folder')
     if source and source.resolve() == (root / DOWNLOADS).resolve():
-        source = None  # where archives are looked for anyhow
+        source = None  # searched anyway
     dataset = datasets[args.dataset]
     if source and dataset.by_hand and not dataset.by_hand.collect and not dataset.archives:
-        steps = '\n'.join(_what_to_bring(Job(dataset, root)))
-        raise UserError(f'--from {args.source}: nothing of {args.dataset} is laid out from a folder; {steps}')
+        steps = '\n'.join(_manual_steps(Job(dataset, root)))
+        raise UserError(f'--from {args.source}: {args.dataset} cannot be prepared from a folder; {steps}')
     job = Job(dataset, root, source=source, remove=args.remove_archives)
     print(f'{dataset.title}\nterms of use: {dataset.home}')
     if args.dry_run:
@@ -281,14 +292,14 @@ def main(argv: Sequence[str], datasets: Mapping[str, DataSet] = DATASETS) -> int
     try:
         prepare(job)
     except KeyboardInterrupt:
-        print('interrupted: the same command continues', file=sys.stderr)
+        print('interrupted: run the same command again to resume', file=sys.stderr)
         return 130
     print(report(job))
     return 0
 
 
 def report(job: Job) -> str:
-    """Return what there is now and how to use it."""
+    """Return what is there now, and how to use it."""
     data = job.root / job.dataset.data
     command = f'mmres2net train {job.dataset.config} --data {data}' if job.dataset.config else f'--data {data}'
     counts = dict.fromkeys(f'  {check.summary()}' for check in job.dataset.checks)

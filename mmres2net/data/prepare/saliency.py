@@ -1,8 +1,8 @@
 """Data sets of salient objects: MSRA-B, on which DSS is trained, and the four of the paper's table 9.
 
-Only ECSSD and MSRA-B have official addresses whose files have a known size and sum (SHA-256, as one public project
-publishes them that fetched the official files). The others are brought by hand. All lie alike, whatever their archives
-call the folders: ``saliency/NAME/images`` and ``saliency/NAME/masks``.
+Only ECSSD and MSRA-B have official URLs whose files have a known size and checksum (SHA-256, as one public project that
+fetched them publishes it). The others have to be fetched by hand. All are laid out alike, whatever the folders of their
+archives are called: ``saliency/NAME/images`` and ``saliency/NAME/masks``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from mmres2net.data.prepare.rows import Archive, DataSet
 _ECSSD = 'https://www.cse.cuhk.edu.hk/leojia/projects/hsaliency'
 _MSRA_B, _MSRA_B_FILES = 'saliency/MSRA-B', ('saliency/MSRA-B/images/{}.jpg', 'saliency/MSRA-B/masks/{}.png')
 _OMRON = 'http://saliencydetection.net/dut-omron'
+# As other projects publish them.
+_SALOBJ_MD5, _OMRON_MD5 = 'e48b4e5deac08bddcaec55ce56e4d420', 'a8951db9297afacf78bc0e5079103cf1'
 
 
 def _complete(name: str, count: int, suffix: str = '.jpg') -> tuple[Check, ...]:
@@ -98,12 +100,12 @@ SALIENCY: dict[str, DataSet] = {
         data='saliency',
         by_hand=ByHand(
             (
-                'fetch salObj.zip from http://cbs.ic.gatech.edu/salobj/ (Dataset & Code; MD5 '
-                'e48b4e5deac08bddcaec55ce56e4d420, as other projects have it), packed or unpacked',
+                f'fetch salObj.zip from http://cbs.ic.gatech.edu/salobj/ (Dataset & Code; MD5 {_SALOBJ_MD5}), packed '
+                'or unpacked',
             ),
             from_parts(
-                Part('salObj.zip', 'datasets/imgs/pascal', '.jpg', 'saliency/PASCAL-S/images'),
-                Part('salObj.zip', 'datasets/masks/pascal', '.png', 'saliency/PASCAL-S/masks'),
+                Part('salObj.zip', 'datasets/imgs/pascal', '.jpg', 'saliency/PASCAL-S/images', _SALOBJ_MD5),
+                Part('salObj.zip', 'datasets/masks/pascal', '.png', 'saliency/PASCAL-S/masks', _SALOBJ_MD5),
             ),
         ),
     ),
@@ -132,12 +134,11 @@ SALIENCY: dict[str, DataSet] = {
         data='saliency',
         by_hand=ByHand(
             (
-                f'fetch {_OMRON}/download/DUT-OMRON-image.zip (MD5 a8951db9297afacf78bc0e5079103cf1, as other projects '
-                'have it), packed or unpacked',
+                f'fetch {_OMRON}/download/DUT-OMRON-image.zip (MD5 {_OMRON_MD5}), packed or unpacked',
                 f'fetch {_OMRON}/download/DUT-OMRON-gt-pixelwise.zip.zip, packed or unpacked',
             ),
             from_parts(
-                Part('DUT-OMRON-image.zip', 'DUT-OMRON-image', '.jpg', 'saliency/DUT-OMRON/images'),
+                Part('DUT-OMRON-image.zip', 'DUT-OMRON-image', '.jpg', 'saliency/DUT-OMRON/images', _OMRON_MD5),
                 Part('DUT-OMRON-gt-pixelwise.zip.zip', 'pixelwiseGT-new-PNG', '.png', 'saliency/DUT-OMRON/masks'),
             ),
         ),
