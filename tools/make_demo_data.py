@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
-"""Make the embedded data set: `python tools/make_demo_data.py [ROOT] [--preview FILE.png]`."""
+"""Make the embedded data set: the same as ``mmres2net demo-data``."""
 
 import sys
 
-from mmres2net.data.shapes import main
+from mmres2net.cli import main
 
-if __name__ == '__main__':
-    sys.exit(main())
+sys.exit(main(['demo-data', *sys.argv[1:]]))

@@ -1,28 +1,32 @@
-"""The embedded data set `shapes`: made on the spot in seconds, for the demo and for tests without a download.
+"""The embedded data set `shapes`: drawn in seconds, for the demo and for tests without a download.
 
-A set is complete or absent: it is drawn into a folder beside its place and renamed at the end. The same spec gives the
-same annotations and masks byte for byte on any platform; the JPEG files additionally depend on Pillow's encoder.
+A set is complete or absent: it is drawn into a temporary folder and renamed at the end. The same spec gives the same
+annotations and masks byte for byte on any platform; the JPEG files also depend on Pillow's encoder.
 """
 
 import argparse
 import hashlib
 import json
-import os
 import shutil
 import sys
+import time
 import uuid
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from mmres2net.data import shapes_layout as layout
 from mmres2net.data.shapes_scene import CLASSES, SPLITS, Scene, ShapesSpec, draw_scene
+from mmres2net.errors import UserError
+from mmres2net.text import format_table
 
 __all__ = ['CLASSES', 'DEFAULT_SPEC', 'ShapesSpec', 'draw_scene', 'main', 'make_shapes', 'summary', 'verify_shapes']
 
-VERSION = 1  # raise it with every change of what is drawn or written
+VERSION = 1  # increase it with every change of the images or files
 MANIFEST = 'shapes.json'
+STALE = 3600  # seconds after which a temporary folder belongs to a killed process
 DEFAULT_SPEC = ShapesSpec()
 COCO_SIZES = {'small': (0, 32**2), 'medium': (32**2, 96**2), 'large': (96**2, 10**9)}  # areas in pixels
 
@@ -33,13 +37,16 @@ def make_shapes(root: str | Path, *, spec: ShapesSpec = DEFAULT_SPEC) -> Path:
     Progress goes to stderr. An interrupted call leaves nothing at `root`.
 
     Raises:
-        FileExistsError: `root` holds something else or a set of another spec. Nothing is ever deleted from it.
-        ValueError: `root` holds the set, but files were lost or changed.
+        FileExistsError: `root` has other content or a set of another spec. Nothing in it is ever deleted.
+        ValueError: `root` has the set, but files are missing or changed.
     """
     root = Path(root)
     if _is_made(root, spec):
         return root
     root.parent.mkdir(parents=True, exist_ok=True)
+    for old in root.parent.glob(f'.{root.name}.*.partial'):
+        if time.time() - old.stat().st_mtime > STALE:
+            shutil.rmtree(old, ignore_errors=True)
     draft = root.parent / f'.{root.name}.{uuid.uuid4().hex[:8]}.partial'
     draft.mkdir()
     try:
@@ -59,7 +66,7 @@ def _move(draft: Path, root: Path, spec: ShapesSpec) -> None:
             root.rmdir()  # succeeds on an empty folder only
         draft.rename(root)
     except OSError:
-        # Another process may have made the same set meanwhile; else this raises what is wrong with the folder.
+        # Another process may have made the same set; otherwise this raises what is wrong with the folder.
         if not _is_made(root, spec):
             raise
 
@@ -69,16 +76,16 @@ def _is_made(root: Path, spec: ShapesSpec) -> bool:
         return False
     if not (root / MANIFEST).is_file():
         raise FileExistsError(
-            f'{root} exists and is not a data set of ours; choose another folder, or remove it yourself'
+            f'{root} exists and is not a shapes data set; choose another folder, or remove it yourself'
         )
     manifest = verify_shapes(root)
     if manifest['spec'] != asdict(spec):
         changed = ', '.join(
-            f'{key}={manifest["spec"].get(key)} (asked for: {value})'
+            f'{key}={manifest["spec"].get(key)} (requested: {value})'
             for key, value in asdict(spec).items()
             if manifest['spec'].get(key) != value
         )
-        raise FileExistsError(f'{root} holds a set with {changed}; choose another folder, or remove it yourself')
+        raise FileExistsError(f'{root} has a set with {changed}; choose another folder, or remove it yourself')
     return True
 
 
@@ -114,7 +121,7 @@ def _progress(done: int, total: int) -> None:
 
 
 def _count(coco: dict[str, Any]) -> dict[str, Any]:
-    """Images, objects by class and by COCO size, crowds aside."""
+    """Count images, crowds, and the other objects by class and COCO size."""
     single = [entry for entry in coco['annotations'] if not entry['iscrowd']]
     labels = Counter(entry['category_id'] for entry in single)
     sizes = {name: sum(low <= entry['area'] < high for entry in single) for name, (low, high) in COCO_SIZES.items()}
@@ -128,7 +135,7 @@ def _count(coco: dict[str, Any]) -> dict[str, Any]:
 
 
 def _digests(root: Path) -> dict[str, str]:
-    """SHA-256 of names and bytes of the files in each folder."""
+    """Return the SHA-256 of names and content of the files in each folder."""
     digests: dict[str, Any] = {}
     for path in layout.content(root):
         if path.name == MANIFEST:
@@ -141,25 +148,23 @@ def _digests(root: Path) -> dict[str, str]:
 
 
 def verify_shapes(root: str | Path) -> dict[str, Any]:
-    """Check that the set in folder `root` is as it was made, to the byte; return its manifest.
+    """Check that every byte of the set in folder `root` is as it was made; return its manifest.
 
     The manifest has `version`, `spec`, `counts` (by split: images, objects, crowds, classes, sizes) and `digests`.
 
     Raises:
-        FileNotFoundError: there is no set in `root`.
-        ValueError: the set was made by another version, or files of a folder are missing, added or changed.
+        FileNotFoundError: There is no set in `root`.
+        ValueError: The set was made by another version, or files are missing, added or changed.
     """
     root = Path(root)
     path = root / MANIFEST
     if not path.is_file():
-        raise FileNotFoundError(
-            f'{path} is missing: {root} holds no complete set; make one with tools/make_demo_data.py'
-        )
+        raise FileNotFoundError(f'{path} is missing: {root} has no complete set; make one with `mmres2net demo-data`')
     manifest = json.loads(path.read_text(encoding='utf-8'))
     if manifest.get('name') != 'shapes' or manifest.get('version') != VERSION:
         raise ValueError(
             f'{path} is of {manifest.get("name")!r} version {manifest.get("version")!r}, not shapes version {VERSION}; '
-            'choose another folder, or remove this one and make the set again'
+            'choose another folder, or remove this one and run `mmres2net demo-data` again'
         )
     expected, found = manifest['digests'], _digests(root)
     wrong = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
@@ -171,35 +176,39 @@ def verify_shapes(root: str | Path) -> dict[str, Any]:
 
 
 def summary(manifest: dict[str, Any]) -> str:
-    """Counts by split, class and COCO size as a table of plain text."""
-    head = ('split', 'images', 'objects', 'crowds', *CLASSES, *COCO_SIZES)
-    rows = [head]
-    for split, count in manifest['counts'].items():
-        figures = (count['images'], count['objects'], count['crowds'])
-        rows.append((split, *map(str, (*figures, *count['classes'].values(), *count['sizes'].values()))))
-    return '\n'.join('  '.join(f'{cell:>8}' for cell in row) for row in rows)
+    """Return the counts by split, class and COCO size as a table."""
+    rows = [
+        (
+            split,
+            count['images'],
+            count['objects'],
+            count['crowds'],
+            *count['classes'].values(),
+            *count['sizes'].values(),
+        )
+        for split, count in manifest['counts'].items()
+    ]
+    return format_table(rows, ('split', 'images', 'objects', 'crowds', *CLASSES, *COCO_SIZES))
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Command line: make the set, print its figures, draw a contact sheet on request."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make the set and print its counts.
+
+    Raises:
+        UserError: Numbers out of range, or a folder that has other content or cannot be written.
+    """
     parser = argparse.ArgumentParser(
-        prog='make_demo_data', description='Make the embedded data set "shapes" in COCO, VOC and saliency layout.'
+        prog='mmres2net demo-data', description='Make the embedded data set "shapes" in COCO, VOC and saliency layout.'
     )
     parser.add_argument('root', nargs='?', type=Path, default=Path('data/shapes'), help='folder (default: %(default)s)')
     parser.add_argument('--train', type=int, default=DEFAULT_SPEC.n_train, help='training images (%(default)s)')
     parser.add_argument('--val', type=int, default=DEFAULT_SPEC.n_val, help='validation images (%(default)s)')
-    parser.add_argument('--seed', type=int, default=DEFAULT_SPEC.seed, help='another seed, other images (%(default)s)')
-    parser.add_argument('--preview', type=Path, metavar='FILE.png', help='also draw samples with their annotations')
+    parser.add_argument('--seed', type=int, default=DEFAULT_SPEC.seed, help='seed of the images (%(default)s)')
     args = parser.parse_args(argv)
     try:
         root = make_shapes(args.root, spec=ShapesSpec(n_train=args.train, n_val=args.val, seed=args.seed))
-        if args.preview:
-            from mmres2net.data.preview import contact_sheet
-
-            contact_sheet(root).save(args.preview)
     except (OSError, ValueError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
+        raise UserError(str(error)) from error
     print(summary(verify_shapes(root)))
-    print(f'the set is in {os.fspath(root)}')
+    print(f'the data set is in {root}')
     return 0

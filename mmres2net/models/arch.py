@@ -1,7 +1,7 @@
-"""The table of architectures: one row per network of the paper and its published relatives.
+"""The table of architectures: the networks of the paper, and those of its official release.
 
-Rows carry the names of the official release; timm's names for the same networks are accepted as aliases. Widths follow
-the paper's notation: ``26w_4s`` is a base width of 26 channels per split and 4 splits (scales), as in table 3.
+Names are those of the official release; timm's names of the same networks are aliases. ``26w_4s`` is a base width of 26
+channels for each split, and 4 splits (scales), as in table 3.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ Family = Literal['res2net', 'cifar', 'dla']
 
 @dataclass(frozen=True)
 class Arch:
-    """What tells one network from another.
+    """The numbers that define a network.
 
     Args:
-        depths: Blocks per stage (levels of the tree per stage for the DLA family).
-        base_width: Channels of one split where the stage's planes are 64.
+        depths: Number of blocks of each stage (DLA family: levels of the tree).
+        base_width: Channels of one split in the first stage, which has 64 planes.
         scales: Number of splits s; 1 is a plain bottleneck.
         cardinality: Groups c of each 3x3 convolution (section 3.2.1).
         deep_stem: Three 3x3 convolutions instead of one 7x7 (v1b).
-        avg_down: Average pooling before the shortcut's 1x1 convolution (v1b).
-        se_reduction: Channel reduction of a squeeze-and-excitation after the last norm; None: no SE.
+        avg_down: Average pooling before the 1x1 convolution of the shortcut (v1b).
+        se_reduction: Channel reduction of the squeeze-and-excitation after the last norm; None: no SE.
         family: ``res2net`` (224-pixel stem, four stages), ``cifar`` (32-pixel stem, three stages whose first blocks are
             plain ResNeXt blocks) or ``dla`` (deep layer aggregation).
     """
@@ -76,8 +76,8 @@ ARCHS: Mapping[str, Arch] = MappingProxyType(
         'dla60x': Arch(_DLA60, 4, 1, 32, family='dla'),
         'res2net_dla60_4s': Arch(_DLA60, 28, 4, family='dla'),
         'res2next_dla60_4s': Arch(_DLA60, 4, 4, 8, family='dla'),
-        # Table 4, CIFAR-100. The paper gives no reduction ratio for the SE rows: 32 and 8 reproduce its parameter
-        # counts (35.1M, 34.0M, 36.9M) with SE in all but the first block of a stage; 26.0M for 6c24w4s-SE fits none.
+        # Table 4, CIFAR-100. The paper does not give the SE reduction: 32 and 8 reproduce its parameter counts
+        # (35.1M, 34.0M, 36.9M) with SE in all but the first block of a stage; none reproduces 26.0M of 6c24w4s-SE.
         'resnext29_8c64w': _cifar(64, 1, 8),
         'resnext29_16c64w': _cifar(64, 1, 16),
         'res2next29_6c24w4s': _cifar(24, 4, 6),
@@ -112,10 +112,10 @@ ALIASES: Mapping[str, str] = MappingProxyType(
 
 
 def find_arch(name: str) -> Arch:
-    """Return the row of ``name``, an official name or timm's alias of it.
+    """Return the architecture of a name, an official one or timm's.
 
     Raises:
-        ValueError: No such row; the message lists the nearest names, or all of them.
+        ValueError: An unknown name; the message lists similar names, or all.
     """
     arch = ARCHS.get(ALIASES.get(name, name)) if isinstance(name, str) else None
     if arch is None:

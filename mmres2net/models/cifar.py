@@ -1,8 +1,8 @@
-"""Wide ResNet and DenseNet-BC for images of 32 pixels: the two networks of table 4 that are not of the Res2Net family.
+"""Wide ResNet and DenseNet-BC for images of 32 pixels, two networks that table 4 compares Res2Net with.
 
 Papers: Zagoruyko and Komodakis, "Wide Residual Networks", BMVC 2016, https://arxiv.org/abs/1605.07146, and Huang et
 al., "Densely Connected Convolutional Networks", CVPR 2017, https://arxiv.org/abs/1608.06993. Written from the papers.
-mmpretrain and timm have DenseNet too, but behind a stem that leaves an image of 32 pixels 8, and no such Wide ResNet.
+The DenseNets of mmpretrain and timm start with a stem of stride 4, which is too much for images of 32 pixels.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmres2net.models.layers import Cfg, checkpointed, default_init_cfg, gradients_wanted
+from mmres2net.models.layers import InitCfg, checkpointed, default_init_cfg
 from mmres2net.models.options import check_int
 from mmres2net.registry import MODELS
 
@@ -23,7 +23,7 @@ def _conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> 
 
 
 def _blocks_per_stage(depth: int, layers: int) -> int:
-    """Return how many blocks of two layers a stage has: ``depth`` counts them, the stem, transitions and classifier."""
+    """Return the number of blocks of a stage; ``depth`` also counts the stem, transitions and classifier."""
     check_int('depth', depth, layers + 4)
     if (depth - 4) % layers:
         near = (depth - 4) // layers * layers + 4
@@ -55,42 +55,39 @@ class WideResNet(BaseModule):
     """Wide ResNet as a backbone, WRN-28-10 by default: the first row of table 4.
 
     Args:
-        depth: Layers, 6 n + 4.
-        widen_factor: How many times as wide as a plain ResNet: 16, 32 and 64 times this many channels.
-        init_cfg: MMEngine's initialisation config; Kaiming normal (fan out) by default.
-
-    Attributes:
-        out_channels: Channels of the one output, in a tuple.
+        depth: Number of layers, 6 n + 4.
+        widen_factor: The stages have 16, 32 and 64 times this many channels.
+        init_cfg: MMEngine's initialization config; Kaiming normal (fan out) by default.
 
     Raises:
-        ValueError: A depth or width that no such network has.
+        ValueError: There is no such network of this depth or width.
     """
 
-    def __init__(self, depth: int = 28, widen_factor: int = 10, *, init_cfg: Cfg | list[Cfg] | None = None) -> None:
+    def __init__(self, depth: int = 28, widen_factor: int = 10, *, init_cfg: InitCfg = None) -> None:
         super().__init__(default_init_cfg() if init_cfg is None else init_cfg)
         blocks = _blocks_per_stage(depth, 2 * STAGES)
         check_int('widen_factor', widen_factor, 1)
         channels = 16
         self.conv1 = _conv(3, channels, 3)
+        stages = []
         for i in range(STAGES):
             out_channels, stage = 16 * 2**i * widen_factor, nn.Sequential()
             for j in range(blocks):
                 stage.append(WideBlock(channels, out_channels, 2 if i and not j else 1))
                 channels = out_channels
-            self.add_module(f'layer{i + 1}', stage)
+            stages.append(stage)
+        self.layer1, self.layer2, self.layer3 = stages
         self.bn1 = nn.BatchNorm2d(channels)
         self.out_channels = (channels,)
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
         """Return a tuple of (N, 64 widen_factor, H/4, W/4) for ``x`` (N, 3, H, W)."""
-        x = self.conv1(x)
-        for i in range(STAGES):
-            x = self.get_submodule(f'layer{i + 1}')(x)
+        x = self.layer3(self.layer2(self.layer1(self.conv1(x))))
         return (self.bn1(x).relu_(),)
 
 
 class DenseLayer(nn.Module):
-    """A 1x1 and a 3x3 convolution, each after norm and ReLU, whose output joins its input (Huang et al., section 3)."""
+    """A 1x1 and a 3x3 convolution, each after norm and ReLU; returns input and output (Huang et al., section 3)."""
 
     def __init__(self, in_channels: int, growth_rate: int, with_cp: bool) -> None:
         super().__init__()
@@ -102,7 +99,7 @@ class DenseLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, in_channels + growth_rate, H, W) for ``x`` (N, in_channels, H, W)."""
-        new = checkpointed(self, self._new, x) if self.with_cp and gradients_wanted() else self._new(x)
+        new = checkpointed(self, self._new, x) if self.with_cp else self._new(x)
         return torch.cat([x, new], 1)
 
     def _new(self, x: Tensor) -> Tensor:
@@ -110,7 +107,7 @@ class DenseLayer(nn.Module):
 
 
 class Transition(nn.Sequential):
-    """Half the channels and half the size between two dense blocks."""
+    """Halves the channels and the size between two dense blocks."""
 
     def __init__(self, in_channels: int) -> None:
         conv = _conv(in_channels, in_channels // 2, 1)
@@ -122,25 +119,17 @@ class DenseNetBC(BaseModule):
     """DenseNet-BC as a backbone, 190 layers and a growth rate of 40 by default: the fourth row of table 4.
 
     Args:
-        depth: Layers, 6 n + 4.
+        depth: Number of layers, 6 n + 4.
         growth_rate: Channels k that each layer adds.
-        with_cp: Recompute layers in the backward pass instead of storing them; exact, running statistics included.
-        init_cfg: MMEngine's initialisation config; Kaiming normal (fan out) by default.
-
-    Attributes:
-        out_channels: Channels of the one output, in a tuple.
+        with_cp: Recompute layers in the backward pass instead of storing their activations, as in :class:`Res2Net`.
+        init_cfg: MMEngine's initialization config; Kaiming normal (fan out) by default.
 
     Raises:
-        ValueError: A depth or growth rate that no such network has.
+        ValueError: There is no such network of this depth or growth rate.
     """
 
     def __init__(
-        self,
-        depth: int = 190,
-        growth_rate: int = 40,
-        *,
-        with_cp: bool = False,
-        init_cfg: Cfg | list[Cfg] | None = None,
+        self, depth: int = 190, growth_rate: int = 40, *, with_cp: bool = False, init_cfg: InitCfg = None
     ) -> None:
         super().__init__(default_init_cfg() if init_cfg is None else init_cfg)
         layers = _blocks_per_stage(depth, 2 * STAGES)
@@ -158,9 +147,6 @@ class DenseNetBC(BaseModule):
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
         """Return a tuple of (N, C, H/4, W/4) for ``x`` (N, 3, H, W)."""
-        x = self.conv1(x)
-        for i in range(STAGES):
-            if i:
-                x = self.get_submodule(f'transition{i}')(x)
-            x = self.get_submodule(f'block{i + 1}')(x)
+        x = self.transition1(self.block1(self.conv1(x)))
+        x = self.block3(self.transition2(self.block2(x)))
         return (self.bn1(x).relu_(),)

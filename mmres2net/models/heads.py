@@ -1,18 +1,18 @@
-"""The last stage of a Res2Net as the head that all regions share: Faster R-CNN without a feature pyramid ("C4").
+"""The last stage of a Res2Net as the shared head of Faster R-CNN without a feature pyramid ("C4").
 
-Ren et al., "Faster R-CNN", 2015, as He et al., "Deep Residual Learning", 2015, put it on a residual network: the first
-three residual stages are the backbone, regions are cut from their output, and the fourth stage works on each region.
+Ren et al., "Faster R-CNN", 2015, on a residual network as in He et al., "Deep Residual Learning", 2015: the first three
+residual stages are the backbone, regions are cropped from their output, and the fourth stage processes each region.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmres2net.models.layers import Cfg, FreezableBackbone, default_init_cfg
-from mmres2net.models.options import StagePlan, check_choices, check_int, resolve_arch
-from mmres2net.models.res2net import EXPANSION, STAGE_PLANES, StagePool, build_stage
+from mmres2net.models.layers import BlockOptions, Cfg, FreezableBackbone, InitCfg
+from mmres2net.models.options import STAGE_POOLS, StagePlan, StagePool, check_choice, check_int, resolve_arch
+from mmres2net.models.res2net import EXPANSION, STAGE_PLANES, build_stage
 from mmres2net.registry import MODELS
 
 
@@ -20,29 +20,25 @@ from mmres2net.registry import MODELS
 class Res2LayerHead(FreezableBackbone):
     """One stage of a Res2Net on the features of regions, for ``roi_head.shared_head`` of mmdet's two-stage detectors.
 
-    Its parameters are named as in the backbone (``layer4.0.conv1.weight`` ...), so ``init_cfg`` names the checkpoint of
-    the backbone and each takes its part.
+    Its parameters are named as in the backbone (``layer4.0.conv1.weight`` ...), so that ``init_cfg`` can name the
+    checkpoint of the backbone; each loads its part.
 
     Args:
-        arch: A name of :data:`ARCHS` or timm's name of the same network: the backbone's. Left out, the network is given
-            by ``depths``, ``base_width``, ``scales`` and ``cardinality``.
+        arch: The backbone's; None: it is given by ``depths``, ``base_width``, ``scales`` and ``cardinality``.
         depths, base_width, scales, cardinality, avg_down, se_reduction: As in :class:`Res2Net`.
-        stage: Which stage, counted from 0; 3 is ``layer4``.
+        stage: Index of the stage, from 0; 3 is ``layer4``.
         stride: Stride of the stage.
         dilation: Dilation of its 3x3 convolutions.
         stage_pool: As in :class:`Res2Net`; the same as the backbone's.
-        conv_cfg: MMCV's convolution config.
-        norm_cfg: MMCV's norm config.
+        conv_cfg, norm_cfg, dcn, with_cp: See :class:`mmres2net.models.layers.BlockOptions`.
         norm_eval: Keep the batch norms on their running statistics in training.
-        dcn: MMCV's deformable convolution config for the 3x3 convolutions; None: plain ones.
-        with_cp: Recompute blocks in the backward pass instead of storing them.
-        init_cfg: MMEngine's initialisation config; Kaiming normal (fan out) by default.
+        init_cfg: MMEngine's initialization config; Kaiming normal (fan out) by default.
 
     Attributes:
         in_channels, out_channels: Channels of its input and output.
 
     Raises:
-        ValueError: An option has a value outside of what is listed here; the message says what is allowed.
+        ValueError: An option has a value that is not allowed; the message says what is.
     """
 
     def __init__(
@@ -64,42 +60,28 @@ class Res2LayerHead(FreezableBackbone):
         norm_eval: bool = True,
         dcn: Cfg | None = None,
         with_cp: bool = False,
-        init_cfg: Cfg | list[Cfg] | None = None,
+        init_cfg: InitCfg = None,
     ) -> None:
-        row = resolve_arch(arch, depths, base_width, scales, cardinality, None, avg_down, se_reduction)
-        check_choices(row, stage_pool, 0.0)
-        if stage not in range(1, len(row.depths)):
-            raise ValueError(
-                f'stage={stage!r} must be from 1 to {len(row.depths) - 1}: a stage counted from 0, after the backbone'
-            )
-        super().__init__(
-            frozen_stages=-1,
-            freeze_stem=None,
-            norm_eval=norm_eval,
-            init_cfg=default_init_cfg() if init_cfg is None else init_cfg,
+        spec = resolve_arch(
+            arch,
+            depths=depths,
+            base_width=base_width,
+            scales=scales,
+            cardinality=cardinality,
+            avg_down=avg_down,
+            se_reduction=se_reduction,
         )
-        depth, dilation = row.depths[stage], check_int('dilation', dilation, 1)
-        self.stage = stage
+        check_choice('stage_pool', stage_pool, STAGE_POOLS)
+        check_choice('stage', stage, range(1, len(spec.depths)))
+        super().__init__(-1, None, norm_eval, init_cfg)
+        dilations = (check_int('dilation', dilation, 1),) * spec.depths[stage]
         self.in_channels = STAGE_PLANES[stage - 1] * EXPANSION
         self.out_channels = STAGE_PLANES[stage] * EXPANSION
-        options: Cfg = {
-            'stage_pool': stage_pool,
-            'conv_cfg': conv_cfg,
-            'norm_cfg': {'type': 'BN'} if norm_cfg is None else norm_cfg,
-            'with_cp': with_cp,
-            'dcn': dcn,
-            'plugins': [],
-        }
-        plan = StagePlan(check_int('stride', stride, 1), (dilation,) * depth, dilation > 1)
-        blocks = build_stage(row, plan, self.in_channels, STAGE_PLANES[stage], [0.0] * depth, options)
-        self.add_module(f'layer{stage + 1}', blocks)
+        self.stage_names = (f'layer{stage + 1}',)
+        plan = StagePlan(check_int('stride', stride, 1), dilations, dilation > 1)
+        options = BlockOptions(conv_cfg, norm_cfg, with_cp, stage_pool, dcn)
+        self.add_module(self.stage_names[0], build_stage(spec, plan, self.in_channels, STAGE_PLANES[stage], options))
 
-    def stem_modules(self) -> list[nn.Module]:
-        return []
-
-    def stage_modules(self) -> list[nn.Module]:
-        return [self.get_submodule(f'layer{self.stage + 1}')]
-
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         """Return (R, out_channels, H/stride, W/stride) for the features ``x`` (R, in_channels, H, W) of R regions."""
-        return self.get_submodule(f'layer{self.stage + 1}')(x)
+        return self.stage_modules()[0](x)

@@ -1,9 +1,11 @@
-"""Parts shared by the backbones: norms, deformable convolutions, squeeze-and-excitation, exact checkpointing."""
+"""Layers shared by the backbones: norms, convolutions, squeeze-and-excitation, checkpointing, freezing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from math import gcd
 from typing import Any
 
 import torch
@@ -14,58 +16,90 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from mmres2net.init_cfg import loads_weights
+from mmres2net.models.options import StagePool, check_frozen_stages
+from mmres2net.registry import MODELS
 
 Cfg = dict[str, Any]
+InitCfg = Cfg | list[Cfg] | None
 
 
-def build_norm(norm_cfg: Cfg, channels: int) -> nn.Module:
-    """Return the norm layer of ``norm_cfg`` for ``channels`` channels.
+@dataclass(frozen=True)
+class BlockOptions:
+    """Options that the blocks of a network share.
 
-    Raises:
-        ValueError: GN whose ``num_groups`` does not divide the channels. The splits of Res2Net are narrow (26 channels
-            in stage 1), so the usual 32 groups do not fit.
+    Attributes:
+        conv_cfg: MMCV's convolution config; None: plain convolutions.
+        norm_cfg: MMCV's norm config; None: batch norm.
+        with_cp: Recompute each block in the backward pass instead of storing its activations.
+        stage_pool: What the first block of a stage does with its last split, see :class:`mmres2net.models.Res2Net`.
+        dcn: MMCV's config of the deformable convolutions that replace the 3x3 ones; None: plain ones.
+        plugins: MMCV's plugin configs, each with its ``position``.
     """
-    groups = norm_cfg.get('num_groups')
-    if groups is not None and channels % groups:
-        raise ValueError(
-            f'norm_cfg={norm_cfg} cannot divide {channels} channels into {groups} groups; choose a num_groups that '
-            'divides every width of the network (2 does for base width 26), or a base_width that is a multiple of it'
+
+    conv_cfg: Cfg | None = None
+    norm_cfg: Cfg | None = None
+    with_cp: bool = False
+    stage_pool: StagePool = 'official'
+    dcn: Cfg | None = None
+    plugins: Sequence[Cfg] = ()
+
+    def conv(self, in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1) -> Any:
+        """Return a convolution without bias that keeps the size divided by ``stride``."""
+        return build_conv_layer(
+            self.conv_cfg, in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, bias=False
         )
-    return build_norm_layer(dict(norm_cfg), channels)[1]
 
+    def conv3x3(self, channels: int, *, stride: int, dilation: int, groups: int) -> Any:
+        """Return a 3x3 convolution that keeps the channels; deformable by ``dcn``."""
+        cfg = self.conv_cfg
+        if self.dcn is not None:
+            import mmcv.ops  # noqa: F401 - registers the deformable convolutions; slow to import and needed only here
 
-def build_conv3x3(
-    conv_cfg: Cfg | None, channels: int, *, stride: int, dilation: int, groups: int, dcn: Cfg | None
-) -> nn.Module:
-    """Return a 3x3 convolution that keeps the channels; deformable where ``dcn`` is given, unless it falls back."""
-    cfg = conv_cfg
-    if dcn is not None:
-        import mmcv.ops  # noqa: F401 - registers the deformable convolutions; slow to import and needed only here
+            deformable = dict(self.dcn)
+            if not (deformable.pop('fallback_on_stride', False) and stride != 1):
+                cfg = deformable
+        conv = build_conv_layer(
+            cfg, channels, channels, 3, stride=stride, padding=dilation, dilation=dilation, groups=groups, bias=False
+        )
+        offset = getattr(conv, 'conv_offset', None)
+        if isinstance(offset, nn.Module):
+            # mmcv reads the offsets as if they were contiguous; in a channels_last network they are not
+            offset.register_forward_hook(_contiguous)
+        return conv
 
-        deform = dict(dcn)
-        fallback = deform.pop('fallback_on_stride', False)
-        cfg = conv_cfg if fallback and stride != 1 else deform
-    conv = build_conv_layer(
-        cfg, channels, channels, 3, stride=stride, padding=dilation, dilation=dilation, groups=groups, bias=False
-    )
-    offset = getattr(conv, 'conv_offset', None)
-    if isinstance(offset, nn.Module):
-        # mmcv reads the offsets as if they were contiguous; in a channels_last network they are not
-        offset.register_forward_hook(_contiguous)
-    return conv
+    def norm(self, channels: int) -> nn.Module:
+        """Return a norm layer.
+
+        Raises:
+            ValueError: GN whose ``num_groups`` does not divide the channels.
+        """
+        cfg: Cfg = {'type': 'BN'} if self.norm_cfg is None else self.norm_cfg
+        groups = cfg.get('num_groups', 1)
+        if cfg['type'] in ('GN', nn.GroupNorm) and channels % groups:
+            raise ValueError(
+                f'norm_cfg={cfg} cannot divide {channels} channels into {groups} groups; use '
+                "type='mmres2net.GCDGroupNorm', which takes the largest number of groups that divides both, or a "
+                'num_groups that divides every width of the network (2 does for base width 26)'
+            )
+        return build_norm_layer(dict(cfg), channels)[1]
 
 
 def _contiguous(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
     return output.contiguous()
 
 
-def zero_offsets(module: nn.Module) -> None:
-    """Make every deformable convolution in ``module`` start as a regular grid (Dai et al. 2017, section 2.1)."""
-    for child in module.modules():
-        offset = getattr(child, 'conv_offset', None)
-        if isinstance(offset, nn.Module):
-            for parameter in offset.parameters():
-                nn.init.zeros_(parameter)
+@MODELS.register_module()
+class GCDGroupNorm(nn.GroupNorm):
+    """Group norm for widths that ``num_groups`` does not divide, as the splits of Res2Net (26, 52, ... channels).
+
+    The number of groups is the greatest common divisor of ``num_groups`` and the channels: 32 groups become 2, 4, 8 and
+    16 groups of 13 channels in the four stages of a base width of 26.
+
+    Arguments as those of ``torch.nn.GroupNorm``; 32 groups as in Wu and He, "Group Normalization", ECCV 2018.
+    """
+
+    def __init__(self, num_channels: int, num_groups: int = 32, eps: float = 1e-5, affine: bool = True) -> None:
+        super().__init__(gcd(num_groups, num_channels), num_channels, eps=eps, affine=affine)
 
 
 class SqueezeExcite(nn.Module):
@@ -85,19 +119,26 @@ class SqueezeExcite(nn.Module):
 
 
 def checkpointed(module: nn.Module, forward: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
-    """Run ``forward`` and recompute it in the backward pass, leaving running statistics as a plain run leaves them.
+    """Run ``forward`` and recompute it in the backward pass, without updating running statistics twice.
 
-    A recomputed batch norm would count its batch twice; during the recomputation the statistics therefore stand still.
+    Without gradients, and in a trace, ``forward`` runs alone: storing nothing would save nothing.
+
+    ``module`` holds the norms that ``forward`` runs.
     """
+    if not torch.is_grad_enabled() or torch.jit.is_tracing():
+        return forward(*inputs)
+    if torch.compiler.is_compiling():
+        # The compiler takes no context function; it recomputes operations and keeps updates of buffers out of that.
+        return checkpoint(forward, *inputs, use_reentrant=False)
 
     def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-        return nullcontext(), _still_statistics(module)
+        return nullcontext(), _constant_statistics(module)
 
     return checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts)
 
 
 @contextmanager
-def _still_statistics(module: nn.Module) -> Iterator[None]:
+def _constant_statistics(module: nn.Module) -> Iterator[None]:
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
     momenta = [norm.momentum for norm in norms]
     counters = [(count, count.clone()) for norm in norms if (count := norm.num_batches_tracked) is not None]
@@ -113,56 +154,61 @@ def _still_statistics(module: nn.Module) -> Iterator[None]:
 
 
 class FreezableBackbone(BaseModule):
-    """Freezing as users of OpenMMLab's ResNets know it, with the stem told apart from the stages.
+    """A stem and stages that can be frozen: they have no gradients, and their norms keep their statistics.
 
-    Frozen parts have no gradients and their norms keep their statistics, also after ``train()``.
+    A subclass sets ``stage_names`` and ``out_indices``, and calls :meth:`freeze` at the end of its constructor.
 
     Args:
         frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the first k stages.
-        freeze_stem: Freezes or spares the stem whatever ``frozen_stages`` says; None: as ``frozen_stages`` says.
+        freeze_stem: Whether the stem is frozen; None: as ``frozen_stages`` says.
         norm_eval: Keep all batch norms on their running statistics in training.
-        init_cfg: MMEngine's initialisation config.
+        init_cfg: MMEngine's initialization config; None: :func:`default_init_cfg`.
     """
 
-    def __init__(
-        self, *, frozen_stages: int, freeze_stem: bool | None, norm_eval: bool, init_cfg: Cfg | list[Cfg] | None
-    ) -> None:
-        super().__init__(init_cfg)
+    stage_names: tuple[str, ...]
+    out_indices: tuple[int, ...]
+
+    def __init__(self, frozen_stages: int, freeze_stem: bool | None, norm_eval: bool, init_cfg: InitCfg) -> None:
+        super().__init__(default_init_cfg() if init_cfg is None else init_cfg)
         self.frozen_stages = frozen_stages
         self.freeze_stem = frozen_stages >= 0 if freeze_stem is None else freeze_stem
         self.norm_eval = norm_eval
 
     def stem_modules(self) -> list[nn.Module]:
         """Return the modules before the first stage."""
-        raise NotImplementedError
+        return []
 
     def stage_modules(self) -> list[nn.Module]:
-        """Return the stages that are built."""
-        raise NotImplementedError
+        """Return the stages that were built."""
+        return [getattr(self, name) for name in self.stage_names]
+
+    def stem(self, x: Tensor) -> Tensor:
+        """Return the input of the first stage for images (N, C, H, W)."""
+        return x
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return (N, C_i, H/s_i, W/s_i) for each stage i of ``out_indices``, for ``x`` (N, in_channels, H, W)."""
+        x = self.stem(x)
+        outs = []
+        for i, stage in enumerate(self.stage_modules()):
+            x = stage(x)
+            if i in self.out_indices:
+                outs.append(x)
+        return tuple(outs)
 
     def frozen_modules(self) -> list[nn.Module]:
-        """Return what ``frozen_stages`` and ``freeze_stem`` freeze."""
+        """Return the modules that ``frozen_stages`` and ``freeze_stem`` freeze."""
         stem = self.stem_modules() if self.freeze_stem else []
         return [*stem, *self.stage_modules()[: max(self.frozen_stages, 0)]]
 
     def freeze(self) -> None:
-        """Stop the gradients of the frozen parts and hold their norms; constructors call it last."""
+        """Turn off the gradients of the frozen modules and set them to evaluation mode; ValueError: no such stage."""
+        check_frozen_stages(self.frozen_stages, len(self.stage_names))
         for module in self.frozen_modules():
             module.eval().requires_grad_(False)
 
-    def init_weights(self) -> None:
-        """Initialize by ``init_cfg``, once; unless that loads weights, :meth:`init_zeros` follows."""
-        first = not self.is_init
-        super().init_weights()
-        if first and not loads_weights(self.init_cfg):
-            self.init_zeros()
-
-    def init_zeros(self) -> None:
-        """Set to zero what starts at zero in random weights: the offsets of deformable convolutions."""
-        zero_offsets(self)
-
     def train(self, mode: bool = True) -> FreezableBackbone:
-        """Set the training mode of all but frozen parts and, with ``norm_eval``, batch norms. Returns self."""
+        """Set the mode of all modules but the frozen ones and, with ``norm_eval``, batch norms. Returns self."""
         super().train(mode)
         if mode:
             for module in self.frozen_modules():
@@ -173,14 +219,24 @@ class FreezableBackbone(BaseModule):
                         module.eval()
         return self
 
+    def init_weights(self) -> None:
+        """Initialize by ``init_cfg``, once; unless that loads weights, :meth:`init_zeros` follows."""
+        first = not self.is_init
+        super().init_weights()
+        if first and not loads_weights(self.init_cfg):
+            self.init_zeros()
 
-def gradients_wanted() -> bool:
-    """Whether a checkpoint would save anything: not in inference, and not while a graph is being traced."""
-    return torch.is_grad_enabled() and not torch.jit.is_tracing()
+    def init_zeros(self) -> None:
+        """Set the offsets of deformable convolutions to zero: a regular grid (Dai et al. 2017, section 2.1)."""
+        for module in self.modules():
+            offset = getattr(module, 'conv_offset', None)
+            if isinstance(offset, nn.Module):
+                for parameter in offset.parameters():
+                    nn.init.zeros_(parameter)
 
 
 def default_init_cfg() -> list[Cfg]:
-    """Return the initialisation of the official release: Kaiming normal by fan out, norms at one."""
+    """Return the initialization of the official release: Kaiming normal by fan out, norms at one."""
     return [
         {'type': 'Kaiming', 'layer': 'Conv2d'},
         {'type': 'Constant', 'val': 1, 'layer': ['_BatchNorm', 'GroupNorm']},

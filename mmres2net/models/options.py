@@ -1,115 +1,128 @@
-"""Checks of the constructors' options: each mistake gets one error that names the value and what is allowed.
+"""Checks of the constructors' options. Each wrong value is a ValueError that names the value and what is allowed.
 
-Pure functions on numbers, shared by the backbones, so that the networks read as networks.
+Pure functions on numbers, shared by the backbones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 from mmres2net.models.arch import Arch, Family, find_arch
 
+StagePool = Literal['official', 'mmdet', 'maskrcnn']
+STAGE_POOLS: tuple[str, ...] = get_args(StagePool)
 OUTPUT_STRIDES = (8, 16, 32)
-STAGE_POOLS = ('official', 'mmdet', 'maskrcnn')
 PLUGIN_POSITIONS = ('after_conv1', 'after_conv2', 'after_conv3')
-CUSTOM_FAMILIES = {'res2net': 4, 'cifar': 3}  # networks outside the table, and the stages that they have at most
+CUSTOM_FAMILIES = {'res2net': 4, 'cifar': 3}  # families of networks outside the table, with their largest stage number
 
 Cfg = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class StagePlan:
-    """Stride of a stage and dilation of each of its blocks."""
+def check_choice(name: str, value: Any, allowed: Collection[Any]) -> None:
+    """Check that ``value`` is one of ``allowed``."""
+    if value not in tuple(allowed):
+        raise ValueError(f'{name}={value!r} must be one of {tuple(allowed)}')
 
-    stride: int
-    dilations: tuple[int, ...]
-    is_dilated: bool
-    """The stage's stride was traded for dilation, or it was given a dilation."""
+
+def check_int(name: str, value: int, least: int) -> int:
+    """Return ``value``, an integer of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f'{name}={value!r} must be a whole number of {least} or more')
+    return value
+
+
+def check_ints(name: str, values: Sequence[int], least: int) -> tuple[int, ...]:
+    """Return ``values`` as a tuple of integers of at least ``least``."""
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise ValueError(f'{name}={values!r} must be a list or tuple of whole numbers of {least} and more')
+    return tuple(check_int(f'{name}[{i}]', value, least) for i, value in enumerate(values))
 
 
 def resolve_arch(
     arch: str | None,
-    depths: Sequence[int] | None,
-    base_width: int | None,
-    scales: int | None,
-    cardinality: int | None,
-    deep_stem: bool | None,
-    avg_down: bool | None,
-    se_reduction: int | None,
+    *,
+    depths: Sequence[int] | None = None,
+    base_width: int | None = None,
+    scales: int | None = None,
+    cardinality: int | None = None,
     family: Family | None = None,
+    deep_stem: bool | None = None,
+    avg_down: bool | None = None,
+    se_reduction: int | None = None,
 ) -> Arch:
-    """Return the row named ``arch``, or one made of the numbers; stem, shortcut and SE may be set for both."""
-    numbers: dict[str, Any] = {
-        'depths': depths,
-        'base_width': base_width,
-        'scales': scales,
-        'cardinality': cardinality,
-        'family': family,
-    }
-    given = {name: value for name, value in numbers.items() if value is not None}
-    if arch is None:
-        row = _custom_arch(given)
-    elif given:
+    """Return the architecture named ``arch``, or one of the numbers; stem, shortcut and SE can be set for both.
+
+    Raises:
+        ValueError: An unknown name, a number that is out of range, or both a name and numbers.
+    """
+    numbers: dict[str, Any] = _given(
+        depths=depths, base_width=base_width, scales=scales, cardinality=cardinality, family=family
+    )
+    if arch is not None and numbers:
         raise ValueError(
-            f'arch={arch!r} fixes depths, base_width, scales, cardinality and family; leave out {", ".join(given)}, or '
-            'leave out arch to build a network outside the table'
+            f'arch={arch!r} fixes depths, base_width, scales, cardinality and family; leave out {", ".join(numbers)}, '
+            'or leave out arch to build a network outside the table'
         )
-    else:
-        row = _arch_of_table(arch)
+    found = _custom_arch(**numbers) if arch is None else find_arch(arch)
+    if found.family == 'dla':
+        raise ValueError(f"arch={arch!r} is of the DLA family; build it with type='mmres2net.Res2NetDLA'")
     if se_reduction is not None:
         check_int('se_reduction', se_reduction, 1)
-    features: dict[str, Any] = {'deep_stem': deep_stem, 'avg_down': avg_down, 'se_reduction': se_reduction}
-    return replace(row, **{name: value for name, value in features.items() if value is not None})
+    return replace(found, **_given(deep_stem=deep_stem, avg_down=avg_down, se_reduction=se_reduction))
 
 
-def _arch_of_table(name: str) -> Arch:
-    try:
-        return find_arch(name)
-    except ValueError as error:
-        raise ValueError(
-            f'{error} For a network outside the table leave arch out and give depths, base_width, scales, '
-            'cardinality and family.'
-        ) from None
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
-def _custom_arch(given: dict[str, Any]) -> Arch:
-    if 'depths' not in given:
+def _custom_arch(depths: Sequence[int] | None = None, family: Family = 'res2net', **numbers: Any) -> Arch:
+    if depths is None:
         raise ValueError("give arch, e.g. arch='res2net50_26w_4s', or depths, e.g. depths=(3, 4, 6, 3)")
-    family = given.get('family', 'res2net')
-    if family not in tuple(CUSTOM_FAMILIES):
-        hint = '; networks of deep layer aggregation are built by their arch' if family == 'dla' else ''
-        raise ValueError(f'family={family!r} must be one of {tuple(CUSTOM_FAMILIES)}{hint}')
-    depths = check_ints('depths', given['depths'], 1)
-    most = CUSTOM_FAMILIES[family]
-    if not 1 <= len(depths) <= most:
+    check_choice('family', family, CUSTOM_FAMILIES)
+    depths = check_ints('depths', depths, 1)
+    if not 1 <= len(depths) <= CUSTOM_FAMILIES[family]:
+        most = CUSTOM_FAMILIES[family]
         raise ValueError(f'depths={depths} has {len(depths)} stages; a network of family {family!r} has 1 to {most}')
-    rest = {name: value for name, value in given.items() if name not in ('depths', 'family')}
-    numbers: dict[str, Any] = {name: check_int(name, value, 1) for name, value in rest.items()}
-    return Arch(depths, family=family, **numbers)
+    rest: dict[str, Any] = {name: check_int(name, value, 1) for name, value in numbers.items()}
+    return Arch(depths, family=family, **rest)
 
 
 def resolve_out_indices(out_indices: Sequence[int] | None, num_stages: int) -> tuple[int, ...]:
-    """Return the stages to give out, all by default."""
+    """Return the indices of the stages whose output is returned, all by default."""
     if out_indices is None:
         return tuple(range(num_stages))
-    found = check_ints('out_indices', out_indices, 0)
-    if not found or max(found) >= num_stages or list(found) != sorted(set(found)):
+    indices = check_ints('out_indices', out_indices, 0)
+    if not indices or max(indices) >= num_stages or list(indices) != sorted(set(indices)):
         raise ValueError(
-            f'out_indices={found} must be stages out of {tuple(range(num_stages))}, at least one, each once, ascending'
+            f'out_indices={indices} must be of {tuple(range(num_stages))}, at least one, each once, ascending'
         )
-    return found
+    return indices
 
 
-def check_frozen_stages(frozen_stages: int, num_stages: int) -> int:
-    """Return ``frozen_stages``: -1 freezes nothing, 0 the stem, k the stem and the first k stages."""
-    if isinstance(frozen_stages, bool) or not isinstance(frozen_stages, int) or not -1 <= frozen_stages <= num_stages:
+def check_frozen_stages(frozen_stages: int, num_stages: int) -> None:
+    """Check ``frozen_stages``: -1 freezes nothing, 0 the stem, k the stem and the first k stages."""
+    if frozen_stages not in range(-1, num_stages + 1) or isinstance(frozen_stages, bool):
         raise ValueError(
             f'frozen_stages={frozen_stages!r} must be from -1 (nothing) over 0 (the stem) to {num_stages} '
             '(the stem and all stages that are built)'
         )
-    return frozen_stages
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """Strides and dilations of a stage.
+
+    Attributes:
+        stride: Stride of the first block.
+        dilations: Dilation of each block.
+        is_dilated: The stage was given a dilation, or one in exchange for its stride.
+    """
+
+    stride: int
+    dilations: tuple[int, ...]
+    is_dilated: bool
 
 
 def plan_stages(
@@ -121,27 +134,25 @@ def plan_stages(
     output_stride: int | None = None,
     multi_grid: Sequence[int] | None = None,
     contract_dilation: bool | None = None,
-    built: int | None = None,
+    num_built: int = 4,
 ) -> tuple[StagePlan, ...]:
-    """Return stride and dilations per stage; see the backbone's docstring for what the options mean."""
+    """Return strides and dilations of each stage; see :class:`mmres2net.models.Res2Net` for the options."""
     num_stages = len(depths)
-    if output_stride is not None:
-        if strides is not None or dilations is not None:
-            raise ValueError(f'output_stride={output_stride} sets strides and dilations; leave those two out')
-        stride_row, dilation_row = trade_strides(default_strides, output_stride)
+    if output_stride is None:
+        strides = _stage_ints('strides', strides, default_strides)
+        dilations = _stage_ints('dilations', dilations, (1,) * num_stages)
+    elif strides is not None or dilations is not None:
+        raise ValueError(f'output_stride={output_stride} sets strides and dilations; leave those two out')
     else:
-        stride_row = _stage_ints('strides', strides, default_strides)
-        dilation_row = _stage_ints('dilations', dilations, (1,) * num_stages)
+        strides, dilations = trade_strides(default_strides, output_stride)
     contract = output_stride is not None if contract_dilation is None else contract_dilation
-    plans = [
-        StagePlan(
-            stride, (dilation // 2 if contract and dilation > 1 else dilation, *[dilation] * (depth - 1)), dilation > 1
-        )
-        for depth, stride, dilation in zip(depths, stride_row, dilation_row, strict=True)
-    ]
+    plans = []
+    for depth, stride, dilation in zip(depths, strides, dilations, strict=True):
+        first = dilation // 2 if contract and dilation > 1 else dilation
+        plans.append(StagePlan(stride, (first, *[dilation] * (depth - 1)), dilation > 1))
     if multi_grid is not None:
         grid = check_ints('multi_grid', multi_grid, 1)
-        if built is not None and built < num_stages:
+        if num_built < num_stages:
             raise ValueError(f'multi_grid={grid} is for stage {num_stages - 1}, which out_indices leaves out')
         if len(grid) != depths[-1]:
             raise ValueError(
@@ -152,9 +163,8 @@ def plan_stages(
 
 
 def trade_strides(default_strides: tuple[int, ...], output_stride: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return strides and dilations per stage for a total stride of ``output_stride``, after a stem of stride 4."""
-    if output_stride not in OUTPUT_STRIDES:
-        raise ValueError(f'output_stride={output_stride!r} must be one of {OUTPUT_STRIDES}')
+    """Return strides and dilations of each stage for a total stride of ``output_stride``, after a stem of stride 4."""
+    check_choice('output_stride', output_stride, OUTPUT_STRIDES)
     if len(default_strides) != 4:
         raise ValueError(
             f'output_stride={output_stride} needs a network of four stages; give strides and dilations instead'
@@ -171,40 +181,21 @@ def trade_strides(default_strides: tuple[int, ...], output_stride: int) -> tuple
 
 
 def _stage_ints(name: str, values: Sequence[int] | None, default: tuple[int, ...]) -> tuple[int, ...]:
-    if values is None:
-        return default
-    found = check_ints(name, values, 1)
-    if len(found) != len(default):
-        raise ValueError(f'{name}={found} must have one number for each of the {len(default)} stages')
-    return found
+    ints = default if values is None else check_ints(name, values, 1)
+    if len(ints) != len(default):
+        raise ValueError(f'{name}={ints} must have one number for each of the {len(default)} stages')
+    return ints
 
 
-def check_ints(name: str, values: Sequence[int], least: int) -> tuple[int, ...]:
-    """Return ``values`` as a tuple of whole numbers of at least ``least``."""
-    if isinstance(values, str) or not isinstance(values, Sequence):
-        raise ValueError(f'{name}={values!r} must be a list or tuple of whole numbers of {least} and more')
-    return tuple(check_int(f'{name}[{i}]', value, least) for i, value in enumerate(values))
-
-
-def check_int(name: str, value: int, least: int) -> int:
-    """Return ``value``, a whole number of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f'{name}={value!r} must be a whole number of {least} or more')
-    return value
-
-
-def check_choices(row: Arch, stage_pool: str, drop_path_rate: float) -> None:
-    """Check what is a choice and not a shape."""
-    if row.family == 'dla':
-        raise ValueError("this arch is of the DLA family; build it with type='mmres2net.Res2NetDLA'")
-    if stage_pool not in STAGE_POOLS:
-        raise ValueError(f'stage_pool={stage_pool!r} must be one of {STAGE_POOLS}')
-    if not 0 <= drop_path_rate < 1:
-        raise ValueError(f'drop_path_rate={drop_path_rate!r} must be at least 0 and less than 1')
+def drop_path_rates(num_blocks: int, rate: float) -> Iterator[float]:
+    """Return each block's drop probability: from 0 at the first block to ``rate`` at the last (Huang et al. 2016)."""
+    if not 0 <= rate < 1:
+        raise ValueError(f'drop_path_rate={rate!r} must be at least 0 and less than 1')
+    return (rate * i / max(num_blocks - 1, 1) for i in range(num_blocks))
 
 
 def dcn_by_stage(dcn: Cfg | None, stage_with_dcn: Sequence[bool] | None, num_stages: int) -> list[Cfg | None]:
-    """Return the deformable convolution config of each stage, None where it has plain ones."""
+    """Return the deformable convolution config of each stage, None for plain convolutions."""
     if dcn is None and not any(stage_with_dcn or ()):
         return [None] * num_stages
     if dcn is None or stage_with_dcn is None or len(stage_with_dcn) != num_stages or not any(stage_with_dcn):
@@ -230,20 +221,3 @@ def plugins_by_stage(plugins: Sequence[Cfg] | None, num_stages: int) -> list[lis
             if used:
                 by_stage[i].append(plugin)
     return by_stage
-
-
-def drop_path_by_stage(depths: Sequence[int], rate: float) -> list[list[float]]:
-    """Return each block's drop probability: 0 at the first block, ``rate`` at the last (Huang et al. 2016)."""
-    last = max(sum(depths) - 1, 1)
-    rates = iter(rate * i / last for i in range(sum(depths)))
-    return [[next(rates) for _ in range(depth)] for depth in depths]
-
-
-def strides_of(plans: Sequence[StagePlan], stem: int, out_indices: Sequence[int]) -> tuple[int, ...]:
-    """Return the stride against the image of each stage of ``out_indices``."""
-    totals: list[int] = []
-    total = stem
-    for plan in plans:
-        total *= plan.stride
-        totals.append(total)
-    return tuple(totals[i] for i in out_indices)

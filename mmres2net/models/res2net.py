@@ -1,57 +1,50 @@
 """Res2Net, Res2NeXt, SE-Res2Net and the CIFAR variants as one backbone.
 
 Paper: Gao et al., "Res2Net: A New Multi-scale Backbone Architecture", TPAMI 2021, https://arxiv.org/abs/1904.01169.
-Written from the paper and from the published weights' names and shapes; parameters are named as in those weights.
+Written from the paper and from the names and shapes of the published weights, which the parameters here have too.
 
-Where the paper and the published weights disagree, the weights decide. Equation (1) leaves the *first* split alone,
-the weights were trained with the *last* one left alone. And the paper is silent on the first block of a stage: there
-the splits do not feed each other, all 3x3 convolutions carry the stride and the last split is average-pooled.
+Where the paper and the published weights disagree, the code follows the weights. Equation (1) has no convolution for
+the *first* split, but the weights have none for the *last* one. The paper does not mention that the first block of a
+stage is different: its splits do not feed each other, all its 3x3 convolutions have the stride, and its last split is
+average-pooled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import accumulate
+from operator import mul
 
 import torch
-from mmcv.cnn import build_conv_layer, build_plugin_layer
+from mmcv.cnn import build_plugin_layer
 from mmcv.cnn.bricks.drop import DropPath
 from torch import Tensor, nn
 
 from mmres2net.models.arch import Arch, Family
-from mmres2net.models.layers import (
-    Cfg,
-    FreezableBackbone,
-    SqueezeExcite,
-    build_conv3x3,
-    build_norm,
-    checkpointed,
-    default_init_cfg,
-    gradients_wanted,
-)
+from mmres2net.models.layers import BlockOptions, Cfg, FreezableBackbone, InitCfg, SqueezeExcite, checkpointed
 from mmres2net.models.options import (
     PLUGIN_POSITIONS,
+    STAGE_POOLS,
     StagePlan,
-    check_choices,
-    check_frozen_stages,
+    StagePool,
+    check_choice,
     check_int,
     dcn_by_stage,
-    drop_path_by_stage,
+    drop_path_rates,
     plan_stages,
     plugins_by_stage,
     resolve_arch,
     resolve_out_indices,
-    strides_of,
 )
 from mmres2net.registry import MODELS
 
-StagePool = Literal['official', 'mmdet', 'maskrcnn']
 EXPANSION = 4
 STAGE_PLANES = (64, 128, 256, 512)
 
 
 class Bottle2neck(nn.Module):
-    """The Res2Net module (section 3.1, figure 2b): a bottleneck whose 3x3 convolution works on s splits in turn.
+    """The Res2Net module (section 3.1, figure 2b): a bottleneck whose 3x3 convolutions work on s splits in turn.
 
     Args:
         in_channels: Channels of the input.
@@ -61,15 +54,11 @@ class Bottle2neck(nn.Module):
         cardinality: Groups of each 3x3 convolution.
         stride: Stride of the block.
         dilation: Dilation of the 3x3 convolutions.
-        is_first: The block opens a stage: its splits do not feed each other.
-        stage_pool: What a stage's first block does with its last split and its stride, see :class:`Res2Net`.
-        downsample: What the shortcut does to the input; None: nothing.
+        is_first: This is the first block of a stage: its splits do not feed each other.
+        downsample: Module of the shortcut; None: the identity.
         se_reduction: Reduction of the squeeze-and-excitation; None: no such module.
-        drop_path: Probability of dropping the block's branch for a sample in training.
-        conv_cfg, norm_cfg: MMCV's configs of convolution and norm.
-        dcn: MMCV's config of the deformable convolution that replaces the 3x3 ones; None: plain ones.
-        plugins: MMCV's plugin configs, each with its ``position``.
-        with_cp: Recompute the block in the backward pass instead of storing it.
+        drop_path: Probability that the residual branch of a sample is dropped in training.
+        options: Options that the blocks of a network share.
     """
 
     def __init__(
@@ -83,51 +72,44 @@ class Bottle2neck(nn.Module):
         stride: int = 1,
         dilation: int = 1,
         is_first: bool = False,
-        stage_pool: StagePool = 'official',
         downsample: nn.Module | None = None,
         se_reduction: int | None = None,
         drop_path: float = 0.0,
-        conv_cfg: Cfg | None = None,
-        norm_cfg: Cfg | None = None,
-        dcn: Cfg | None = None,
-        plugins: Sequence[Cfg] = (),
-        with_cp: bool = False,
+        options: BlockOptions | None = None,
     ) -> None:
         super().__init__()
-        norm_cfg = {'type': 'BN'} if norm_cfg is None else norm_cfg
-        self.width, self.is_first, self.with_cp, self.with_dcn = width, is_first, with_cp, dcn is not None
-        stride1, stride3 = (stride, 1) if stage_pool == 'maskrcnn' else (1, stride)
+        options = BlockOptions() if options is None else options
+        self.width, self.is_first, self.with_cp, self.with_dcn = width, is_first, options.with_cp, bool(options.dcn)
+        stride1, stride3 = (stride, 1) if options.stage_pool == 'maskrcnn' else (1, stride)
 
-        self.conv1 = build_conv_layer(conv_cfg, in_channels, width * scales, 1, stride=stride1, bias=False)
-        self.bn1 = build_norm(norm_cfg, width * scales)
+        self.conv1 = options.conv(in_channels, width * scales, stride=stride1)
+        self.bn1 = options.norm(width * scales)
         self.convs = nn.ModuleList(
-            build_conv3x3(conv_cfg, width, stride=stride3, dilation=dilation, groups=cardinality, dcn=dcn)
+            options.conv3x3(width, stride=stride3, dilation=dilation, groups=cardinality)
             for _ in range(max(scales - 1, 1))
         )
-        self.bns = nn.ModuleList(build_norm(norm_cfg, width) for _ in self.convs)
-        pooled = scales > 1 and is_first and (stage_pool != 'mmdet' or stride != 1)
-        # Counts the padding, unlike the shortcut's pool: both are what the weights were trained with.
+        self.bns = nn.ModuleList(options.norm(width) for _ in self.convs)
+        pooled = scales > 1 and is_first and (options.stage_pool != 'mmdet' or stride != 1)
+        # Padding counts here, but not in the shortcut's pool: the published weights were trained so.
         self.pool = nn.AvgPool2d(3, stride3, padding=1) if pooled else nn.Identity()
-        self.conv3 = build_conv_layer(conv_cfg, width * scales, out_channels, 1, bias=False)
-        self.bn3 = build_norm(norm_cfg, out_channels)
+        self.conv3 = options.conv(width * scales, out_channels)
+        self.bn3 = options.norm(out_channels)
         self.se = SqueezeExcite(out_channels, se_reduction) if se_reduction else nn.Identity()
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
         self.downsample = nn.Identity() if downsample is None else downsample
         self.relu = nn.ReLU(inplace=True)
-        channels = dict(zip(PLUGIN_POSITIONS, (width * scales, width * scales, out_channels), strict=True))
+        channels = (width * scales, width * scales, out_channels)
         self.after_conv1, self.after_conv2, self.after_conv3 = (
-            _build_plugins([plugin for plugin in plugins if plugin['position'] == position], channels[position])
-            for position in PLUGIN_POSITIONS
+            _build_plugins([plugin for plugin in options.plugins if plugin['position'] == position], count)
+            for position, count in zip(PLUGIN_POSITIONS, channels, strict=True)
         )
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
         """Return (N, out_channels, H/stride, W/stride) for ``x`` (N, in_channels, H, W).
 
-        ``shortcut`` (of the output's shape) takes the place of the block's own, as deep layer aggregation needs it.
+        ``shortcut``, of the output's shape, replaces the block's own, as deep layer aggregation needs it.
         """
-        if self.with_cp and gradients_wanted():
-            return checkpointed(self, self._forward, x, shortcut)
-        return self._forward(x, shortcut)
+        return checkpointed(self, self._forward, x, shortcut) if self.with_cp else self._forward(x, shortcut)
 
     def _forward(self, x: Tensor, shortcut: Tensor | None) -> Tensor:
         out = self.after_conv1(self.relu(self.bn1(self.conv1(x))))
@@ -175,38 +157,41 @@ class Res2Net(FreezableBackbone):
         strides: Stride of each stage, (1, 2, 2, 2) by default.
         dilations: Dilation of each stage, 1 by default.
         output_stride: 8, 16 or 32: sets strides and dilations so that the last stage has this stride.
-        multi_grid: Dilations of the last stage's blocks themselves, one per block (mmseg's convention: (2, 4, 8) is
-            DeepLab's grid (1, 2, 4) at rate 2).
-        contract_dilation: The first block of a dilated stage takes half the dilation, which is what a network trained
-            with strides computes when it is read densely. By default on with ``output_stride``, else off as in mmseg.
-        stage_pool: The last split of a stage's first block. ``official``: average-pooled with the stride, also where
-            that is 1 (official weights, timm, mmpretrain). ``mmdet``: pooled only where strided (mmdet's weights).
-            ``maskrcnn``: the stride sits in the first 1x1 convolution and the pool has stride 1 (the paper's
-            Mask R-CNN runs, table 8, in maskrcnn-benchmark).
+        multi_grid: Dilation of each block of the last stage (mmseg's convention: (2, 4, 8) is DeepLab's grid (1, 2, 4)
+            at rate 2).
+        contract_dilation: The first block of a dilated stage takes half the dilation; so a network trained with strides
+            computes the same features, at more pixels. By default on with ``output_stride``, else off as in mmseg.
+        stage_pool: What happens to the last split in the first block of a stage. ``official``: average pooling with the
+            stride of the stage, also stride 1 (official weights, timm, mmpretrain). ``mmdet``: the same, but none with
+            stride 1 (mmdet's weights). ``maskrcnn``: the first 1x1 convolution has the stride, the pooling has stride 1
+            (the paper's Mask R-CNN runs, table 8, in maskrcnn-benchmark).
         deep_stem: Three 3x3 convolutions instead of one 7x7; by default as the arch has it.
         avg_down: Average pooling in the shortcut; by default as the arch has it.
         se_reduction: Squeeze-and-excitation with this reduction; by default as the arch has it.
         conv_cfg: MMCV's convolution config, for all but deformable convolutions.
-        norm_cfg: MMCV's norm config.
+        norm_cfg: MMCV's norm config; batch norm by default. GN's usual 32 groups do not divide the splits, see
+            :class:`mmres2net.models.layers.GCDGroupNorm`.
         norm_eval: Keep all batch norms on their running statistics in training.
         frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the first k stages.
-        freeze_stem: Freezes or spares the stem whatever ``frozen_stages`` says.
+        freeze_stem: Whether the stem is frozen; by default as ``frozen_stages`` says.
         drop_path_rate: Stochastic depth of the last block, rising linearly from 0 at the first.
         dcn: MMCV's deformable convolution config for the 3x3 convolutions, such as
             ``dict(type='DCNv2', deform_groups=1)``; ``fallback_on_stride=True`` keeps strided ones plain.
         stage_with_dcn: Which stages use ``dcn``, a bool per stage.
         plugins: ``dict(cfg=..., position=..., stages=(...))`` as in mmdet; positions ``after_conv1``, ``after_conv2``
             and ``after_conv3``, the last after the norm and before the addition.
-        zero_init_residual: Start each block as the identity (last norm's weight 0).
-        with_cp: Recompute blocks in the backward pass instead of storing them; exact, running statistics included.
-        init_cfg: MMEngine's initialisation config; Kaiming normal (fan out) by default.
+        zero_init_residual: Initialize the last norm's weight of each block with 0, so that the block starts as its
+            shortcut.
+        with_cp: Recompute blocks in the backward pass instead of storing their activations; gradients and running
+            statistics are the same.
+        init_cfg: MMEngine's initialization config; Kaiming normal (fan out) by default.
 
     Attributes:
         out_channels: Channels of each output.
         out_strides: Stride of each output against the image.
 
     Raises:
-        ValueError: An option has a value outside of what is listed here; the message says what is allowed.
+        ValueError: An option has a value that is not allowed; the message says what is.
     """
 
     def __init__(
@@ -240,145 +225,135 @@ class Res2Net(FreezableBackbone):
         plugins: Sequence[Cfg] | None = None,
         zero_init_residual: bool = False,
         with_cp: bool = False,
-        init_cfg: Cfg | list[Cfg] | None = None,
+        init_cfg: InitCfg = None,
     ) -> None:
-        row = resolve_arch(arch, depths, base_width, scales, cardinality, deep_stem, avg_down, se_reduction, family)
-        check_choices(row, stage_pool, drop_path_rate)
-        num_stages = len(row.depths)
-        self.out_indices = resolve_out_indices(out_indices, num_stages)
-        built = self.out_indices[-1] + 1
-        super().__init__(
-            frozen_stages=check_frozen_stages(frozen_stages, built),
-            freeze_stem=freeze_stem,
-            norm_eval=norm_eval,
-            init_cfg=default_init_cfg() if init_cfg is None else init_cfg,
+        spec = resolve_arch(
+            arch,
+            depths=depths,
+            base_width=base_width,
+            scales=scales,
+            cardinality=cardinality,
+            family=family,
+            deep_stem=deep_stem,
+            avg_down=avg_down,
+            se_reduction=se_reduction,
         )
+        num_stages = len(spec.depths)
+        out_indices = resolve_out_indices(out_indices, num_stages)
+        num_built = out_indices[-1] + 1
+        check_choice('stage_pool', stage_pool, STAGE_POOLS)
+        drop_paths = drop_path_rates(sum(spec.depths), drop_path_rate)
+        super().__init__(frozen_stages, freeze_stem, norm_eval, init_cfg)
         plans = plan_stages(
-            row.depths,
+            spec.depths,
             (1, 2, 2, 2)[:num_stages],
             strides=strides,
             dilations=dilations,
             output_stride=output_stride,
             multi_grid=multi_grid,
             contract_dilation=contract_dilation,
-            built=built,
+            num_built=num_built,
         )
+        self.out_indices = out_indices
         self.zero_init_residual = zero_init_residual
-        norm_cfg = {'type': 'BN'} if norm_cfg is None else norm_cfg
-        self._build_stem(row, check_int('in_channels', in_channels, 1), conv_cfg, norm_cfg)
+        options = BlockOptions(conv_cfg, norm_cfg, with_cp, stage_pool)
+        self._build_stem(spec, check_int('in_channels', in_channels, 1), options)
         stage_dcn = dcn_by_stage(dcn, stage_with_dcn, num_stages)
         stage_plugins = plugins_by_stage(plugins, num_stages)
-        drop_paths = drop_path_by_stage(row.depths, drop_path_rate)
-        common = {'stage_pool': stage_pool, 'conv_cfg': conv_cfg, 'norm_cfg': norm_cfg, 'with_cp': with_cp}
+        self.stage_names = tuple(f'layer{i + 1}' for i in range(num_built))
         channels = 64
-        for i in range(built):
-            options = {**common, 'dcn': stage_dcn[i], 'plugins': stage_plugins[i]}
-            stage = build_stage(row, plans[i], channels, STAGE_PLANES[i], drop_paths[i], options)
-            self.add_module(f'layer{i + 1}', stage)
+        for i, name in enumerate(self.stage_names):
+            stage_options = replace(options, dcn=stage_dcn[i], plugins=stage_plugins[i])
+            self.add_module(name, build_stage(spec, plans[i], channels, STAGE_PLANES[i], stage_options, drop_paths))
             channels = STAGE_PLANES[i] * EXPANSION
-        self.out_channels = tuple(STAGE_PLANES[i] * EXPANSION for i in self.out_indices)
-        self.out_strides = strides_of(plans, 1 if row.family == 'cifar' else 4, self.out_indices)
+        self.out_channels = tuple(STAGE_PLANES[i] * EXPANSION for i in out_indices)
+        stem_stride = 1 if spec.family == 'cifar' else 4
+        totals = list(accumulate((plan.stride for plan in plans), mul, initial=stem_stride))
+        self.out_strides = tuple(totals[i + 1] for i in out_indices)
         self.freeze()
 
-    def _build_stem(self, row: Arch, in_channels: int, conv_cfg: Cfg | None, norm_cfg: Cfg) -> None:
-        def conv(channels: int, out_channels: int, kernel: int, stride: int) -> nn.Module:
-            padding = kernel // 2
-            return build_conv_layer(
-                conv_cfg, channels, out_channels, kernel, stride=stride, padding=padding, bias=False
-            )
-
-        small = row.family == 'cifar'
+    def _build_stem(self, spec: Arch, in_channels: int, options: BlockOptions) -> None:
+        small = spec.family == 'cifar'
         stride = 1 if small else 2
-        if row.deep_stem:
+        if spec.deep_stem:
             self.conv1: nn.Module = nn.Sequential(
-                conv(in_channels, 32, 3, stride),
-                build_norm(norm_cfg, 32),
+                options.conv(in_channels, 32, 3, stride),
+                options.norm(32),
                 nn.ReLU(inplace=True),
-                conv(32, 32, 3, 1),
-                build_norm(norm_cfg, 32),
+                options.conv(32, 32, 3),
+                options.norm(32),
                 nn.ReLU(inplace=True),
-                conv(32, 64, 3, 1),
+                options.conv(32, 64, 3),
             )
         else:
-            self.conv1 = conv(in_channels, 64, 3 if small else 7, stride)
-        self.bn1 = build_norm(norm_cfg, 64)
+            self.conv1 = options.conv(in_channels, 64, 3 if small else 7, stride)
+        self.bn1 = options.norm(64)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, 2, padding=1)
 
     def stem_modules(self) -> list[nn.Module]:
         return [self.conv1, self.bn1]
 
-    def stage_modules(self) -> list[nn.Module]:
-        return [self.get_submodule(f'layer{i + 1}') for i in range(self.out_indices[-1] + 1)]
-
-    def init_zeros(self) -> None:
-        """Set to zero the offsets of deformable convolutions and, if asked for, each block's last norm."""
-        super().init_zeros()
-        if self.zero_init_residual:
-            for module in self.modules():
-                if isinstance(module, Bottle2neck):
-                    nn.init.constant_(module.bn3.get_parameter('weight'), 0)
-
     def stem(self, x: Tensor) -> Tensor:
         """Return (N, 64, H/4, W/4), the first stage's input (H, W in the CIFAR family), for (N, in_channels, H, W)."""
         return self.maxpool(self.relu(self.bn1(self.conv1(x))))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return (N, C_i, H/s_i, W/s_i) for each stage i of ``out_indices``, for ``x`` (N, in_channels, H, W)."""
-        x = self.stem(x)
-        outs = []
-        for i, stage in enumerate(self.stage_modules()):
-            x = stage(x)
-            if i in self.out_indices:
-                outs.append(x)
-        return tuple(outs)
+    def init_zeros(self) -> None:
+        """Set to zero the offsets of deformable convolutions and, with ``zero_init_residual``, each last norm."""
+        super().init_zeros()
+        if self.zero_init_residual:
+            for module in self.modules():
+                if isinstance(module, Bottle2neck):
+                    nn.init.zeros_(module.bn3.get_parameter('weight'))
 
 
 def build_stage(
-    row: Arch, plan: StagePlan, in_channels: int, planes: int, drop_paths: Sequence[float], options: Cfg
+    spec: Arch,
+    plan: StagePlan,
+    in_channels: int,
+    planes: int,
+    options: BlockOptions,
+    drop_paths: Iterator[float] | None = None,
 ) -> nn.Sequential:
-    """Return one stage; ``options`` are keywords of :class:`Bottle2neck` that its blocks share."""
-    width = planes * row.base_width // 64 * row.cardinality
+    """Return a stage of 4 ``planes`` output channels; ``drop_paths`` gives the drop probability of each block."""
+    width = planes * spec.base_width // 64 * spec.cardinality
     out_channels = planes * EXPANSION
-    blocks = []
-    for i, (dilation, drop_path) in enumerate(zip(plan.dilations, drop_paths, strict=True)):
+    stage = nn.Sequential()
+    for i, dilation in enumerate(plan.dilations):
         first = i == 0
-        shape: Cfg = {'width': width, 'scales': row.scales, 'cardinality': row.cardinality}
-        se_reduction = row.se_reduction
-        if first and row.family == 'cifar':
-            # The parameter counts of table 4 fit only if a stage opens with a plain ResNeXt block of the same width.
-            shape = {'width': width * row.scales, 'scales': 1, 'cardinality': row.cardinality * row.scales}
+        shape: Cfg = {'width': width, 'scales': spec.scales, 'cardinality': spec.cardinality}
+        se_reduction = spec.se_reduction
+        if first and spec.family == 'cifar':
+            # The parameter counts of table 4 fit only if a stage starts with a plain ResNeXt block of the same width.
+            shape = {'width': width * spec.scales, 'scales': 1, 'cardinality': spec.cardinality * spec.scales}
             se_reduction = None
-        blocks.append(
-            Bottle2neck(
-                in_channels if first else out_channels,
-                out_channels,
-                **shape,
-                stride=plan.stride if first else 1,
-                dilation=dilation,
-                is_first=first,
-                downsample=_build_shortcut(row, plan, in_channels, out_channels, options) if first else None,
-                se_reduction=se_reduction,
-                drop_path=drop_path,
-                **options,
-            )
+        block = Bottle2neck(
+            in_channels if first else out_channels,
+            out_channels,
+            **shape,
+            stride=plan.stride if first else 1,
+            dilation=dilation,
+            is_first=first,
+            downsample=_build_shortcut(spec, plan, in_channels, out_channels, options) if first else None,
+            se_reduction=se_reduction,
+            drop_path=next(drop_paths) if drop_paths else 0.0,
+            options=options,
         )
-    return nn.Sequential(*blocks)
+        stage.append(block)
+    return stage
 
 
-def _build_shortcut(row: Arch, plan: StagePlan, in_channels: int, out_channels: int, options: Cfg) -> nn.Sequential:
-    conv_stride = 1 if row.avg_down else plan.stride
-    conv = build_conv_layer(options['conv_cfg'], in_channels, out_channels, 1, stride=conv_stride, bias=False)
-    norm = build_norm(options['norm_cfg'], out_channels)
-    if not row.avg_down:
+def _build_shortcut(
+    spec: Arch, plan: StagePlan, in_channels: int, out_channels: int, options: BlockOptions
+) -> nn.Sequential:
+    conv = options.conv(in_channels, out_channels, stride=1 if spec.avg_down else plan.stride)
+    norm = options.norm(out_channels)
+    if not spec.avg_down:
         return nn.Sequential(conv, norm)
-    return nn.Sequential(_shortcut_pool(plan, options['stage_pool']), conv, norm)
-
-
-def _shortcut_pool(plan: StagePlan, stage_pool: StagePool) -> nn.Module:
+    pool: nn.Module = nn.Identity()
     if plan.stride != 1:
-        return nn.AvgPool2d(plan.stride, plan.stride, ceil_mode=True, count_include_pad=False)
-    if plan.is_dilated and stage_pool != 'mmdet':
-        # The weights saw the mean of 2x2 pixels: read densely, that is the same mean at every pixel.
-        return nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.AvgPool2d(2, 1))
-    return nn.Identity()
+        pool = nn.AvgPool2d(plan.stride, plan.stride, ceil_mode=True, count_include_pad=False)
+    elif plan.is_dilated and options.stage_pool != 'mmdet':
+        # The weights were trained on the mean of 2x2 pixels: at stride 1, this is the same mean at every pixel.
+        pool = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.AvgPool2d(2, 1))
+    return nn.Sequential(pool, conv, norm)

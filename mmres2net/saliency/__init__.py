@@ -2,8 +2,8 @@
 
 from mmres2net.saliency.datasets import SaliencyDataset
 from mmres2net.saliency.dss import DSSHead
+from mmres2net.saliency.maps import SaliencyMapsHook
 from mmres2net.saliency.metrics import SaliencyMetric
-from mmres2net.saliency.pictures import SaliencyMapsHook
 from mmres2net.saliency.stem import WithStem
 from mmres2net.saliency.transforms import LoadSaliencyMask
 

@@ -1,11 +1,12 @@
-"""Data sets of salient objects: a folder of images, one of masks with the same names, and a list of names or none.
+"""Data sets of salient objects: a folder of images, one of masks of the same names, and optionally a list of names.
 
-What ``tools/prepare_data.py`` lays out has the folders ``images`` and ``masks``. The official releases can be read
-where they were unpacked, too: ``layout='published'`` takes folders and suffix from :data:`PUBLISHED`.
+Data sets made by ``mmres2net prepare-data`` have the folders ``images`` and ``masks``. Official releases can also be
+read as they were unpacked: ``layout='published'`` takes folders and suffix from :data:`PUBLISHED`.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -13,20 +14,24 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
 
 from mmres2net.errors import UserError
 from mmres2net.registry import DATASETS
 from mmres2net.saliency.masks import salient_pixels, sample_fault, transparency_fault
+from mmres2net.text import join_some
 
 
 class Release(NamedTuple):
-    """How a data set lies in its official release; masks are PNG in all of them."""
+    """Folders, image suffix and number of images of an official release; all masks are PNG.
+
+    MSRA-B's lists have 2,500 images for training, 500 for validation and 2,000 for testing.
+    """
 
     images: str
     masks: str
     img_suffix: str
     number: int
-    """Images; MSRA-B's lists have 2,500 for training, 500 for validation and 2,000 for testing."""
 
 
 PUBLISHED: Mapping[str, Release] = MappingProxyType(
@@ -39,27 +44,30 @@ PUBLISHED: Mapping[str, Release] = MappingProxyType(
     }
 )
 PREPARED = Release('images', 'masks', '.jpg', 0)
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
 
 @DATASETS.register_module()
 class SaliencyDataset(BaseDataset):
-    """Images with masks of their salient objects, in the form in which mmseg's transforms take samples.
+    """Images with masks of their salient objects, as samples for mmseg's transforms.
 
     Args:
-        dataset_name: Name of the data set, which every sample carries: figures are given by it.
+        dataset_name: Name of the data set; metrics are reported under it.
         layout: ``prepared``: folders ``images`` and ``masks``; ``published``: those of the official release of
             ``dataset_name``, one of :data:`PUBLISHED`.
-        data_root: Folder that the other paths start from.
-        ann_file: A list of names, one a line, with suffix or without; '' is every image of the folder.
+        data_root: Folder that the other paths are relative to.
+        ann_file: A list of names, one per line, with or without suffix; '': all images of the folder. A warning lists
+            image files of another suffix.
         data_prefix: ``img_path`` and ``seg_map_path``: other folders. Without ``seg_map_path`` samples have no masks.
-        img_suffix: How the names of images end, if not as in the layout (``.jpg``; HKU-IS is published as ``.png``).
-        seg_map_suffix: How the names of masks end.
+        img_suffix: Suffix of images, in upper or lower case, if another than in the layout (``.jpg``; HKU-IS is
+            published as ``.png``).
+        seg_map_suffix: Suffix of masks.
         pipeline: Transforms of a sample.
-        indices: Takes the first so many samples, or those of these numbers.
-        lazy_init: Reads list and folder only when the first sample is asked for.
+        indices: Number of samples to use, or their indices.
+        lazy_init: Read list and folder at the first access.
 
     Raises:
-        UserError: No such layout, list or folder, or no image.
+        UserError: An unknown layout, a missing list or folder, or no image.
     """
 
     METAINFO: ClassVar[dict[str, Any]] = {
@@ -95,31 +103,38 @@ class SaliencyDataset(BaseDataset):
         )
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Return a dict for each image, in the order of the list, or by name without one.
+        """Return a dict for each image, in the order of the list, or else sorted by name.
 
         Raises:
-            UserError: No such list or folder, or no image.
+            UserError: The list or the folder is missing, or there is no image.
         """
-        names = self._listed() if self.ann_file else self._found()
+        names = self._names_in_list() if self.ann_file else self._names_in_folder()
         if not names:
             where = self.ann_file or f'{self.data_prefix["img_path"]}: no file ends in {self.img_suffix!r}'
             raise UserError(f'the split of {self.dataset_name} is empty ({where})')
         return [self._info(name) for name in names]
 
-    def _listed(self) -> list[str]:
+    def _names_in_list(self) -> list[str]:
         try:
             lines = Path(self.ann_file).read_text(encoding='utf-8').splitlines()
         except (OSError, ValueError) as error:
             raise UserError(f'{self.ann_file} is not a list of images: {error}') from error
         return [self._without_suffix(line.strip()) + self.img_suffix for line in lines if line.strip()]
 
-    def _found(self) -> list[str]:
-        folder = Path(self.data_prefix['img_path'])
+    def _names_in_folder(self) -> list[str]:
+        folder, masks = (Path(self.data_prefix.get(key, '')) for key in ('img_path', 'seg_map_path'))
         if not folder.is_dir():
-            raise UserError(f'no folder {folder}, where the images of {self.dataset_name} should be')
-        names = (path.name for path in folder.iterdir() if path.is_file())
+            raise UserError(f'the images of {self.dataset_name} are missing: there is no folder {folder}')
         # Archives made on a Mac have a hidden file beside every image.
-        return sorted(name for name in names if name.endswith(self.img_suffix) and not name.startswith('.'))
+        found = sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith('.'))
+        names = [name for name in found if name.lower().endswith(self.img_suffix.lower())]
+        others = [name for name in found if name not in set(names) and name.lower().endswith(IMAGE_SUFFIXES)]
+        if folder == masks:
+            others = [name for name in others if not name.endswith(self.seg_map_suffix)]
+        if others:
+            text = f'{len(others)} image files of {folder} do not end in {self.img_suffix} and are left out'
+            print_log(f'{self.dataset_name}: {text}: {join_some(others)}', 'current', logging.WARNING)
+        return names
 
     def _without_suffix(self, name: str) -> str:
         for suffix in (self.img_suffix, self.seg_map_suffix):
@@ -137,33 +152,33 @@ class SaliencyDataset(BaseDataset):
         }
         masks = self.data_prefix.get('seg_map_path')
         if masks is not None:
-            info['seg_map_path'] = str(Path(masks) / (name.removesuffix(self.img_suffix) + self.seg_map_suffix))
+            info['seg_map_path'] = str(Path(masks) / (name[: len(name) - len(self.img_suffix)] + self.seg_map_suffix))
         return info
 
     def fault_of(self, info: dict[str, Any]) -> str:
-        """Return why the files of a sample's ``info`` cannot be used, nothing where they can: asked before a run."""
+        """Return why the files of a sample's ``info`` cannot be used, else ''; called before a run."""
         if 'seg_map_path' in info:
             return sample_fault(info['img_path'], info['seg_map_path'])
         return self.image_fault(info['img_path'])
 
     def image_fault(self, path: str) -> str:
-        """Return why an image file cannot be used, other than by damage; nothing where it can."""
+        """Return why an image file cannot be used, else ''; damage is reported by another check."""
         return transparency_fault(path)
 
     def read_mask(self, path: str) -> np.ndarray:
         """Return the labels (H, W) of a mask file: 0 background, 1 salient.
 
         Raises:
-            UserError: The file cannot say which pixels are salient.
+            UserError: The file is not a mask of salient objects.
         """
         return salient_pixels(path)
 
 
 def release_of(dataset_name: str, layout: str) -> Release:
-    """Return where images and masks of a data set lie.
+    """Return the folders of images and masks of a data set.
 
     Raises:
-        UserError: No such layout, or a data set whose release is not known.
+        UserError: An unknown layout, or a data set whose release is not known.
     """
     if layout == 'prepared':
         return PREPARED
@@ -171,7 +186,7 @@ def release_of(dataset_name: str, layout: str) -> Release:
         raise UserError(f"SaliencyDataset: layout={layout!r}; choose 'prepared' or 'published'")
     if dataset_name not in PUBLISHED:
         raise UserError(
-            f"SaliencyDataset: layout='published' is known of {', '.join(PUBLISHED)}, not of {dataset_name!r}; give "
+            f"SaliencyDataset: layout='published' is known for {', '.join(PUBLISHED)}, not for {dataset_name!r}; give "
             'its folders as data_prefix=dict(img_path=..., seg_map_path=...), and img_suffix'
         )
     return PUBLISHED[dataset_name]

@@ -1,18 +1,18 @@
 """DSS: deeply supervised salient object detection with short connections (Hou et al., CVPR 2017 and TPAMI 2019).
 
-The paper of Res2Net trains it on ResNet-50 and Res2Net-50 (section 4.9, table 9) and states no detail of it. Public are
-the network on VGG-16 with six side outputs and one on ResNet-101 with five, from conv1 and the four stages, the last at
-stride 16 with dilation 2. This is the form on VGG-16 without its first side, since no feature of a ResNet has as many
-pixels as the image; the others are matched by stride, so that
+The Res2Net paper trains it on ResNet-50 and Res2Net-50 (section 4.9, table 9) without any details. Published are the
+network on VGG-16 with six side outputs, and one on ResNet-101 with five, from conv1 and the four stages, the last at
+stride 16 with dilation 2. This is the network on VGG-16 without its first side, because no feature of a ResNet has the
+size of the image; the other sides are matched by stride:
 
     VGG-16      2         3         4         5         6         (strides 2, 4, 8, 16, 32)
     here        1 stem    2 stage 1 3 stage 2 4 stage 3 5 stage 4 (strides 2, 4, 8, 16, 16)
     convolution 128 @ 3x3 256 @ 5x5 256 @ 5x5 512 @ 5x5 512 @ 7x7 (two of them, then one 1x1 to the side's map)
     takes       2 3 4 5   4 5       4 5                           (maps of deeper sides: the short connections)
 
-The sides, the dilation and the fusion, a weighted sum that starts at 0.2 each, are those of the public ResNet-101 form.
-Which channels, kernels and connections the paper's ResNet-50 had is not known. The public form enlarges the map of its
-deepest side 32 times although that has stride 16, which no other side does; here each map is enlarged by its stride.
+The sides, the dilation and the fusion, a weighted sum with initial weights of 0.2, are those of the published
+ResNet-101 network. The channels, kernels and connections of the paper's ResNet-50 are not known. The published code
+upsamples the map of its deepest side 32 times although it has stride 16; here each map is upsampled by its stride.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from mmres2net.errors import UserError
 from mmres2net.registry import MODELS
 
 Inference = Literal['public', 'paper', 'fused']
-# From which sides, counted from 0, each takes maps.
+# The sides, counted from 0, whose maps each side takes.
 CONNECTIONS = ((1, 2, 3, 4), (3, 4), (3, 4), (), ())
 SIDES = len(CONNECTIONS)
 AVERAGED = (1, 2, 3)  # sides 3, 4, 5 on VGG-16
 WEIGHED = (0, 1, 2)  # sides 2, 3, 4 on VGG-16
-SMALLEST = 1e-6  # probability: its logit is still a number
+SMALLEST = 1e-6  # probability whose logit is finite
 
 
 @MODELS.register_module()
@@ -43,27 +43,27 @@ class DSSHead(BaseModule):
     """The sides of DSS, their short connections and their fusion, as decode head of mmseg's ``EncoderDecoder``.
 
     The features are those of :class:`mmres2net.saliency.WithStem`: of the stem and of four stages. All maps are logits
-    of one channel. Where the head is asked for a prediction, mmseg brings it to the size of the image file and takes
-    the sigmoid: ``seg_logits`` of the result are probabilities (1, H, W).
+    of one channel. mmseg resizes a prediction to the size of the image file and applies the sigmoid: ``seg_logits`` of
+    the result are probabilities (1, H, W).
 
     Args:
         in_channels: Channels of the five features.
         channels: Channels of the two convolutions of each side.
-        kernel_sizes: Their kernels, odd.
-        strides: Strides of the features against the image.
-        inference: What is predicted. ``public``: the mean of four probabilities, those of the fused map and of the
-            sides 3, 4 and 5 on VGG-16, as the published code has it (which then stretches each image's map to 0..1;
-            that is left to the metric). ``paper``: the sum of the sides 2, 3 and 4 on VGG-16 with their weights in the
-            fusion, as other implementations quote the paper's equation. ``fused``: the fused map as it is trained.
+        kernel_sizes: Their kernel sizes, odd.
+        strides: Strides of the features.
+        inference: How the prediction is made. ``public``: the mean of four probabilities, those of the fused map and of
+            sides 3, 4 and 5 on VGG-16, as in the published code (which then rescales the map of each image to 0..1;
+            here the metric does that). ``paper``: the sum of sides 2, 3 and 4 on VGG-16 with their weights in the
+            fusion, as other implementations read the paper's equation. ``fused``: the fused map.
         threshold: Probability from which a pixel of ``pred_sem_seg`` is salient.
-        ignore_index: Pixels annotated so do not count in the loss: where images were padded.
+        ignore_index: Label of pixels without loss, such as padding.
 
     Raises:
-        ValueError: Not five values, an even kernel, strides that are no multiples of each other, or an unknown
+        ValueError: Not five values, an even kernel, strides that are not multiples of each other, or an unknown
             ``inference``.
     """
 
-    # What mmseg reads: one channel stands for two classes, and maps are resized as cv2 resizes images.
+    # For mmseg: one channel for two classes, and maps are resized as cv2 resizes images.
     num_classes = 2
     out_channels = 1
     align_corners = False
@@ -91,7 +91,7 @@ class DSSHead(BaseModule):
         self.fusion = nn.Conv2d(SIDES, 1, 1)
 
     def init_weights(self) -> None:
-        """Draw the convolutions; sums of maps start as means, the fusion at 0.2 each as in the public form."""
+        """Initialize the convolutions; the weights of sums of maps start equal, as in the published code."""
         super().init_weights()
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -104,7 +104,7 @@ class DSSHead(BaseModule):
                 nn.init.constant_(mixed.weight, 1 / mixed.in_channels)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Return the logits (N, 1, H, W) of what is predicted, at the image's size if that is even.
+        """Return the logits (N, 1, H, W) of the prediction, of the image's size if that is even.
 
         Args:
             inputs: Features (N, C_i, ceil(H / s_i), ceil(W / s_i)).
@@ -124,33 +124,33 @@ class DSSHead(BaseModule):
         """
         if len(inputs) != SIDES:
             raise ValueError(
-                f'{len(inputs)} features for {SIDES} sides; wrap the backbone in mmres2net.WithStem, with four stages'
+                f'{len(inputs)} features for {SIDES} sides; use mmres2net.WithStem around a backbone with four stages'
             )
         maps = [side(feature) for side, feature in zip(self.sides, inputs, strict=True)]
         for i in reversed(range(SIDES)):
-            deeper = [enlarged(maps[j], self.strides[j] // self.strides[i], maps[i].shape[2:]) for j in CONNECTIONS[i]]
+            deeper = [upsample(maps[j], self.strides[j] // self.strides[i], maps[i].shape[2:]) for j in CONNECTIONS[i]]
             maps[i] = self.merges[i](torch.cat([*deeper, maps[i]], 1))
-        maps = [enlarged(one, stride, size) for one, stride in zip(maps, self.strides, strict=True)]
+        maps = [upsample(one, stride, size) for one, stride in zip(maps, self.strides, strict=True)]
         return [*maps, self.fusion(torch.cat(maps, 1))]
 
     def predicted(self, maps: Sequence[Tensor]) -> Tensor:
-        """Return the logits (N, 1, H, W) that ``inference`` makes of the six of :meth:`maps`."""
+        """Return the logits (N, 1, H, W) of the prediction by ``inference``, for the six maps of :meth:`maps`."""
         if self.inference == 'fused':
             return maps[-1]
         if self.inference == 'paper':
             weights = self.fusion.weight.flatten()
             return torch.stack([weights[i] * maps[i] for i in WEIGHED]).sum(0)
-        # In half precision a probability next to 1 is 1, and its logit infinite.
+        # In half precision, probabilities near 1 are rounded to 1, whose logit is infinite.
         mean = torch.stack([maps[i].float().sigmoid() for i in (*AVERAGED, -1)]).mean(0)
         return torch.logit(mean, eps=SMALLEST)
 
     def loss(self, inputs: Sequence[Tensor], batch_data_samples: Sequence[Any], train_cfg: Any) -> dict[str, Tensor]:
-        """Return the cross entropy of every side's map and of the fused one, each a mean over the pixels that count.
+        """Return the cross entropy of each side's map and of the fused map, each averaged over the labelled pixels.
 
         Args:
             inputs: Features (N, C_i, ceil(H / s_i), ceil(W / s_i)).
-            batch_data_samples: One sample an image with ``gt_sem_seg.data`` (1, H, W): 1 is salient.
-            train_cfg: Not used; mmseg gives it to every head.
+            batch_data_samples: A sample per image with ``gt_sem_seg.data`` (1, H, W): 1 is salient.
+            train_cfg: Not used; mmseg passes it to every head.
 
         Raises:
             UserError: Labels other than 0, 1 and ``ignore_index``.
@@ -159,7 +159,7 @@ class DSSHead(BaseModule):
         counted = labels != self.ignore_index
         if int((labels * counted).max()) > 1:
             raise UserError(
-                f'masks are labelled {sorted(labels.unique().tolist())}, but DSS knows 0, 1 and {self.ignore_index} '
+                f'masks have labels {sorted(labels.unique().tolist())}, but DSS needs 0, 1 and {self.ignore_index} '
                 '(ignored); load them with mmres2net.LoadSaliencyMask'
             )
         maps = self.maps(inputs, labels.shape[2:])
@@ -167,26 +167,26 @@ class DSSHead(BaseModule):
         return {name: mean_cross_entropy(one, labels, counted) for name, one in zip(names, maps, strict=True)}
 
     def predict(self, inputs: Sequence[Tensor], batch_img_metas: Sequence[dict[str, Any]], test_cfg: Any) -> Tensor:
-        """Return the logits (N, 1, H, W) of what is predicted, at the size of the network's input.
+        """Return the logits (N, 1, H, W) of the prediction, of the size of the network's input.
 
         Args:
             inputs: Features (N, C_i, ceil(H / s_i), ceil(W / s_i)).
-            batch_img_metas: mmseg's facts of each image; the first says what size the input has.
-            test_cfg: Not used; mmseg gives it to every head.
+            batch_img_metas: mmseg's metadata of each image; the first has the size of the input.
+            test_cfg: Not used; mmseg passes it to every head.
         """
         meta = batch_img_metas[0]
-        # mmseg's sliding window writes the window's size over the image's, as torch.Size.
+        # mmseg's sliding window replaces the size of the image by that of the window, as torch.Size.
         window = isinstance(meta['img_shape'], torch.Size)
         size = meta['img_shape'] if window else meta.get('pad_shape', meta['img_shape'])
         return self.predicted(self.maps(inputs, size[:2]))
 
 
-def enlarged(x: Tensor, factor: int, size: Sequence[int]) -> Tensor:
-    """Return ``x`` (N, C, h, w) enlarged bilinearly to ``size`` (H, W), with h = ceil(H / factor), and w so.
+def upsample(x: Tensor, factor: int, size: Sequence[int]) -> Tensor:
+    """Return ``x`` (N, C, ceil(H / factor), ceil(W / factor)), upsampled bilinearly to ``size`` (H, W).
 
-    Value k of ``x`` lands on pixel ``k * factor``: there sits the middle of the window that the backbone's convolutions
-    see. Beyond the last value the edge goes on. Resizing with or without aligned corners would shift the map, by half a
-    stride in the one case, by the part of a stride that the size leaves over in the other.
+    Value k of ``x`` goes to pixel ``k * factor``, the centre of its receptive field in the backbone; beyond the last
+    value, it is repeated. Resizing without aligned corners would shift the map by half a stride, resizing with them by
+    the remainder of the size.
 
     Raises:
         ValueError: ``x`` has another size.
@@ -195,7 +195,7 @@ def enlarged(x: Tensor, factor: int, size: Sequence[int]) -> Tensor:
     beyond = [total - 1 - pixel for total, pixel in zip(size, last, strict=True)]
     if not all(0 <= n < factor for n in beyond):
         raise ValueError(
-            f'a map of {tuple(x.shape[2:])} cannot be that of {tuple(size)} pixels at stride {factor}; set `strides` '
+            f'a map of size {tuple(x.shape[2:])} does not fit {tuple(size)} pixels at stride {factor}; set `strides` '
             'of mmres2net.DSSHead to those of the backbone'
         )
     if factor == 1:
@@ -205,7 +205,7 @@ def enlarged(x: Tensor, factor: int, size: Sequence[int]) -> Tensor:
 
 
 def mean_cross_entropy(logits: Tensor, labels: Tensor, counted: Tensor) -> Tensor:
-    """Return the mean binary cross entropy over the pixels that are ``counted``, 0 where none are.
+    """Return the mean binary cross entropy over the pixels that are ``counted``, or 0 without any.
 
     Args:
         logits: (N, 1, H, W).
@@ -237,10 +237,10 @@ def _check_options(
     named = {'in_channels': in_channels, 'channels': channels, 'kernel_sizes': kernel_sizes, 'strides': strides}
     for name, values in named.items():
         if len(values) != SIDES:
-            raise ValueError(f'{name}={tuple(values)}: give {SIDES} values, one for the stem and one a stage')
+            raise ValueError(f'{name}={tuple(values)}: give {SIDES} values, one for the stem and one per stage')
     if any(size % 2 == 0 for size in kernel_sizes):
-        raise ValueError(f'kernel_sizes={tuple(kernel_sizes)}: all have to be odd, or the maps would be shifted')
+        raise ValueError(f'kernel_sizes={tuple(kernel_sizes)}: all must be odd, because even ones would shift the maps')
     if any(deep % shallow for shallow, deep in pairwise(strides)):
-        raise ValueError(f'strides={tuple(strides)}: each has to be a multiple of the one before')
+        raise ValueError(f'strides={tuple(strides)}: each must be a multiple of the one before')
     if inference not in get_args(Inference):
         raise ValueError(f'inference={inference!r}: choose from {", ".join(get_args(Inference))}')

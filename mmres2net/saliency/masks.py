@@ -1,8 +1,9 @@
-"""Mask files of salient objects: which pixels are salient, and which files cannot say so.
+"""Mask files of salient objects: which pixels are salient, and which files are refused.
 
-Convention: salient is what has at least 128 of 255. Masks of PASCAL-S are graded (how many people chose an object),
-those of DUT-OMRON and all JPEG masks have grey edges, so other values than 0 and 255 are usual. A mask may be all
-background or all foreground. What would be read in silence as something else than it means is refused.
+A pixel is salient from a grey value of 128 on. PySODMetrics and common toolboxes binarize at more than 128: they differ
+at exactly 128, which matters for PASCAL-S, whose grey values are shares of people who chose an object (half of them:
+127.5). Masks of DUT-OMRON and all JPEG masks have grey edges, so values other than 0 and 255 are usual. A mask may be
+all background or all foreground. A file that would silently be read with another meaning is refused.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from PIL import Image
 from mmres2net.errors import UserError
 
 THRESHOLD = 128
-FAINT = 16  # a mask whose brightest value is below holds numbers of classes: one vote of PASCAL-S's twelve is 21
-COLOURED = 16  # difference of channels that JPEG leaves in grey
+FAINT = 16  # below this, the values are class indices: one person of PASCAL-S's twelve gives 21
+COLOURED = 16  # JPEG compression of grey images makes channels differ by less
 COLOURS = ('RGB', 'P', 'LA', 'La', 'RGBA', 'RGBa', 'PA')
 ALPHA = ('LA', 'La', 'RGBA', 'RGBa', 'PA')
 ORIENTATION = 0x0112  # EXIF tag; 5 to 8 swap width and height
@@ -23,20 +24,19 @@ ORIENTATION = 0x0112  # EXIF tag; 5 to 8 swap width and height
 def salient_pixels(path: str) -> np.ndarray:
     """Return a mask file as (H, W) of uint8: 1 where its grey value is at least 128, else 0.
 
-    Read are files of one bit, of 8 bits, with a palette, and of three equal channels; an opaque alpha channel is left
-    out.
+    Files may have one bit or 8 bits, a palette, or three equal channels; an opaque alpha channel is ignored.
 
     Raises:
-        UserError: Colours, transparent pixels, more than 8 bits, or no value of 16 or more but for zeros.
-        OSError: No such file, or no image.
+        UserError: Colours, transparent pixels, more than 8 bits, or no value above 15 except zeros.
+        OSError: The file is missing or not an image.
     """
     with Image.open(path) as image:
         values = _grey(image, path)
     brightest = int(values.max())
     if 0 < brightest < FAINT:
         raise UserError(
-            f'{path}: its brightest value is {brightest}, so nothing in it would be salient, which is {THRESHOLD} to '
-            '255; save a mask of classes 0 and 1 with 0 and 255'
+            f'{path}: the largest value is {brightest}, but a pixel is salient from {THRESHOLD} on; save masks with '
+            'the values 0 and 255'
         )
     return (values >= THRESHOLD).astype(np.uint8)
 
@@ -51,17 +51,17 @@ def _grey(image: Image.Image, path: str) -> np.ndarray:
         raise UserError(fault)
     colours = np.asarray(image.convert('RGB'))
     if int((colours.max(2) - colours.min(2)).max()) > COLOURED:
-        raise UserError(f'{path}: a mask in colours; save it in grey, with 255 where the salient object is')
+        raise UserError(f'{path}: the mask has colours; save it in grey, with 255 on the salient object')
     return colours[..., 1]
 
 
 def transparency_fault(path: str) -> str:
-    """Return what is wrong with an image file if some of its pixels are transparent; else nothing.
+    """Return what is wrong with an image file if some of its pixels are transparent, else ''.
 
-    Loaders drop the alpha channel: what lies behind it, which nobody has ever seen, would be learnt.
+    Loaders drop the alpha channel, so a network would be trained on colours that are not visible.
 
     Raises:
-        OSError: No such file, or no image.
+        OSError: The file is missing or not an image.
     """
     with Image.open(path) as image:
         return _transparency(image, path)
@@ -72,36 +72,36 @@ def _transparency(image: Image.Image, path: str) -> str:
         return ''
     if image.convert('RGBA').getchannel('A').getextrema()[0] == 255:
         return ''
-    return f'{path}: some pixels are transparent, and what lies behind them is not known; save it without alpha channel'
+    return f'{path}: some pixels are transparent, so their colour is not defined; save it without alpha channel'
 
 
 def size_fault(image: str, size: tuple[int, int], mask: str, mask_size: tuple[int, int]) -> str:
-    """Return what is wrong with an image and its mask if their sizes (width, height) differ; else nothing."""
+    """Return what is wrong with an image and its mask if their sizes (width, height) differ, else ''."""
     if size == mask_size:
         return ''
     return (
-        f'{image} has {size[0]}x{size[1]} pixels, but its mask {mask} has {mask_size[0]}x{mask_size[1]}; a mask needs '
-        'the size of its image'
+        f'{image} has {size[0]}x{size[1]} pixels, but its mask {mask} has {mask_size[0]}x{mask_size[1]}; both must '
+        'have the same size'
     )
 
 
 def sample_fault(image: str, mask: str) -> str:
-    """Return why an image file and its mask file cannot be used together; nothing where they can.
+    """Return why an image file and its mask file cannot be used together, else ''.
 
-    Files that are missing or damaged are not this check's business.
+    Missing and damaged files are reported by another check.
     """
     try:
         fault = transparency_fault(image)
         pixels = salient_pixels(mask)
-        return fault or size_fault(image, _seen_size(image), mask, (pixels.shape[1], pixels.shape[0]))
+        return fault or size_fault(image, _size_by_exif(image), mask, (pixels.shape[1], pixels.shape[0]))
     except UserError as error:
         return str(error)
     except Exception:  # damaged files raise many kinds of error
         return ''
 
 
-def _seen_size(path: str) -> tuple[int, int]:
-    """Return the (width, height) that a loader which honours EXIF gives an image."""
+def _size_by_exif(path: str) -> tuple[int, int]:
+    """Return the (width, height) of an image, rotated as its EXIF orientation says."""
     with Image.open(path) as image:
         width, height = image.size
         return (height, width) if image.getexif().get(ORIENTATION) in (5, 6, 7, 8) else (width, height)

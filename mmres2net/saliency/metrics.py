@@ -1,8 +1,8 @@
-"""The figures of salient object detection (table 9) as a metric of MMEngine, by data set.
+"""The metrics of salient object detection (table 9), for each data set.
 
-Table 9 gives F and MAE. Its F is read here as the tools of its time report it: precision and recall at each of 256
-thresholds are averaged over the images of a data set, and the greatest F of these averages is taken (``maxF``). Others
-average the F of each image first (``maxF_images``); tools differ by more than some papers do, so all are given.
+Table 9 has F and MAE. It does not say which F; the tools of its time average precision and recall over the images of a
+data set at each of 256 thresholds, and report the largest F of these averages (``maxF``). Others average the F of each
+image first (``maxF_images``). The two differ by as much as some papers do, so both are reported.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from mmengine.logging import print_log
 from mmres2net.errors import UserError
 from mmres2net.evaluation.table import class_table
 from mmres2net.registry import METRICS
-from mmres2net.saliency.pictures import grey_map
-from mmres2net.saliency.streaming import Measured, add, figures, load_library, measure
+from mmres2net.saliency.maps import grey_map
+from mmres2net.saliency.streaming import Measured, add, dataset_metrics, load_library, measure
 
 
 @METRICS.register_module()
 class SaliencyMetric(BaseMetric):
-    """Give ``maxF``, ``meanF``, ``adpF``, ``wF``, ``MAE``, ``Sm``, ``maxE``, ``meanE``, ``adpE`` and ``maxF_images``.
+    """Metrics ``maxF``, ``meanF``, ``adpF``, ``wF``, ``MAE``, ``Sm``, ``maxE``, ``meanE``, ``adpE``, ``maxF_images``.
 
-    Samples name their data set (``dataset_name``). Where a test set has several, the figures are ``NAME/maxF`` and so
-    on; where it has one, or where samples name none, plain ``maxF``, as ``save_best='maxF', rule='greater'`` wants it.
-    All are fractions; PySODMetrics computes them (see ``streaming.py``).
+    Samples have the name of their data set (``dataset_name``). With several data sets, the metrics are called
+    ``NAME/maxF`` and so on; with one, or without names, ``maxF``, as in ``save_best='maxF', rule='greater'``. All are
+    fractions; PySODMetrics computes them (see ``streaming.py``).
 
-    Maps are rounded to 8 bits first, exactly as ``SaliencyMapsHook`` writes them, so figures of the pictures are
-    the same. Only sums are held, whatever the number of images.
+    Maps are rounded to 8 bits first, exactly as ``SaliencyMapsHook`` writes them, so that the written files have the
+    same metrics. Only sums are kept, whatever the number of images.
 
     Args:
-        stretch: Stretch each map from its least and greatest value to 0 and 1 before it is measured, as DSS does with
-            its output and the usual tools with every map. It changes MAE above all; a constant map stays as it is.
-        format_only: Give no figures, for images without masks; ``SaliencyMapsHook`` writes their maps.
-        collect_device: Where results of several processes meet: ``cpu`` or ``gpu``.
-        prefix: Goes before the names of the figures; none by default.
+        stretch: Rescale each map first, so that its minimum is 0 and its maximum 1, as DSS does with its output and the
+            usual tools with every map. It changes MAE most; a constant map is not rescaled.
+        format_only: Compute nothing, for images without masks; ``SaliencyMapsHook`` writes their maps.
+        collect_device: Device on which the results of several processes are collected: ``cpu`` or ``gpu``.
+        prefix: Prefix of the names of the metrics; none by default.
 
     Raises:
         UserError: PySODMetrics is not installed.
@@ -78,15 +78,15 @@ class SaliencyMetric(BaseMetric):
             return
         for sample in data_samples:
             prediction, truth = maps_of(sample)
-            self._settle()
+            self._flush()
             self._held = (sample.get('dataset_name') or '', measure(prediction, truth, stretch=self.stretch))
             self._shown += 1
 
     def evaluate(self, size: int) -> dict[str, float]:
-        """Return the figures of all processes' images.
+        """Return the metrics of the images of all processes.
 
-        A distributed sampler shows images again where they do not divide evenly, at most one to a process and as its
-        last. MMEngine knows these by their place in the list of results; here the last result is held back until then.
+        If the images cannot be divided evenly, a distributed sampler repeats some: at most one in a process, as its
+        last. MMEngine finds these by their place in the list of results; here the last result is held back until now.
 
         Args:
             size: Number of images of all data sets together.
@@ -95,17 +95,17 @@ class SaliencyMetric(BaseMetric):
             UserError: No image at all, or more than there are.
         """
         if self.format_only:
-            print_log('format_only=True: no figures', 'current')
+            print_log('format_only=True: no metrics', 'current')
             return {}
         rank, world = get_dist_info()
         own, shown = len(range(rank, size, world)), self._shown
         if shown <= own:
-            self._settle()
+            self._flush()
         sums = self._sums
         self._reset()
         if shown > own + 1:
             raise UserError(
-                f"{shown} images were evaluated where {own} of {size} were to be: is the sampler MMEngine's?"
+                f"{shown} images were evaluated, but this process has {own} of {size}; use MMEngine's DefaultSampler"
             )
         self.results = [sums]
         return super().evaluate(world)
@@ -121,15 +121,15 @@ class SaliencyMetric(BaseMetric):
             for name, measured in part.items():
                 sums[name] = add(sums.get(name), measured)
         if not sums:
-            raise UserError('no image was evaluated: is the split empty, or the data loader?')
-        by_set = {name: figures(measured) for name, measured in sums.items()}
+            raise UserError('no image was evaluated: the data set or the data loader is empty')
+        by_set = {name: dataset_metrics(measured) for name, measured in sums.items()}
         _log(by_set, {name: int(measured['images']) for name, measured in sums.items()})
         if len(by_set) == 1:
             return next(iter(by_set.values()))
-        return {f'{name or "unnamed"}/{figure}': value for name, row in by_set.items() for figure, value in row.items()}
+        return {f'{name or "unnamed"}/{metric}': value for name, row in by_set.items() for metric, value in row.items()}
 
-    def _settle(self) -> None:
-        """Add the result that was held back to the sums."""
+    def _flush(self) -> None:
+        """Add the last result, which was held back, to the sums."""
         if self._held is not None:
             name, measured = self._held
             self._sums[name] = add(self._sums.get(name), measured)
@@ -151,20 +151,19 @@ def maps_of(sample: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     prediction = grey_map(sample['seg_logits']['data'], name)
     if 'gt_sem_seg' not in sample:
         raise UserError(
-            f'{name} holds no annotation: the mask has to be loaded in the test pipeline; for images without, set '
-            'format_only=True of SaliencyMetric'
+            f'{name} has no annotation; load the mask in the test pipeline, or set format_only=True of SaliencyMetric'
         )
     truth = np.asarray(sample['gt_sem_seg']['data'].squeeze(0).cpu())
     if truth.shape != prediction.shape:
         raise UserError(
-            f'{name}: predicted as {prediction.shape}, annotated as {truth.shape}; in the test pipeline, the mask '
-            'has to be loaded after Resize'
+            f'{name}: the prediction has shape {prediction.shape}, the annotation {truth.shape}; in the test pipeline, '
+            'load the mask after Resize'
         )
-    strange = np.setdiff1d(truth, (0, 1))
-    if strange.size:
+    unknown = np.setdiff1d(truth, (0, 1))
+    if unknown.size:
         raise UserError(
-            f'{name} is annotated with label {strange[0]}, but a saliency mask has 0 and 1: where are its grey values '
-            'turned into labels?'
+            f'{name}: label {unknown[0]} in the annotation, but a saliency mask has 0 and 1; load it with '
+            'mmres2net.LoadSaliencyMask'
         )
     return prediction, truth.astype(bool)
 

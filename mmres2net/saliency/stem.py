@@ -1,4 +1,4 @@
-"""A backbone that hands out its stem as well: DSS looks at the image at half its size, before the first pooling."""
+"""A backbone that also returns the output of its stem: DSS uses features of half the image's size."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from mmres2net.registry import MODELS
 
 @MODELS.register_module()
 class WithStem(BaseModule):
-    """The outputs of ``backbone`` with that of its stem before them.
+    """A backbone that returns the output of its stem, followed by those of its stages.
 
-    The stem's output is what the module named ``maxpool`` takes. The ResNets of mmdet, mmseg and mmpretrain have one,
-    and so has :class:`mmres2net.models.Res2Net`: another backbone is one changed dict, and its weights, names, norms
-    and freezing are its own business, as they are without this wrapper.
+    The output of the stem is the input of the module ``maxpool``, which the ResNets of mmdet, mmseg and mmpretrain and
+    :class:`mmres2net.models.Res2Net` have. Weights, names, norms and freezing are those of the backbone.
 
     Args:
         backbone: The config of the backbone.
@@ -29,11 +28,11 @@ class WithStem(BaseModule):
 
     def __init__(self, backbone: dict[str, Any]) -> None:
         super().__init__()
-        self.backbone = MODELS.build(copy.deepcopy(backbone))  # the hosts write into what they build from
+        self.backbone = MODELS.build(copy.deepcopy(backbone))  # some libraries modify the config
         if not isinstance(getattr(self.backbone, 'maxpool', None), nn.Module):
             raise UserError(
-                f'{type(self.backbone).__name__} has no module `maxpool` behind its stem, so mmres2net.WithStem cannot '
-                'tell what its stem gives; use a ResNet or mmres2net.Res2Net'
+                f'{type(self.backbone).__name__} has no module `maxpool`, which mmres2net.WithStem needs; use a ResNet '
+                'or mmres2net.Res2Net'
             )
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:

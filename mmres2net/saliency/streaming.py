@@ -1,7 +1,7 @@
-"""Saliency maps measured image by image and summed up: what is held does not grow with the data set.
+"""Metrics of saliency maps, as sums over images: the memory does not grow with the data set.
 
-PySODMetrics measures. Its classes keep the results of every image until the end, 9 kB an image, so each image gets
-objects of its own here, whose results are added to sums. The figures are those of the library run over the whole set.
+PySODMetrics computes them. Its classes keep the results of every image until the end, 9 kB each; here every image has
+its own objects, and their results are added up. The metrics equal those of the library run over the complete data set.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def load_library() -> ModuleType:
         return importlib.import_module('py_sod_metrics')
     except ImportError as error:
         raise UserError(
-            f'SaliencyMetric needs the package pysodmetrics, which cannot be imported ({error}): '
+            f'SaliencyMetric needs the package pysodmetrics, which cannot be imported ({error}); '
             'pip install pysodmetrics'
         ) from error
 
@@ -38,9 +38,9 @@ def measure(prediction: np.ndarray, truth: np.ndarray, *, stretch: bool = True) 
     """Measure one saliency map.
 
     Args:
-        prediction: (H, W) of uint8, 255 where the object is.
+        prediction: (H, W) of uint8, 255 on the object.
         truth: (H, W) of bool.
-        stretch: Whether to stretch the map from its least and greatest value to 0 and 1 first.
+        stretch: Rescale the map first, so that its minimum is 0 and its maximum 1.
 
     Returns:
         ``precision``, ``recall``, ``F`` and ``E`` at 256 thresholds, 255 / 255 first and 0 last, the scalars ``adpF``,
@@ -76,16 +76,16 @@ def measure(prediction: np.ndarray, truth: np.ndarray, *, stretch: bool = True) 
 
 
 def add(sums: Mapping[str, np.ndarray] | None, more: Mapping[str, np.ndarray]) -> Measured:
-    """Return the sums of both; nothing counts as zeros."""
+    """Return the sums of both; None counts as zeros."""
     return dict(more) if sums is None else {name: sums[name] + value for name, value in more.items()}
 
 
-def figures(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Return the figures of a data set from sums over its images.
+def dataset_metrics(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Return the metrics of a data set from sums over its images.
 
-    ``maxF`` is the greatest F of the averaged precision and recall, as the tools of the paper's time report it;
-    ``maxF_images`` the greatest of the F averaged over images, PySODMetrics' maximum. ``meanF`` and ``meanE`` are means
-    over the 256 thresholds, adaptive figures (``adp``) take twice a map's mean as threshold.
+    ``maxF`` is the largest F of the averaged precision and recall, as the tools of the paper's time report it;
+    ``maxF_images`` is the largest F averaged over images, PySODMetrics' maximum. ``meanF`` and ``meanE`` are means over
+    the 256 thresholds; ``adpF`` and ``adpE`` use twice the mean of each map as its threshold.
     """
     mean = {name: value / sums['images'] for name, value in sums.items()}
     precision, recall = mean['precision'], mean['recall']
@@ -102,8 +102,8 @@ def figures(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
 def _structure(library: ModuleType) -> Any:
     class Structure(library.Smeasure):  # type: ignore[name-defined]
         def ssim(self, pred: np.ndarray, gt: np.ndarray) -> float:
-            # An object at the right or lower border leaves quadrants without pixels. Their weight is 0, but the
-            # library's value of such a quadrant is NaN, and then so is the sum.
+            # If the object is at the right or lower border, some quadrants have no pixels. Their weight is 0, but the
+            # library's value for them is NaN, which would make the sum NaN.
             return super().ssim(pred, gt) if pred.size else 0.0
 
     return Structure()

@@ -1,4 +1,4 @@
-"""The loader of masks of salient objects."""
+"""The transform that loads masks of salient objects."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mmres2net.saliency.masks import salient_pixels, size_fault, transparency_fa
 
 @TRANSFORMS.register_module()
 class LoadSaliencyMask(BaseTransform):
-    """Load a mask file as labels: 1 where its grey value is at least 128 of 255, else 0 (``masks.py`` says more).
+    """Load a mask file as labels: 1 where its grey value is at least 128 of 255, else 0 (see ``masks.py``).
 
-    Goes after ``LoadImageFromFile``; in test pipelines also after ``Resize``, since predictions are compared at the
+    Put it after ``LoadImageFromFile``; in test pipelines also after ``Resize``, because predictions are compared at the
     size of the image file.
     """
 
@@ -27,7 +27,7 @@ class LoadSaliencyMask(BaseTransform):
                 say which pixels are salient.
         """
         if 'ori_shape' not in results:
-            raise UserError('mmres2net.LoadSaliencyMask finds no image: put it after LoadImageFromFile')
+            raise UserError('mmres2net.LoadSaliencyMask: no image is loaded; put it after LoadImageFromFile')
         image, path = results['img_path'], results['seg_map_path']
         mask = salient_pixels(path)
         height, width = results['ori_shape'][:2]

@@ -1,4 +1,4 @@
-"""The shared head is the last stage of timm's network, and takes its part of the backbone's checkpoint."""
+"""The shared head is the last stage of the backbone, and loads its part of the backbone's checkpoint."""
 
 from pathlib import Path
 
@@ -7,14 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from mmres2net.models import Bottle2neck, Res2LayerHead, Res2Net
-from tests.reference.compare import assert_close, assert_same_function, random_network, randomise, with_weights
+from tests.reference.compare import assert_close, randomise, with_weights
 
-timm = pytest.importorskip('timm')
 SMALL = dict(depths=(1, 1, 2, 2), base_width=8)
 
 
 class Whole(nn.Module):
-    """Backbone up to C4 and head, as one network that gives out what the whole backbone would."""
+    """Backbone up to C4 and head, as one network with the outputs of a complete backbone."""
 
     def __init__(self, **options: object) -> None:
         super().__init__()
@@ -24,29 +23,6 @@ class Whole(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         features = self.backbone(x)
         return (*features, self.head(features[-1]))
-
-
-@pytest.mark.parametrize('arch', ['res2net50_26w_4s', 'res2net50_v1b_26w_4s', 'res2next50_4s'])
-def test_backbone_and_head_are_timms_network(arch: str) -> None:
-    name = {'res2net50_v1b_26w_4s': 'res2net50d', 'res2next50_4s': 'res2next50'}.get(arch, arch)
-    theirs = random_network(lambda: timm.create_model(name, num_classes=0))
-    weights = theirs.state_dict()
-    head = with_weights(
-        lambda: Res2LayerHead(arch, norm_eval=False), {k: v for k, v in weights.items() if k.startswith('layer4.')}
-    )
-    x = torch.randn(3, 1024, 7, 7, dtype=torch.float64)
-
-    class OneStage(nn.Module):
-        def __init__(self, stage: nn.Module) -> None:
-            super().__init__()
-            self.layer4 = stage
-
-        def forward(self, x: Tensor) -> tuple[Tensor]:
-            return (self.layer4(x),)
-
-    assert_same_function(OneStage(head.layer4), OneStage(theirs.layer4), x)
-    assert head(x).shape == (3, head.out_channels, 4, 4)
-    assert head.in_channels == 1024
 
 
 @pytest.mark.parametrize('stage_pool', ['official', 'mmdet', 'maskrcnn'])
@@ -102,8 +78,8 @@ def test_deformable_offsets_start_at_zero() -> None:
     [
         (dict(arch='res2net51'), "unknown arch 'res2net51'"),
         (dict(arch='dla60'), 'DLA family'),
-        (dict(**SMALL, stage=4), 'stage=4 must be from 1 to 3'),
-        (dict(**SMALL, stage=0), 'stage=0 must be from 1 to 3'),
+        (dict(**SMALL, stage=4), 'stage=4 must be one of'),
+        (dict(**SMALL, stage=0), 'stage=0 must be one of'),
         (dict(**SMALL, stride=0), 'stride=0 must be a whole number of 1 or more'),
         (dict(**SMALL, dilation='2'), "dilation='2' must be a whole number"),
         (dict(**SMALL, stage_pool='none'), "stage_pool='none' must be one of"),

@@ -67,13 +67,13 @@ def ask(paths: list[Path], hosts: list[str], *options: str) -> dict:
 def compare(name: str, theirs: dict, ours: dict) -> int:
     """Print what ran, and what differs; return the number of differences."""
     print(f'{name}: {", ".join(f"{module} {version}" for module, version in theirs["versions"].items())}')
-    strangers = [owner for owner in theirs['owners'] if owner.startswith(OURS)]
-    differing = [key for key, value in theirs['figures'].items() if value != ours['figures'][key]]
-    for title, names in (('a maintained distribution came along', strangers), ('differs', differing)):
+    unexpected = [owner for owner in theirs['owners'] if owner.startswith(OURS)]
+    differing = [key for key, value in theirs['results'].items() if value != ours['results'][key]]
+    for title, names in (('a maintained distribution was imported', unexpected), ('differs', differing)):
         print(''.join(f'  FAIL  {title}: {entry}\n' for entry in names), end='')
-    equal = len(theirs['figures']) - len(differing)
-    print(f'  {equal} of {len(theirs["figures"])} figures equal those of the maintained set to the bit')
-    return len(strangers) + len(differing)
+    equal = len(theirs['results']) - len(differing)
+    print(f'  {equal} of {len(theirs["figures"])} results equal those of the maintained libraries to the bit')
+    return len(unexpected) + len(differing)
 
 
 def main() -> int:

@@ -1,5 +1,6 @@
 """Data sets of salient objects: published layouts, lists, what a sample holds, and what is found before a run."""
 
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 
@@ -73,12 +75,29 @@ def test_official_layouts(tmp_path: Path, name: str) -> None:
         assert np.array_equal(sample['gt_seg_map'] * 255, np.asarray(mask_of(8 + i, 6)))
 
 
+def test_images_of_other_suffixes_are_said(tmp_path: Path) -> None:
+    """Upper and lower case are one suffix; what is left out is named, masks beside the images are not."""
+    root = make(tmp_path, 'images', 'masks')
+    for old, new in (('b.jpg', 'b.JPG'), ('c.jpg', 'c.webp')):
+        (root / 'images' / old).rename(root / 'images' / new)
+    messages: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(handler)
+    dataset = SaliencyDataset(dataset_name='x', data_root=str(root), pipeline=PIPELINE)
+    assert names_of(dataset) == ['a', 'b']
+    assert dataset[1]['gt_seg_map'].shape == (6, 9)
+    assert [('c.webp' in text, 'a.jpg' in text) for text in messages] == [(True, False)]
+    SaliencyDataset(dataset_name='MSRA-B', layout='published', data_root=str(make(tmp_path / 'flat', '', '')))
+    assert len(messages) == 1
+    logger.removeHandler(handler)
+
+
 def test_a_release_that_is_not_known_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"layout='published' is known of MSRA-B, ECSSD.* not of 'DUTS'; give its folders"
-    ):
+    with pytest.raises(UserError, match=r"'published'.*MSRA-B, ECSSD.*'DUTS'.*data_prefix"):
         SaliencyDataset(dataset_name='DUTS', layout='published', data_root=str(tmp_path))
-    with pytest.raises(UserError, match=r"layout='official'; choose 'prepared' or 'published'"):
+    with pytest.raises(UserError, match=r"'official'.*'prepared'.*'published'"):
         SaliencyDataset(dataset_name='ECSSD', layout='official', data_root=str(tmp_path))
 
 
@@ -115,14 +134,14 @@ def test_images_without_masks(usual: Path) -> None:
 
 
 def test_no_list_no_folder_no_image(usual: Path) -> None:
-    with pytest.raises(UserError, match=r'val\.txt is not a list of images'):
+    with pytest.raises(UserError, match=r'val\.txt'):
         SaliencyDataset(dataset_name='x', data_root=str(usual), ann_file='val.txt')
-    with pytest.raises(UserError, match=r'no folder .*imgs, where the images of x should be'):
+    with pytest.raises(UserError, match=r'imgs'):
         SaliencyDataset(dataset_name='x', data_root=str(usual), data_prefix=dict(img_path='imgs', seg_map_path='masks'))
-    with pytest.raises(UserError, match=r"the split of x is empty \(.*images: no file ends in '\.png'\)"):
+    with pytest.raises(UserError, match=r"images.*'\.png'"):
         SaliencyDataset(dataset_name='x', data_root=str(usual), img_suffix='.png')
     (usual / 'train.txt').write_text('\n')
-    with pytest.raises(UserError, match=r'the split of x is empty \(.*train\.txt\)'):
+    with pytest.raises(UserError, match=r'train\.txt'):
         SaliencyDataset(dataset_name='x', data_root=str(usual), ann_file='train.txt')
 
 
@@ -145,8 +164,8 @@ def spoilt(root: Path) -> dict[str, str]:
     Image.new('L', (10, 6)).save(root / 'masks/f.png')
     return {
         'a.png': '3x3, the image 8x6',
-        'b.png': 'its brightest value is 1',
-        'c.png': 'a mask in colours',
+        'b.png': 'value is 1',
+        'c.png': 'colours',
         'd.png': 'd.png',
         'e.png': 'e.png: ',
     }
@@ -198,10 +217,10 @@ def test_check_names_every_fault(usual: Path) -> None:
     faults = found(report)
     assert faults['wrong mask size'] == {'a.png': '3x3, the image 8x6'}
     assert set(faults['unusable mask']) == {'b.png', 'c.png'}
-    assert faults['unusable mask']['c.png'].startswith('a mask in colours')
+    assert 'colours' in faults['unusable mask']['c.png']
     assert set(faults['missing mask']) == {'d.png'}
     assert set(faults['unreadable mask']) == {'e.png'}
-    assert faults['unusable image']['g.jpg'].startswith('some pixels are transparent')
+    assert 'transparent' in faults['unusable image']['g.jpg']
     assert faults['mask of one class'] == {'a.png': 'background', 'f.png': 'background'}
     draw_samples(split, report, usual / 'drawn', 7)
 
@@ -252,7 +271,7 @@ def test_one_folder_for_five_data_sets(five: Path) -> None:
 
 
 def test_folder_of_one_data_set_is_not_four(five: Path) -> None:
-    with pytest.raises(UserError, match=r'would stand for both .*ECSSD.* and .*PASCAL-S.*give the folder that holds'):
+    with pytest.raises(UserError, match=r'ECSSD.*PASCAL-S'):
         point_at(five_sets(), five / 'ECSSD', ['test'])
 
 

@@ -15,7 +15,7 @@ from mmres2net.deploy import optimize
 from mmres2net.errors import UserError
 from mmres2net.models import Res2Net
 from mmres2net.saliency import DSSHead, WithStem
-from mmres2net.saliency.dss import CONNECTIONS, enlarged
+from mmres2net.saliency.dss import CONNECTIONS, upsample
 
 STAGES = dict(strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2))
 RESNET = dict(type='mmseg.ResNet', depth=18, **STAGES)
@@ -86,7 +86,7 @@ def test_stem_of_the_fast_backbone() -> None:
 
 
 def test_backbone_without_a_pool_behind_its_stem() -> None:
-    with pytest.raises(UserError, match=r'Res2NetDLA has no module `maxpool`.*use a ResNet or mmres2net\.Res2Net'):
+    with pytest.raises(UserError, match=r'Res2NetDLA.*`maxpool`'):
         WithStem(dict(type='mmres2net.Res2NetDLA', arch='res2net_dla60_4s'))
 
 
@@ -106,12 +106,12 @@ def test_enlarged_ramp_is_a_ramp(factor: int, size: tuple[int, int]) -> None:
             indexing='ij',
         )
     )
-    torch.testing.assert_close(enlarged(x, factor, size)[0], expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(upsample(x, factor, size)[0], expected, rtol=0, atol=1e-4)
 
 
 def test_map_of_another_size() -> None:
-    with pytest.raises(ValueError, match=r'a map of \(4, 4\) cannot be that of \(64, 64\) pixels at stride 8.*strides'):
-        enlarged(torch.zeros(1, 1, 4, 4), 8, (64, 64))
+    with pytest.raises(ValueError, match=r'\(4, 4\).*\(64, 64\).*stride 8'):
+        upsample(torch.zeros(1, 1, 4, 4), 8, (64, 64))
 
 
 @pytest.mark.parametrize('name', BACKBONES)
@@ -247,7 +247,7 @@ def test_labels_that_are_no_saliency() -> None:
     head, features = head_of_constants((0.0,) * 5)
     labels = torch.zeros(1, 1, 32, 48, dtype=torch.long)
     labels[0, 0, 0, 0] = 7
-    with pytest.raises(UserError, match=r'labelled \[0, 7\].*mmres2net\.LoadSaliencyMask'):
+    with pytest.raises(UserError, match=r'\[0, 7\].*LoadSaliencyMask'):
         head.loss(features, samples(labels), None)
 
 
@@ -285,10 +285,10 @@ def test_predicts_probabilities_at_the_size_of_the_file(name: str, ori_shape: tu
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (dict(channels=(8, 8)), r'channels=\(8, 8\): give 5 values'),
-        (dict(kernel_sizes=(3, 3, 4, 3, 3)), r'kernel_sizes=\(3, 3, 4, 3, 3\): all have to be odd'),
-        (dict(strides=(2, 4, 8, 12, 16)), r'strides=\(2, 4, 8, 12, 16\): each has to be a multiple'),
-        (dict(inference='crf'), r"inference='crf': choose from public, paper, fused"),
+        (dict(channels=(8, 8)), r'channels=\(8, 8\).*5'),
+        (dict(kernel_sizes=(3, 3, 4, 3, 3)), r'kernel_sizes=\(3, 3, 4, 3, 3\)'),
+        (dict(strides=(2, 4, 8, 12, 16)), r'strides=\(2, 4, 8, 12, 16\)'),
+        (dict(inference='crf'), r"inference='crf'.*public, paper, fused"),
     ],
 )
 def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:
@@ -298,5 +298,5 @@ def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:
 
 def test_features_without_the_stem() -> None:
     head, features = head_of_constants((0.0,) * 5)
-    with pytest.raises(ValueError, match=r'4 features for 5 sides; wrap the backbone in mmres2net\.WithStem'):
+    with pytest.raises(ValueError, match=r'4 features.*WithStem'):
         head.maps(features[1:], (32, 48))

@@ -59,9 +59,7 @@ def test_jpeg_mask(tmp_path: Path) -> None:
 
 def test_classes_0_and_1_are_refused(tmp_path: Path) -> None:
     path = save(tmp_path / 'm.png', (VALUES > 127).astype(np.uint8))
-    with pytest.raises(
-        UserError, match=r'm\.png: its brightest value is 1,.*save a mask of classes 0 and 1 with 0 and 255'
-    ):
+    with pytest.raises(UserError, match=r'm\.png: .*value is 1,.*128'):
         salient_pixels(path)
 
 
@@ -71,13 +69,13 @@ def test_colours_are_refused(tmp_path: Path) -> None:
     palette = Image.fromarray((VALUES > 127).astype(np.uint8), 'P')
     palette.putpalette([0, 0, 0, 128, 0, 0])
     for image in (Image.fromarray(colours), palette):
-        with pytest.raises(UserError, match=r'm\.png: a mask in colours; save it in grey'):
+        with pytest.raises(UserError, match=r'm\.png: .*colours'):
             salient_pixels(save(tmp_path / 'm.png', image))
 
 
 def test_deep_masks_are_refused(tmp_path: Path) -> None:
     path = save(tmp_path / 'm.png', VALUES.astype(np.uint16) * 257)
-    with pytest.raises(UserError, match=r'm\.png: a mask of mode I;16; save it with one channel of 8 bits'):
+    with pytest.raises(UserError, match=r'm\.png: .*I;16'):
         salient_pixels(path)
 
 
@@ -89,12 +87,12 @@ def transparent(values: np.ndarray) -> Image.Image:
 
 def test_transparent_pixels_are_refused(tmp_path: Path) -> None:
     path = save(tmp_path / 'a.png', transparent(VALUES))
-    with pytest.raises(UserError, match=r'a\.png: some pixels are transparent.*save it without alpha channel'):
+    with pytest.raises(UserError, match=r'a\.png: .*transparent'):
         salient_pixels(path)
-    assert 'some pixels are transparent' in transparency_fault(path)
+    assert 'transparent' in transparency_fault(path)
     keyed = save(tmp_path / 'k.png', VALUES)
     Image.open(keyed).save(tmp_path / 'key.png', transparency=255)
-    assert 'some pixels are transparent' in transparency_fault(str(tmp_path / 'key.png'))
+    assert 'transparent' in transparency_fault(str(tmp_path / 'key.png'))
     assert transparency_fault(keyed) == transparency_fault(save(tmp_path / 'o.png', VALUES, 'RGBA')) == ''
 
 
@@ -111,9 +109,9 @@ def test_sample_that_is_sound(tmp_path: Path) -> None:
 
 def test_image_and_mask_of_different_sizes(tmp_path: Path) -> None:
     image, mask = save(tmp_path / 'i.jpg', Image.new('RGB', (5, 2))), save(tmp_path / 'm.png', VALUES)
-    assert sample_fault(image, mask) == (
-        f'{image} has 5x2 pixels, but its mask {mask} has 4x2; a mask needs the size of its image'
-    )
+    fault = sample_fault(image, mask)
+    assert f'{image} has 5x2' in fault
+    assert f'{mask} has 4x2' in fault
 
 
 def test_turned_image_has_the_size_that_loaders_give_it(tmp_path: Path) -> None:
@@ -143,10 +141,10 @@ def test_transform_gives_labels(tmp_path: Path) -> None:
 def test_transform_refuses_what_the_check_refuses(tmp_path: Path) -> None:
     """Also where the check before the start was skipped."""
     image, mask = save(tmp_path / 'i.png', transparent(VALUES)), save(tmp_path / 'm.png', VALUES)
-    with pytest.raises(UserError, match=r'i\.png: some pixels are transparent'):
+    with pytest.raises(UserError, match=r'i\.png: .*transparent'):
         LoadSaliencyMask()(loaded(image, mask, (2, 4)))
     other = save(tmp_path / 'o.jpg', Image.new('RGB', (4, 3)))
-    with pytest.raises(UserError, match=r'o\.jpg has 4x3 pixels, but its mask .*m\.png has 4x2'):
+    with pytest.raises(UserError, match=r'o\.jpg has 4x3.*m\.png has 4x2'):
         LoadSaliencyMask()(loaded(other, mask, (3, 4)))
-    with pytest.raises(UserError, match=r'finds no image: put it after LoadImageFromFile'):
+    with pytest.raises(UserError, match=r'LoadImageFromFile'):
         LoadSaliencyMask()(dict(img_path=other, seg_map_path=mask))

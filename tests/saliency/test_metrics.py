@@ -10,68 +10,17 @@ import numpy as np
 import py_sod_metrics as library
 import pytest
 import torch
-from mmengine.evaluator import Evaluator
 from mmengine.hooks import CheckpointHook
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
-from scipy.ndimage import gaussian_filter
 
 from mmres2net.errors import UserError
 from mmres2net.saliency import SaliencyMetric
 from mmres2net.saliency.streaming import measure
 from tests.reference.saliency import one_image
+from tests.saliency.samples import build, noise_map, object_map, run, sample, samples_of
 
 NAMES = ['maxF', 'meanF', 'adpF', 'wF', 'MAE', 'Sm', 'maxE', 'meanE', 'adpE', 'maxF_images']
-
-
-def sample(prediction: Any, mask: Any, name: str = 'dog.jpg', dataset: str | None = None) -> SegDataSample:
-    """As mmseg returns it: (1, H, W) of probabilities, and of labels."""
-    one = SegDataSample(metainfo={'img_path': name, **({'dataset_name': dataset} if dataset else {})})
-    one.seg_logits = PixelData(data=torch.as_tensor(np.asarray(prediction), dtype=torch.float32)[None])
-    one.gt_sem_seg = PixelData(data=torch.as_tensor(np.asarray(mask), dtype=torch.uint8)[None])
-    return one
-
-
-def object_map(seed: int, height: int = 21, width: int = 26) -> tuple[np.ndarray, np.ndarray]:
-    """A blurred and noisy map of an ellipse as uint8, and the ellipse; its centre of mass lies on no pixel border."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:height, :width]
-    while True:
-        cy, cx = rng.uniform(0.2, 0.8, 2) * (height, width)
-        ry, rx = rng.uniform(0.1, 0.4, 2) * (height, width)
-        mask = ((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2 < 1
-        middle = np.argwhere(mask).mean(0) if mask.any() else np.full(2, 0.5)
-        if np.abs(middle % 1 - 0.5).min() > 1e-6:
-            break
-    values = gaussian_filter(mask.astype(float), rng.uniform(0.5, 3)) + rng.normal(0, rng.uniform(0, 0.2), mask.shape)
-    return np.rint(255 * np.clip(values, 0, 1)).astype(np.uint8), mask
-
-
-def noise_map(seed: int, height: int = 21, width: int = 26) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    return rng.integers(20, 200, (height, width), dtype=np.uint8), rng.random((height, width)) < 0.3
-
-
-def samples_of(seeds: Sequence[int], dataset: str | None = None) -> list[SegDataSample]:
-    """Of different sizes; each data set has other maps under the same names."""
-    place = dataset or 'own'
-    maps = [object_map(seed + 100 * len(place), 15 + seed, 20 + seed % 3) for seed in seeds]
-    return [
-        sample(grey / 255, mask, f'{place}/{seed}.jpg', dataset) for seed, (grey, mask) in zip(seeds, maps, strict=True)
-    ]
-
-
-def build(**options: Any) -> Evaluator:
-    evaluator = Evaluator({'type': 'mmres2net.SaliencyMetric', **options})
-    assert type(evaluator.metrics[0]) is SaliencyMetric
-    return evaluator
-
-
-def run(samples: Sequence[SegDataSample], **options: Any) -> dict[str, float]:
-    evaluator = build(**options)
-    for one in samples:
-        evaluator.process(data_samples=[one], data_batch=None)
-    return evaluator.evaluate(len(samples))
 
 
 @pytest.mark.parametrize('stretch', [True, False])
@@ -250,7 +199,7 @@ def test_evaluations_do_not_mix() -> None:
 def test_more_images_than_there_are() -> None:
     evaluator = build()
     evaluator.process(data_samples=samples_of([0, 1, 2]), data_batch=None)
-    with pytest.raises(UserError, match=r"3 images were evaluated where 1 of 1 were to be: is the sampler MMEngine's"):
+    with pytest.raises(UserError, match=r'3 images.*1 of 1.*DefaultSampler'):
         evaluator.evaluate(1)
     assert evaluator.metrics[0]._shown == 0
 
@@ -262,12 +211,12 @@ HALF = np.full((2, 2), 0.5)
 @pytest.mark.parametrize(
     ('prediction', 'mask', 'message'),
     [
-        ([[0.1, float('nan')], [0, 0]], MASK, r'dog\.jpg: the prediction holds NaN or infinity'),
-        ([[0.1, float('inf')], [0, 0]], MASK, r'dog\.jpg: the prediction holds NaN or infinity'),
-        ([[0.1, 3.5], [-2, 0]], MASK, r'dog\.jpg: predicted values go from -2 to 3\.5, but .* out of a sigmoid'),
-        (HALF, [[0, 1, 1]], r'dog\.jpg: predicted as \(2, 2\), annotated as \(1, 3\).*after Resize'),
-        (HALF, [[0, 1], [255, 1]], r'dog\.jpg is annotated with label 255, but a saliency mask has 0 and 1'),
-        (np.zeros((0, 2)), MASK, r'dog\.jpg: predicted as \(1, 0, 2\), not \(1, H, W\)'),
+        ([[0.1, float('nan')], [0, 0]], MASK, r'dog\.jpg: .*NaN'),
+        ([[0.1, float('inf')], [0, 0]], MASK, r'dog\.jpg: .*NaN'),
+        ([[0.1, 3.5], [-2, 0]], MASK, r'dog\.jpg: .*-2 to 3\.5'),
+        (HALF, [[0, 1, 1]], r'dog\.jpg: .*\(2, 2\).*\(1, 3\).*Resize'),
+        (HALF, [[0, 1], [255, 1]], r'dog\.jpg: label 255'),
+        (np.zeros((0, 2)), MASK, r'dog\.jpg: .*\(1, 0, 2\)'),
     ],
 )
 def test_what_is_refused(prediction: Any, mask: Any, message: str) -> None:
@@ -277,13 +226,13 @@ def test_what_is_refused(prediction: Any, mask: Any, message: str) -> None:
 
 def test_two_channels_and_no_mask_and_no_image() -> None:
     two = SegDataSample(metainfo={'img_path': 'cat.jpg'}, seg_logits=PixelData(data=torch.zeros(2, 3, 3)))
-    with pytest.raises(UserError, match=r'cat\.jpg: predicted as \(2, 3, 3\).*one output channel'):
+    with pytest.raises(UserError, match=r'cat\.jpg: .*\(2, 3, 3\)'):
         run([two])
     bare = SegDataSample(metainfo={'img_path': 'cat.jpg'}, seg_logits=PixelData(data=torch.zeros(1, 3, 3)))
-    with pytest.raises(UserError, match=r'cat\.jpg holds no annotation.*format_only=True'):
+    with pytest.raises(UserError, match=r'cat\.jpg .*format_only=True'):
         run([bare])
     assert run([bare], format_only=True) == {}
-    with pytest.raises(UserError, match='no image was evaluated'):
+    with pytest.raises(UserError, match='no image'):
         run([])
 
 

@@ -17,8 +17,8 @@ from PIL import Image
 
 from mmres2net.errors import UserError
 from mmres2net.saliency import SaliencyMapsHook
-from mmres2net.saliency.pictures import grey_map, write_grey
-from tests.saliency.test_metrics import run, sample, samples_of
+from mmres2net.saliency.maps import grey_map, write_map
+from tests.saliency.samples import run, sample, samples_of
 
 
 class Listed(BaseDataset):
@@ -105,7 +105,7 @@ def test_images_without_masks_are_written_too(tmp_path: Path) -> None:
 def test_later_runs_replace(tmp_path: Path) -> None:
     path = tmp_path / 'maps' / 'cat.png'
     for value in (7, 9):
-        write_grey(path, np.full((2, 3), value, np.uint8))
+        write_map(path, np.full((2, 3), value, np.uint8))
         with Image.open(path) as image:
             assert np.asarray(image).tolist() == [[value] * 3] * 2
     assert [one.name for one in path.parent.iterdir()] == ['cat.png']
@@ -113,7 +113,7 @@ def test_later_runs_replace(tmp_path: Path) -> None:
 
 def test_writing_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / 'cat.png'
-    write_grey(path, np.zeros((2, 3), np.uint8))
+    write_map(path, np.zeros((2, 3), np.uint8))
     before = path.read_bytes()
 
     def broken(image: Image.Image, place: Path, **_: Any) -> None:
@@ -122,7 +122,7 @@ def test_writing_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(Image.Image, 'save', broken)
     with pytest.raises(OSError, match='No space left'):
-        write_grey(path, np.ones((2, 3), np.uint8))
+        write_map(path, np.ones((2, 3), np.uint8))
     assert path.read_bytes() == before
     assert [one.name for one in tmp_path.iterdir()] == ['cat.png']
 

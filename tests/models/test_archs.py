@@ -1,0 +1,143 @@
+"""The table of architectures: sizes to the unit, multiply-adds, names.
+
+Parameter counts include a linear classifier of 1000 classes (10 for the 32-pixel networks), as papers count. They were
+counted from the definitions and agree with the published roundings: the official release's README, and table 4 of the
+paper. The `project` layers that the official DLA files hold but never run are not built.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cache
+
+import pytest
+import torch
+
+from mmres2net.models import ALIASES, ARCHS, Arch, Res2Net, Res2NetDLA, find_arch
+from tests.reference.complexity import count_macs, count_parameters
+from tests.reference.res2net import SPECS, ReferenceRes2Net
+
+# parameters; the printed size in millions; multiply-adds at 224 pixels in 1e9, printed and exact
+NETWORKS: dict[str, tuple[int, float | None, float | None, float | None]] = {
+    'res2net50_48w_2s': (25_287_304, 25.29, 4.2, None),
+    'res2net50_26w_4s': (25_699_120, 25.70, 4.2, 4.255),
+    'res2net50_14w_8s': (25_059_816, 25.06, 4.2, None),
+    'res2net50_26w_6s': (37_051_448, 37.05, 6.3, None),
+    'res2net50_26w_8s': (48_403_776, 48.40, 8.3, None),
+    'res2net50_18w_4s': (18_095_104, None, 2.9, 2.898),
+    'res2net50_18w_6s': (25_158_664, None, None, None),
+    'res2net101_26w_4s': (45_206_688, 45.21, 8.1, 8.067),
+    'res2net152_26w_4s': (61_275_248, None, None, None),
+    'res2net50_v1b_26w_4s': (25_718_352, 25.72, 4.5, 4.495),
+    'res2net101_v1b_26w_4s': (45_225_920, 45.23, 8.3, 8.307),
+    'res2net152_v1b_26w_4s': (61_294_480, None, None, None),
+    'res2next50_4s': (24_671_464, 24.67, 4.2, 4.173),
+    'se_res2net50_26w_4s': (28_230_112, None, None, None),
+    'dla60': (22_036_632, None, None, None),
+    'dla60x': (17_352_344, None, None, None),
+    'res2net_dla60_4s': (20_848_072, None, None, None),
+    'res2next_dla60_4s': (17_032_984, None, None, None),
+    'resnext29_8c64w': (34_426_698, 34.4, None, None),
+    'resnext29_16c64w': (68_155_210, None, None, None),  # 68.1 is printed: cut, not rounded
+    'res2next29_6c24w4s': (24_268_682, 24.3, None, None),
+    'res2next29_8c25w4s': (33_812_986, 33.8, None, None),
+    'res2next29_6c24w6s': (36_709_130, 36.7, None, None),
+    'se_resnext29_8c64w': (35_118_858, 35.1, None, None),
+    'se_res2next29_6c24w4s': (24_444_410, None, None, None),  # table 4 has 26.0, which no reduction gives
+    'se_res2next29_8c25w4s': (33_988_714, 34.0, None, None),
+    'se_res2next29_6c24w6s': (36_884_858, 36.9, None, None),
+}
+
+
+@cache
+def build(name: str) -> torch.nn.Module:
+    """Return the network without memory for its weights."""
+    with torch.device('meta'):
+        return (Res2NetDLA if find_arch(name).family == 'dla' else Res2Net)(name).eval()
+
+
+def test_every_network_has_its_sizes_here() -> None:
+    assert set(ARCHS) == set(NETWORKS)
+
+
+@pytest.mark.parametrize('name', ARCHS)
+def test_sizes(name: str) -> None:
+    parameters, millions, printed, exact = NETWORKS[name]
+    cifar = ARCHS[name].family == 'cifar'
+    assert count_parameters(build(name)) + (build(name).out_channels[-1] + 1) * (10 if cifar else 1000) == parameters
+    if millions:
+        assert round(parameters / 1e6, 1 if cifar else 2) == millions
+    if printed or exact:
+        macs = (count_macs(build(name), (1, 3, 224, 224)) + build(name).out_channels[-1] * 1000) / 1e9
+        assert printed is None or abs(macs - printed) < 0.06  # one place was printed, and 4.255 was printed as 4.2
+        assert exact is None or round(macs, 3) == exact
+
+
+@pytest.mark.parametrize('name', SPECS)
+def test_parameter_names_are_those_of_the_reference(name: str) -> None:
+    with torch.device('meta'):
+        expected = {k: tuple(v.shape) for k, v in ReferenceRes2Net(SPECS[name]).state_dict().items()}
+    assert {k: tuple(v.shape) for k, v in build(name).state_dict().items()} == expected
+
+
+@pytest.mark.parametrize('name', ARCHS)
+def test_out_channels_and_strides_describe_the_output(name: str) -> None:
+    family = ARCHS[name].family
+    strides = (1, 2, 4) if family == 'cifar' else (4, 8, 16, 32)
+    channels = (128, 256, 512, 1024) if family == 'dla' else (256, 512, 1024, 2048)[: len(strides)]
+    assert (build(name).out_channels, build(name).out_strides) == (channels, strides)
+    outs = build(name)(torch.empty(2, 3, 64, 96, device='meta'))
+    assert [tuple(o.shape) for o in outs] == [(2, c, 64 // s, 96 // s) for c, s in zip(channels, strides, strict=True)]
+
+
+@pytest.mark.parametrize('name', [name for name, arch in ARCHS.items() if arch.family != 'dla'])
+def test_numbers_of_an_arch_give_its_network(name: str) -> None:
+    numbers = dataclasses.asdict(ARCHS[name])
+    with torch.device('meta'):
+        custom = Res2Net(**numbers)
+    assert {k: v.shape for k, v in custom.state_dict().items()} == {
+        k: v.shape for k, v in build(name).state_dict().items()
+    }
+    assert custom.out_strides == build(name).out_strides
+
+
+@pytest.mark.parametrize(
+    ('alias', 'name'),
+    [
+        ('res2net50d', 'res2net50_v1b_26w_4s'),
+        ('res2net101d', 'res2net101_v1b_26w_4s'),
+        ('res2next50', 'res2next50_4s'),
+        ('dla60_res2net', 'res2net_dla60_4s'),
+        ('dla60_res2next', 'res2next_dla60_4s'),
+    ],
+)
+def test_timm_names_find_the_same_network(alias: str, name: str) -> None:
+    assert find_arch(alias) is find_arch(name) is ARCHS[name]
+
+
+def test_aliases_lead_to_networks_and_hide_none() -> None:
+    assert set(ALIASES.values()) <= set(ARCHS)
+    assert not set(ALIASES) & set(ARCHS)
+
+
+def test_table_cannot_be_changed() -> None:
+    with pytest.raises(TypeError):
+        ARCHS['res2net50_26w_4s'] = Arch((1,))
+    with pytest.raises(TypeError):
+        ALIASES['mine'] = 'res2net50_26w_4s'
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ARCHS['res2net50_26w_4s'].scales = 8
+
+
+@pytest.mark.parametrize(
+    ('wrong', 'hint'),
+    [
+        ('res2net51_26w_4s', 'res2net50_26w_4s'),
+        ('Res2Next50', 'res2next50'),
+        ('nothing like it', 'res2net50_26w_4s'),  # no near name: all of them
+    ],
+)
+def test_unknown_name_is_named_with_close_ones(wrong: str, hint: str) -> None:
+    with pytest.raises(ValueError, match=hint) as caught:
+        find_arch(wrong)
+    assert repr(wrong) in str(caught.value)

@@ -1,0 +1,348 @@
+"""What every family of networks has to pass; a new family is one line in `families.py`."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS as ROOT_MODELS
+from torch import Tensor, nn
+
+from mmres2net.deploy import optimize
+from mmres2net.models import Res2Net
+from tests.models.families import (
+    BACKBONES,
+    FAMILIES,
+    blocks,
+    images,
+    images_for,
+    norms_of,
+    same_weights,
+    stages_of,
+    stem_of,
+)
+from tests.reference.compare import assert_same_function, largest_difference, randomise
+
+
+@dataclass
+class Family:
+    """A family, its network with random weights in float64, images, and the features of these."""
+
+    name: str
+    build: Callable[..., nn.Module]
+    network: nn.Module
+    x: Tensor
+    outs: tuple[Tensor, ...]
+
+
+@pytest.fixture(scope='module', params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> Family:
+    """Each family in turn; tests copy the network to change it."""
+    network = randomise(FAMILIES[request.param]()).eval()
+    x = images_for(network)
+    with torch.no_grad():
+        return Family(request.param, FAMILIES[request.param], network, x, network(x))
+
+
+@pytest.fixture
+def backbone(family: Family) -> Family:
+    """The families whose stages can be chosen and frozen."""
+    if family.name not in BACKBONES:
+        pytest.skip('no stages to choose or to freeze')
+    return family
+
+
+ONE_EACH = pytest.mark.parametrize('build', [FAMILIES['v1b'], FAMILIES['dla']], ids=['Res2Net', 'Res2NetDLA'])
+
+
+# Forward and backward -------------------------------------------------------------------------------------------------
+
+
+def test_output_has_the_stated_channels_and_sizes_round_up(family: Family) -> None:
+    strides = getattr(family.network, 'out_strides', (4,))
+    size = (97, 65) if strides[0] == 4 and len(strides) > 1 else (17, 13)
+    if family.name == 'dense':
+        size = (20, 16)  # its pools round down
+    with torch.no_grad():
+        outs = family.network(images(size=size, number=1))
+    assert isinstance(outs, tuple)
+    for out, channels, stride in zip(outs, family.network.out_channels, strides, strict=True):
+        assert tuple(out.shape) == (1, channels, math.ceil(size[0] / stride), math.ceil(size[1] / stride))
+
+
+def test_same_input_same_output(family: Family) -> None:
+    with torch.no_grad():
+        assert all(torch.equal(a, b) for a, b in zip(family.network(family.x), family.outs, strict=True))
+
+
+def test_every_parameter_gets_a_gradient_and_norms_train(family: Family) -> None:
+    model = copy.deepcopy(family.network).train()
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    model(family.x)[-1].square().mean().backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+    assert not [name for name, value in model.named_buffers() if torch.equal(value, before[name])]
+
+
+def test_channels_last_equals_contiguous(family: Family) -> None:
+    model = copy.deepcopy(family.network).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        outs = model(family.x.contiguous(memory_format=torch.channels_last))
+    assert largest_difference(outs, family.outs) < 1e-10 * max(1, family.outs[-1].abs().max().item())
+    assert all(out.is_contiguous(memory_format=torch.channels_last) for out in outs)
+
+
+def test_with_cp_is_exact(family: Family) -> None:
+    """Outputs, gradients and statistics; a network with frozen and with fixed norms as well."""
+    if family.name == 'wide':
+        pytest.skip('it has no with_cp')
+    for options in [{}, dict(frozen_stages=1), dict(norm_eval=True)] if family.name in BACKBONES else [{}]:
+        plain, cheap = same_weights(family.build(**options), family.build(with_cp=True, **options))
+        results = []
+        for model in (plain, cheap):
+            leaf = family.x.clone().requires_grad_()
+            outs = model.train()(leaf)
+            sum((out**2).mean() for out in outs).backward()
+            gradients = [p.grad for p in model.parameters() if p.requires_grad]
+            results.append([*outs, leaf.grad, *gradients, *model.buffers()])
+        assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+        assert {norm.momentum for norm in norms_of(cheap)} == {0.1}
+
+
+@pytest.mark.parametrize(('with_cp', 'times'), [(False, 1), (True, 2)])
+def test_with_cp_recomputes_blocks(backbone: Family, with_cp: bool, times: int) -> None:
+    model = backbone.build(with_cp=with_cp).double().train()
+    calls = []
+    for block in blocks(model):
+        block.conv3.register_forward_hook(lambda *_: calls.append(1))
+    model(backbone.x)[-1].sum().backward()
+    assert len(calls) == times * len(blocks(model))
+
+
+# State ----------------------------------------------------------------------------------------------------------------
+
+
+def test_saved_weights_give_the_same_network(family: Family, tmp_path: Path) -> None:
+    torch.save(family.network.state_dict(), tmp_path / 'weights.pth')
+    model = family.build().double().eval()
+    model.load_state_dict(torch.load(tmp_path / 'weights.pth', weights_only=True), strict=True)
+    with torch.no_grad():
+        assert all(torch.equal(a, b) for a, b in zip(model(family.x), family.outs, strict=True))
+
+
+def test_initial_weights(family: Family) -> None:
+    """Kaiming normal by fan out (He et al. 2015), norms at one and zero; a seed decides them."""
+    torch.manual_seed(1)
+    model = family.build()
+    model.init_weights()
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            fan_out = module.weight.shape[0] * module.weight[0, 0].numel()
+            ratio = module.weight.std().item() / math.sqrt(2 / fan_out)
+            assert abs(ratio - 1) < 5 / math.sqrt(2 * module.weight.numel()) + 0.005, name
+            assert module.bias is None or not module.bias.any(), name
+    assert all((norm.weight == 1).all() and not norm.bias.any() for norm in norms_of(model))
+    torch.manual_seed(1)
+    again = family.build()
+    again.init_weights()
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize('prefix', ['', 'backbone.'])
+def test_pretrained_weights_from_a_file(family: Family, prefix: str, tmp_path: Path) -> None:
+    state = {name: value.float() for name, value in family.network.state_dict().items()}
+    torch.save({'state_dict': {prefix + name: value for name, value in state.items()}}, tmp_path / 'weights.pth')
+    node = dict(type='Pretrained', checkpoint=str(tmp_path / 'weights.pth'), **(dict(prefix=prefix) if prefix else {}))
+    model = family.build(init_cfg=node if prefix else [dict(type='Kaiming', layer='Conv2d'), node])
+    model.init_weights()
+    assert all(torch.equal(value, state[name].to(value)) for name, value in model.state_dict().items())
+
+
+# Stages ---------------------------------------------------------------------------------------------------------------
+
+
+def test_outputs_of_fewer_stages(backbone: Family) -> None:
+    """They are those of the complete network, and later stages are not built."""
+    for indices in ((0,), (0, 1), (1, 2), [len(backbone.outs) - 1]):
+        part = backbone.build(out_indices=indices).double().eval()
+        assert len(stages_of(part)) == indices[-1] + 1
+        own = set(part.state_dict())
+        part.load_state_dict({k: v for k, v in backbone.network.state_dict().items() if k in own}, strict=True)
+        with torch.no_grad():
+            outs = part(backbone.x)
+        assert all(torch.equal(out, backbone.outs[i]) for out, i in zip(outs, indices, strict=True))
+        assert part.out_channels == tuple(backbone.network.out_channels[i] for i in indices)
+        assert part.out_strides == tuple(backbone.network.out_strides[i] for i in indices)
+
+
+@pytest.mark.parametrize('norm_eval', [False, True])
+@pytest.mark.parametrize(
+    ('frozen_stages', 'freeze_stem'), [(-1, None), (-1, True), (0, None), (1, None), (2, False), (3, None)]
+)
+def test_freezing(backbone: Family, frozen_stages: int, freeze_stem: bool | None, norm_eval: bool) -> None:
+    model = backbone.build(frozen_stages=frozen_stages, freeze_stem=freeze_stem, norm_eval=norm_eval)
+    assert model.eval() is model
+    assert model.train() is model
+    parts = [(stem_of(model), frozen_stages >= 0 if freeze_stem is None else freeze_stem)]
+    parts += [([stage], i < frozen_stages) for i, stage in enumerate(stages_of(model))]
+    for modules, frozen in parts:
+        assert {p.requires_grad for m in modules for p in m.parameters()} == {not frozen}
+        assert {m.training for m in norms_of(*modules)} == {not (frozen or norm_eval)}
+
+
+def test_frozen_parts_stay_as_they_are_in_a_training_step(backbone: Family) -> None:
+    model = backbone.build(frozen_stages=2).double().train()
+    before = copy.deepcopy(model.state_dict())
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1, weight_decay=0.1)
+    sum(out.square().mean() for out in model(backbone.x)).backward()
+    optimizer.step()
+    frozen = {id(t) for m in [*stem_of(model), *stages_of(model)[:2]] for t in [*m.parameters(), *m.buffers()]}
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        assert torch.equal(tensor, before[name]) is (id(tensor) in frozen), name
+
+
+def test_norm_eval_keeps_statistics_but_not_weights(backbone: Family) -> None:
+    model = backbone.build(norm_eval=True).double().train()
+    before = {k: v.clone() for k, v in model.named_buffers()}
+    sum(out.mean() for out in model(backbone.x)).backward()
+    assert all(torch.equal(v, before[k]) for k, v in model.named_buffers())
+    assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize('channels', [1, 4])
+def test_input_channels(backbone: Family, channels: int) -> None:
+    model = randomise(backbone.build(in_channels=channels)).eval()
+    assert [out.shape[1] for out in model(images(channels=channels, size=(32, 32)))] == list(model.out_channels)
+    with pytest.raises(RuntimeError, match=f'to have {channels} channels'):
+        model(images(channels=channels + 1, size=(32, 32)))
+
+
+# Norms and convolutions by config -------------------------------------------------------------------------------------
+
+
+def test_norm_cfg_reaches_every_norm(backbone: Family) -> None:
+    norms = norms_of(backbone.build(norm_cfg=dict(type='BN', eps=1e-3, momentum=0.03, requires_grad=False)))
+    assert {(n.eps, n.momentum) for n in norms} == {(1e-3, 0.03)}
+    assert not any(p.requires_grad for n in norms for p in n.parameters())
+
+
+@pytest.mark.parametrize(
+    'cfg', [dict(type='GN', num_groups=2), dict(type='mmres2net.GCDGroupNorm')], ids=lambda c: c['type']
+)
+def test_group_norm_has_no_batch_statistics(backbone: Family, cfg: dict) -> None:
+    model = backbone.build(norm_cfg=cfg)
+    groups = [m for m in model.modules() if isinstance(m, nn.GroupNorm)]
+    assert (len(groups), norms_of(model)) == (len(norms_of(backbone.network)), [])
+    assert {m.num_groups == math.gcd(cfg.get('num_groups', 32), m.num_channels) for m in groups} == {True}
+    model.init_weights()
+    model.double().train()
+    alone = model(backbone.x[:1])[-1]
+    torch.testing.assert_close(model(backbone.x)[-1][:1], alone, rtol=1e-10, atol=1e-10)
+
+
+@ONE_EACH
+def test_sync_batch_norm_is_batch_norm_in_one_process(build: Callable[..., nn.Module]) -> None:
+    model = build(norm_cfg=dict(type='SyncBN', requires_grad=True))
+    assert all(isinstance(m, nn.SyncBatchNorm) for m in norms_of(model))
+    plain, reverted = same_weights(build(), revert_sync_batchnorm(model))
+    assert largest_difference(plain.train()(x := images()), reverted.train()(x)) < 1e-10
+
+
+def test_weight_standardization_by_conv_cfg(backbone: Family) -> None:
+    """ConvWS equals plain convolutions whose weights were standardized, in all but squeeze-and-excitation."""
+    standard, plain = same_weights(backbone.build(conv_cfg=dict(type='ConvWS')), backbone.build())
+    with torch.no_grad():
+        for name, module in plain.named_modules():
+            if isinstance(module, nn.Conv2d) and not name.endswith(('fc1', 'fc2')):
+                flat = module.weight.flatten(1)
+                flat = (flat - flat.mean(1, keepdim=True)) / (flat.std(1, keepdim=True) + 1e-5)
+                module.weight.copy_(flat.view_as(module.weight))
+        assert largest_difference(standard.train()(backbone.x), plain.train()(backbone.x)) < 1e-9
+
+
+# Dilation -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('size', [(64, 96), (65, 97)], ids=str)
+@pytest.mark.parametrize('name', ['v1', 'v1b', 'next', 'dla', 'dla x'])  # not SE: it averages over all pixels
+@pytest.mark.parametrize('output_stride', [8, 16])
+def test_dilated_network_contains_the_strided_one(output_stride: int, name: str, size: tuple[int, int]) -> None:
+    """Every other pixel of the dense features is the strided network's, exactly.
+
+    At 1/8 this ends before the last stage, whose pools stay 3x3 or 2x2 on the denser grid (as timm's do). The shortcut
+    of v1b averages a window cut off at an odd edge otherwise (as timm's does), so its sizes must be even.
+    """
+    if name == 'v1b':
+        size = (size[0] // 32 * 32, size[1] // 32 * 32)
+    strided, dense = same_weights(FAMILIES[name](), FAMILIES[name](output_stride=output_stride))
+    assert dense.out_strides == tuple(min(s, output_stride) for s in strided.out_strides)
+    x = images(size=size, number=1)
+    with torch.no_grad():
+        outs, expected = dense.eval()(x), strided.eval()(x)
+    for i in range(3 if output_stride == 8 else 4):
+        step = strided.out_strides[i] // dense.out_strides[i]
+        torch.testing.assert_close(outs[i][..., ::step, ::step], expected[i], rtol=1e-12, atol=1e-12)
+
+
+# Copies for deployment ------------------------------------------------------------------------------------------------
+
+
+def test_traced_copy_at_other_sizes(family: Family) -> None:
+    traced = torch.jit.trace(family.network, images_for(family.network, 32, number=1), check_trace=False)
+    with torch.no_grad():
+        assert largest_difference(traced(family.x), family.outs) < 1e-12
+
+
+def test_fused_copy(family: Family) -> None:
+    fused = optimize(copy.deepcopy(family.network))
+    with torch.no_grad():
+        assert largest_difference(fused(family.x), family.outs) < 1e-9 * family.outs[-1].abs().max().item()
+
+
+@ONE_EACH
+def test_exported_copy_at_other_sizes(build: Callable[..., nn.Module]) -> None:
+    model = randomise(build(with_cp=True)).eval()
+    auto = torch.export.Dim.AUTO
+    with torch.no_grad():
+        exported = torch.export.export(model, (images(),), dynamic_shapes=({0: auto, 2: auto, 3: auto},)).module()
+        x = images(size=(96, 128), number=3)
+        assert largest_difference(exported(x), model(x)) < 1e-12
+
+
+@ONE_EACH
+def test_one_graph_for_the_compiler(build: Callable[..., nn.Module]) -> None:
+    model = randomise(build()).eval()
+    with torch.no_grad():
+        compiled = torch.compile(model, backend='eager', fullgraph=True)
+        assert largest_difference(compiled(x := images()), model(x)) < 1e-12
+
+
+@pytest.mark.parametrize('build', [lambda **kw: Res2Net(depths=(2,), base_width=4, **kw), FAMILIES['dense']])
+def test_with_cp_can_be_compiled(build: Callable[..., nn.Module]) -> None:
+    """Gradients and statistics of a compiled step are those of a plain one; statistics are counted once."""
+    plain, cheap = same_weights(build(), build(with_cp=True))
+    x = images_for(plain, 32)
+    results = []
+    for model, run in ((plain, plain), (cheap, torch.compile(cheap, backend='aot_eager'))):
+        run.train()
+        sum(out.square().mean() for out in run(x)).backward()
+        results.append([*(p.grad for p in model.parameters()), *model.buffers()])
+    assert largest_difference(*results) < 1e-9
+
+
+def test_registered_under_its_own_scope_only(family: Family) -> None:
+    name = type(family.network).__name__
+    assert ROOT_MODELS.get(f'mmres2net.{name}') is type(family.network)
+    assert name not in ROOT_MODELS.module_dict
+
+
+def test_parity_of_a_copy(family: Family) -> None:
+    """A deep copy is a network of its own: the same function, no shared memory."""
+    model = copy.deepcopy(family.network)
+    assert_same_function(model, copy.deepcopy(family.network), family.x, modes=['train'])
+    assert not {p.data_ptr() for p in model.parameters()} & {p.data_ptr() for p in family.network.parameters()}

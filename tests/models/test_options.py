@@ -1,0 +1,353 @@
+"""Options of one family: stochastic depth, deformable convolutions, plugins, zero initialization; and wrong values."""
+
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn as nn
+from mmcv.ops import DeformConv2dPack, ModulatedDeformConv2dPack
+from mmengine.registry import MODELS as ROOT_MODELS
+
+from mmres2net.models import Res2Net, Res2NetDLA
+from tests.models.families import SMALL, blocks, images, same_weights, stages_of
+from tests.reference.compare import assert_same_function, largest_difference, randomise
+
+
+def test_out_strides_of_given_strides():
+    assert Res2Net(**SMALL, strides=(2, 2, 1, 1), dilations=(1, 1, 2, 4)).out_strides == (8, 16, 16, 16)
+    assert Res2Net(depths=(1, 1, 1), family='cifar', strides=(1, 1, 2)).out_strides == (1, 1, 2)
+
+
+# Stochastic depth -----------------------------------------------------------------------------------------------------
+
+
+def test_checkpointing_repeats_the_same_drops():
+    plain, cheap = same_weights(*(Res2Net(**SMALL, drop_path_rate=0.5, with_cp=cp) for cp in (False, True)))
+    x = images(number=8)
+    gradients = []
+    for model in (plain, cheap):
+        model.train()
+        torch.manual_seed(3)
+        model(x)[-1].square().sum().backward()
+        gradients.append([p.grad for p in model.parameters()])
+    assert all((a is b is None) or torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_drop_path_rises_from_none_to_the_rate():
+    model = Res2Net(depths=(2, 1, 1, 1), base_width=8, drop_path_rate=0.4)
+    assert [getattr(b.drop_path, 'drop_prob', 0.0) for b in blocks(model)] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+
+
+@pytest.mark.parametrize('rate', [0.0, 0.3])
+def test_drop_path_is_nothing_in_eval_and_at_rate_zero(rate):
+    plain, dropping = same_weights(Res2Net(**SMALL), Res2Net(**SMALL, drop_path_rate=rate))
+    assert_same_function(dropping, plain, images(), modes=['eval', 'train'] if rate == 0 else ['eval'])
+
+
+def test_drop_path_drops_samples_and_scales_the_others():
+    rate, number = 0.4, 2000
+    model = randomise(Res2Net(depths=(1, 2), base_width=2, drop_path_rate=rate, norm_eval=True))
+    block = model.train().layer2[1]
+    x = torch.rand(1, 512, 2, 2, dtype=torch.float64)
+    with torch.no_grad():
+        branch = block.bn3(block.conv3(block._multi_scale(block.relu(block.bn1(block.conv1(x))))))
+        outs = block(x.expand(number, -1, -1, -1))
+    kept, dropped = torch.relu(x + branch / (1 - rate)), torch.relu(x)
+    is_kept = (outs - kept).abs().amax((1, 2, 3)) < 1e-12
+    is_dropped = (outs - dropped).abs().amax((1, 2, 3)) < 1e-12
+    assert torch.equal(is_kept, ~is_dropped)
+    # four standard deviations of a binomial share
+    assert abs(is_dropped.double().mean().item() - rate) < 4 * math.sqrt(rate * (1 - rate) / number)
+
+
+# Deformable convolutions ----------------------------------------------------------------------------------------------
+
+DCN = {'DCN': (DeformConv2dPack, 1.0), 'DCNv2': (ModulatedDeformConv2dPack, 0.5)}  # type: (class, mask at start)
+
+
+def deformable(module):
+    return [m for m in module.modules() if isinstance(m, DeformConv2dPack | ModulatedDeformConv2dPack)]
+
+
+@pytest.mark.parametrize('options', [SMALL, dict(depths=(1, 1, 1, 2), base_width=4, cardinality=8)], ids=['v1', 'next'])
+@pytest.mark.parametrize('kind', DCN)
+def test_deformable_convolutions_start_as_plain_ones(kind, options):
+    """Offsets start at zero, and DCNv2's mask at sigmoid(0): the layer is a plain convolution times one half."""
+    layer, mask = DCN[kind]
+    stages = (False, True, True, True)
+    model = Res2Net(**options, dcn=dict(type=kind, deform_groups=1), stage_with_dcn=stages)
+    model.init_weights()
+    plain = Res2Net(**options)
+    assert [len(deformable(stage)) for stage in stages_of(model)] == [
+        used * 3 * depth for used, depth in zip(stages, options['depths'], strict=True)
+    ]
+    assert all(type(m) is layer for m in deformable(model))
+    weights = {k: v for k, v in model.state_dict().items() if 'conv_offset' not in k}
+    for name in weights:
+        if '.convs.' in name and not name.startswith('layer1.'):
+            weights[name] = weights[name] * mask
+    plain.load_state_dict(weights, strict=True)
+    x = images(size=(96, 96))  # mmcv's DCN refuses maps smaller than its kernel
+    with torch.no_grad():
+        outs, expected = model.double().eval()(x), plain.double().eval()(x)
+    assert largest_difference(outs, expected) < 1e-10 * max(1, expected[-1].abs().max().item())
+
+
+def test_deformable_convolutions_learn_offsets():
+    model = Res2Net(**SMALL, dcn=dict(type='DCNv2', deform_groups=1), stage_with_dcn=(False, False, False, True))
+    model.init_weights()
+    model.train()
+    sum(out.square().mean() for out in model(torch.randn(2, 3, 64, 64))).backward()
+    assert all(m.conv_offset.bias.grad.abs().max() > 0 for m in deformable(model))
+    with torch.no_grad():
+        before = model.eval()(torch.ones(1, 3, 64, 64))[-1]
+        for m in deformable(model):
+            m.conv_offset.bias.normal_()
+        assert (model(torch.ones(1, 3, 64, 64))[-1] - before).abs().max() > 1e-3
+
+
+def test_deformable_convolutions_fall_back_where_strided():
+    dcn = dict(type='DCNv2', deform_groups=1, fallback_on_stride=True)
+    model = Res2Net(**SMALL, dcn=dcn, stage_with_dcn=(True, True, True, True))
+    for name, module in model.named_modules():
+        if name.split('.')[-2:-1] == ['convs']:
+            assert isinstance(module, ModulatedDeformConv2dPack) is (module.stride in (1, (1, 1))), name
+    assert {tuple(b.convs[0].stride) for b in blocks(model) if not deformable(b)} == {(2, 2)}
+
+
+def test_deformable_convolutions_keep_dilation():
+    dcn = dict(type='DCN', deform_groups=1)
+    model = Res2Net(**SMALL, output_stride=16, dcn=dcn, stage_with_dcn=(False, False, False, True))
+    assert [tuple(m.dilation) for m in deformable(model)] == [(1, 1)] * 3 + [(2, 2)] * 3
+
+
+def test_channels_last_equals_contiguous_with_deformable_convolutions():
+    kwargs = dict(SMALL, dcn=dict(type='DCNv2', deform_groups=1), stage_with_dcn=(False, True, True, True))
+    model, other = same_weights(Res2Net(**kwargs), Res2Net(**kwargs))
+    other = other.to(memory_format=torch.channels_last)
+    x = images()
+    with torch.no_grad():
+        outs = model.eval()(x)
+        last = other.eval()(x.to(memory_format=torch.channels_last))
+    assert largest_difference(outs, last) < 1e-10 * max(1, outs[-1].abs().max().item())
+
+
+def test_offsets_start_at_zero_beside_pretrained_weights(tmp_path):
+    """A checkpoint without offsets, as published ones are, leaves a plain grid."""
+    torch.save(Res2Net(**SMALL).state_dict(), tmp_path / 'weights.pth')
+    cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'weights.pth'))
+    model = Res2Net(
+        **SMALL,
+        dcn=dict(type='DCNv2', deform_groups=1),
+        stage_with_dcn=(False, True, True, True),
+        init_cfg=cfg,
+    )
+    model.init_weights()
+    assert not any(p.any() for m in deformable(model) for p in m.conv_offset.parameters())
+
+
+# Plugins --------------------------------------------------------------------------------------------------------------
+
+
+@ROOT_MODELS.register_module(force=True)
+class TimesTwo(nn.Module):
+    """A plugin whose effect can be told from the weights of its neighbours."""
+
+    def __init__(self, in_channels: int, offset: float = 0.0) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.offset = offset
+
+    def forward(self, x):
+        return 2 * x + self.offset
+
+
+@pytest.mark.parametrize('position', ['after_conv1', 'after_conv2', 'after_conv3'])
+def test_plugin_positions(position):
+    """Doubling after a position equals doubling what the neighbouring layer gives."""
+    plugin = dict(cfg=dict(type='TimesTwo'), stages=(False, True, False, True), position=position)
+    model, plain = same_weights(Res2Net(**SMALL, plugins=[plugin]), Res2Net(**SMALL))
+    with torch.no_grad():
+        for stage in (plain.layer2, plain.layer4):
+            for block in stage:
+                if position == 'after_conv1':  # the ReLU passes a positive factor on
+                    block.bn1.weight.mul_(2)
+                    block.bn1.bias.mul_(2)
+                elif position == 'after_conv2':
+                    block.conv3.weight.mul_(2)
+                else:  # after the norm, before the addition
+                    block.bn3.weight.mul_(2)
+                    block.bn3.bias.mul_(2)
+        x = images()
+        assert largest_difference(model.eval()(x), plain.eval()(x)) < 1e-10
+
+
+def test_plugins_see_the_channels_of_their_position_and_stages_default_to_all():
+    def at(position):
+        return dict(cfg=dict(type='TimesTwo'), position=position)
+
+    model = Res2Net('res2net50_26w_4s', plugins=[at('after_conv1'), at('after_conv2'), at('after_conv3')])
+    found = [m.in_channels for m in model.layer2[0].modules() if isinstance(m, TimesTwo)]
+    assert found == [52 * 4, 52 * 4, 512]
+    assert len([m for m in model.modules() if isinstance(m, TimesTwo)]) == 16 * 3
+
+
+def test_two_plugins_at_one_position_run_in_their_order():
+    plugins = [
+        dict(cfg=dict(type='TimesTwo', offset=1.0, postfix='_a'), position='after_conv3'),
+        dict(cfg=dict(type='TimesTwo', offset=3.0, postfix='_b'), position='after_conv3'),
+    ]
+    block = randomise(Res2Net(depths=(2,), base_width=8, plugins=plugins)).eval().layer1[1]
+    x = torch.rand(1, 256, 4, 4, dtype=torch.float64)
+    with torch.no_grad():
+        branch = block.bn3(block.conv3(block._multi_scale(block.relu(block.bn1(block.conv1(x))))))
+        torch.testing.assert_close(block(x), torch.relu(x + 2 * (2 * branch + 1) + 3), rtol=1e-12, atol=1e-12)
+
+
+def test_context_block_of_mmcv():
+    plugin = dict(cfg=dict(type='ContextBlock', ratio=1 / 16), stages=(False, True, True, True), position='after_conv3')
+    model = Res2Net(**SMALL, plugins=[plugin])
+    model.train()
+    names = {n for n, _ in model.named_parameters() if 'context_block' in n}
+    assert not [n for n in names if n.startswith('layer1')]
+    assert len([n for n in names if n.endswith('conv_mask.weight')]) == sum(SMALL['depths'][1:])
+    randomise(model)
+    model(images())[-1].square().mean().backward()
+    # a bias before a softmax over positions moves nothing
+    without = {n for n, p in model.named_parameters() if p.grad is None or p.grad.abs().max() < 1e-20}
+    assert all(n.endswith('conv_mask.bias') for n in without)
+
+
+def test_zero_init_residual_starts_blocks_as_their_shortcut():
+    for zero in (False, True):
+        model = Res2Net(**SMALL, zero_init_residual=zero)
+        model.init_weights()
+        assert {b.bn3.weight.abs().max().item() for b in blocks(model)} == {0.0 if zero else 1.0}
+        assert {b.bn1.weight.min().item() for b in blocks(model)} == {1.0}
+        x = torch.rand(2, 512, 8, 8)
+        assert torch.equal(model.layer2[1].eval()(x), x) is zero
+
+
+# Wrong values ---------------------------------------------------------------------------------------------------------
+
+ROW = dict(arch='res2net50_26w_4s')
+PLUGIN = dict(cfg=dict(type='TimesTwo'), position='after_conv3')
+DCN_V2 = dict(type='DCNv2', deform_groups=1)
+
+# (options of Res2Net, parts of the message: the value, and what is allowed or the way out)
+MISTAKES = [
+    (dict(arch='res2net51'), ["'res2net51'", 'res2net50']),
+    (dict(arch=50), ['50', 'res2net50_26w_4s']),
+    (dict(), ['arch', 'depths', 'res2net50_26w_4s']),
+    (dict(arch='dla60'), ['Res2NetDLA']),
+    (dict(ROW, depths=(3, 4, 6, 3)), ['res2net50_26w_4s', 'depths', 'leave out']),
+    (dict(ROW, scales=4), ['res2net50_26w_4s', 'scales', 'leave out']),
+    (dict(depths=()), ['depths', '()', '1 to 4']),
+    (dict(depths=(3, 4, 0, 3)), ['depths[2]=0', '1 or more']),
+    (dict(depths=(1, 1, 1, 1, 1)), ['depths', '5 stages', '1 to 4']),
+    (dict(depths=4), ['depths=4', 'list or tuple']),
+    (dict(depths=(1, 1), scales=0), ['scales=0', '1 or more']),
+    (dict(depths=(1, 1), base_width=2.5), ['base_width=2.5', 'whole number']),
+    (dict(depths=(1, 1), cardinality=True), ['cardinality=True', 'whole number']),
+    (dict(ROW, se_reduction=0), ['se_reduction=0', '1 or more']),
+    (dict(ROW, se_reduction=512), ['se_reduction=512', '256']),
+    (dict(ROW, in_channels=0), ['in_channels=0', '1 or more']),
+    (dict(ROW, out_indices=(0, 4)), ['(0, 4)', '(0, 1, 2, 3)']),
+    (dict(ROW, out_indices=(-1,)), ['-1', '0 or more']),
+    (dict(ROW, out_indices=(1, 1)), ['(1, 1)', 'each once']),
+    (dict(ROW, out_indices=(2, 1)), ['(2, 1)', 'ascending']),
+    (dict(ROW, out_indices=()), ['()', 'at least one']),
+    (dict(ROW, out_indices=3), ['out_indices=3', 'list or tuple']),
+    (dict(arch='resnext29_8c64w', out_indices=(3,)), ['(3,)', '(0, 1, 2)']),
+    (dict(ROW, strides=(1, 2, 2)), ['strides', '(1, 2, 2)', '4 stages']),
+    (dict(ROW, strides=(1, 2, 0, 1)), ['strides[2]=0', '1 or more']),
+    (dict(ROW, dilations=(1, 1, 2, 4, 8)), ['dilations', '(1, 1, 2, 4, 8)', '4 stages']),
+    (dict(ROW, dilations=(1, 1, 1, 0)), ['dilations[3]=0', '1 or more']),
+    (dict(ROW, dilations=(1, 1, 1, 1.5)), ['dilations[3]=1.5', 'whole number']),
+    (dict(ROW, output_stride=4), ['output_stride=4', '(8, 16, 32)']),
+    (dict(ROW, output_stride=16, strides=(1, 2, 2, 1)), ['output_stride=16', 'strides', 'leave']),
+    (dict(ROW, output_stride=16, dilations=(1, 1, 1, 2)), ['output_stride=16', 'dilations', 'leave']),
+    (dict(arch='resnext29_8c64w', output_stride=8), ['output_stride=8', 'four stages', 'strides and dilations']),
+    (dict(ROW, multi_grid=(1, 2)), ['(1, 2)', '3 blocks']),
+    (dict(ROW, multi_grid=(1, 2, 0)), ['multi_grid[2]=0', '1 or more']),
+    (dict(ROW, multi_grid=(1, 2, 4), out_indices=(0, 1)), ['(1, 2, 4)', 'out_indices']),
+    (dict(ROW, stage_pool='timm'), ["'timm'", "('official', 'mmdet', 'maskrcnn')"]),
+    (dict(ROW, frozen_stages=5), ['frozen_stages=5', '-1', '4']),
+    (dict(ROW, frozen_stages=-2), ['frozen_stages=-2', '-1', '4']),
+    (dict(ROW, frozen_stages=3, out_indices=(0, 1)), ['frozen_stages=3', '2']),
+    (dict(ROW, frozen_stages=True), ['frozen_stages=True', '-1', '4']),
+    (dict(ROW, drop_path_rate=1.0), ['drop_path_rate=1.0', 'less than 1']),
+    (dict(ROW, drop_path_rate=-0.1), ['drop_path_rate=-0.1', 'at least 0']),
+    (dict(ROW, dcn=DCN_V2), ['stage_with_dcn=None', 'DCNv2', '4 stages']),
+    (dict(ROW, dcn=DCN_V2, stage_with_dcn=(True,)), ['stage_with_dcn=(True,)', '4 stages']),
+    (dict(ROW, dcn=DCN_V2, stage_with_dcn=(False,) * 4), ['DCNv2', 'at least one']),
+    (dict(ROW, stage_with_dcn=(False, True, True, True)), ['dcn=None', 'go together']),
+    (dict(ROW, plugins=[dict(PLUGIN, position='after_conv4')]), ["'after_conv4'", "'after_conv3'"]),
+    (dict(ROW, plugins=[dict(PLUGIN, stages=(True, False))]), ['(True, False)', '4 stages']),
+    (dict(ROW, plugins=[dict(PLUGIN, stage=(True,) * 4)]), ["'stage'", 'stages']),
+    (dict(ROW, plugins=[dict(position='after_conv3')]), ['must have cfg']),
+    (dict(ROW, norm_cfg=dict(type='GN', num_groups=32)), ['32 groups', '26', 'num_groups']),
+    (dict(arch='res2next29_6c24w4s', family='cifar'), ['res2next29_6c24w4s', 'leave out family']),
+    (dict(depths=(1, 1), family='dla'), ["'dla'", "('res2net', 'cifar')"]),
+    (dict(depths=(1, 1), family=['cifar']), ["['cifar']", "('res2net', 'cifar')"]),
+    (dict(depths=(1, 1, 1, 1), family='cifar'), ['4 stages', "'cifar'", '1 to 3']),
+]
+
+
+DLA_MISTAKES = [
+    (dict(arch='res2net50_26w_4s'), ['res2net50_26w_4s', 'mmres2net.Res2Net']),
+    (dict(arch='dla61'), ["'dla61'", 'dla60']),
+    (dict(arch='dla60', out_indices=(4,)), ['(4,)', '(0, 1, 2, 3)']),
+    (dict(arch='dla60', output_stride=64), ['output_stride=64', '(8, 16, 32)']),
+    (dict(arch='dla60', frozen_stages=5), ['frozen_stages=5', '4']),
+    (dict(arch='dla60', in_channels=-3), ['in_channels=-3', '1 or more']),
+    (dict(arch='dla60', norm_cfg=dict(type='GN', num_groups=32)), ['32 groups', '16', 'num_groups']),
+]
+
+
+@pytest.mark.parametrize(
+    ('kind', 'options', 'parts'),
+    [*((Res2Net, *wrong) for wrong in MISTAKES), *((Res2NetDLA, *wrong) for wrong in DLA_MISTAKES)],
+    ids=[str(options) for options, _ in [*MISTAKES, *DLA_MISTAKES]],
+)
+def test_errors_name_the_value_and_what_is_allowed(kind, options, parts):
+    with torch.device('meta'), pytest.raises(ValueError) as caught:  # noqa: PT011 - the message is compared below
+        kind(**options)
+    assert [part for part in parts if part not in str(caught.value)] == []
+
+
+@pytest.mark.parametrize('keyword', ['style', 'depth', 'num_stages', 'pretrained'])
+def test_unknown_keywords_are_errors(keyword):
+    for kind, arch in ((Res2Net, 'res2net50_26w_4s'), (Res2NetDLA, 'dla60')):
+        with pytest.raises(TypeError, match=keyword):
+            kind(arch, **{keyword: 'pytorch'})
+
+
+def test_options_are_keywords_only():
+    with pytest.raises(TypeError, match='positional'):
+        Res2Net('res2net50_26w_4s', (3, 4, 6, 3))
+    with pytest.raises(TypeError, match='positional'):
+        Res2NetDLA('dla60', 3)
+
+
+def test_configs_passed_in_are_left_alone():
+    config = dict(
+        SMALL,
+        norm_cfg=dict(type='BN', eps=1e-3, requires_grad=True),
+        conv_cfg=dict(type='Conv2d'),
+        dcn=dict(type='DCNv2', deform_groups=1, fallback_on_stride=True),
+        stage_with_dcn=[False, True, True, True],
+        plugins=[dict(cfg=dict(type='TimesTwo', postfix='_a'), stages=[True] * 4, position='after_conv2')],
+        out_indices=[0, 1, 2, 3],
+        strides=[1, 2, 2, 1],
+        dilations=[1, 1, 1, 2],
+        multi_grid=[2, 4],
+        init_cfg=[dict(type='Kaiming', layer='Conv2d'), dict(type='Constant', val=1, layer='_BatchNorm')],
+    )
+    before = copy.deepcopy(config)
+    models = [Res2Net(**config) for _ in range(2)]
+    for model in models:
+        model.init_weights()
+    assert config == before
+    assert [n for n, _ in models[0].named_modules()] == [n for n, _ in models[1].named_modules()]
