@@ -51,7 +51,7 @@ ALLOWED = {
         'weights',
     },
     'evaluation': {'data', 'errors', 'files', 'registry', 'text'},
-    'saliency': {'errors', 'evaluation', 'registry'},
+    'saliency': {'errors', 'evaluation', 'files', 'registry', 'text'},
     'bench': {'data', 'deploy', 'engine', 'errors', 'evaluation', 'export', 'malloc', 'models', 'weights'},
     'predict': {'drawing', 'errors', 'files'},
     'export': {'data', 'engine', 'errors', 'files', 'models', 'predict', 'text', 'weights'},
