@@ -3,36 +3,38 @@
 
     python tests/originals/check.py --work DIR
 
-Nothing is installed into this environment: the originals go to a folder of their own, everything else (torch, numpy)
-is borrowed from here by links, and the maintained distributions are left out. The network is needed once, for 7 MB.
-
-What this shows, and what it does not. The originals' mmcv has no wheel with operators for today's torch, and its
-lite wheel has none at all. So mmpretrain and mmseg run as they are. mmdet needs operators on import: with
-``--borrow-ops`` it gets those that are compiled here for the maintained mmcv, below the original's Python code.
+The originals are installed into a folder of their own; everything else (torch, numpy) is linked from this environment,
+and the maintained distributions are left out. The network is needed once, for 7 MB. The originals' mmcv has no compiled
+operators; with ``--borrow-ops`` mmdet, which needs them, gets those that are compiled here.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import importlib
 import importlib.metadata
 import json
 import os
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 # mmdet 3.3.0 and mmsegmentation 1.2.2 refuse mmcv 2.2.0, the newest one.
 SETS = {
     'newest': ('mmengine==0.10.7', 'mmcv-lite==2.2.0', 'mmpretrain==1.2.0'),
-    'hosts': ('mmengine==0.10.7', 'mmcv-lite==2.1.0', 'mmpretrain==1.2.0', 'mmsegmentation==1.2.2', 'mmdet==3.3.0'),
+    'libraries': ('mmengine==0.10.7', 'mmcv-lite==2.1.0', 'mmpretrain==1.2.0', 'mmsegmentation==1.2.2', 'mmdet==3.3.0'),
 }
+LIBRARIES = ('mmpretrain', 'mmseg', 'mmdet')
 OURS = ('mmres2net', 'onedl-')
 
 
-def borrow(target: Path) -> None:
-    """Link all that is installed here into a folder, but for us, the maintained distributions and start-up hooks."""
+def link_environment(target: Path) -> None:
+    """Link all that is installed here, except mmres2net, the maintained distributions and start-up hooks."""
     target.mkdir(parents=True, exist_ok=True)
     left_out = {
         path.parts[0]
@@ -47,8 +49,8 @@ def borrow(target: Path) -> None:
                 link.symlink_to(entry)
 
 
-def fetch(requirements: tuple[str, ...], target: Path, ops: Path | None) -> None:
-    """Install the originals alone into a folder, with operators below them if some are given."""
+def install(requirements: tuple[str, ...], target: Path, ops: Path | None) -> None:
+    """Install the originals alone into a folder, with compiled operators if some are given."""
     if not (target / 'mmengine').is_dir():
         command = [sys.executable, '-m', 'pip', 'install', '--quiet', '--no-deps', '--target', str(target)]
         subprocess.run([*command, *requirements], check=True)
@@ -56,45 +58,78 @@ def fetch(requirements: tuple[str, ...], target: Path, ops: Path | None) -> None
         (target / 'mmcv' / ops.name).symlink_to(ops)
 
 
-def ask(paths: list[Path], hosts: list[str], *options: str) -> dict:
-    """Run ``inside.py`` and return what it found."""
+def results_with(paths: list[Path], libraries: Iterable[str], *options: str) -> dict[str, Any]:
+    """Run :func:`print_results` in a process with this search path."""
     environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(map(str, [*paths, ROOT]))}
-    command = [sys.executable, *options, str(Path(__file__).with_name('inside.py')), *hosts]
+    command = [sys.executable, *options, __file__, '--inside', *libraries]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def compare(name: str, theirs: dict, ours: dict) -> int:
-    """Print what ran, and what differs; return the number of differences."""
-    print(f'{name}: {", ".join(f"{module} {version}" for module, version in theirs["versions"].items())}')
-    unexpected = [owner for owner in theirs['owners'] if owner.startswith(OURS)]
-    differing = [key for key, value in theirs['results'].items() if value != ours['results'][key]]
-    for title, names in (('a maintained distribution was imported', unexpected), ('differs', differing)):
-        print(''.join(f'  FAIL  {title}: {entry}\n' for entry in names), end='')
-    equal = len(theirs['results']) - len(differing)
-    print(f'  {equal} of {len(theirs["figures"])} results equal those of the maintained libraries to the bit')
-    return len(unexpected) + len(differing)
+def digest(out: Any) -> str:
+    """Return a hash of shapes and bits of tensors."""
+    if isinstance(out, list | tuple):
+        return hashlib.sha256(''.join(map(digest, out)).encode()).hexdigest()[:16]
+    return hashlib.sha256(str(tuple(out.shape)).encode() + out.detach().contiguous().numpy().tobytes()).hexdigest()[:16]
+
+
+def print_results(libraries: list[str]) -> None:
+    """Print versions and digests: of each backbone forward and backward, and of a model of each library."""
+    import torch
+    from mmengine.config import ConfigDict
+    from mmengine.logging import MMLogger
+    from mmengine.registry import MODELS, DefaultScope
+
+    from mmres2net.models import ARCHS
+    from tests.support.library_models import MODELS as LIBRARY_MODELS
+
+    MMLogger.get_instance('originals', log_level='ERROR')  # init_weights logs every parameter
+    results = {}
+    for arch, spec in ARCHS.items():
+        torch.manual_seed(0)
+        kind, size = 'Res2NetDLA' if spec.family == 'dla' else 'Res2Net', 16 if spec.family == 'cifar' else 64
+        net = MODELS.build(dict(type=f'mmres2net.{kind}', arch=arch)).double().train()
+        features = net(torch.rand(1, 3, size, size, dtype=torch.float64))
+        sum(feature.square().mean() for feature in features).backward()
+        results[arch] = digest([*features, *(value.grad for value in net.parameters())])
+    for name in libraries:
+        importlib.import_module(f'{name}.models')
+        torch.manual_seed(0)
+        with DefaultScope.overwrite_default_scope(name), torch.no_grad():
+            model = importlib.import_module(f'{name}.registry').MODELS.build(ConfigDict(LIBRARY_MODELS[name]))
+            model.init_weights()
+            results[name] = digest(model.eval()(torch.rand(1, 3, 64, 64), mode='tensor'))
+    versions = {name: importlib.import_module(name).__version__ for name in ('torch', 'mmengine', 'mmcv', *libraries)}
+    print(json.dumps({'versions': versions, 'results': results}))
 
 
 def main() -> int:
-    """Prepare the folders, run, compare; return 1 where something differs."""
+    """Prepare the folders, run, compare; return 1 if something differs."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    flags.add_argument('--work', type=Path, required=True, help='folder for the originals; kept for the next time')
+    flags.add_argument('--work', type=Path, help='folder for the originals; kept for the next time')
     flags.add_argument('--borrow-ops', action='store_true', help='let mmdet use the operators compiled here')
+    flags.add_argument('--inside', nargs='*', help=argparse.SUPPRESS)
     args = flags.parse_args()
+    if args.inside is not None:
+        print_results(args.inside)
+        return 0
     work = args.work.absolute()
-    borrow(work / 'borrowed')
-    hosts = ['mmpretrain', 'mmseg', 'mmdet']
-    ours = ask([], hosts)
-    ops = next(Path(sysconfig.get_paths()['platlib'], 'mmcv').glob('_ext.*'))
-    faults = 0
+    link_environment(work / 'linked')
+    ours, faults = results_with([], LIBRARIES), 0
     for name, requirements in SETS.items():
-        full = name == 'hosts' and args.borrow_ops
+        full = name == 'libraries' and args.borrow_ops
         folder = work / (f'{name}_ops' if full else name)
-        fetch(requirements, folder, ops if full else None)
-        some = hosts if full else hosts[: 1 if name == 'newest' else 2]
-        # -S: without the environment's own packages.
-        faults += compare(folder.name, ask([folder, work / 'borrowed'], some, '-S'), ours)
+        install(
+            requirements, folder, next(Path(sysconfig.get_paths()['platlib'], 'mmcv').glob('_ext.*')) if full else None
+        )
+        some = LIBRARIES if full else LIBRARIES[: 1 if name == 'newest' else 2]
+        # -S: without the packages of this environment
+        theirs = results_with([folder, work / 'linked'], some, '-S')
+        differing = [key for key, value in theirs['results'].items() if value != ours['results'][key]]
+        print(
+            f'{folder.name}, {theirs["versions"]}: {len(theirs["results"])} results, different: {differing or "none"}'
+        )
+        faults += len(differing)
     return int(faults > 0)
 
 
