@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision import models as torchvision_models
 
 from mmres2net.complexity import complexity_of, complexity_of_arch, image_size
-from mmres2net.complexity.job import main, size_of
+from mmres2net.complexity.job import main
 from mmres2net.data.layout import walk
 from mmres2net.engine.config import load_config
 from mmres2net.errors import UserError
@@ -170,12 +170,12 @@ def test_stages_of_a_cascade_are_all_counted() -> None:
 
 
 def test_models_of_other_parts_are_refused() -> None:
-    with pytest.raises(UserError, match='cannot count a DETR: no rule says how its encoder, decoder'):
+    with pytest.raises(UserError, match='DETR.*encoder, decoder'):
         complexity_of(load_config('mmdet::detr/detr_r50_8xb2-150e_coco.py'), (64, 64))
 
 
 def test_size_that_a_network_does_not_take_is_an_error() -> None:
-    with pytest.raises(UserError, match='cannot count a ImageClassifier from its shapes at 8x8'):
+    with pytest.raises(UserError, match='ImageClassifier.*8x8'):
         complexity_of(load_config('mmpretrain::inception_v3/inception-v3_8xb32_in1k.py'), (8, 8))
 
 
@@ -183,9 +183,8 @@ def test_command_prints_a_table_and_writes_exact_numbers(tmp_path: Path, capsys:
     names = ['res2net50', 'res2next29_6c24w4s', 'imagenet/res2net50_26w_4s_299']
     assert main([*names, '--json', str(tmp_path / 'x.json')]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].split() == ['res2net50', '224x224', '25.70', '(23.65)', '4.255', '(4.253)', '12.61', '(12.61)']
-    assert [line.split()[:2] for line in lines[2:4]] == [[names[1], '32x32'], [names[2], '299x299']]
-    assert len({len(line) for line in lines[:4]}) == 1
+    assert lines[2].split() == ['res2net50', '224x224', '25.70', '(23.65)', '4.255', '(4.253)', '12.61', '(12.61)']
+    assert [line.split()[:2] for line in lines[3:5]] == [[names[1], '32x32'], [names[2], '299x299']]
     rows = json.loads((tmp_path / 'x.json').read_text())
     assert [(row['name'], row['kind']) for row in rows] == list(zip(names, ['arch', 'arch', 'config'], strict=True))
     assert (rows[0]['parameters'], rows[0]['size']) == (25_699_120, [224, 224])
@@ -193,7 +192,7 @@ def test_command_prints_a_table_and_writes_exact_numbers(tmp_path: Path, capsys:
 
 def test_size_is_of_the_image(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(['res2net50_26w_4s', 'faster_rcnn_r50', '--size', '64x96']) == 0
-    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()[1:3]] == ['64x96', '64x96']
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()[2:4]] == ['64x96', '64x96']
     assert (
         complexity_of_arch('res2net50', (64, 96)).backbone_macs * 64
         == complexity_of_arch('res2net50', (512, 768)).backbone_macs
@@ -203,32 +202,42 @@ def test_size_is_of_the_image(capsys: pytest.CaptureFixture[str]) -> None:
 def test_unknown_name_is_told_from_both_name_spaces() -> None:
     with pytest.raises(UserError) as caught:
         main(['res2net50_26w_5s'])
-    archs, _, configs = str(caught.value).partition('no config either')
-    assert archs.startswith("'res2net50_26w_5s' is no arch (close matches: ")
-    assert 'res2net50_26w_4s' in archs
-    assert 'imagenet/res2net50_26w_4s.py' in configs
+    for name in ('res2net50_26w_4s,', 'imagenet/res2net50_26w_4s.py'):
+        assert name in str(caught.value)
 
 
 def test_nothing_is_counted_if_one_name_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UserError, match='is no arch'):
+    with pytest.raises(UserError, match='nothing like it'):
         main(['res2net50', 'nothing like it'])
     assert not capsys.readouterr().out
 
 
-@pytest.mark.parametrize('text', ['800', '0x8', '-8x8', '8x', 'axb', '8x8x8'])
-def test_sizes_that_are_none(text: str) -> None:
-    with pytest.raises(UserError, match='give height and width'):
-        size_of(text)
+def test_json_is_checked_before_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for place in (tmp_path, Path('/proc/x.json')):
+        with pytest.raises(UserError, match='--json'):
+            main(['res2net50', '--json', str(place)])
+    assert not capsys.readouterr().out
 
 
-def test_json_needs_a_place(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match='not a file in a folder that exists'):
-        main(['res2net50', '--json', str(tmp_path / 'absent' / 'x.json')])
-
-
-def test_config_without_a_size_asks_for_one(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match='give it with --size HxW'):
+def test_config_without_a_size_asks_for_one() -> None:
+    with pytest.raises(UserError, match='--size'):
         image_size(Config(dict(model=dict(type='x'), test_dataloader=dict())))
+
+
+@pytest.mark.parametrize(
+    ('scope', 'step', 'size'),
+    [
+        ('mmseg', dict(type='RandomCrop', crop_size=(512, 1024)), (512, 1024)),
+        ('mmpretrain', dict(type='RandomCrop', crop_size=(32, 48)), (32, 48)),
+        ('mmpretrain', dict(type='RandomResizedCrop', scale=(32, 48)), (32, 48)),
+        ('mmdet', dict(type='RandomCrop', crop_size=(1024, 512)), (512, 1024)),
+        ('mmpretrain', dict(type='CenterCrop', crop_size=(48, 32)), (32, 48)),
+        ('mmseg', dict(type='Resize', scale=(2048, 1024)), (1024, 2048)),
+    ],
+)
+def test_height_and_width_of_crops_are_those_of_their_library(scope: str, step: dict, size: tuple[int, int]) -> None:
+    loader = dict(dataset=dict(pipeline=[step]))
+    assert image_size(Config(dict(default_scope=scope, model={}, train_dataloader=loader))) == size
 
 
 def test_size_without_a_test_crop_is_that_of_the_training_crop() -> None:

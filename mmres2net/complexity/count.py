@@ -1,25 +1,25 @@
-"""Parameters, multiply-adds and activations, from shapes alone: nothing is computed."""
+"""Parameters, multiply-adds and activations from shapes alone; nothing is computed."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from mmres2net.errors import UserError
+from mmres2net.engine.build import build_model, scope_of
+from mmres2net.errors import UserError, reason_of
 from mmres2net.models import Res2Net, Res2NetDLA, find_arch
 
 MASKS = 100  # detections of an image in the COCO protocol; each gets a mask
 CLASSES = {'res2net': 1000, 'dla': 1000, 'cifar': 100}  # of the data sets of tables 1 to 4
-# What is called in testing, and how; auxiliary heads are for training alone.
+# The parts that are called in testing; auxiliary heads are for training only.
 PARTS = ('backbone', 'neck', 'rpn_head', 'roi_head', 'bbox_head', 'decode_head', 'head', 'auxiliary_head')
 REGION_PARTS = ('bbox_roi_extractor', 'bbox_head', 'mask_roi_extractor', 'mask_head', 'shared_head')
 
@@ -63,7 +63,7 @@ def complexity_of(cfg: Config, size: tuple[int, int]) -> Complexity:
     """Return what the model of ``cfg`` costs for one image of ``size`` (height, width).
 
     Raises:
-        UserError: The model is no classifier, segmentor or detector of the usual parts, or does not run on this size.
+        UserError: The model is not a classifier, segmentor or detector of the usual parts, or does not run on this size.
     """
     model = _build(cfg).eval()
     with torch.device('meta'):
@@ -72,10 +72,9 @@ def complexity_of(cfg: Config, size: tuple[int, int]) -> Complexity:
             rest = _work_after(model, features, cfg.model)
         except UserError:
             raise
-        except Exception as error:  # whatever a host's head raises when it is called alone
+        except Exception as error:  # heads raise whatever they like when they are called alone
             raise UserError(
-                f'cannot count a {type(model).__name__} from its shapes at {size[0]}x{size[1]}: '
-                f'{type(error).__name__}: {error}'
+                f'cannot count a {type(model).__name__} at {size[0]}x{size[1]}: {reason_of(error)}'
             ) from error
     shared = getattr(getattr(model, 'roi_head', None), 'shared_head', None)
     in_backbone = [model.backbone] if shared is None else [model.backbone, shared]
@@ -93,22 +92,16 @@ def parameters_of(cfg: Config) -> int:
 
 def _build(cfg: Config) -> Any:
     """Return the model with shapes and no values."""
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):
-        return _build_in_scope(cfg)
-
-
-def _build_in_scope(cfg: Config) -> Any:
-    if isinstance(cfg.model.get('type'), str):
-        MODELS.get(cfg.model.type)  # imports the host out here, where tensors that it makes for itself are real
+    with scope_of(cfg):
+        if isinstance((cfg.get('model') or {}).get('type'), str):
+            MODELS.get(cfg.model.type)  # imports the library here, where tensors that it makes for itself are real
     try:
-        try:
-            with torch.device('meta'):
-                return MODELS.build(copy.deepcopy(cfg.model))  # the hosts write into what they build from
-        except (RuntimeError, NotImplementedError):
-            # Some constructors look at a tensor's values: mmpretrain's ResNets have a list of rates in one.
-            return MODELS.build(copy.deepcopy(cfg.model)).to('meta')
-    except (TypeError, ValueError, KeyError, AssertionError) as error:
-        raise UserError(f'the model of this config cannot be built: {error}') from error
+        with torch.device('meta'):
+            return build_model(cfg)
+    except UserError as error:
+        if not isinstance(error.__cause__, RuntimeError):  # NotImplementedError is one of them
+            raise
+        return build_model(cfg).to('meta')  # some constructors read values, such as mmpretrain's ResNets their rates
 
 
 def complexity_of_arch(name: str, size: tuple[int, int]) -> Complexity:
@@ -118,7 +111,7 @@ def complexity_of_arch(name: str, size: tuple[int, int]) -> Complexity:
     classes. What the official DLA files hold but never run is not counted.
 
     Raises:
-        UserError: No such row, or an image too small for it.
+        UserError: No such architecture, or an image too small for it.
     """
     try:
         family = find_arch(name).family
@@ -160,8 +153,8 @@ def _check_parts(module: nn.Module, known: Sequence[str]) -> None:
     others = [name for name, part in module.named_children() if name not in known and _parameters(part)]
     if others:
         raise UserError(
-            f'cannot count a {type(module).__name__}: no rule says how its {", ".join(others)} work; '
-            f'there are rules for {", ".join(known)}'
+            f'cannot count a {type(module).__name__}: its parts {", ".join(others)} are unknown; '
+            f'known are {", ".join(known)}'
         )
 
 

@@ -5,36 +5,36 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 from mmres2net.complexity.count import Complexity, complexity_of, complexity_of_arch
 from mmres2net.complexity.size import image_size
 from mmres2net.engine.config import load_config
 from mmres2net.errors import UserError
+from mmres2net.files import writable_file, write_atomic
 from mmres2net.models import ALIASES, ARCHS, find_arch
 from mmres2net.paths import find_config
+from mmres2net.text import format_table, join_some, parse_size
 
 SIZES = {'res2net': (224, 224), 'dla': (224, 224), 'cifar': (32, 32)}
-HEADS = ('image', 'parameters (M)', 'multiply-adds (G)', 'activations (M)')
-NOTE = """In brackets: the backbone alone. Multiply-adds: of all convolutions and matrix products in testing one image.
-Activations: the elements of their outputs, as pycls and fvcore count them. An arch has a classifier of 1000 classes, or
-of 100 if it is for CIFAR-100; a detector as many regions as its test settings let through, and 100 masks."""
+HEADER = ('', 'image', 'parameters (M)', 'multiply-adds (G)', 'activations (M)')
+NOTE = """In brackets: the backbone. Multiply-adds: of all convolutions and matrix products for testing one image.
+Activations: the elements of their outputs, as in pycls and fvcore. An architecture has a classifier of 1000 classes, or
+100 if it is for CIFAR-100; a detector has as many regions as its test settings let through, and 100 masks."""
 
 
 def parser(prog: str = 'mmres2net complexity') -> argparse.ArgumentParser:
-    """Return the flags of the count."""
+    """Return the flags of the command."""
     flags = argparse.ArgumentParser(
         prog=prog,
-        description='Count parameters, multiply-adds and activations, from shapes alone.',
-        epilog='exit status: 0, or 2 where something cannot be counted',
+        description='Count parameters, multiply-adds and activations from shapes alone; nothing is computed.',
+        epilog='Exit status: 0, or 2 if something cannot be counted.',
     )
     flags.add_argument(
-        'what', nargs='+', metavar='ARCH_OR_CONFIG', help='an arch such as res2net50_26w_4s, a config, or HOST::NAME'
+        'names', nargs='+', metavar='ARCH_OR_CONFIG', help='such as res2net50_26w_4s, a config, or LIBRARY::NAME'
     )
-    flags.add_argument('--size', metavar='HxW', help='of the image; default: as in testing (arch: 224x224, or 32x32)')
+    flags.add_argument('--size', metavar='HxW', help='image size; default: as in testing (ARCH: 224x224, or 32x32)')
     flags.add_argument('--json', metavar='FILE', help='write the exact numbers to this file')
     return flags
 
@@ -46,43 +46,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         UserError: An unknown name, a bad size, or a model that cannot be counted.
     """
     args = parser().parse_args(argv)
-    size = size_of(args.size)
-    if args.json and (Path(args.json).is_dir() or not Path(args.json).absolute().parent.is_dir()):
-        raise UserError(f'--json {args.json}: not a file in a folder that exists')
-    for name in args.what:
+    size = parse_size(args.size) if args.size else None
+    for name in args.names:
         check_name(name)
-    found = {name: count(name, size) for name in args.what}
-    print(f'{table(found)}\n\n{NOTE}')
     if args.json:
-        rows = [{'name': name, 'kind': kind_of(name), **asdict(cost)} for name, cost in found.items()]
-        Path(args.json).write_text(json.dumps(rows, indent=1) + '\n', encoding='utf-8')
+        writable_file(args.json, '--json')
+    costs = {name: count(name, size) for name in args.names}
+    print(f'{format_table([_row(*item) for item in costs.items()], HEADER)}\n\n{NOTE}')
+    if args.json:
+        rows = [{'name': name, 'kind': kind_of(name), **asdict(cost)} for name, cost in costs.items()]
+        write_atomic(args.json, json.dumps(rows, indent=1) + '\n')
     return 0
 
 
-def size_of(text: str | None) -> tuple[int, int] | None:
-    """Return height and width in ``HxW``; None for None.
-
-    Raises:
-        UserError: It is no such text.
-    """
-    if text is None:
-        return None
-    match = re.fullmatch(r'([1-9]\d*)[xX]([1-9]\d*)', text)
-    if not match:
-        raise UserError(f'--size {text}: give height and width in pixels, as 800x1216')
-    return int(match[1]), int(match[2])
-
-
 def kind_of(name: str) -> str:
-    """Return whether a name means an ``arch`` or a ``config``: an arch wins, since a config may be given as a path."""
+    """Return whether a name means an ``arch`` or a ``config``: an arch wins, since a config can be given as a path."""
     return 'arch' if name in ARCHS or name in ALIASES else 'config'
 
 
 def check_name(name: str) -> None:
-    """Check that a name means something.
+    """Check that a name exists.
 
     Raises:
-        UserError: It is neither an arch nor a config; the message has what comes close of both.
+        UserError: It is neither an architecture nor a config; the message has close matches of both.
     """
     if kind_of(name) == 'arch':
         return
@@ -90,35 +76,27 @@ def check_name(name: str) -> None:
         find_config(name)
     except FileNotFoundError as error:
         near = difflib.get_close_matches(name, [*ARCHS, *ALIASES], n=5, cutoff=0.6)
-        hint = f'close matches: {", ".join(near)}' if near else f'there are: {", ".join(ARCHS)}'
-        raise UserError(f'{name!r} is no arch ({hint}), and no config either: {error}') from error
+        hint = f'close matches: {", ".join(near)}' if near else f'choose from {join_some(ARCHS)}'
+        raise UserError(f'{name!r} is not an architecture ({hint}) and not a config: {error}') from error
 
 
 def count(name: str, size: tuple[int, int] | None) -> Complexity:
-    """Return what an arch or a config costs at ``size``, or at the size it is tested on.
+    """Return what an architecture or a config costs at ``size``, or at the size it is tested on.
 
     Raises:
-        UserError: The config cannot be read or its model not be counted.
+        UserError: The config cannot be read, or its model cannot be counted.
     """
     if kind_of(name) == 'arch':
         return complexity_of_arch(name, size or SIZES[find_arch(name).family])
     cfg = load_config(name)
-    if not cfg.get('model'):
-        raise UserError(f'{name} has no model')
     return complexity_of(cfg, size or image_size(cfg))
 
 
-def table(found: dict[str, Complexity]) -> str:
-    """Return the costs by name as an aligned table."""
-    rows = [('', *HEADS)]
-    for name, cost in found.items():
-        parameters = f'{cost.parameters / 1e6:.2f} ({cost.backbone_parameters / 1e6:.2f})'
-        macs = f'{cost.macs / 1e9:.3f} ({cost.backbone_macs / 1e9:.3f})'
-        activations = f'{cost.activations / 1e6:.2f} ({cost.backbone_activations / 1e6:.2f})'
-        rows.append((name, f'{cost.size[0]}x{cost.size[1]}', parameters, macs, activations))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for first, *rest in rows:
-        cells = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
-        lines.append('  '.join([first.ljust(widths[0]), *cells]))
-    return '\n'.join(lines)
+def _row(name: str, cost: Complexity) -> tuple[str, ...]:
+    return (
+        name,
+        f'{cost.size[0]}x{cost.size[1]}',
+        f'{cost.parameters / 1e6:.2f} ({cost.backbone_parameters / 1e6:.2f})',
+        f'{cost.macs / 1e9:.3f} ({cost.backbone_macs / 1e9:.3f})',
+        f'{cost.activations / 1e6:.2f} ({cost.backbone_activations / 1e6:.2f})',
+    )
