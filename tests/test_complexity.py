@@ -170,12 +170,12 @@ def test_stages_of_a_cascade_are_all_counted() -> None:
 
 
 def test_models_of_other_parts_are_refused() -> None:
-    with pytest.raises(UserError, match='DETR.*encoder, decoder'):
+    with pytest.raises(UserError, match=r'DETR.*encoder, decoder'):
         complexity_of(load_config('mmdet::detr/detr_r50_8xb2-150e_coco.py'), (64, 64))
 
 
 def test_size_that_a_network_does_not_take_is_an_error() -> None:
-    with pytest.raises(UserError, match='ImageClassifier.*8x8'):
+    with pytest.raises(UserError, match=r'ImageClassifier.*8x8'):
         complexity_of(load_config('mmpretrain::inception_v3/inception-v3_8xb32_in1k.py'), (8, 8))
 
 

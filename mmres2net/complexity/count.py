@@ -63,7 +63,7 @@ def complexity_of(cfg: Config, size: tuple[int, int]) -> Complexity:
     """Return what the model of ``cfg`` costs for one image of ``size`` (height, width).
 
     Raises:
-        UserError: The model is not a classifier, segmentor or detector of the usual parts, or does not run on this size.
+        UserError: The model has other parts than classifiers, segmentors and detectors have, or does not run on it.
     """
     model = _build(cfg).eval()
     with torch.device('meta'):
