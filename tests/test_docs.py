@@ -14,7 +14,7 @@ from mmres2net.cli import main
 from mmres2net.engine.build import build_model
 from mmres2net.engine.config import load_config, without_weights
 from mmres2net.models import ARCHS
-from mmres2net.paths import config_dir, find_config
+from mmres2net.paths import find_config
 from tests.support.cli import run_cli
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,7 +38,6 @@ NOT_RUN = {
     'train': 'needs a data set and hours',
 }
 ELSEWHERE = ('make', 'source', 'docker', 'pip', 'python', 'git', 'for', 'issues', 'pytest')  # not of this project
-PLACEHOLDERS = {'configs/mine.py'}
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -85,7 +84,7 @@ def test_command_has_flags_and_configs_that_exist(page: str, argv: list[str], pa
         main(argv)
     assert getattr(parsed.value.args[0], 'backbone', None) in {None, *ARCHS}
     for word in argv:
-        if (word.startswith('configs/') or '::' in word) and word not in PLACEHOLDERS:
+        if word.startswith('configs/') or '::' in word:
             assert find_config(word).is_file()
 
 
@@ -118,7 +117,7 @@ def test_python_runs(page: Path, text: str, tmp_path: Path) -> None:
     if any(needle in text for needle in NOT_RUN_SNIPPETS):
         compile(text, page, 'exec')
     elif '_base_' in text:
-        (tmp_path / 'config.py').write_text(text.replace("_base_ = '", f"_base_ = '{config_dir()}/"))
+        (tmp_path / 'config.py').write_text(text)
         load_config(str(tmp_path / 'config.py'))
     else:
         exec(text, {})
@@ -162,7 +161,7 @@ def test_configs_for_ones_own_data(number: int, shapes: Path, tmp_path: Path, mo
     """Each example passes the data check on such data, and its model builds with as many classes."""
     monkeypatch.chdir(tmp_path)
     write_data(shapes)
-    text = EXAMPLES[number].replace("_base_ = '", f"_base_ = '{config_dir()}/")
+    text = EXAMPLES[number]
     Path('mine.py').write_text(text)
     checked = run_cli('check-data', 'mine.py')
     assert checked.status == 0, checked.out + checked.err
