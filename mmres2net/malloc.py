@@ -1,7 +1,7 @@
-"""Keeping freed memory in the process: on a CPU, activations otherwise come back as new pages at every step.
+"""Keep freed memory in the process: on a CPU, activations otherwise come back as new pages at every step.
 
-glibc gives a block of more than 32 MiB back to the system as soon as it is freed, and a network frees its activations
-at every image. Each page is then cleared and mapped anew, which costs as much as a convolution on it.
+glibc returns a block of more than 32 MiB to the system as soon as it is freed, and a network frees its activations at
+every image. Each page is then cleared and mapped again, which costs as much as a convolution on it.
 """
 
 from __future__ import annotations
@@ -12,21 +12,24 @@ import sys
 
 # <malloc.h> of glibc.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4
-# What glibc itself arrives at once a process has freed large blocks (mallopt(3)).
+# The value that glibc itself reaches after a process has freed large blocks (mallopt(3)).
 MMAP_THRESHOLD_MAX = 32 * 2**20
 GROW_BY = 256 * 2**20
 NEVER = -1
 
 
 def keep_freed_memory(keep: bool = True) -> bool:
-    """Let this process keep the memory that it frees, so that the next image or step takes it without new pages.
+    """Let this process keep the memory that it frees, so that the next image or step reuses it without new pages.
 
-    For the whole process and exact: results do not change. The process then holds on to the most memory that it needed
-    so far. Set ``keep`` to False to go back to glibc's ways and return what is free now.
+    This applies to the whole process. Results do not change. The process then holds the most memory that it needed so
+    far.
+
+    Args:
+        keep: False restores glibc's defaults and releases free memory.
 
     Returns:
-        Whether it was done: glibc alone has these switches (not musl, macOS or Windows), and nothing is changed where
-        another allocator (jemalloc, tcmalloc) is preloaded, which keeps memory by itself.
+        Whether it was done. Only glibc has these switches (not musl, macOS or Windows). Another preloaded allocator
+        (jemalloc, tcmalloc) keeps memory by itself and is not changed.
     """
     if not _is_glibc():
         return False

@@ -52,11 +52,10 @@ ALLOWED = {
     },
     'evaluation': {'data', 'errors', 'files', 'registry', 'text'},
     'saliency': {'errors', 'evaluation', 'files', 'registry', 'text'},
-    'bench': {'data', 'deploy', 'engine', 'errors', 'evaluation', 'export', 'malloc', 'models', 'weights'},
     'predict': {'drawing', 'errors', 'files'},
     'export': {'data', 'engine', 'errors', 'files', 'models', 'predict', 'text', 'weights'},
     'cam': {'drawing', 'engine', 'errors', 'export', 'predict', 'text', 'weights'},
-    'sweep': {'complexity', 'engine', 'errors', 'models'},
+    'sweep': {'complexity', 'engine', 'errors', 'files', 'models', 'text'},
     'doctor': {'environment', 'errors', 'registry'},
     'cli.py': {'errors', 'signals', 'version'},  # verbs are imported by name when they are called
     '__main__.py': {'cli'},

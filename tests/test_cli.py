@@ -90,7 +90,6 @@ def test_container_hands_every_verb_to_the_command(verb: str, tmp_path: Path) ->
         'cam',
         'complexity',
         'sweep',
-        'benchmark',
         'doctor',
         'make_demo_data',
     ],

@@ -1,6 +1,6 @@
-"""Operators: the same numbers as the hosts', in less time on a CPU."""
+"""Operators on a CPU: a faster RoIAlign, and mmcv's own for channels_last tensors."""
 
-from mmres2net.ops.conv import Conv2d, DilatedDepthwiseConv2d
+from mmres2net.ops.mmcv_guard import guard_mmcv_operators
 from mmres2net.ops.roi_align import RoIAlign
 
-__all__ = ['Conv2d', 'DilatedDepthwiseConv2d', 'RoIAlign']
+__all__ = ['RoIAlign', 'guard_mmcv_operators']

@@ -1,8 +1,8 @@
-"""Which pixels each bin of a region is made of, and in what parts: RoIAlign as a sparse matrix.
+"""RoIAlign as a sparse matrix: which pixels each bin of a region consists of, and with which weights.
 
-He et al., "Mask R-CNN", 2017, section 3: a bin is the mean of bilinear samples at regular places in it. That is a
-weighted sum of pixels, and the weight of a pixel is the product of one for its row and one for its column. So rows and
-columns are worked out apart, which takes little time, and samples that meet on a pixel become one entry.
+He et al., "Mask R-CNN", 2017, section 3: a bin is the mean of bilinear samples at regular positions in it. That is a
+weighted sum of pixels, and the weight of a pixel is the product of a weight for its row and one for its column. So rows
+and columns are computed separately, which takes little time, and samples that meet on a pixel become one entry.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ def bin_matrix(
     """Return the weights of all pixels in all bins.
 
     Args:
-        regions: (K, 5): index of the image, left, top, right, bottom in pixels of the feature map, moved by half a
-            pixel already where that is wanted. The weights take their type.
+        regions: (K, 5): image index, left, top, right, bottom in pixels of the feature map, with the half-pixel shift
+            already applied. The weights have their type.
         shape: Number of images, height and width of the feature map.
-        output_size: Bins down and across.
-        sampling_ratio: Samples a bin in each direction; 0: as many as it has pixels, rounded up.
+        output_size: Number of bins (height, width).
+        sampling_ratio: Samples per bin in each direction; 0: as many as the bin has pixels, rounded up.
         aligned: False makes regions at least one pixel wide and high, as the first implementations did.
 
     Returns:
-        (K * bins down * bins across, images * height * width).
+        (K * bin rows * bin columns, images * height * width).
     """
     images, height, width = shape
     down, across = output_size
@@ -41,7 +41,7 @@ def bin_matrix(
     rows = axis_matrix(start[:, 1], extent[:, 1], down, sampling_ratio, height)
     index = np.int32 if images * height * width < 2**31 else np.int64
 
-    # From regions to bins, from bins to the rows of pixels in them, from those to pixels.
+    # Expand regions to bins, bins to the rows of pixels in them, and rows to pixels.
     bins = (len(regions), down, across)
     tall, row = (_of_bins(x, bins, (down, 1)) for x in (np.diff(rows.indptr), rows.indptr[:-1]))
     wide, column = (_of_bins(x, bins, (1, across)) for x in (np.diff(columns.indptr), columns.indptr[:-1]))
@@ -58,13 +58,13 @@ def bin_matrix(
 def axis_matrix(start: Array, extent: Array, bins: int, sampling_ratio: int, pixels: int) -> sparse.csr_matrix:
     """Return the weights of the pixels of one axis in the bins along it.
 
-    Samples up to one pixel outside take the border's value, further ones nothing, as in every implementation; they
-    count in the mean all the same.
+    Samples up to one pixel outside have the border's value and samples further outside are zero, as in every
+    implementation. Both count in the mean.
 
     Args:
-        start, extent: (K,): where each region begins, and its length.
+        start, extent: (K,): start and length of each region.
         bins: Number of bins along the axis.
-        sampling_ratio: Samples a bin; 0: as many as it has pixels, rounded up.
+        sampling_ratio: Samples per bin; 0: as many as the bin has pixels, rounded up.
         pixels: Length of the axis.
 
     Returns:
@@ -72,7 +72,7 @@ def axis_matrix(start: Array, extent: Array, bins: int, sampling_ratio: int, pix
     """
     real = start.dtype.type
     step = extent / real(bins)
-    # In single precision whatever the type, as mmcv has it: 2.0000000001 pixels are two samples.
+    # In single precision for every type, as in mmcv: 2.0000000001 pixels are two samples.
     samples = np.full(len(start), sampling_ratio) if sampling_ratio else np.ceil(step.astype(np.float32)).astype(int)
     count = np.repeat(samples, bins)
     owner = np.repeat(np.arange(count.size), count)
@@ -87,24 +87,24 @@ def axis_matrix(start: Array, extent: Array, bins: int, sampling_ratio: int, pix
     part = np.where(low == pixels - 1, real(0), at - low.astype(real))
     entries = np.concatenate(((1 - part) / divisor, part / divisor))
     places = np.concatenate((owner, owner)), np.concatenate((low, np.minimum(low + 1, pixels - 1)))
-    matrix = sparse.coo_matrix((entries, places), shape=(count.size, pixels)).tocsr()  # adds what meets on a pixel
+    matrix = sparse.coo_matrix((entries, places), shape=(count.size, pixels)).tocsr()  # adds the entries of one pixel
     matrix.eliminate_zeros()
     return matrix
 
 
-def entries_of(regions: Array, shape: tuple[int, int, int], output_size: tuple[int, int]) -> Array:
-    """Return at most how many entries the matrix has for each region: (K,)."""
+def max_entries(regions: Array, shape: tuple[int, int, int], output_size: tuple[int, int]) -> Array:
+    """Return an upper bound of the number of entries of each region: (K,)."""
     extent = np.clip(regions[:, 3:] - regions[:, 1:3], 1, shape[:0:-1])
     return np.prod(extent + 2 * np.array(output_size[::-1]), axis=1)
 
 
 def _of_bins(values: Array, bins: tuple[int, int, int], size: tuple[int, int]) -> Array:
-    """Spread what an axis has for its bins over the bins of both axes."""
+    """Repeat the values of one axis' bins for the bins of both axes."""
     return np.broadcast_to(values.reshape(-1, *size), bins).ravel()
 
 
 def _runs(first: Array, count: Array) -> Array:
-    """Return first, first + 1, ...: ``count`` numbers from each ``first``, one run after the other."""
+    """Return ``count`` consecutive numbers from each ``first``, concatenated."""
     ends = np.cumsum(count)
     numbers = np.repeat((first - (ends - count)).astype(np.int32 if _is_small(ends) else np.int64), count)
     numbers += np.arange(numbers.size, dtype=numbers.dtype)

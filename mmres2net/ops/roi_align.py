@@ -1,8 +1,9 @@
 """RoIAlign on the CPU, as a product with a sparse matrix.
 
-The CPU kernels of mmcv and torchvision go through bins, channels and samples one number at a time, on one core. Where
-the channels of a pixel lie side by side (channels_last), a bin is a weighted sum of rows of memory, which torch's
-embedding bags do with vector instructions and on all cores; the gradient is the same sum over the transposed matrix.
+The CPU kernels of mmcv and torchvision visit bins, channels and samples one number at a time, on one core. Where the
+channels of a pixel are adjacent in memory (channels_last), a bin is a weighted sum of rows of memory. torch's embedding
+bags compute such sums with vector instructions and on all cores. The gradient is the same sum over the transposed
+matrix.
 """
 
 from __future__ import annotations
@@ -15,29 +16,31 @@ from scipy import sparse
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
+from torchvision.ops import roi_align as torchvision_roi_align
 
-from mmres2net.ops.bins import Array, bin_matrix, entries_of
+from mmres2net.ops.bins import Array, bin_matrix, max_entries
 
-# At most so many weights at a time: 32 MiB, and some five times that while they are worked out.
-MOST_ENTRIES = 2**22
+# Weights per matrix: 32 MiB, and about five times that while they are computed.
+MAX_ENTRIES = 2**22
 
 
 class RoIAlign(nn.Module):
-    """In the place of ``mmcv.ops.RoIAlign`` with ``pool_mode='avg'``: the same numbers, several times faster on a CPU.
+    """Replacement for ``mmcv.ops.RoIAlign`` with ``pool_mode='avg'``: the same numbers, several times faster on a CPU.
 
-    On other devices it calls mmcv's operator. Regions get no gradient, as there.
+    On other devices, and in compilation, export and tracing, it calls torchvision's operator. Regions get no gradient,
+    as in mmcv.
 
     Args:
-        output_size: Bins down and across; one number for both.
-        spatial_scale: Feature pixels an image pixel.
-        sampling_ratio: Samples a bin in each direction; 0: as many as it has pixels, rounded up.
-        aligned: Pixels have their centres at half coordinates; False is the older convention.
+        output_size: Number of bins (height, width); one number for both.
+        spatial_scale: Feature pixels per image pixel.
+        sampling_ratio: Samples per bin in each direction; 0: as many as the bin has pixels, rounded up.
+        aligned: Pixel centers are at half coordinates; False is the older convention.
 
     Raises:
         ValueError: A size is below 1, or the sampling ratio below 0.
     """
 
-    pool_mode = 'avg'  # what a reader of mmcv's layer may ask for
+    pool_mode = 'avg'  # attributes of mmcv's layer that its users read
     use_torchvision = False
 
     def __init__(
@@ -52,14 +55,14 @@ class RoIAlign(nn.Module):
         height, width = (output_size, output_size) if isinstance(output_size, int) else output_size
         if min(height, width) < 1 or sampling_ratio < 0:
             raise ValueError(
-                f'RoIAlign: output_size={output_size}, sampling_ratio={sampling_ratio}: there must be a bin at least, '
-                'and 0 samples (as many as pixels) or more'
+                f'RoIAlign: output_size={output_size}, sampling_ratio={sampling_ratio}: '
+                'the output size must be 1 or more, and the sampling ratio 0 or more'
             )
         self.output_size = (height, width)
         self.spatial_scale, self.sampling_ratio, self.aligned = float(spatial_scale), sampling_ratio, aligned
 
     def forward(self, input: Tensor, rois: Tensor) -> Tensor:
-        """Pool (N, C, H, W) features of K regions (index, x1, y1, x2, y2) into (K, C, bins down, bins across)."""
+        """Pool features (N, C, H, W) in K regions (image index, x1, y1, x2, y2) to (K, C, bin rows, bin columns)."""
         return roi_align(input, rois, self.output_size, self.spatial_scale, self.sampling_ratio, self.aligned)
 
     def extra_repr(self) -> str:
@@ -69,7 +72,6 @@ class RoIAlign(nn.Module):
         )
 
 
-@torch.compiler.disable
 def roi_align(
     features: Tensor,
     rois: Tensor,
@@ -80,28 +82,28 @@ def roi_align(
 ) -> Tensor:
     """Pool each region of the features into bins.
 
-    Fastest where the features are channels_last; others are copied. Weights are worked out in the features' type, in
-    single precision for half types.
+    Fastest where the features are channels_last; others are copied. Computed in the features' type, or in single
+    precision for half types.
 
     Args:
         features: (N, C, H, W).
-        rois: (K, 5): index of the image, x1, y1, x2, y2 in image pixels.
-        output_size, spatial_scale, sampling_ratio, aligned: As in :class:`RoIAlign`.
+        rois: (K, 5): image index, x1, y1, x2, y2 in image pixels.
+        output_size: Number of bins (height, width).
+        spatial_scale, sampling_ratio, aligned: As in :class:`RoIAlign`.
 
     Returns:
-        (K, C, bins down, bins across), channels_last on a CPU.
+        (K, C, bin rows, bin columns), contiguous.
 
     Raises:
-        ValueError: The regions have another shape, an image that is not there, a coordinate that is not finite or,
-            with ``aligned``, right before left. mmcv's kernel aborts or reads other memory.
+        ValueError: ``rois`` has another shape, names an image that does not exist, has coordinates that are not finite
+            or, with ``aligned``, right before left. mmcv's kernel aborts or reads other memory.
     """
     if rois.ndim != 2 or rois.shape[1] != 5:
-        raise ValueError(f'rois of shape {tuple(rois.shape)}: (K, 5) is wanted, (index, x1, y1, x2, y2) each')
-    if features.device.type != 'cpu' or torch.jit.is_tracing():  # a trace would keep these regions' weights
-        from mmcv.ops import roi_align as host_roi_align
-
-        return host_roi_align(features, rois, output_size, spatial_scale, sampling_ratio, 'avg', aligned)
+        raise ValueError(f'rois have the shape {tuple(rois.shape)}, but must have (K, 5): index, x1, y1, x2, y2')
     real = torch.promote_types(features.dtype, torch.float32)
+    if not _is_eager_cpu(features):
+        args = (output_size, spatial_scale, sampling_ratio, aligned)
+        return torchvision_roi_align(features.to(real), rois.detach().to(real), *args).to(features.dtype)
     regions = rois.detach().to(real, copy=True)
     regions[:, 1:].mul_(spatial_scale).sub_(0.5 if aligned else 0.0)
     _check(regions.numpy(), len(features), aligned)
@@ -114,11 +116,18 @@ def roi_align(
         for part in _portions(regions.numpy(), (images, height, width), output_size)
     ]
     pooled = bins[0] if len(bins) == 1 else torch.cat(bins)
-    return pooled.view(len(rois), *output_size, channels).permute(0, 3, 1, 2).to(features.dtype)
+    return pooled.view(len(rois), *output_size, channels).permute(0, 3, 1, 2).to(features.dtype).contiguous()
+
+
+def _is_eager_cpu(x: Tensor) -> bool:
+    """Whether the values of ``x`` are there: a graph must not contain the weights of these regions."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    return type(x) in (Tensor, nn.Parameter) and x.device.type == 'cpu'
 
 
 class _WeightedSums(torch.autograd.Function):
-    """The product of a sparse matrix (bins, pixels) and a dense one (pixels, channels), with its gradient."""
+    """Product of a sparse matrix (bins, pixels) and a dense one (pixels, channels), with its gradient."""
 
     @staticmethod
     def forward(ctx: Any, pixels: Tensor, weights: sparse.csr_matrix) -> Tensor:
@@ -128,7 +137,7 @@ class _WeightedSums(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        # A column of the matrix has the bins that a pixel went into.
+        # A column of the matrix holds the bins that a pixel contributes to.
         return _sums(ctx.weights.tocsc(), grad.contiguous()), None
 
 
@@ -140,15 +149,15 @@ def _sums(weights: sparse.csr_matrix | sparse.csc_matrix, rows: Tensor) -> Tenso
 
 
 def _portions(regions: Array, shape: tuple[int, int, int], output_size: tuple[int, int]) -> list[Array]:
-    """Split the regions so that the weights of each part fit the bound, one region being the least."""
-    part = np.cumsum(entries_of(regions, shape, output_size)) // MOST_ENTRIES
+    """Split the regions so that the weights of each part fit the bound; a part has one region at least."""
+    part = np.cumsum(max_entries(regions, shape, output_size)) // MAX_ENTRIES
     return np.split(regions, np.flatnonzero(np.diff(part)) + 1)
 
 
 def _check(regions: Array, images: int, aligned: bool) -> None:
     if not np.isfinite(regions).all():
-        raise ValueError('rois have coordinates that are not finite: did the training diverge?')
+        raise ValueError('rois contain coordinates that are not finite (NaN or inf); did the training diverge?')
     if ((regions[:, 0] < 0) | (regions[:, 0] >= images)).any():
-        raise ValueError(f'rois name an image that is not among the {images} of the features')
+        raise ValueError(f'rois contain an image index outside 0..{images - 1}; the features have {images} images')
     if aligned and (regions[:, 3:] < regions[:, 1:3]).any():
-        raise ValueError('rois have right before left or bottom before top, which aligned=True does not allow')
+        raise ValueError('rois contain x2 < x1 or y2 < y1, which aligned=True does not allow')

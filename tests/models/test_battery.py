@@ -14,7 +14,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS as ROOT_MODELS
 from torch import Tensor, nn
 
-from mmres2net.deploy import optimize
+from mmres2net.deploy import fuse
 from mmres2net.models import Res2Net
 from tests.models.families import (
     BACKBONES,
@@ -299,7 +299,7 @@ def test_traced_copy_at_other_sizes(family: Family) -> None:
 
 
 def test_fused_copy(family: Family) -> None:
-    fused = optimize(copy.deepcopy(family.network))
+    fused = fuse(family.network)
     with torch.no_grad():
         assert largest_difference(fused(family.x), family.outs) < 1e-9 * family.outs[-1].abs().max().item()
 

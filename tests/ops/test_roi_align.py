@@ -11,8 +11,7 @@ import torchvision.ops
 from torch import Tensor
 
 from mmres2net.ops import RoIAlign
-from mmres2net.ops.bins import axis_matrix, bin_matrix, entries_of
-from mmres2net.ops.roi_align import roi_align
+from mmres2net.ops.bins import axis_matrix, bin_matrix, max_entries
 
 ALIGNED = pytest.mark.parametrize('aligned', [True, False])
 RATIO = pytest.mark.parametrize('ratio', [0, 1, 2, 3])
@@ -90,7 +89,7 @@ def test_any_memory_format(kind: str) -> None:
     for mine, theirs in zip(run(layer, y, rois), expected, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-12)
     out = layer(y, rois)
-    assert out.is_contiguous(memory_format=torch.channels_last)
+    assert out.is_contiguous()
 
 
 @ALIGNED
@@ -126,17 +125,18 @@ def test_half_types_are_pooled_in_single_precision() -> None:
 
 
 @pytest.mark.parametrize(
-    ('row', 'message'),
+    'row',
     [
-        ([0, float('nan'), 0, 4, 4], 'not finite'),
-        ([0, 0, 0, float('inf'), 4], 'not finite'),
-        ([3, 0, 0, 4, 4], 'not among the 3'),
-        ([-1, 0, 0, 4, 4], 'not among the 3'),
-        ([0, 9, 0, 4, 4], 'right before left'),
+        [0, float('nan'), 0, 4, 4],
+        [0, 0, 0, float('inf'), 4],
+        [3, 0, 0, 4, 4],  # there are three images
+        [-1, 0, 0, 4, 4],
+        [0, 9, 0, 4, 4],  # right before left
+        [0, 0, 9, 4],
     ],
 )
-def test_wrong_regions(row: list[float], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+def test_wrong_regions(row: list[float]) -> None:
+    with pytest.raises(ValueError, match='rois'):
         RoIAlign(7, SCALE)(features(), torch.tensor([row]))
 
 
@@ -147,10 +147,8 @@ def test_regions_the_wrong_way_round_are_a_pixel_without_alignment() -> None:
 
 
 def test_wrong_arguments() -> None:
-    with pytest.raises(ValueError, match=r'rois of shape \(2, 4\)'):
-        RoIAlign(7)(features(), torch.zeros(2, 4))
     for size, ratio in ((0, 0), ((7, -1), 0), (7, -1)):
-        with pytest.raises(ValueError, match='RoIAlign: output_size='):
+        with pytest.raises(ValueError, match=f'sampling_ratio={ratio}'):
             RoIAlign(size, sampling_ratio=ratio)
 
 
@@ -158,7 +156,7 @@ def test_portions_of_regions_give_the_same(monkeypatch: pytest.MonkeyPatch) -> N
     x, rois = features(), regions()
     whole = run(RoIAlign(7, SCALE), x, rois)
     parts = []
-    monkeypatch.setattr('mmres2net.ops.roi_align.MOST_ENTRIES', 1000)
+    monkeypatch.setattr('mmres2net.ops.roi_align.MAX_ENTRIES', 1000)
     monkeypatch.setattr(
         'mmres2net.ops.roi_align.bin_matrix', lambda r, *a, **k: parts.append(len(r)) or bin_matrix(r, *a, **k)
     )
@@ -175,7 +173,7 @@ def test_bound_of_entries(aligned: bool, ratio: int) -> None:
     rois = regions().numpy() * [1, *[SCALE] * 4]
     for row in rois:
         matrix = bin_matrix(row[None], (3, 13, 19), (7, 7), ratio, aligned=aligned)
-        assert matrix.nnz <= entries_of(row[None], (3, 13, 19), (7, 7))[0]
+        assert matrix.nnz <= max_entries(row[None], (3, 13, 19), (7, 7))[0]
 
 
 @pytest.mark.parametrize(
@@ -205,11 +203,19 @@ def test_layer_is_a_drop_in() -> None:
         assert torch.equal(twin(x, rois), ours(x, rois))
 
 
-def test_is_left_out_of_compilation_and_of_traces() -> None:
-    x, rois = features().float(), regions().float()
+def test_compiled_exported_and_traced_graphs_take_other_regions() -> None:
+    x, rois, others = features().float(), regions().float(), regions(40, seed=5).float()
     layer = RoIAlign(7, SCALE)
-    compiled = torch.compile(lambda f, r: layer(f, r) * 2, backend='eager')
-    assert torch.equal(compiled(x, rois), layer(x, rois) * 2)
-    traced = torch.jit.trace(lambda f, r: roi_align(f, r, (7, 7), SCALE), (x, rois), check_trace=False)
-    others = regions(9, seed=5).float()
-    torch.testing.assert_close(traced(x, others), layer(x, others), rtol=0, atol=1e-5)
+
+    class Twice(torch.nn.Module):
+        def forward(self, x: Tensor, rois: Tensor) -> Tensor:
+            return layer(x, rois) * 2
+
+    graphs = [
+        torch.compile(Twice(), backend='aot_eager', fullgraph=True),
+        torch.export.export(Twice(), (x, rois)).module(),
+        torch.jit.trace(Twice(), (x, rois), check_trace=False),
+    ]
+    for graph in graphs:
+        for boxes in (rois, others):
+            torch.testing.assert_close(graph(x, boxes), layer(x, boxes) * 2, rtol=0, atol=1e-5)

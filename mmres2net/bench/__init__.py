@@ -1,1 +1,0 @@
-"""Benchmarks: what is compared is first found equal, then timed in turns; the page of results is generated."""

@@ -1,0 +1,175 @@
+"""Convolution, ReLU and residual addition as one call of oneDNN, for float32 inference on a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.modules import module as module_hooks
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+
+from mmres2net.deploy.folding import Pair, fold
+
+CHANNELS_LAST = torch.channels_last
+
+
+def runs_fused(*inputs: Tensor | None) -> bool:
+    """Whether fused operations on ``inputs`` (N, C, H, W) are the same as single ones to everybody who may look.
+
+    Only in plain eager execution in float32 on a CPU: compilation, export, tracing, autocast, transforms of functions,
+    FLOP counters and other modes, and global hooks all work on the single operations.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or is_in_torch_dispatch_mode():
+        return False
+    if torch.is_autocast_enabled('cpu') or torch._C._len_torch_function_stack() or forward_ad._current_level >= 0:
+        return False
+    if torch._C._functorch.peek_interpreter_stack() is not None or module_hooks._has_any_global_hook():
+        return False
+    return all(x is None or _is_plain(x) for x in inputs) and bool(torch.backends.mkldnn.enabled) and onednn_works()
+
+
+def _is_plain(x: Tensor) -> bool:
+    if type(x) is not Tensor or x.dtype is not torch.float32 or x.device.type != 'cpu':
+        return False
+    return x.dim() == 4 and x.numel() > 0 and x.layout is torch.strided
+
+
+class FusedConv:
+    """A convolution with its batch norm folded in, followed by a ReLU and a residual addition where they are asked for.
+
+    Not a module: its weights are copies and must not appear in the state dict.
+    """
+
+    def __init__(self, pair: Pair) -> None:
+        conv: Any = pair[0]
+        weight, self.bias = fold(conv, pair[1])
+        self.weight = weight.contiguous(memory_format=CHANNELS_LAST)
+        self._geometry = (list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups)
+        self._packed: tuple[torch.Size, Tensor] | None = None
+        self._last: torch.Size | None = None
+
+    def equals(self, other: FusedConv) -> bool:
+        """Whether both compute the same."""
+        biases = [conv.bias for conv in (self, other) if conv.bias is not None]
+        same_bias = len(biases) != 1 and (not biases or torch.equal(*biases))
+        return self._geometry == other._geometry and same_bias and torch.equal(self.weight, other.weight)
+
+    def __call__(self, x: Tensor, *, relu: bool) -> Tensor:
+        """Return (N, out_channels, H/stride, W/stride) for ``x`` (N, in_channels, H, W)."""
+        activation = 'relu' if relu else 'none'
+        return torch.ops.mkldnn._convolution_pointwise.default(
+            x, self._weight_for(x), self.bias, *self._geometry, activation, [], ''
+        )
+
+    def add_relu(self, x: Tensor, other: Tensor, *, inplace: bool = False) -> Tensor:
+        """Return ReLU(convolution of ``x`` + ``other``); ``inplace`` writes it into ``other``."""
+        if other.shape[2:].numel() == 1:  # the memory format of a single pixel is ambiguous, and oneDNN refuses it
+            return (self(x, relu=False) + other).relu_()
+        other = other.contiguous(memory_format=CHANNELS_LAST)
+        rest: Any = (self._weight_for(x), self.bias, *self._geometry, 'add', 1.0, 'relu', [], '')
+        if inplace:
+            return torch.ops.mkldnn._convolution_pointwise_.binary(other, x, *rest)
+        return torch.ops.mkldnn._convolution_pointwise.binary(x, other, *rest)
+
+    def _weight_for(self, x: Tensor) -> Tensor:
+        """Return the weight, in oneDNN's own order once the size of ``x`` has come twice in a row.
+
+        That order belongs to one size: at another size it is up to fifteen times as slow as the plain order, which
+        loses about a tenth on small images. Inputs of changing sizes therefore get plain weights.
+        """
+        packed, shape = self._packed, x.shape
+        if packed is not None and packed[0] == shape:
+            return packed[1]
+        repeated, self._last = shape == self._last, shape
+        if not repeated:
+            return self.weight
+        self._packed = shape, _pack(self.weight, self._geometry, shape)
+        return self._packed[1]
+
+
+def _pack(weight: Tensor, geometry: Sequence[Any], shape: Sequence[int]) -> Tensor:
+    reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight  # torch's own stub leaves out the size
+    with torch.inference_mode(False), torch.no_grad():
+        packed: Tensor = reorder(weight.to_mkldnn(), *geometry, list(shape))
+    return packed
+
+
+@lru_cache
+def onednn_works() -> bool:
+    """Whether torch's fused oneDNN convolutions exist and compute what they should.
+
+    torch has them for its compiler and promises nothing about them. Where they are missing or have changed, the plain
+    modules do the work.
+    """
+    if not torch.backends.mkldnn.is_available():
+        return False
+    with torch.inference_mode(False), torch.no_grad():
+        x = torch.arange(-24.0, 24.0).view(1, 3, 4, 4).contiguous(memory_format=CHANNELS_LAST)
+        conv = nn.Conv2d(3, 3, 1)
+        conv.weight.copy_(torch.arange(-5.0, 4.0).view(3, 3, 1, 1))
+        conv.bias.copy_(torch.arange(3.0))  # type: ignore[union-attr]
+        expected, fused = conv(x), FusedConv((conv, nn.Identity()))
+        try:
+            for _ in range(3):  # packed from the second on
+                pairs = [(fused(x, relu=True), expected.relu()), (fused.add_relu(x, x), (expected + x).relu())]
+                pairs.append((fused.add_relu(x, x.clone(), inplace=True), (expected + x).relu()))
+                if not all(torch.equal(got, wanted) for got, wanted in pairs):
+                    return False
+        except (AttributeError, RuntimeError, TypeError):
+            return False
+    return True
+
+
+class FoldCache:
+    """The fused convolutions of one module, made at the first use and again when anything they depend on changes.
+
+    Changes of parameters in place, new parameters, modules and options are seen at once. A write through ``.data``
+    leaves no trace, so that everything is also compared after each call of ``train()`` or ``eval()``.
+    """
+
+    def __init__(self) -> None:
+        self.compare = False
+        self._key: list[Any] | None = None
+        self._tensors: list[Tensor] = []  # kept, so that no other tensor gets the address of one of them
+        self._convs: list[FusedConv] = []
+
+    def get(self, pairs: Sequence[Pair], inputs: Sequence[Tensor | None]) -> list[FusedConv] | None:
+        """Return the fused convolutions of foldable ``pairs``, or None where gradients are wanted or types differ."""
+        tensors = [tensor for pair in pairs for tensor in _tensors_of(pair)]
+        if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (*inputs, *tensors)):
+            return None
+        if any(tensor.is_inference() for tensor in tensors):  # changes of these are not counted
+            return None
+        key: list[Any] = [(id(tensor), tensor.data_ptr(), tensor._version) for tensor in tensors]
+        key += [_options_of(pair) for pair in pairs]
+        if self.compare or key != self._key:
+            self._update(pairs, tensors)
+            self._key, self.compare = key, False
+        return self._convs or None
+
+    def _update(self, pairs: Sequence[Pair], tensors: list[Tensor]) -> None:
+        self._tensors = tensors
+        if any(tensor.dtype is not torch.float32 or tensor.device.type != 'cpu' for tensor in tensors):
+            self._convs = []
+            return
+        with torch.inference_mode(False), torch.no_grad():
+            convs = [FusedConv(pair) for pair in pairs]
+            if len(convs) == len(self._convs):  # what is the same keeps its packed weights
+                convs = [old if old.equals(new) else new for old, new in zip(self._convs, convs, strict=True)]
+        self._convs = convs
+
+
+def _tensors_of(pair: Pair) -> list[Tensor]:
+    conv, norm = pair
+    found: list[Tensor | None] = [*conv._parameters.values(), *norm._parameters.values()]
+    found += [buffer for name, buffer in norm._buffers.items() if name != 'num_batches_tracked']
+    return [tensor for tensor in found if tensor is not None]
+
+
+def _options_of(pair: Pair) -> tuple[Any, ...]:
+    conv: Any = pair[0]
+    return conv.stride, conv.padding, conv.dilation, conv.groups, vars(pair[1]).get('eps')
