@@ -428,7 +428,7 @@ def train_step(model: nn.Module, run: Callable[..., Any] | None = None) -> list[
 def assert_same_step(got: list[Tensor], wanted: list[Tensor]) -> None:
     assert len(got) == len(wanted) > 10
     for a, b in zip(got, wanted, strict=True):
-        assert (a - b).norm() <= 5e-3 * b.norm() + 1e-5
+        assert (a - b).double().norm() <= 5e-3 * b.double().norm() + 1e-5
 
 
 TRAINED = pytest.mark.parametrize(
