@@ -25,6 +25,7 @@ from tests.deploy.networks import ARCHS_BY_KIND, IMAGE, TOLERANCE, assert_same, 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The fused convolutions that are run."""
+    assert onednn.onednn_works()  # runs some itself, once in a process
     found: list[Any] = []
     for name in ('__call__', 'add_relu'):
         usual = getattr(onednn.FusedConv, name)
