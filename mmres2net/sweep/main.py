@@ -1,102 +1,149 @@
-"""``mmres2net sweep``: train the networks of figure 4, and draw it."""
+"""``mmres2net sweep``: train the networks of figure 4, a process for each run, and draw it.
+
+The work dirs are the state: a finished run is skipped, an interrupted one is resumed, and a failing run does not stop
+the others. So the same command, given again, continues.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmres2net.sweep.drawing import lines_of, table_of, write
-from mmres2net.sweep.grid import AXES, VALUES, WIDTH, networks_of
-from mmres2net.sweep.job import keep_settings, plan, run_all, tasks_of
-from mmres2net.sweep.runs import Run, find_runs
+from mmres2net.engine.config import load_config
+from mmres2net.engine.flags import flags_of_train
+from mmres2net.engine.train import prepare_training
+from mmres2net.errors import UserError
+from mmres2net.files import write_atomic
+from mmres2net.sweep.networks import AXES, VALUES, WIDTH, networks_of
+from mmres2net.sweep.plot import points_of, write
+from mmres2net.sweep.runs import Run, find_runs, run_of
+from mmres2net.text import format_table
 
-CONFIG = 'cifar100/resnext29_6c24w.py'
-OUT = 'work_dirs/sweep'
+CONFIG, OUT, SETTINGS = 'cifar100/resnext29_6c24w.py', 'work_dirs/sweep', 'sweep.json'
+FIXED = ('model.backbone.depths', 'model.backbone.base_width', 'model.backbone.scales', 'model.backbone.cardinality')
+Task = tuple[Run, list[str]]  # a run and the flags of its training
 
 
 def parser(prog: str = 'mmres2net sweep') -> argparse.ArgumentParser:
     """Return the flags of both parts."""
     flags = argparse.ArgumentParser(
         prog=prog,
-        description="The paper's figure 4: test accuracy on CIFAR-100 by the size of the network, for cardinality, "
+        description='Figure 4 of the paper: test accuracy on CIFAR-100 by the size of the network, for cardinality, '
         'depth and scale, each varied alone.',
     )
     parts = flags.add_subparsers(dest='part', required=True, metavar='run|draw')
-    _add_run(parts.add_parser('run', help='train the networks, one after another; finished ones are skipped'))
-    _add_draw(parts.add_parser('draw', help='draw finished runs and write their table'))
-    return flags
-
-
-def _add_run(flags: argparse.ArgumentParser) -> None:
-    flags.add_argument('--out', default=OUT, metavar='DIR', help=f'folder of all runs; default: {OUT}')
-    flags.add_argument('--data', metavar='DIR', help="folder in the data set's standard layout")
-    flags.add_argument('--config', default=CONFIG, help=f'what is varied; default: {CONFIG}')
-    flags.add_argument('--axes', nargs='+', choices=AXES, default=list(AXES), metavar='AXIS', help=f'of {AXES}')
+    run = parts.add_parser('run', help='train the networks one after another; finished runs are skipped')
+    run.add_argument('--out', default=OUT, metavar='DIR', help='folder of all runs; default: %(default)s')
+    run.add_argument('--data', metavar='DIR', help="folder in the data set's standard layout")
+    run.add_argument('--config', default=CONFIG, help='config of the network that is varied; default: %(default)s')
+    run.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], metavar='N', help='default: 0 1 2')
+    run.add_argument('--axes', nargs='+', choices=AXES, default=list(AXES), metavar='AXIS', help=f'of {AXES}')
     for axis, values in VALUES.items():
         text = f'the smallest is the baseline; default: {" ".join(map(str, values))}'
-        flags.add_argument(f'--{axis}', nargs='+', type=int, default=list(values), metavar='N', help=text)
-    flags.add_argument('--width', type=int, default=WIDTH, metavar='N', help=f'channels of a group; default: {WIDTH}')
-    flags.add_argument('--dry-run', action='store_true', help='list the runs with size and state, and start none')
-    flags.add_argument('--amp', action='store_true', help='as in training')
-    flags.add_argument('--plain', action='store_true', help='as in training')
-    flags.add_argument(
-        '--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='settings that override the config'
-    )
-
-
-def _add_draw(flags: argparse.ArgumentParser) -> None:
-    flags.add_argument('folders', nargs='+', metavar='WORK_DIR', help='the --out of a sweep, or work folders of runs')
-    flags.add_argument('--figure', metavar='FILE', help='the picture; default: figure4.png in the first WORK_DIR')
-    flags.add_argument(
-        '--best',
-        action='store_true',
-        help='draw the best epoch of each run instead of the last; it is chosen by the test images it is tested on',
-    )
+        run.add_argument(f'--{axis}', nargs='+', type=int, default=list(values), metavar='N', help=text)
+    run.add_argument('--width', type=int, default=WIDTH, metavar='N', help='channels of a group; default: %(default)s')
+    run.add_argument('--dry-run', action='store_true', help='list the runs with size and state, and start none')
+    run.add_argument('--amp', action='store_true', help='as in training')
+    run.add_argument('--plain', action='store_true', help='as in training')
+    run.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='settings for all runs')
+    draw = parts.add_parser('draw', help='draw finished runs and write their table')
+    draw.add_argument('folders', nargs='+', metavar='WORK_DIR', help='the --out of a sweep, or work dirs of runs')
+    draw.add_argument('--figure', type=Path, metavar='FILE', help='default: figure4.png in the first WORK_DIR')
+    text = 'draw the best epoch of each run, chosen by the test images themselves, instead of the last'
+    draw.add_argument('--best', action='store_true', help=text)
+    return flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run or draw by the flags in ``argv``; return 1 if a run failed, else 0.
 
     Raises:
-        UserError: A mistake in flags, config, data or folders, before work starts.
+        UserError: Flags, config, data or folders have an error.
     """
     args = parser().parse_args(argv)
     return _run(args) if args.part == 'run' else _draw(args)
 
 
-def _run(args: argparse.Namespace) -> int:
+def tasks_of(args: argparse.Namespace) -> list[Task]:
+    """Return all runs; their configs are loaded, and data and flags are checked once.
+
+    Raises:
+        UserError: A flag, the config, a network or the data have an error, so that every run would fail.
+    """
+    fixed = [option for option in args.cfg_options if option.startswith((*FIXED, 'randomness.seed'))]
+    if fixed:
+        raise UserError(f'--cfg-options {" ".join(fixed)}: use --{", --".join((*AXES, "width", "seeds"))} instead')
+    tasks: list[Task] = []
     values = {axis: getattr(args, axis) for axis in AXES}
-    tasks = tasks_of(networks_of(values, args.axes, args.width), args)
-    if args.dry_run:
-        print(plan(tasks))
-        return 0
-    keep_settings(args)
-    failed = run_all(tasks)
-    print(plan(tasks))
+    for network in networks_of(values, args.axes, args.width):
+        for seed in sorted(set(args.seeds)):
+            folder = Path(args.out) / f'{network.name}_seed{seed}'
+            flags = [args.config, '--work-dir', str(folder), *(['--data', args.data] if args.data else [])]
+            flags += [f'--{name}' for name in ('amp', 'plain') if getattr(args, name)]
+            flags += ['--cfg-options', *args.cfg_options, *network.options, f'randomness.seed={seed}']
+            parsed = flags_of_train('mmres2net sweep run').parse_args(flags)
+            is_checked = bool(tasks) or args.dry_run
+            cfg = load_config(parsed.config, parsed.cfg_options) if is_checked else prepare_training(parsed)[0]
+            run = run_of(folder, cfg)
+            if run.network != network:
+                raise UserError(f'{args.config}: its backbone becomes {run.network.name} instead of {network.name}')
+            tasks.append((run, flags))
+    return tasks
+
+
+def _run(args: argparse.Namespace) -> int:
+    tasks = tasks_of(args)
+    if not args.dry_run:
+        _keep_settings(args)
+        for i, (run, flags) in enumerate(tasks):
+            title = f'[{i + 1}/{len(tasks)}] {run.folder.name}: {run.state}'
+            print(title, flush=True)
+            if run.state != 'finished' and not run.state.startswith('damaged'):
+                resume = ['--resume'] if (run.folder / 'last_checkpoint').is_file() else []
+                command = [sys.executable, '-m', 'mmres2net', 'train', *flags, *resume]
+                status = subprocess.run(command, check=False).returncode
+                if status:
+                    print(f'{run.folder.name} ended with status {status}; the other runs continue', flush=True)
+    states = [run.state for run, _ in tasks]
+    rows = [(r.folder.name, f'{r.parameters / 1e6:.2f}M', state) for (r, _), state in zip(tasks, states, strict=True)]
+    print(format_table(rows, ('run', 'parameters', 'state')))
+    failed = 0 if args.dry_run else sum(state != 'finished' for state in states)
     if failed:
-        print(f'{len(failed)} of {len(tasks)} runs failed; the same command tries them again', file=sys.stderr)
-    print(f'draw what is finished: mmres2net sweep draw {args.out}')
+        print(f'{failed} of {len(tasks)} runs are not finished; the same command tries them again', file=sys.stderr)
     return int(bool(failed))
+
+
+def _keep_settings(args: argparse.Namespace) -> None:
+    """Write down the settings that all runs share, or compare them with those of the runs that are there."""
+    path = Path(args.out) / SETTINGS
+    settings = {'config': args.config, 'cfg_options': args.cfg_options, 'amp': args.amp}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        before = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else None
+        if before is None:
+            write_atomic(path, json.dumps(settings, indent=1) + '\n')
+    except (OSError, ValueError) as error:
+        raise UserError(f'--out {args.out}: {path} cannot be read or written: {error}') from error
+    if before not in (None, settings):
+        raise UserError(f'--out {args.out} has runs with other settings, {before}; choose another folder')
 
 
 def _draw(args: argparse.Namespace) -> int:
     runs = find_runs(args.folders)
-    finished = [run for run in runs if run.is_finished]
+    finished = [run for run in runs if run.state == 'finished']
+    rows, others = points_of(finished, best=args.best)
     for run in runs:
-        if not run.is_finished:
-            _left_out(run, f'{run.done} of {run.epochs} epochs')
-    lines, apart = lines_of(finished)
-    for run in apart:
-        _left_out(run, 'differs from the baseline in more than one dimension')
-    files = write(Path(args.figure or Path(args.folders[0]) / 'figure4.png'), lines, best=args.best)
-    for row in table_of(lines):
-        print(f'  {row["axis"]:<11} {row[row["axis"]]:>4}  {row["parameters"] / 1e6:6.2f}M', end='')
-        print(f'  top-1 {row["top1_last"]:.2f} (best {row["top1_best"]:.2f})')
+        reason = 'differs from the baseline in several dimensions' if run in others else run.state
+        if run in others or run not in finished:
+            print(f'left out: {run.folder}: {reason}', file=sys.stderr)
+    files = write(args.figure or Path(args.folders[0]) / 'figure4.png', rows, best=args.best)
+    keys = ('axis', 'depth', 'cardinality', 'scale', 'parameters', 'seeds')
+    numbers = [(f'{row["top1"]:.2f}', '' if row['std'] is None else f'{row["std"]:.2f}') for row in rows]
+    table = [(*(row[key] for key in keys), *pair) for row, pair in zip(rows, numbers, strict=True)]
+    print(format_table(table, (*keys, 'top-1', 'std')))
     print('written: ' + ', '.join(map(str, files)))
     return 0
-
-
-def _left_out(run: Run, why: str) -> None:
-    print(f'left out: {run.folder}: {why}', file=sys.stderr)

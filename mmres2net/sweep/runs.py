@@ -1,4 +1,4 @@
-"""What a training run left in its folder: which network it trained, and how well it did by epoch."""
+"""The work dirs of a sweep: which network and seed a run has, and its accuracies by epoch."""
 
 from __future__ import annotations
 
@@ -13,43 +13,45 @@ from mmengine.config import Config
 from mmres2net.complexity import parameters_of
 from mmres2net.engine.config import load_config
 from mmres2net.errors import UserError
-from mmres2net.sweep.grid import Network, network_of
+from mmres2net.sweep.networks import Network, network_of
 
 METRIC = 'accuracy/top1'
-LOGS = '*/vis_data/scalars.json'  # one for each start of the run
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run of training.
+    """A training run.
 
     Args:
-        folder: Its work folder.
-        config: The whole config that it ran with.
-        network: What it trained.
-        epochs: How many epochs it has when it is finished.
-        accuracies: Top-1 accuracy on the test images in percent, by epoch.
+        folder: Its work dir.
+        config: The config that it runs with.
+        network: What it trains.
+        seed: Its seed, if it has one.
     """
 
     folder: Path
     config: Config
     network: Network
-    epochs: int
-    accuracies: Mapping[int, float]
+    seed: int | None
 
     @property
-    def done(self) -> int:
-        """Epochs that were evaluated."""
-        return max(self.accuracies, default=0)
+    def epochs(self) -> int:
+        """Epochs of the finished run."""
+        return int(self.config.train_cfg.max_epochs)
 
     @property
-    def is_finished(self) -> bool:
-        """Whether the last epoch was evaluated."""
-        return self.epochs in self.accuracies
+    def state(self) -> str:
+        """``finished``, ``not started``, how many epochs are done, or what is wrong with its logs."""
+        try:
+            done = max(accuracies_in(self.folder), default=0)
+        except UserError as error:
+            return f'damaged: {error}'
+        return 'finished' if done >= self.epochs else f'{done} of {self.epochs} epochs' if done else 'not started'
 
-    def top1(self, best: bool) -> float:
-        """Return the accuracy after the last epoch, or the best of all; the run must be finished."""
-        return max(self.accuracies.values()) if best else self.accuracies[self.epochs]
+    @cached_property
+    def accuracies(self) -> Mapping[int, float]:
+        """Top-1 accuracy on the test images in percent, by epoch."""
+        return accuracies_in(self.folder)
 
     @cached_property
     def parameters(self) -> int:
@@ -57,77 +59,57 @@ class Run:
         return parameters_of(self.config)
 
 
-def epochs_of(cfg: Config) -> int:
-    """Return how many epochs a config trains.
+def run_of(folder: Path, cfg: Config) -> Run:
+    """Return the run of ``cfg`` in ``folder``.
 
     Raises:
-        UserError: It counts steps instead.
+        UserError: Its network cannot be in a sweep, or it counts steps instead of epochs.
     """
-    epochs = (cfg.get('train_cfg') or {}).get('max_epochs')
-    if not epochs:
-        raise UserError('its train_cfg has no max_epochs, and a sweep reads accuracies by epoch')
-    return int(epochs)
-
-
-def is_run(folder: Path) -> bool:
-    """Whether a folder is the work folder of a run: a config lies in it, and logs below."""
-    return folder.is_dir() and any(folder.glob('*.py')) and any(folder.glob('*/vis_data'))
-
-
-def read_run(folder: Path) -> Run:
-    """Return what is known of the run in ``folder``.
-
-    Raises:
-        UserError: Not one config, or one that is no network of a sweep; a log that cannot be read.
-    """
-    configs = sorted(folder.glob('*.py'))
-    if len(configs) != 1:
-        listed = ', '.join(path.name for path in configs) or 'none'
-        raise UserError(f'{folder}: a run leaves one config in its folder, here are {listed}')
-    cfg = load_config(str(configs[0]))
+    if not (cfg.get('train_cfg') or {}).get('max_epochs'):
+        raise UserError(f'{folder}: train_cfg has no max_epochs; a sweep reads accuracies by epoch')
     try:
-        return Run(folder, cfg, network_of(cfg), epochs_of(cfg), accuracies_in(folder))
+        return Run(folder, cfg, network_of(cfg), (cfg.get('randomness') or {}).get('seed'))
     except UserError as error:
         raise UserError(f'{folder}: {error}') from error
 
 
 def accuracies_in(folder: Path) -> dict[int, float]:
-    """Return the accuracies by epoch in a run's logs; where a run was resumed, those of its later start.
+    """Return the accuracies by epoch in a run's logs; of a resumed run the later ones.
 
     Raises:
-        UserError: A log that is damaged; a last line that was cut off is passed over.
+        UserError: A log is damaged. A last line that was cut off is ignored.
     """
     found: dict[int, float] = {}
-    for path in sorted(folder.glob(LOGS)):
-        lines = path.read_text(encoding='utf-8').splitlines()
+    for path in sorted(folder.glob('*/vis_data/scalars.json')):  # one for each start of the run
+        lines = path.read_bytes().splitlines()
         for i, line in enumerate(lines):
             try:
                 entry = json.loads(line)
-            except ValueError as error:
-                if i == len(lines) - 1:
-                    break
-                raise UserError(f'{path}, line {i + 1}, is not JSON: {error}') from error
-            if METRIC in entry:
-                found[int(entry['step'])] = float(entry[METRIC])
+                if METRIC in entry:
+                    found[int(entry['step'])] = float(entry[METRIC])
+            except (ValueError, TypeError, KeyError) as error:
+                if i < len(lines) - 1:
+                    raise UserError(f'line {i + 1} of {path} is not an entry of a log: {error!r}') from error
     return found
 
 
 def find_runs(folders: Sequence[str | Path]) -> list[Run]:
-    """Return the runs in ``folders``, each a run's folder or one that holds several, without doubles.
+    """Return the runs in ``folders``, each a work dir or the ``--out`` of a sweep.
 
     Raises:
-        UserError: A folder without any, or two runs of one network.
+        UserError: A folder has no run, or two runs have the same network and seed.
     """
-    found: dict[Path, Run] = {}
-    for name in folders:
-        folder = Path(name)
-        inside = [folder] if is_run(folder) else [path for path in sorted(folder.glob('*')) if is_run(path)]
-        if not inside:
-            raise UserError(f'{folder}: no run of training in there; give the --out of a sweep or work folders')
-        found.update({path.resolve(): read_run(path) for path in inside})
-    by_network: dict[Network, Run] = {}
-    for run in found.values():
-        other = by_network.setdefault(run.network, run)
-        if other is not run:
-            raise UserError(f'{other.folder} and {run.folder} trained the same network; name one of them')
-    return list(by_network.values())
+    found: dict[tuple[Network, int | None], Run] = {}
+    for folder in map(Path, folders):
+        inside = [path for path in (folder, *sorted(folder.glob('*'))) if any(path.glob('*/vis_data'))]
+        configs = {path: sorted(path.glob('*.py')) for path in inside}
+        if not any(configs.values()):
+            raise UserError(f'{folder} has no training run; give the --out of a sweep, or work dirs')
+        for path, files in configs.items():
+            if len(files) != 1:
+                raise UserError(f'{path} must have the one config of its run, but has {len(files)}')
+            run = run_of(path, load_config(str(files[0])))
+            other = found.setdefault((run.network, run.seed), run)
+            if other.folder.resolve() != path.resolve():
+                raise UserError(f'{other.folder} and {path} have the same network and seed; give one of them')
+    return list(found.values())

@@ -1,14 +1,21 @@
 """The networks of a sweep: which there are, how large, and what a config has."""
 
 import pytest
+from mmengine.config import Config, DictAction
 
+from mmres2net.complexity import parameters_of
 from mmres2net.engine.config import load_config
 from mmres2net.errors import UserError
-from mmres2net.sweep.grid import AXES, VALUES, Network, network_of, networks_of
 from mmres2net.sweep.main import CONFIG
-from mmres2net.sweep.runs import count_parameters
+from mmres2net.sweep.networks import AXES, VALUES, Network, network_of, networks_of
 
 BASELINE = Network(29, 6, 1)
+
+
+def with_network(cfg: Config, network: Network) -> Config:
+    pairs = [option.split('=') for option in network.options]
+    cfg.merge_from_dict({key: DictAction._parse_iterable(value) for key, value in pairs})
+    return cfg
 
 
 def test_each_network_differs_from_the_baseline_in_one_dimension() -> None:
@@ -30,24 +37,23 @@ def test_sizes_of_the_axes_are_alike() -> None:
     cfg = load_config(CONFIG)
     sizes: dict[str, list[int]] = {axis: [] for axis in AXES}
     for network in networks_of(VALUES, AXES)[1:]:
-        cfg.merge_from_dict(network.options)
-        sizes[BASELINE.changed(network)[0]].append(count_parameters(cfg))
+        sizes[BASELINE.changed(network)[0]].append(parameters_of(with_network(cfg, network)))
     for axis in ('cardinality', 'depth'):
         assert sizes[axis] == pytest.approx(sizes['scale'], rel=0.12)
 
 
 @pytest.mark.parametrize(
-    ('values', 'message'),
+    ('values', 'named'),
     [
-        (dict(depth=[30, 29]), r'--depth 30: these networks have 9 n \+ 2 layers'),
-        (dict(depth=[2, 29]), r'--depth 2'),
-        (dict(scale=[0, 1]), r'--scale 0: choose 1 or more'),
-        (dict(cardinality=[6]), r'--cardinality 6: an axis needs two values'),
-        (dict(cardinality=[6, 6]), r'--cardinality 6: an axis needs two values'),
+        (dict(depth=[30, 29]), '--depth 30'),
+        (dict(depth=[2, 29]), '--depth 2'),
+        (dict(scale=[0, 1]), '--scale 0'),
+        (dict(cardinality=[6]), '--cardinality 6'),
+        (dict(cardinality=[6, 6]), '--cardinality 6'),
     ],
 )
-def test_values_without_a_network_are_one_error(values: dict, message: str) -> None:
-    with pytest.raises(UserError, match=message):
+def test_values_without_a_network_are_one_error(values: dict, named: str) -> None:
+    with pytest.raises(UserError, match=named):
         networks_of({**VALUES, **values}, AXES)
     with pytest.raises(UserError, match='--width 0'):
         networks_of(VALUES, AXES, 0)
@@ -57,8 +63,7 @@ def test_config_has_the_network_of_its_options() -> None:
     cfg = load_config(CONFIG)
     assert network_of(cfg) == BASELINE
     for network in (Network(11, 2, 3, 8), Network(164, 6, 1)):
-        cfg.merge_from_dict(network.options)
-        assert network_of(cfg) == network
+        assert network_of(with_network(cfg, network)) == network
 
 
 @pytest.mark.parametrize(
@@ -71,5 +76,5 @@ def test_rows_of_table_4_are_networks_of_a_sweep(name: str, network: Network) ->
 
 @pytest.mark.parametrize('name', ['cifar100/se_resnext29_8c64w', 'cifar100/wrn28_10', 'faster_rcnn_r50'])
 def test_other_networks_are_refused(name: str) -> None:
-    with pytest.raises(UserError, match='no Res2Net of family cifar'):
+    with pytest.raises(UserError, match='cifar'):
         network_of(load_config(name))

@@ -1,0 +1,236 @@
+"""A sweep: what is started, skipped and resumed, what a failing run leaves of the others, and what is drawn."""
+
+import csv
+import json
+import pickle
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mmres2net.errors import UserError
+from mmres2net.paths import config_dir
+from mmres2net.sweep import main as sweep
+from mmres2net.sweep.main import CONFIG, main, parser
+from mmres2net.sweep.networks import Network
+from mmres2net.sweep.plot import points_of
+from mmres2net.sweep.runs import accuracies_in, find_runs
+
+TINY = ['--depth', '11', '--cardinality', '1', '--scale', '1', '2', '--axes', 'scale', '--width', '2', '--seeds', '0']
+NAMES = ['depth11_1c2w1s_seed0', 'depth11_1c2w2s_seed0']
+LOADERS = ['num_workers=0', 'persistent_workers=False']
+QUICK = [
+    '--cfg-options', 'train_cfg.max_epochs=1', 'train_dataloader.batch_size=4', 'model.backbone.strides=[4,2,2]',
+    *(f'{part}_dataloader.{option}' for part in ('train', 'val') for option in LOADERS),
+]  # fmt: skip
+SMALL = Network(11, 2, 1, 4)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Eight images in the layout of CIFAR-100."""
+    root = tmp_path / 'cifar-100-python'
+    root.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 3072), np.uint8)
+    labels = {'fine_labels': list(range(8)), 'coarse_labels': list(range(8))}
+    for name in ('train', 'test'):
+        (root / name).write_bytes(pickle.dumps({'data': pixels, **labels}))
+    return tmp_path
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The commands that are started; each leaves the log of a finished run, or fails."""
+    started = SimpleNamespace(list=[], failing=())
+
+    def run(command: list[str], *, check: bool) -> SimpleNamespace:
+        started.list.append(command)
+        folder = Path(command[command.index('--work-dir') + 1])
+        if folder.name in started.failing:
+            return SimpleNamespace(returncode=1)
+        write_log(folder, {1: 7.0})
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(sweep, 'subprocess', SimpleNamespace(run=run))
+    return started
+
+
+def write_log(folder: Path, accuracies: dict[int, float], start: str = '20260101_000000') -> Path:
+    path = folder / start / 'vis_data' / 'scalars.json'
+    path.parent.mkdir(parents=True)
+    lines = [{'lr': 0.05, 'loss': 4.6, 'step': 7}]
+    lines += [{'accuracy/top1': value, 'accuracy/top5': 99.0, 'step': epoch} for epoch, value in accuracies.items()]
+    path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    return path
+
+
+def write_run(root: Path, network: Network, accuracies: dict[int, float], seed: int = 0, epochs: int = 3) -> Path:
+    """A work dir as training leaves it."""
+    folder = root / f'{network.name}_seed{seed}'
+    write_log(folder, accuracies)
+    options = '\n'.join(f'{option.replace("model.backbone.", "")},' for option in network.options)
+    base = str(config_dir() / CONFIG)
+    text = f'_base_ = {base!r}\nmodel = dict(backbone=dict({options}))\ntrain_cfg = dict(max_epochs={epochs})\n'
+    (folder / 'config.py').write_text(f'{text}randomness = dict(seed={seed})\n')
+    return folder
+
+
+def names(commands: Any) -> list[str]:
+    return [Path(command[command.index('--work-dir') + 1]).name for command in commands.list]
+
+
+# Run ------------------------------------------------------------------------------------------------------------------
+
+
+def test_two_networks_are_trained_and_drawn(tmp_path: Path, data: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Two processes of training on eight images, and the figure of their logs."""
+    out = str(tmp_path / 'sweep')
+    assert main(['run', '--out', out, '--data', str(data), *TINY, *QUICK]) == 0
+    runs = find_runs([out])
+    assert [run.folder.name for run in runs] == NAMES
+    assert [(run.state, run.seed) for run in runs] == [('finished', 0)] * 2
+    assert all(0 <= run.accuracies[1] <= 100 for run in runs)
+    small, large = (run.config.model.backbone for run in runs)
+    assert {key for key in small if small[key] != large[key]} == {'scales'}
+    assert main(['draw', out]) == 0
+    assert (Path(out) / 'figure4.png').read_bytes()[:4] == b'\x89PNG'
+
+
+def test_only_unfinished_runs_are_started_and_a_failure_stops_no_other(
+    tmp_path: Path, data: Path, commands: Any
+) -> None:
+    flags = ['run', '--out', str(tmp_path / 'sweep'), '--data', str(data), *TINY, *QUICK]
+    commands.failing = (NAMES[0],)
+    assert main(flags) == 1
+    assert names(commands) == NAMES
+    commands.failing = ()
+    assert main(flags) == 0
+    assert names(commands) == [*NAMES, NAMES[0]]
+    assert main([*flags[: -len(QUICK)], '--seeds', '0', '5', *QUICK]) == 0
+    assert names(commands)[3:] == [name.replace('seed0', 'seed5') for name in NAMES]
+    assert commands.list[-1][-1] == 'randomness.seed=5'
+
+
+def test_damaged_log_is_the_state_of_one_run(
+    tmp_path: Path, data: Path, commands: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = write_log(tmp_path / 'sweep' / NAMES[0], {1: 5.0})
+    log.write_bytes(b'\xff\xfe{\n' + log.read_bytes())
+    flags = ['run', '--out', str(tmp_path / 'sweep'), '--data', str(data), *TINY, *QUICK]
+    assert main(flags) == 1
+    assert names(commands) == NAMES[1:]
+    assert str(log) in capsys.readouterr().out
+
+
+def test_interrupted_run_is_resumed_and_one_without_its_last_epoch_is_not_finished(
+    tmp_path: Path, data: Path, commands: Any
+) -> None:
+    folder = tmp_path / 'sweep' / NAMES[1]
+    folder.mkdir(parents=True)
+    (folder / 'last_checkpoint').write_text('epoch_1.pth')
+    options = [option.replace('max_epochs=1', 'max_epochs=2') for option in QUICK]
+    assert main(['run', '--out', str(tmp_path / 'sweep'), '--data', str(data), '--plain', *TINY, *options]) == 1
+    assert [command[-1] == '--resume' for command in commands.list] == [False, True]
+    assert all('--plain' in command and str(data) in command for command in commands.list)
+
+
+def test_dry_run_starts_nothing(tmp_path: Path, commands: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / 'sweep'
+    assert main(['run', '--out', str(out), '--dry-run', *TINY]) == 0
+    lines = capsys.readouterr().out.splitlines()[2:]
+    assert [line.split()[0] for line in lines] == NAMES
+    assert (commands.list, out.exists()) == ([], False)
+
+
+@pytest.mark.parametrize(
+    ('flags', 'named'),
+    [
+        (['--data', 'nowhere'], 'nowhere'),
+        (['--config', 'cifar100/resnext29_99'], 'resnext29_99'),
+        (['--config', 'cifar100/wrn28_10'], 'cifar|base_width'),
+        (['--cfg-options', 'model.backbone.scales=4'], 'model.backbone.scales=4'),
+        (['--cfg-options', 'randomness.seed=4'], 'randomness.seed=4'),
+        (['--cfg-options', 'model.head.num_classes=20'], '20'),
+        (['--depth', '12', '30'], '--depth 12'),
+    ],
+)
+def test_mistakes_are_found_before_anything_starts(
+    tmp_path: Path, data: Path, commands: Any, flags: list[str], named: str
+) -> None:
+    out = tmp_path / 'sweep'
+    with pytest.raises(UserError, match=named):
+        main(['run', '--out', str(out), '--data', str(data), *TINY, *flags])
+    assert (commands.list, out.exists()) == ([], False)
+
+
+def test_other_settings_need_another_folder(tmp_path: Path, data: Path, commands: Any) -> None:
+    flags = ['run', '--out', str(tmp_path / 'sweep'), '--data', str(data), *TINY]
+    assert main([*flags, *QUICK]) == 0
+    with pytest.raises(UserError, match='--out'):
+        main([*flags, '--cfg-options', 'train_cfg.max_epochs=1'])
+    assert len(commands.list) == 2
+
+
+def test_defaults_have_the_papers_baseline_and_several_seeds() -> None:
+    args = parser().parse_args(['run'])
+    assert (min(args.depth), min(args.cardinality), min(args.scale), args.width) == (29, 6, 1, 24)
+    assert len(args.seeds) == 3
+
+
+# Draw -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    """Runs along two axes with several seeds, one that is not finished, and one that differs in two dimensions."""
+    root = tmp_path / 'sweep'
+    write_run(root, SMALL, {1: 10.0, 2: 30.0, 3: 20.0})
+    write_run(root, SMALL, {3: 24.0}, seed=1)
+    write_run(root, Network(11, 2, 2, 4), {3: 40.0})
+    write_run(root, Network(20, 2, 1, 4), {3: 25.0})
+    write_run(root, Network(11, 4, 1, 4), {1: 12.0, 2: 13.0})
+    write_run(root, Network(20, 2, 2, 4), {3: 50.0})
+    return root
+
+
+def test_points_are_means_over_seeds(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(['draw', str(finished)]) == 0
+    with (finished / 'figure4.csv').open(newline='') as stream:
+        rows = list(csv.DictReader(stream))
+    points = [(row['axis'], int(row[row['axis']]), float(row['top1']), row['std'], int(row['seeds'])) for row in rows]
+    std = str(8**0.5)  # of 20 and 24
+    assert points == [
+        ('depth', 11, 22.0, pytest.approx(std), 2), ('depth', 20, 25.0, '', 1),
+        ('scale', 1, 22.0, pytest.approx(std), 2), ('scale', 2, 40.0, '', 1),
+    ]  # fmt: skip
+    assert [row['top1'] for row in json.loads((finished / 'figure4.json').read_text())] == [22.0, 25.0, 22.0, 40.0]
+    left_out = capsys.readouterr().err
+    assert '2 of 3 epochs' in left_out
+    assert Network(20, 2, 2, 4).name in left_out
+    rows, _ = points_of([run for run in find_runs([finished]) if run.state == 'finished'], best=True)
+    assert rows[0]['top1'] == (30 + 24) / 2
+
+
+def test_resumed_run_is_read_from_all_its_logs(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, SMALL, {1: 10.0, 2: 30.0})
+    later = write_log(folder, {2: 31.0, 3: 32.0}, '20260102_000000')
+    later.write_text(later.read_text() + '{"accuracy/top1": 99')
+    assert accuracies_in(folder) == {1: 10.0, 2: 31.0, 3: 32.0}
+
+
+def test_mistakes_are_one_error(finished: Path, tmp_path: Path) -> None:
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(UserError, match='empty'):
+        main(['draw', str(tmp_path / 'empty')])
+    with pytest.raises(UserError, match='baseline'):
+        main(['draw', str(finished / f'{Network(20, 2, 1, 4).name}_seed0'), str(finished / 'depth11_2c4w2s_seed0')])
+    write_run(tmp_path / 'again', SMALL, {3: 20.0})
+    with pytest.raises(UserError, match='again'):
+        main(['draw', str(finished), str(tmp_path / 'again')])
+    write_run(tmp_path / 'longer', SMALL, {4: 20.0}, seed=7, epochs=4)
+    with pytest.raises(UserError, match='epochs'):
+        main(['draw', str(finished), str(tmp_path / 'longer')])
+    with pytest.raises(UserError, match='--figure'):
+        main(['draw', str(finished), '--figure', str(tmp_path / 'figure.nothing')])
