@@ -88,7 +88,7 @@ def locked(folder: Path, busy: str, *, wait: bool = False) -> Iterator[None]:
     """
     path = folder / LOCK
     handle = _open_locked(path, busy, wait)
-    while not path.exists() or os.fstat(handle).st_ino != path.stat().st_ino:  # removed by the process before
+    while not _is_open_file(handle, path):  # the process before has removed it
         os.close(handle)
         handle = _open_locked(path, busy, wait)
     try:
@@ -96,6 +96,13 @@ def locked(folder: Path, busy: str, *, wait: bool = False) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         os.close(handle)
+
+
+def _is_open_file(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _open_locked(path: Path, busy: str, wait: bool) -> int:

@@ -10,6 +10,7 @@ from mmengine.config import Config
 
 from mmres2net.engine.config import Change, load_config, without_weights, work_dir_of
 from mmres2net.errors import UserError
+from mmres2net.files import writable_file
 from mmres2net.models.arch import ALIASES
 from mmres2net.swap import explain_swap
 from mmres2net.swap.options import is_old_option
@@ -18,20 +19,20 @@ RUN = '_as_run.py'
 
 
 def load_swapped(args: argparse.Namespace, *, training: bool) -> Change:
-    """Return the config of a run with its backbone swapped and its work folder set, and a line for each change.
+    """Return the config of a run with its backbone swapped and its work dir set, and a line for each change.
 
-    The folder is that of the config with ``-ARCH`` behind it unless ``--work-dir`` names another: no run of the config
-    itself is overwritten, and testing looks where training wrote.
+    The work dir is that of the config with ``-ARCH`` appended, unless ``--work-dir`` names another: no run of the
+    config itself is overwritten, and testing finds what training wrote.
 
     Args:
         args: The flags ``config``, ``backbone``, ``cfg_options``, ``work_dir`` and, for training, ``from_scratch``.
-        training: Whether the run trains; the checkpoint that a test needs brings its own weights.
+        training: Whether the run trains; a test loads all weights from its checkpoint.
 
     Raises:
-        UserError: The config cannot be read, or its backbone not be swapped.
+        UserError: The config cannot be read, or its backbone cannot be swapped.
     """
     options: dict[str, Any] = args.cfg_options or {}
-    # What the old backbone knows is set before, to be carried over; what the new one knows, such as its weights, after.
+    # Options of the old backbone are set before the swap, which carries them over; those of the new one after it.
     inside = {key: key.split('.backbone.', 1)[1] for key in options if '.backbone.' in key}
     old = {key for key, option in inside.items() if is_old_option(option.split('.')[0])}
     cfg = load_config(args.config, {key: value for key, value in options.items() if key in old or key not in inside})
@@ -41,26 +42,22 @@ def load_swapped(args: argparse.Namespace, *, training: bool) -> Change:
         swapped.merge_from_dict({key: value for key, value in options.items() if key not in old})
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise UserError(f'--cfg-options does not fit the swapped config: {error}') from error
-    if scratch:  # already here: the file that is written must not freeze noise when it is run by itself
+    if scratch:  # here, so that the written file does not freeze random weights when it is run by itself
         swapped, more = without_weights(swapped)
         lines += [f'{line} (from scratch)' for line in more]
     arch = ALIASES.get(args.backbone, args.backbone)
     swapped.work_dir = args.work_dir or f'{work_dir_of(cfg, cfg.filename, None)}-{arch}'
-    # MMEngine copies the config of a run, flags and all, to a file of this name: not over the one that is written here.
+    # MMEngine writes the config of a run, with all flags, to a file of this name: another one than write_swapped's.
     name = f'{Path(cfg.filename).stem}-{arch}{RUN}'
     return Config(swapped.to_dict(), cfg_text=swapped.text, filename=name), lines
 
 
 def write_swapped(cfg: Config) -> Path:
-    """Write a config of :func:`load_swapped` into its work folder, to be looked at or run by itself; return the file.
+    """Write a config of :func:`load_swapped` into its work dir, to be read or run by itself; return the file.
 
     Raises:
         UserError: The file cannot be written.
     """
-    path = Path(cfg.work_dir) / (cfg.filename.removesuffix(RUN) + '.py')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        cfg.dump(path)
-    except OSError as error:
-        raise UserError(f'the swapped config cannot be written to {path}: {error}') from error
+    path = writable_file(Path(cfg.work_dir) / (cfg.filename.removesuffix(RUN) + '.py'), '--work-dir')
+    cfg.dump(path)
     return path

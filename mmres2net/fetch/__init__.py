@@ -1,1 +1,1 @@
-"""Files over HTTP, whole and verified or absent; used by data sets and by weights."""
+"""Downloads of data sets and weights: complete and verified, or absent."""

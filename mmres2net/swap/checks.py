@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from mmres2net.errors import UserError
+from mmres2net.errors import UserError, reason_of
 from mmres2net.models.arch import Arch
 from mmres2net.registry import MODELS
 from mmres2net.swap.sources import Cfg, Source, type_name
@@ -27,7 +27,7 @@ def build_on_meta(backbone: Cfg, source: Source) -> nn.Module:
         with torch.device('meta'), DefaultScope.overwrite_default_scope(scope):
             network = MODELS.build({key: value for key, value in backbone.items() if key != 'init_cfg'})
     except Exception as error:  # plugins and norms are the libraries', which raise any exception
-        raise UserError(f'{arch} cannot replace {source.path} ({source.title}): {error}') from error
+        raise UserError(f'{arch} cannot replace {source.path} ({source.title}): {reason_of(error)}') from error
     for name, module in network.named_modules():
         groups = getattr(module, 'deform_groups', 1)
         if getattr(module, 'in_channels', groups) % groups:

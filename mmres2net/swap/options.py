@@ -50,9 +50,7 @@ def carry(source: Source, row: Arch) -> tuple[Cfg, list[str]]:
     kept = copy.deepcopy(kept)
     lines = [f'{source.path} keeps {_listed(kept)}'] if kept else []
     if dropped:
-        lines.append(
-            f'{source.path} drops {_listed({key: given[key] for key in dropped})}: they describe the old network'
-        )
+        lines.append(f'{source.path} drops {_listed({key: given[key] for key in dropped})}: options of the old network')
     return kept, lines
 
 

@@ -78,7 +78,7 @@ def find_source(cfg: Config) -> Source:
     """
     found = list(_walk(cfg.get('model') or {}, 'model', (), cfg.get('default_scope') or ''))
     if not found:
-        raise UserError('this config has no model with a backbone: there is nothing to swap')
+        raise UserError("this config has no network under a key 'backbone' in its model, so there is nothing to swap")
     if len(found) > 1:
         paths = ' and '.join(path for path, _, _ in found)
         raise UserError(
@@ -115,6 +115,8 @@ def _source(path: str, parents: tuple[Cfg, ...], scope: str) -> Source:
     library, name = type_library(kind) or scope, type_name(kind)
     options = {key: value for key, value in backbone.items() if key not in ('type', '_scope_')}
     known = OURS if library == 'mmres2net' else (*TYPES, CIFAR) if library in DEFAULTS else ()
+    if kind is None:
+        raise UserError(f'{path} has no type, so the swap cannot know what network it is')
     if name not in known:
         raise UserError(
             f'{path} is {f"{library}." if library else ""}{name}, not a ResNet of {", ".join(DEFAULTS)}: a Res2Net has '
@@ -131,15 +133,14 @@ def type_name(kind: Any) -> str:
 
 def type_library(kind: Any) -> str:
     """Return the package of a ``type`` in a config; empty if it says none."""
-    return (
-        kind.__module__.partition('.')[0] if isinstance(kind, type) else str(kind).rpartition('.')[0].partition('.')[0]
-    )
+    module = kind.__module__ if isinstance(kind, type) else str(kind).rpartition('.')[0]
+    return module.partition('.')[0]
 
 
 def _wanted_channels(holder: Cfg) -> str:
     for part in ('neck', 'decode_head'):
         node = holder.get(part)
         channels = node.get('in_channels') if isinstance(node, dict) else None
-        if isinstance(channels, list | tuple):
+        if isinstance(channels, list | tuple) and list(channels) != [256, 512, 1024, 2048]:
             return f', and its {part} takes {list(channels)} channels, a Res2Net returns 256, 512, 1024 and 2048'
     return ''

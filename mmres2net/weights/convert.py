@@ -16,8 +16,7 @@ from mmres2net.files import atomic_path, writable_file
 from mmres2net.models.arch import Arch
 from mmres2net.models.dla import LEVEL_CHANNELS, Res2NetDLA
 from mmres2net.models.res2net import Res2Net
-from mmres2net.text import join_some
-from mmres2net.weights.loading import COUNTER, Report, to_ours
+from mmres2net.weights.loading import COUNTER, Report, differences, to_ours
 from mmres2net.weights.naming import SHARED_HEAD, Family, Recognised, recognise, rename, stem_names
 from mmres2net.weights.reading import FLAG, read_checkpoint, unwrap, weights_key
 
@@ -134,16 +133,9 @@ def check_complete(ours: Mapping[str, Tensor], recognised: Recognised) -> None:
     build = Res2NetDLA if recognised.row.family == 'dla' else Res2Net
     with torch.device('meta'):
         expected = build(**recognised.options).state_dict()
-    missing = [name for name in expected if name not in ours]
-    misshapen = [
-        f'{name} {tuple(ours[name].shape)} instead of {tuple(tensor.shape)}'
-        for name, tensor in expected.items()
-        if name in ours and ours[name].shape != tensor.shape
-    ]
-    if missing or misshapen:
-        faults = [f'lacks {len(missing)} tensors ({join_some(missing)})'] if missing else []
-        faults += [f'has {len(misshapen)} of another shape ({join_some(misshapen)})'] if misshapen else []
-        raise UserError(f'this is {recognised}, but the file {" and ".join(faults)}: it is damaged or changed')
+    faults = differences({name: tensor for name, tensor in ours.items() if name in expected}, expected)
+    if faults:
+        raise UserError('\n'.join([f'this is {recognised}, but the file is damaged or changed:', *faults]))
 
 
 def network_for(target: Family, ours: Mapping[str, Tensor], row: Arch) -> tuple[dict[str, Tensor], tuple[str, ...]]:

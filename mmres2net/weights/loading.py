@@ -161,7 +161,7 @@ def fit(state: Mapping[str, Tensor], module: nn.Module, *, random_ok: Sequence[s
     taken = [name for name in own if name in weights and weights[name].shape == own[name].shape]
     missing = [name for name in own if name not in weights]
     offsets = [name for name in missing if '.conv_offset.' in name and not bool(own[name].any())]
-    faults = _faults(weights, own, _matching(random_ok, own) | set(offsets))
+    faults = differences(weights, own, _matching(random_ok, own) | set(offsets))
     if faults:
         raise UserError('\n'.join([f'these weights do not fit {_words(own, module)}:', *faults, _way_out(weights)]))
     casts = Counter((str(weights[n].dtype)[6:], str(own[n].dtype)[6:]) for n in taken if own[n].is_floating_point())
@@ -177,6 +177,41 @@ def fit(state: Mapping[str, Tensor], module: nn.Module, *, random_ok: Sequence[s
         left=tuple(name for name in weights if name not in taken),
         random=tuple(name for name in own if name not in taken and name not in offsets),
     )
+
+
+def differences(
+    weights: Mapping[str, Tensor], own: Mapping[str, Tensor], allowed: frozenset[str] | set[str] = frozenset()
+) -> list[str]:
+    """Return a line for each kind of difference: missing names, other shapes, names that match no parameter.
+
+    Args:
+        weights: What a file holds, under our names; parts that the network does not have may be among it.
+        own: The state dict of the network.
+        allowed: Names in ``own`` that may be missing or have another shape.
+    """
+    missing = [name for name in own if name not in weights and name not in allowed]
+    misshapen = [
+        f'{name} {tuple(weights[name].shape)} in the file, {tuple(own[name].shape)} here'
+        for name in own
+        if name in weights and weights[name].shape != own[name].shape and name not in allowed
+    ]
+    roots = {name.split('.')[0] for name in own}
+    free = {name.rpartition('.')[0] for name in allowed}
+    unexpected = [
+        name
+        for name in weights
+        if name not in own and name.split('.')[0] in roots and name.rpartition('.')[0] not in free
+    ]
+    faults = []
+    if missing:
+        faults.append(f'  - {len(missing)} tensors of the network are missing in the file: {join_some(missing)}')
+    if misshapen:
+        faults.append(f'  - {len(misshapen)} have another shape: {join_some(misshapen)}')
+    if unexpected:
+        faults.append(f'  - {len(unexpected)} tensors in the file match no parameter: {join_some(unexpected)}')
+        if any(name.endswith('.running_mean') for name in unexpected):
+            faults.append('    (weights of batch norms: this network has norms of another kind; see norm_cfg)')
+    return faults
 
 
 def adapt_channels(weight: Tensor, channels: int) -> Tensor:
@@ -296,33 +331,6 @@ def _matching(random_ok: Sequence[str], own: Mapping[str, Tensor]) -> set[str]:
             raise UserError(f'random_ok names {entry!r}, which the network does not have; its names: {join_some(own)}')
         allowed |= found
     return allowed
-
-
-def _faults(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], allowed: set[str]) -> list[str]:
-    """Return what does not fit: missing names, other shapes, and names without a place in the layers of the network."""
-    missing = [name for name in own if name not in weights and name not in allowed]
-    misshapen = [
-        f'{name} {tuple(weights[name].shape)} in the file, {tuple(own[name].shape)} here'
-        for name in own
-        if name in weights and weights[name].shape != own[name].shape and name not in allowed
-    ]
-    roots = {name.split('.')[0] for name in own}
-    free = {name.rpartition('.')[0] for name in allowed}
-    unexpected = [
-        name
-        for name in weights
-        if name not in own and name.split('.')[0] in roots and name.rpartition('.')[0] not in free
-    ]
-    faults = []
-    if missing:
-        faults.append(f'  - {len(missing)} tensors of the network are missing in the file: {join_some(missing)}')
-    if misshapen:
-        faults.append(f'  - {len(misshapen)} have another shape: {join_some(misshapen)}')
-    if unexpected:
-        faults.append(f'  - {len(unexpected)} tensors in the file match no parameter: {join_some(unexpected)}')
-        if any(name.endswith('.running_mean') for name in unexpected):
-            faults.append('    (weights of batch norms: this network has norms of another kind; see norm_cfg)')
-    return faults
 
 
 def _words(own: Mapping[str, Tensor], module: nn.Module) -> str:

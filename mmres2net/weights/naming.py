@@ -2,7 +2,7 @@
 
 A deep stem is named in three ways: by the official release, timm and this project; by mmdet; by mmpretrain
 (:data:`STEM_NAMES`). All other layers have the same names everywhere, so for a plain stem (v1) only the classifier and
-the prefix differ: :attr:`Recognised.naming` lists all libraries that name a file's weights as they are.
+the prefix tell the library.
 
 The function that the weights were trained with cannot be told where libraries differ under the same names
 (``stage_pool`` of :class:`mmres2net.models.Res2Net`); :attr:`Recognised.stage_pool_sure` says when it can.
@@ -59,8 +59,7 @@ class Recognised:
     """What the names and shapes in a file tell.
 
     Args:
-        family: The library whose names these are; if several, the first of ``naming``.
-        naming: All libraries with these names, for messages.
+        family: The library whose names these are; ours for names that several libraries share.
         arch: The name in :data:`mmres2net.models.ARCHS`; None: a network outside the table.
         row: The network. Its depths end with the last stage in the file.
         stage_pool: The option of :class:`mmres2net.models.Res2Net` that the weights were trained with.
@@ -71,7 +70,6 @@ class Recognised:
     """
 
     family: Family
-    naming: str
     arch: str | None
     row: Arch
     stage_pool: StagePool
@@ -101,7 +99,7 @@ class Recognised:
         return self.arch or _description(self.row)
 
     def __str__(self) -> str:
-        parts = [self.network, f'names of {self.naming}']
+        parts = [self.network, f'names of {self.family}']
         parts += [f'under {self.prefix!r}'] if self.prefix else []
         parts += [f'{self.in_channels} input channels'] if self.in_channels != 3 else []
         return ', '.join(parts)
@@ -133,13 +131,13 @@ def recognise(state: Mapping[str, Tensor], *, prefix: str | None = None) -> Reco
             f'{", ".join(prefix + name for name in STEMS)}'
         )
     row = _measure_dla(network) if dla else _measure(network, STEMS[first])
-    family, naming = _family(STEMS[first], row, inner, state, prefix)
+    family = _family(STEMS[first], row, inner, 'head.fc.weight' in state)
     # A detector was trained in mmdet and with its function. A backbone alone is what mmdet's detectors start from: the
     # official v1b weights under other names, as their author says (Res2Net-PretrainedModels, issue 39). Our own names
     # go with every stage_pool; other libraries have the official one.
     pool: StagePool = 'mmdet' if family == 'mmdet' and prefix else 'official'
     sure = pool == 'mmdet' or row.family == 'dla' or family not in ('mmdet', 'mmres2net')
-    return Recognised(family, naming, _arch_of(row), row, pool, sure, prefix, network[first].shape[1], shared_head)
+    return Recognised(family, _arch_of(row), row, pool, sure, prefix, network[first].shape[1], shared_head)
 
 
 def stem_names(family: str, deep_stem: bool) -> Mapping[str, str]:
@@ -257,26 +255,16 @@ def _arch_of(row: Arch) -> str | None:
     return (complete or names)[0] if len(complete or names) == 1 else None
 
 
-def _family(
-    stem: str, row: Arch, inner: Mapping[str, Tensor], state: Mapping[str, Tensor], prefix: str
-) -> tuple[Family, str]:
-    plain = stem == 'plain' and row.family == 'res2net' and not row.se_reduction
+def _family(stem: str, row: Arch, inner: Mapping[str, Tensor], prefixed_classifier: bool) -> Family:
     if stem in ('mmdet', 'mmpretrain'):
-        return ('mmdet', stem) if stem == 'mmdet' else ('mmpretrain', stem)
-    if row.family == 'cifar':
-        return 'mmres2net', 'mmres2net'
-    if prefix:
-        if 'head.fc.weight' in state and plain:
-            return 'mmpretrain', "mmpretrain's or mmres2net's backbone in a classifier"
-        return 'mmres2net', 'mmres2net in a whole model'
+        return 'mmdet' if stem == 'mmdet' else 'mmpretrain'
+    if prefixed_classifier and stem == 'plain' and row.family == 'res2net' and not row.se_reduction:
+        return 'mmpretrain'
     if any(is_unused_projection(name, inner) for name in inner):
-        return 'official', 'the official release'
-    if 'fc.weight' in inner:
-        timm = row.family == 'dla' or row.se_reduction
-        return ('timm', 'timm') if timm else ('official', 'the official release (the same as timm)')
-    names = ['mmres2net', *(['the official release'] if not row.se_reduction else []), 'timm']
-    names += ['mmpretrain'] if plain and row.cardinality == 1 else []
-    return 'mmres2net', f'{", ".join(names[:-1])} or {names[-1]}'
+        return 'official'
+    if 'fc.weight' in inner and row.family != 'cifar':
+        return 'timm' if row.family == 'dla' or row.se_reduction else 'official'
+    return 'mmres2net'
 
 
 def _description(row: Arch) -> str:

@@ -27,6 +27,7 @@ LEGACY_PICKLES = 5  # torch before 1.6: a magic number, a version, the machine, 
 MAX_DEPTH = 100
 MAX_TUPLE = 10**5  # values in a tuple with all that it holds: as a key of a dict it is hashed as a whole
 SLACK = 2**28  # bytes that the content of any file may expand to, however small the file is
+LEAF = 64  # bytes that a value counts, besides the length of a text or an array
 # torch's reader makes these, and each of them makes gigabytes of a few bytes.
 EXPANDING = ('bytearray', '_rebuild_sparse_tensor', '_rebuild_nested_tensor', '_rebuild_meta_tensor_no_storage')
 HARMLESS = ('collections.OrderedDict', 'collections.Counter', '_codecs.encode', 'torch.Size', 'torch.device')
@@ -156,7 +157,7 @@ class _Resolver:
                 raise UnpicklingError('a tensor without data')
             return value, value.numel() * value.element_size()
         if not isinstance(value, dict | list | tuple | set | StandIn):
-            return value, len(value) if isinstance(value, str | bytes) else 8
+            return value, LEAF + (len(value) if isinstance(value, str | bytes) else 0)
         if depth > MAX_DEPTH:
             raise UnpicklingError(f'it is nested more than {MAX_DEPTH} levels deep')
         if id(value) not in self.done:
@@ -167,9 +168,9 @@ class _Resolver:
     def _children(self, value: Any, depth: int) -> tuple[Any, int]:
         if isinstance(value, StandIn):
             real = value.real()
-            return real, getattr(real, 'nbytes', 64)
+            return real, getattr(real, 'nbytes', LEAF)
         if isinstance(value, dict):
-            size = 8
+            size = LEAF
             for key, entry in value.items():
                 value[key], more = self._visit(entry, depth)
                 size += more + self._visit(key, depth)[1]
@@ -177,7 +178,7 @@ class _Resolver:
         entries = [self._visit(entry, depth) for entry in value]
         if isinstance(value, list):
             value[:] = [entry for entry, _ in entries]
-        size = 8 + sum(more for _, more in entries)
+        size = LEAF + sum(more for _, more in entries)
         return (tuple(entry for entry, _ in entries) if type(value) is tuple else value), size
 
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mmres2net.errors import UserError
-from mmres2net.models.arch import Arch
 from mmres2net.models.dla import Res2NetDLA
 from mmres2net.models.res2net import Res2Net
 from mmres2net.weights.convert import DEPTHS, check_target, network_for
@@ -44,7 +42,7 @@ class Comparison:
 
     @property
     def equal(self) -> bool:
-        """Whether it is the same function, up to rounding."""
+        """Whether both compute the same function, up to rounding."""
         return self.difference <= TOLERANCE * max(self.scale, 1.0)
 
     def __str__(self) -> str:
@@ -61,7 +59,7 @@ def verify(ours: Mapping[str, Tensor], recognised: Recognised, target: Family) -
     Raises:
         UserError: A library is missing, or features differ.
     """
-    families: list[Family] = [f for f in dict.fromkeys((recognised.family, target)) if f != 'mmres2net']
+    families: list[Family] = [family for family in dict.fromkeys((recognised.family, target)) if family != 'mmres2net']
     for family in families or [target]:
         check_comparable(recognised, family)
     for family in families:
@@ -87,11 +85,13 @@ def compare(ours: Mapping[str, Tensor], recognised: Recognised, family: Family, 
     """
     check_comparable(recognised, family)
     stage_pool = 'mmdet' if family == 'mmdet' else 'official'
-    library = 'timm' if family == 'official' else family
-    theirs, _ = network_for(family if family != 'official' else 'timm', ours, recognised.row)
-    pair = (_build_ours(recognised, stage_pool), ours), (_build_theirs(recognised, library), theirs)
+    library: Family = 'timm' if family == 'official' else family
+    theirs, _ = network_for(library, ours, recognised.row)
+    is_dla, options = recognised.row.family == 'dla', recognised.options
+    network = Res2NetDLA(**options) if is_dla else Res2Net(**{**options, 'stage_pool': stage_pool})
+    build = _build_timm if library == 'timm' else _build_mmlab
     image = torch.randn(1, recognised.in_channels, *SIZE, generator=torch.Generator().manual_seed(seed)).double()
-    outs, expected = (_features(_loaded(model, weights), image) for model, weights in pair)
+    outs, expected = _features(network, ours, image), _features(build(recognised, library), theirs, image)
     return Comparison(
         library='timm (for the official code)' if family == 'official' else library,
         stage_pool=stage_pool,
@@ -116,31 +116,23 @@ def check_comparable(recognised: Recognised, family: Family) -> None:
         raise UserError(f'--verify needs a complete network; the file has {len(recognised.row.depths)} of 4 stages')
     if recognised.row.family == 'dla' and recognised.arch not in TIMM_DLA:
         raise UserError('--verify needs a network that timm knows by name; leave --verify out')
-    _library('timm' if family == 'official' else family)
+    _import('timm' if family in ('official', 'timm') else f'{family}.models.backbones')
 
 
-def _library(name: str) -> Any:
-    module = name if name == 'timm' else f'{name}.models.backbones'
+def _import(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
         raise UserError(
-            f'--verify needs {name}, which cannot be imported here ({error}): install it, or leave --verify out'
+            f'--verify needs {module.split(".")[0]}, which cannot be imported here ({error}): install it, or leave '
+            '--verify out'
         ) from error
 
 
-def _build_ours(recognised: Recognised, stage_pool: str) -> nn.Module:
-    if recognised.row.family == 'dla':
-        return Res2NetDLA(**recognised.options)
-    return Res2Net(**{**recognised.options, 'stage_pool': stage_pool})
-
-
-def _build_theirs(recognised: Recognised, library: str) -> nn.Module:
-    row, host = recognised.row, _library(library)
-    if library == 'timm':
-        return _build_timm(host, recognised)
+def _build_mmlab(recognised: Recognised, library: str) -> nn.Module:
+    row = recognised.row
     stem = {} if library == 'mmdet' else {'deep_stem': row.deep_stem, 'avg_down': row.avg_down}
-    return host.Res2Net(
+    return _import(f'{library}.models.backbones').Res2Net(
         depth=DEPTHS[row.depths],
         base_width=row.base_width,
         scales=row.scales,
@@ -150,45 +142,32 @@ def _build_theirs(recognised: Recognised, library: str) -> nn.Module:
     )
 
 
-def _build_timm(timm: Any, recognised: Recognised) -> nn.Module:
-    build = partial(timm.create_model, pretrained=False, num_classes=0, in_chans=recognised.in_channels)
-    row: Arch = recognised.row
+def _build_timm(recognised: Recognised, library: str) -> nn.Module:
+    row, options = recognised.row, {'pretrained': False, 'num_classes': 0, 'in_chans': recognised.in_channels}
     if row.family == 'dla':
-        return build(TIMM_DLA[str(recognised.arch)])
+        return _import(library).create_model(TIMM_DLA[str(recognised.arch)], **options)
     block: dict[str, Any] = {'scale': row.scales}
     if row.se_reduction:
-        block['attn_layer'] = importlib.import_module('timm.layers').SEModule
-    stem = {'stem_width': 32, 'stem_type': 'deep'} if row.deep_stem else {}
-    return build(
-        'res2net50_26w_4s',
-        layers=row.depths,
-        base_width=row.base_width,
-        cardinality=row.cardinality,
-        avg_down=row.avg_down,
-        block_args=block,
-        **stem,
-    )
+        block['attn_layer'] = _import('timm.layers').SEModule
+    options |= {'stem_width': 32, 'stem_type': 'deep'} if row.deep_stem else {}
+    shape = {'layers': row.depths, 'base_width': row.base_width, 'cardinality': row.cardinality}
+    model = 'res2net50_26w_4s'
+    return _import(library).create_model(model, **options, **shape, avg_down=row.avg_down, block_args=block)
 
 
-def _loaded(model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
+def _features(model: nn.Module, weights: Mapping[str, Tensor], image: Tensor) -> list[Tensor]:
+    """Return the output of each of the four stages with these weights, whatever the model itself returns."""
     fault = model.load_state_dict(dict(weights), strict=False)
     if fault.missing_keys or fault.unexpected_keys:
         raise UserError(
             f'--verify cannot load the weights into {type(model).__module__}: missing {fault.missing_keys[:4]}, '
             f'unexpected {fault.unexpected_keys[:4]}; leave --verify out if the network is changed on purpose'
         )
-    return model.double()
-
-
-def _features(model: nn.Module, image: Tensor) -> list[Tensor]:
-    """Return the output of each of the four stages, whatever the model itself returns."""
     found: list[Tensor] = []
-    kind = 'level{}' if hasattr(model, 'level2') else 'layer{}'
-    first = 2 if hasattr(model, 'level2') else 1
     for i in range(4):
-        stage = model.get_submodule(kind.format(first + i))
+        stage = model.get_submodule(f'level{i + 2}' if hasattr(model, 'level2') else f'layer{i + 1}')
         stage.register_forward_hook(lambda _, __, output: found.append(output))
-    model.eval()  # not chained: the hosts' eval() returns nothing
+    model.double().eval()  # not chained: eval() of OpenMMLab's models returns nothing
     with torch.inference_mode():
         model(image)
     return found

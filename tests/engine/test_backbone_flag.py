@@ -84,7 +84,7 @@ def test_written_config_is_the_run_and_is_not_overwritten_by_it(folder: Path) ->
 
 def test_folder_that_cannot_be_written(folder: Path) -> None:
     (folder / 'file').touch()
-    with pytest.raises(UserError, match='the swapped config cannot be written to file'):
+    with pytest.raises(UserError, match='--work-dir file'):
         write_swapped(load(work_dir='file'))
 
 
@@ -128,7 +128,7 @@ def test_train_and_test_by_command(folder: Path, capsys: pytest.CaptureFixture[s
     for name, colour in {'a': (250, 10, 10), 'b': (10, 10, 250)}.items():
         (folder / 'data/train' / name).mkdir(parents=True)
         Image.new('RGB', (64, 64), colour).save(folder / 'data/train' / name / 'image.png')
-    assert main(['train', 'classifier.py', '--backbone', ARCH]) == 0
+    assert main(['train', 'classifier.py', '--backbone', ARCH, '--skip-data-check']) == 0
     text = capsys.readouterr().out
     path = f'work_dirs/classifier-{ARCH}/classifier-{ARCH}.py'
     assert f'--backbone {ARCH}: model.backbone mmpretrain.ResNet of depth 50 -> mmres2net.Res2Net' in text
@@ -149,7 +149,7 @@ def test_train_and_test_by_command(folder: Path, capsys: pytest.CaptureFixture[s
 def test_refusal_by_command(capsys: pytest.CaptureFixture[str]) -> None:
     swin = 'mmdet::swin/retinanet_swin-t-p4-w7_fpn_1x_coco.py'
     assert main(['train', swin, '--backbone', ARCH]) == 2
-    assert capsys.readouterr().err.startswith('error: model.backbone is mmdet.SwinTransformer, not a ResNet')
+    assert capsys.readouterr().err.startswith('error: model.backbone is mmdet.SwinTransformer')
     assert main(['train', 'classifier.py', '--backbone', 'resnet50']) == 2
     assert "error: unknown arch 'resnet50': did you mean" in capsys.readouterr().err
     assert not Path('work_dirs').exists()

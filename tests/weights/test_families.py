@@ -36,7 +36,6 @@ def test_a_classifier_tells_the_library(arch):
     found = recognise({**state_of(arch), **classifier(arch)})
     only_timm = ARCHS[arch].family == 'dla' or ARCHS[arch].se_reduction
     assert found.family == ('timm' if only_timm else 'official')
-    assert 'timm' in found.naming
     assert (found.arch, found.stage_pool, found.stage_pool_sure) == (arch, 'official', True)
 
 

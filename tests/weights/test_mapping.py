@@ -174,10 +174,10 @@ def test_types_stay_in_a_conversion():
 def test_a_damaged_network_is_not_converted():
     state = state_of('res2net50_26w_4s')
     lacking = {name: tensor for name, tensor in state.items() if name not in ('layer3.2.bn3.bias', 'bn1.weight')}
-    with pytest.raises(UserError, match=r'lacks 2 tensors \(bn1.weight, layer3.2.bn3.bias\)'):
+    with pytest.raises(UserError, match=r'(?s)2 tensors.*bn1.weight, layer3.2.bn3.bias'):
         convert(lacking, 'mmres2net')
     misshapen = {**state, 'layer4.0.conv3.weight': torch.zeros(2048, 830, 1, 1)}
-    with pytest.raises(UserError, match=r'layer4.0.conv3.weight \(2048, 830, 1, 1\) instead of \(2048, 832, 1, 1\)'):
+    with pytest.raises(UserError, match=r'layer4.0.conv3.weight \(2048, 830, 1, 1\) .*\(2048, 832, 1, 1\)'):
         convert(misshapen, 'timm')
 
 
