@@ -143,7 +143,8 @@ def _build_mmlab(recognised: Recognised, library: str) -> nn.Module:
 
 
 def _build_timm(recognised: Recognised, library: str) -> nn.Module:
-    row, options = recognised.row, {'pretrained': False, 'num_classes': 0, 'in_chans': recognised.in_channels}
+    row = recognised.row
+    options: dict[str, Any] = {'pretrained': False, 'num_classes': 0, 'in_chans': recognised.in_channels}
     if row.family == 'dla':
         return _import(library).create_model(TIMM_DLA[str(recognised.arch)], **options)
     block: dict[str, Any] = {'scale': row.scales}
