@@ -52,7 +52,7 @@ def test_files_go_through_every_library_and_come_back(tmp_path, source, suffix, 
     assert {*back} == {*first}
     assert same({name: back[name] for name in first}, first)
     out = capsys.readouterr().out
-    assert '18 of them renamed (conv1.0.weight -> stem.0.conv.weight ...)' in out
+    assert 'conv1.0.weight -> stem.0.conv.weight' in out
     assert f'written: {files[1]} (official, {len(first)} tensors)' in out
 
 
@@ -73,9 +73,9 @@ def test_a_training_checkpoint_must_be_given_up_by_name(tmp_path, weights, capsy
     assert not target.exists()
     run(path, target, '--to', 'mmdet', '--strip-optimizer')
     out = capsys.readouterr().out
-    assert 'weights under state_dict (--key' in out
+    assert '--key' in out
     assert 'meta, optimizer, param_schedulers' in out
-    assert 'mmdet makes another function of the same weights' in out
+    assert 'note: mmdet' in out
     assert recognise(torch.load(target)).family == 'mmdet'
     run(target, tmp_path / 'back.pth')
     assert 'mmres2net.Res2Net(depths=(3, 4, 6, 3), base_width=4' in (out := capsys.readouterr().out)
