@@ -1,9 +1,8 @@
 """CIFAR-100 as a data set of MMEngine: the original files, read as data.
 
 Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009, https://www.cs.toronto.edu/~kriz/cifar.html.
-The files ``train``, ``test`` and ``meta`` are pickles, and a pickle is a program that may do anything. Here it may name
-what a numpy array is made of and nothing else, and even that is answered by stand-ins that only keep what they are
-told: no function of the file's choice is called.
+The files ``train``, ``test`` and ``meta`` are pickles, and a pickle can run any code. Here it can only name the parts
+of a numpy array, which are replaced by classes that store their arguments: no function that a file names is called.
 """
 
 from __future__ import annotations
@@ -48,20 +47,20 @@ class CIFAR100(BaseDataset):
     """CIFAR-100 with its 100 fine labels: 50,000 training and 10,000 test images, or any part of them.
 
     A sample has ``img`` (32, 32, 3), uint8 RGB, ``gt_label``, ``img_shape`` and ``ori_shape``, as the pipelines of
-    mmpretrain take it. A file ``meta`` beside the images must list the classes that this class knows.
+    mmpretrain take it. A file ``meta`` in the same folder must list the classes of this data set.
 
     Args:
         ann_file: The file of images and labels, ``train`` or ``test``.
         data_root: The folder ``cifar-100-python``.
-        pipeline: Steps that a sample goes through.
-        indices: Take only the first so many samples (the last, if negative), or those of a list.
-        serialize_data: Keep the samples as bytes that processes share.
-        test_mode: Whether a step that gives nothing is an error.
-        lazy_init: Read no file until a sample is asked for.
-        max_refetch: How often another sample is tried where a step gives nothing.
+        pipeline: Transforms of a sample.
+        indices: Number of samples to use (from the end, if negative), or their indices.
+        serialize_data: Store the samples as bytes that processes share.
+        test_mode: A transform that returns None is an error.
+        lazy_init: Read the files at the first access.
+        max_refetch: Number of other samples to try if a transform returns None.
 
     Raises:
-        UserError: A file that is missing, cut short, not of this form, or that names anything but numpy's arrays.
+        UserError: A file is missing, truncated or of another format, or names anything except numpy arrays.
     """
 
     METAINFO: ClassVar[dict[str, Any]] = {'dataset_type': 'cifar100', 'classes': FINE}
@@ -106,27 +105,27 @@ class CIFAR100(BaseDataset):
         ]
 
 
-# A class of its own and no argument: what checks a config's heads before anything is built sees the class alone.
+# A class and not an argument: the check of a config's heads only knows the class.
 @DATASETS.register_module()
 class CIFAR100Coarse(CIFAR100):
-    """CIFAR-100 with its 20 coarse labels, the superclasses; all else is as in :class:`CIFAR100`."""
+    """CIFAR-100 with its 20 coarse labels, the superclasses; otherwise as :class:`CIFAR100`."""
 
     METAINFO: ClassVar[dict[str, Any]] = {'dataset_type': 'cifar100', 'classes': COARSE}
     labels = 'coarse'
 
 
 class _DType:
-    """Stands for ``numpy.dtype``."""
+    """Replaces ``numpy.dtype``."""
 
     def __init__(self, code: str, *flags: Any) -> None:
         self.code = code
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        """Take numpy's state: byte order and fields, of which one-byte numbers have none."""
+        """Ignore byte order and fields, which types of one byte do not have."""
 
 
 class _Array:
-    """Stands for a ``numpy.ndarray`` that is being made."""
+    """Replaces a ``numpy.ndarray`` that is being unpickled."""
 
     def __init__(self, raw: Any = b'', dtype: Any = None, shape: Any = (), order: str = 'C') -> None:
         self.raw, self.dtype, self.shape, self.order = raw, dtype, shape, order
@@ -137,7 +136,7 @@ class _Array:
 
 
 class _NdArray:
-    """Stands for the class ``numpy.ndarray``, which the file only names."""
+    """Replaces the class ``numpy.ndarray``, which the file only names."""
 
 
 def _reconstruct(kind: type, shape: tuple[int, ...], code: Any) -> _Array:
@@ -145,12 +144,12 @@ def _reconstruct(kind: type, shape: tuple[int, ...], code: Any) -> _Array:
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """How Python 3 writes bytes in the older protocols."""
+    """Return bytes as Python 3 writes them in the older protocols."""
     return text.encode('latin1')
 
 
-# Python 2 wrote the official files; Python 3, numpy 1 and numpy 2 write the same content with other names.
-_STAND_INS: dict[tuple[str, str], Any] = {
+# Python 2 wrote the official files; Python 3, numpy 1 and numpy 2 use other names for the same content.
+_REPLACEMENTS: dict[tuple[str, str], Any] = {
     **dict.fromkeys([(f'numpy.{core}.multiarray', '_reconstruct') for core in ('core', '_core')], _reconstruct),
     **dict.fromkeys([(f'numpy.{core}.numeric', '_frombuffer') for core in ('core', '_core')], _Array),
     ('numpy', 'ndarray'): _NdArray,
@@ -163,19 +162,19 @@ class _Reader(pickle.Unpickler):
     """Reads pickles without running what they ask for."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _STAND_INS:
+        if (module, name) not in _REPLACEMENTS:
             raise UserError(
-                f'it asks for {module}.{name}, which no file of CIFAR-100 needs and which could run code: refused. '
-                f'Delete the file, and {AGAIN}'
+                f'it asks for {module}.{name}, which no file of CIFAR-100 needs and which could run code; delete the '
+                f'file, and {AGAIN}'
             )
-        return _STAND_INS[module, name]
+        return _REPLACEMENTS[module, name]
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
-    """Return the dict in a file of CIFAR-100; its arrays are stand-ins, see :func:`images_of`.
+    """Return the dict in a file of CIFAR-100, with arrays as :class:`_Array`, see :func:`images_of`.
 
     Raises:
-        UserError: No such file, not a whole pickle, one that asks for a function or class, or no dict.
+        UserError: The file is missing, not a complete pickle or not a dict, or names a function or class.
     """
     try:
         with path.open('rb') as stream:
@@ -184,10 +183,10 @@ def read_pickle(path: Path) -> dict[str, Any]:
         raise UserError(f'{path}: {error}') from error
     except OSError as error:
         raise UserError(f'{path} cannot be read: {error.strerror or error}') from error
-    except Exception as error:  # a broken file ends the reader at any place, in any way
-        raise UserError(f'{path} is not a whole pickle ({type(error).__name__}: {error}); {AGAIN}') from error
+    except Exception as error:  # a damaged file can raise any exception
+        raise UserError(f'{path} is not a complete pickle ({type(error).__name__}: {error}); {AGAIN}') from error
     if not isinstance(content, dict):
-        raise UserError(f'{path} holds a {type(content).__name__}, and the files of CIFAR-100 a dict; {AGAIN}')
+        raise UserError(f'{path} has a {type(content).__name__}, but the files of CIFAR-100 have a dict; {AGAIN}')
     return content
 
 
@@ -210,9 +209,9 @@ def images_of(content: Mapping[str, Any], path: Path) -> np.ndarray:
         )
     raw = _bytes_of(data.raw)
     if len(raw) != math.prod(shape):
-        raise UserError(f"{path}: 'data' says it has shape {shape} and has {len(raw):,} bytes; {AGAIN}")
+        raise UserError(f"{path}: 'data' has shape {shape}, but {len(raw):,} bytes; {AGAIN}")
     if not raw:
-        raise UserError(f'{path} holds no image; {AGAIN}')
+        raise UserError(f'{path} has no images; {AGAIN}')
     planes = np.frombuffer(raw, np.uint8).reshape(-1, 3, SIDE, SIDE)
     return np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
 
@@ -222,7 +221,7 @@ def _is_table(shape: Any) -> bool:
 
 
 def _bytes_of(raw: Any) -> bytes | bytearray:
-    """Return an array's bytes; none where there is something else in their place."""
+    """Return the bytes of an array, or no bytes if it has something else."""
     if isinstance(raw, str):  # those of Python 2
         return raw.encode('latin1', errors='ignore')
     return raw if isinstance(raw, bytes | bytearray) else b''
@@ -232,14 +231,14 @@ def labels_of(content: Mapping[str, Any], path: Path, kind: str, classes: int, i
     """Return the labels of a file's content: ``images`` whole numbers from 0 to ``classes`` - 1.
 
     Args:
-        content: What :func:`read_pickle` gives.
+        content: The dict of :func:`read_pickle`.
         path: The file, for the message.
         kind: ``fine`` or ``coarse``.
-        classes: How many classes there are.
-        images: How many images there are.
+        classes: Number of classes.
+        images: Number of images.
 
     Raises:
-        UserError: Another number of labels, or one out of range.
+        UserError: Another number of labels, or a label out of range.
     """
     key = f'{kind}_labels'
     labels = _entry(content, key, path)
@@ -249,17 +248,17 @@ def labels_of(content: Mapping[str, Any], path: Path, kind: str, classes: int, i
     wrong = [label for label in labels if type(label) is not int or not 0 <= label < classes]
     if wrong:
         raise UserError(
-            f'{path}: {len(wrong):,} of {images:,} {key} are no number from 0 to {classes - 1}, the first is '
+            f'{path}: {len(wrong):,} of {images:,} {key} are not integers from 0 to {classes - 1}, the first is '
             f'{wrong[0]!r}; {AGAIN}'
         )
     return labels
 
 
 def check_meta(path: Path, kind: str, classes: Sequence[str]) -> None:
-    """Check that the file ``meta``, where there is one, lists ``classes``.
+    """Check that the file ``meta``, if there is one, lists ``classes``.
 
     Raises:
-        UserError: It lists others, or is broken.
+        UserError: It lists other classes, or is damaged.
     """
     if not path.exists():
         return
@@ -268,12 +267,12 @@ def check_meta(path: Path, kind: str, classes: Sequence[str]) -> None:
     if names != list(classes):
         count = len(names) if isinstance(names, list) else 0
         pairs = zip(names, classes, strict=False) if count else ()
-        first = next((f'; the first other one is {a!r} for {b!r}' for a, b in pairs if a != b), '')
+        first = next((f'; the first difference is {a!r} instead of {b!r}' for a, b in pairs if a != b), '')
         raise UserError(f'{path}: {key!r} lists {count} classes, not the {len(classes)} of CIFAR-100{first}; {AGAIN}')
 
 
 def _entry(content: Mapping[str, Any], key: str, path: Path) -> Any:
     if key not in content:
         there = ', '.join(sorted(map(str, content))) or 'nothing'
-        raise UserError(f'{path} has no {key!r} (it has {there}), so it is no file of CIFAR-100; {AGAIN}')
+        raise UserError(f'{path} has no {key!r} (it has {there}), so it is not a file of CIFAR-100; {AGAIN}')
     return content[key]

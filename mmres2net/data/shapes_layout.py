@@ -6,7 +6,7 @@ Conventions, all tested to the pixel:
   by a bridge of no width. Polygons rather than RLE, because mmdet drops RLE instances where `poly2mask=False`.
   Groups are `iscrowd=1` with an uncompressed RLE, as in COCO itself.
 - VOC 2007: xmin = x1 + 1 .. xmax = x2, 1-based and inclusive. Objects under 12 px on both sides and groups are
-  `difficult`; objects with a part out of sight are `truncated`.
+  `difficult`; partly hidden objects are `truncated`.
 - VOC 2012: palette PNG, 0 background, 1.. classes, 255 on every pixel that has a 4-neighbour of an object lying
   above it: a border one pixel wide around each object.
 - Saliency: 255 on the object with most visible pixels (the one drawn first where two are equal; never a group).
@@ -80,7 +80,7 @@ def _signed_area(loop: _Loop) -> float:
 
 
 def _around(loop: _Loop, hole: _Loop) -> bool:
-    """Whether the mask pixels along a hole lie inside an outer loop."""
+    """Return whether the mask pixels along a hole are inside an outer loop."""
     (x0, y0), (x1, y1) = hole[:2]
     dx, dy = np.sign(x1 - x0), np.sign(y1 - y0)
     x, y = x0 + (dx - dy) / 2, y0 + (dy + dx) / 2  # centre of the pixel to the right of the hole's first edge
@@ -93,7 +93,7 @@ def _bridge(outer: _Loop, hole: _Loop) -> _Loop:
     distance = ((np.array(outer)[:, None] - np.array(hole)[None]) ** 2).sum(-1)
     i, j = (int(k) for k in np.unravel_index(int(distance.argmin()), distance.shape))
     path = [*outer[: i + 1], *hole[j:], *hole[: j + 1], *outer[i:]]
-    # A hole that touches its outline gives a point twice in a row, which decoders do not expect.
+    # A hole that touches its outline repeats a point, which decoders do not expect.
     return [point for point, following in pairwise([*path, path[0]]) if point != following]
 
 
@@ -206,7 +206,7 @@ def make_folders(root: Path) -> None:
 
 
 def write_image(root: Path, split: str, name: str, scene: Scene, quality: int) -> None:
-    """Write one image and all its annotation files except COCO's, which holds a whole split."""
+    """Write one image and all its annotation files except COCO's, which has one file per split."""
     jpeg = root / f'{split}2017' / f'{name}.jpg'
     Image.fromarray(scene.image).save(jpeg, quality=quality)
     for folder in (_VOC07 / 'JPEGImages', _VOC12 / 'JPEGImages'):
@@ -254,7 +254,7 @@ def write_lists(root: Path, spec: ShapesSpec) -> None:
 
 
 def content(root: Path) -> Iterator[Path]:
-    """Every file of a set below `root` in sorted order, relative; hidden files are nobody's business."""
+    """Yield the relative paths of all files below `root`, sorted; hidden files are ignored."""
     for path in sorted(root.rglob('*')):
         relative = path.relative_to(root)
         if path.is_file() and not any(part.startswith('.') for part in relative.parts):

@@ -1,12 +1,12 @@
-"""What the data set `shapes` shows: one scene = one image with its instances, drawn from nothing but numbers.
+"""The images of the data set `shapes`: a scene is one image with its instances, drawn from random numbers.
 
-Six classes of outlines lie on textured backgrounds; size, place, orientation and texture are drawn at random. Each
-class also has a colour of its own, loosely kept, and backgrounds are muted: a detector with random weights has minutes
-to learn in, and telling turned outlines apart by shape alone takes it hours.
+Six classes of shapes on textured backgrounds; size, position, orientation and texture are random. Each class also has
+its own colour, with some variation, and backgrounds are muted: the demo trains from random weights in minutes, and
+learning rotated shapes without colour would take hours.
 
-Reproducible by construction: the random bits are PCG64's raw output (numpy guarantees that stream; it does not
-guarantee `Generator`'s methods), and all drawing is elementwise +, -, *, / and comparison in float64, with sines
-rounded to 2**-20. So masks, boxes and the pixels before JPEG are the same for any numpy version and platform.
+Masks, boxes and the pixels before JPEG are the same for any numpy version and platform: the random bits are PCG64's raw
+output (numpy guarantees that stream, but not `Generator`'s methods), and all drawing is elementwise +, -, *, / and
+comparison in float64, with sines rounded to 2**-20.
 """
 
 import math
@@ -14,13 +14,13 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from mmres2net.data.shapes_texture import Dice, background, colour, cos_sin, pair, texture
+from mmres2net.data.shapes_texture import RandomBits, background, colour, cos_sin, pair, texture
 
 CLASSES: tuple[str, ...] = ('disc', 'square', 'triangle', 'star', 'ring', 'cross')
 SPLITS: tuple[str, ...] = ('train', 'val')
-MIN_VISIBLE = 0.6  # of an object's full area, lost to the image border and to objects on top together
-EMPTY_EVERY = 50  # one image in so many has no object ...
-CROWD_EVERY = 25  # ... and one in so many has a group that is annotated as a whole
+MIN_VISIBLE = 0.6  # of an object's area; the rest is outside of the image or hidden by other objects
+EMPTY_EVERY = 50  # one image in 50 has no object
+CROWD_EVERY = 25  # one image in 25 has a group with one annotation
 
 _LIMITS = {
     'n_train': (1, 99_999),
@@ -37,7 +37,7 @@ _LIMITS = {
 
 @dataclass(frozen=True)
 class ShapesSpec:
-    """What to draw; equal specs give equal sets.
+    """Options of a data set; equal specs give equal sets.
 
     Lengths are in pixels: image sides are multiples of 16 from `min_side` to `max_side`; `min_size` and `max_size`
     bound the diameter of a disc (other shapes are scaled to look as large), which never exceeds 0.9 of the
@@ -112,7 +112,7 @@ class Scene:
 
 
 def _inside(label: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Bool mask of a class's outline; u, v are coordinates relative to the centre in units of the size."""
+    """Return the bool mask of a shape; u, v are coordinates relative to the centre, in units of the size."""
     name, radius2 = CLASSES[label], u * u + v * v
     near, far = np.minimum(np.abs(u), np.abs(v)), np.maximum(np.abs(u), np.abs(v))
     if name == 'disc':
@@ -130,31 +130,31 @@ def _inside(label: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     return outside <= (0 if name == 'triangle' else 1)
 
 
-def _outline(dice: Dice, label: int, size: float) -> np.ndarray:
+def _outline(rng: RandomBits, label: int, size: float) -> np.ndarray:
     """Bool (n, n), n odd: one shape of the given size at a random orientation, slightly squashed, not cut off."""
     reach = math.ceil(0.65 * size) + 1
-    cos, sin = cos_sin(dice.between(0, 359))
-    squash = dice.uniform(1.0, 1.15)
-    dx, dy = dice.uniform(-0.5, 0.5), dice.uniform(-0.5, 0.5)
+    cos, sin = cos_sin(rng.between(0, 359))
+    squash = rng.uniform(1.0, 1.15)
+    dx, dy = rng.uniform(-0.5, 0.5), rng.uniform(-0.5, 0.5)
     x = (np.arange(-reach, reach + 1) + dx)[None, :]
     y = (np.arange(-reach, reach + 1) + dy)[:, None]
     return _inside(label, (x * cos + y * sin) / size, (y * cos - x * sin) * squash / size)
 
 
-def _group(dice: Dice, label: int, size: int) -> np.ndarray:
+def _group(rng: RandomBits, label: int, size: int) -> np.ndarray:
     """Bool (n, n), n odd: nine small shapes of one class, scattered over a square."""
     step = size + 4
     group = np.zeros((5 * step + 1 - step % 2,) * 2, dtype=bool)
     for row, column in np.ndindex(3, 3):
-        part = _outline(dice, label, size)
-        y = step // 2 + row * step + dice.between(0, 4)
-        x = step // 2 + column * step + dice.between(0, 4)
+        part = _outline(rng, label, size)
+        y = step // 2 + row * step + rng.between(0, 4)
+        x = step // 2 + column * step + rng.between(0, 4)
         group[y : y + len(part), x : x + len(part)] |= part
     return group
 
 
 def _paste(outline: np.ndarray, x: int, y: int, height: int, width: int) -> np.ndarray:
-    """The outline centred at pixel (x, y) of an empty bool mask (H, W); what lies beyond the border is lost."""
+    """Return a bool mask (H, W) with the outline centred at pixel (x, y), cropped to the image."""
     reach = len(outline) // 2
     mask = np.zeros((height, width), dtype=bool)
     top, left = max(y - reach, 0), max(x - reach, 0)
@@ -164,7 +164,7 @@ def _paste(outline: np.ndarray, x: int, y: int, height: int, width: int) -> np.n
 
 
 def _cover(below: list[Instance], mask: np.ndarray) -> list[Instance] | None:
-    """The instances as they look under `mask`, or None where one of them would be hidden too far."""
+    """Return the instances covered by `mask`, or None if one of them would be hidden too much."""
     covered = []
     for old in below:
         seen = Instance(old.label, old.mask & ~mask, old.full_area, old.crowd)
@@ -175,12 +175,12 @@ def _cover(below: list[Instance], mask: np.ndarray) -> list[Instance] | None:
 
 
 def _place(
-    dice: Dice, below: list[Instance], label: int, outline: np.ndarray, shape: tuple[int, int], crowd: bool
+    rng: RandomBits, below: list[Instance], label: int, outline: np.ndarray, shape: tuple[int, int], crowd: bool
 ) -> list[Instance] | None:
-    """All instances with a new one on top, or None where no place was found in a few tries."""
+    """Return all instances and a new one on top, or None if no position was found in a few tries."""
     (height, width), full_area = shape, int(np.count_nonzero(outline))
-    near = len(outline) // 4  # a centre no nearer to the border: what is cut off stays recognisable
-    places = [(dice.between(near, width - near), dice.between(near, height - near)) for _ in range(12)]
+    near = len(outline) // 4  # the centre is at least this far inside, so that cropped shapes stay recognizable
+    places = [(rng.between(near, width - near), rng.between(near, height - near)) for _ in range(12)]
     for x, y in [*places, (width // 2, height // 2)]:
         mask = _paste(outline, x, y, height, width)
         area = int(np.count_nonzero(mask))
@@ -190,15 +190,15 @@ def _place(
     return None
 
 
-def _sizes(dice: Dice, spec: ShapesSpec, count: int, longest: float) -> list[float]:
-    """Sizes in pixels, largest first: each doubling of the size is as likely as the next."""
+def _sizes(rng: RandomBits, spec: ShapesSpec, count: int, longest: float) -> list[float]:
+    """Return sizes in pixels, largest first, distributed uniformly over powers of two."""
     starts = [spec.min_size]
     while starts[-1] * 2 < spec.max_size:
         starts.append(starts[-1] * 2)
     sizes = []
     for _ in range(count):
-        start = starts[dice.between(0, len(starts) - 1)]
-        sizes.append(min(dice.uniform(start, min(2 * start, spec.max_size)), longest))
+        start = starts[rng.between(0, len(starts) - 1)]
+        sizes.append(min(rng.uniform(start, min(2 * start, spec.max_size)), longest))
     return sorted(sizes, reverse=True)
 
 
@@ -214,30 +214,30 @@ def draw_scene(spec: ShapesSpec, split: str, index: int) -> Scene:
         raise ValueError(f'unknown split {split!r}; choose from {", ".join(SPLITS)}')
     if index < 0:
         raise ValueError(f'index={index} is negative; count from 0')
-    dice = Dice(spec.seed, SPLITS.index(split), index)
-    height, width = (16 * dice.between(spec.min_side // 16, spec.max_side // 16) for _ in range(2))
-    image = texture(dice, height, width, *pair(dice, background(dice), 50))
+    rng = RandomBits(spec.seed, SPLITS.index(split), index)
+    height, width = (16 * rng.between(spec.min_side // 16, spec.max_side // 16) for _ in range(2))
+    image = texture(rng, height, width, *pair(rng, background(rng), 50))
     instances: list[Instance] = []
     empty = index % EMPTY_EVERY == EMPTY_EVERY - 1
-    todo = [] if empty else _objects(dice, spec, index, 0.9 * min(height, width))
+    todo = [] if empty else _objects(rng, spec, index, 0.9 * min(height, width))
     for label, outline, crowd in todo:
-        placed = _place(dice, instances, label, outline, (height, width), crowd)
+        placed = _place(rng, instances, label, outline, (height, width), crowd)
         if placed is None:
             continue
         instances = placed
         x1, y1, x2, y2 = instances[-1].box
         mask = instances[-1].mask[y1:y2, x1:x2]
-        image[y1:y2, x1:x2][mask] = texture(dice, y2 - y1, x2 - x1, *pair(dice, colour(dice, label), 60))[mask]
+        image[y1:y2, x1:x2][mask] = texture(rng, y2 - y1, x2 - x1, *pair(rng, colour(rng, label), 60))[mask]
     return Scene(np.clip(image, 0, 255).astype(np.uint8), tuple(instances))
 
 
-def _objects(dice: Dice, spec: ShapesSpec, index: int, longest: float) -> list[tuple[int, np.ndarray, bool]]:
-    """What is to be placed, bottom first: (label, outline, crowd)."""
-    sizes = _sizes(dice, spec, dice.between(1, spec.max_objects), longest)
-    labels = [dice.between(0, len(CLASSES) - 1) for _ in sizes]
+def _objects(rng: RandomBits, spec: ShapesSpec, index: int, longest: float) -> list[tuple[int, np.ndarray, bool]]:
+    """Return the objects to place, bottom first: (label, outline, crowd)."""
+    sizes = _sizes(rng, spec, rng.between(1, spec.max_objects), longest)
+    labels = [rng.between(0, len(CLASSES) - 1) for _ in sizes]
     labels[0] = index % len(CLASSES)  # so that the smallest set has every class
-    objects = [(label, _outline(dice, label, size), False) for label, size in zip(labels, sizes, strict=True)]
+    objects = [(label, _outline(rng, label, size), False) for label, size in zip(labels, sizes, strict=True)]
     if index % CROWD_EVERY == CROWD_EVERY // 2:
-        label = dice.between(0, len(CLASSES) - 1)
-        objects.insert(0, (label, _group(dice, label, min(spec.min_size, int(longest / 6))), True))
+        label = rng.between(0, len(CLASSES) - 1)
+        objects.insert(0, (label, _group(rng, label, min(spec.min_size, int(longest / 6))), True))
     return objects

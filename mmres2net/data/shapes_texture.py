@@ -8,7 +8,7 @@ import numpy as np
 COLOURS = ((215, 45, 45), (45, 190, 60), (50, 80, 215), (220, 200, 45), (200, 55, 205), (50, 200, 210))
 
 
-class Dice:
+class RandomBits:
     """Random numbers that depend on the key alone, not on numpy's version."""
 
     def __init__(self, *key: int) -> None:
@@ -33,10 +33,10 @@ def cos_sin(degrees: int) -> tuple[float, float]:
     return round(math.cos(angle) * 2**20) / 2**20, round(math.sin(angle) * 2**20) / 2**20
 
 
-def _noise(dice: Dice, height: int, width: int, cell: float) -> np.ndarray:
+def _noise(rng: RandomBits, height: int, width: int, cell: float) -> np.ndarray:
     """Smooth noise (H, W) in [0, 1): random values on a grid of `cell` pixels, blended between."""
     ys, xs = (np.arange(height) + 0.5) / cell, (np.arange(width) + 0.5) / cell
-    grid = dice.field(int(height / cell) + 2, int(width / cell) + 2)
+    grid = rng.field(int(height / cell) + 2, int(width / cell) + 2)
     y0, x0 = ys.astype(int), xs.astype(int)
     fy, fx = ys - y0, xs - x0
     fy, fx = (fy * fy * (3 - 2 * fy))[:, None], fx * fx * (3 - 2 * fx)
@@ -44,41 +44,41 @@ def _noise(dice: Dice, height: int, width: int, cell: float) -> np.ndarray:
     return rows[:, x0] * (1 - fx) + rows[:, x0 + 1] * fx
 
 
-def _octaves(dice: Dice, height: int, width: int) -> np.ndarray:
-    cell = dice.uniform(20.0, 60.0)
-    coarse, middle, fine = (_noise(dice, height, width, cell / k) for k in (1, 3, 9))
+def _octaves(rng: RandomBits, height: int, width: int) -> np.ndarray:
+    cell = rng.uniform(20.0, 60.0)
+    coarse, middle, fine = (_noise(rng, height, width, cell / k) for k in (1, 3, 9))
     return 0.55 * coarse + 0.3 * middle + 0.15 * fine
 
 
-def texture(dice: Dice, height: int, width: int, dark: np.ndarray, light: np.ndarray) -> np.ndarray:
+def texture(rng: RandomBits, height: int, width: int, dark: np.ndarray, light: np.ndarray) -> np.ndarray:
     """Float64 (H, W, 3) between two colours: clouds, a gradient, stripes or patches, with fine grain."""
-    tone = _octaves(dice, height, width)
-    kind = ('clouds', 'gradient', 'stripes', 'patches')[dice.between(0, 3)]
+    tone = _octaves(rng, height, width)
+    kind = ('clouds', 'gradient', 'stripes', 'patches')[rng.between(0, 3)]
     if kind in ('gradient', 'stripes'):
-        cos, sin = cos_sin(dice.between(0, 359))
+        cos, sin = cos_sin(rng.between(0, 359))
         along = np.arange(width)[None, :] * cos + np.arange(height)[:, None] * sin
         if kind == 'gradient':
             tone = 0.35 * tone + 0.65 * (along / (height + width) + 0.5)
         else:
-            wave = along / dice.uniform(8.0, 40.0)
+            wave = along / rng.uniform(8.0, 40.0)
             tone = 0.4 * tone + 0.6 * np.abs(2 * (wave - np.floor(wave)) - 1)
     elif kind == 'patches':
         tone = np.floor(tone * 4) / 3
-    grain = dice.uniform(2.0, 12.0) * (dice.field(height, width) - 0.5)
+    grain = rng.uniform(2.0, 12.0) * (rng.field(height, width) - 0.5)
     return dark + (light - dark) * tone[:, :, None] + grain[:, :, None]
 
 
-def pair(dice: Dice, base: np.ndarray, spread: int) -> tuple[np.ndarray, np.ndarray]:
-    offset = np.array([dice.between(-spread, spread) for _ in range(3)])
+def pair(rng: RandomBits, base: np.ndarray, spread: int) -> tuple[np.ndarray, np.ndarray]:
+    offset = np.array([rng.between(-spread, spread) for _ in range(3)])
     return base - offset / 2, base + offset / 2
 
 
-def background(dice: Dice) -> np.ndarray:
+def background(rng: RandomBits) -> np.ndarray:
     """A muted colour (3,): a grey with a slight tint."""
-    grey = dice.between(50, 200)
-    return np.array([grey + dice.between(-25, 25) for _ in range(3)])
+    grey = rng.between(50, 200)
+    return np.array([grey + rng.between(-25, 25) for _ in range(3)])
 
 
-def colour(dice: Dice, label: int) -> np.ndarray:
+def colour(rng: RandomBits, label: int) -> np.ndarray:
     """A colour (3,) near that of a class."""
-    return np.array([channel + dice.between(-30, 30) for channel in COLOURS[label]])
+    return np.array([channel + rng.between(-30, 30) for channel in COLOURS[label]])

@@ -1,4 +1,4 @@
-"""Backbones and heads as networks. Imports torch, mmengine and mmcv, never a host (mmdet, mmseg, mmpretrain)."""
+"""Backbones and heads as networks. Imports torch, mmengine and mmcv, never mmdet, mmseg or mmpretrain."""
 
 from mmres2net.models.arch import ALIASES, ARCHS, Arch, find_arch
 from mmres2net.models.cifar import DenseNetBC, WideResNet

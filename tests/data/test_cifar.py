@@ -177,7 +177,7 @@ def test_hostile_pickle_is_named_and_not_run(tmp_path: Path, name: str, protocol
     mark = tmp_path / 'was_run'
     dump(tmp_path, content_of())
     path = dump(tmp_path, {**(META if name == 'meta' else content_of()), 'extra': Hostile(mark)}, name, protocol)
-    with pytest.raises(UserError, match=r'builtin\w*\.exec.*refused') as caught:
+    with pytest.raises(UserError, match=r'builtin\w*\.exec') as caught:
         CIFAR100('train', str(tmp_path))
     assert str(path) in str(caught.value)
     assert not mark.exists()
@@ -197,7 +197,7 @@ def test_hostile_pickle_is_named_and_not_run(tmp_path: Path, name: str, protocol
 )
 def test_nothing_but_the_parts_of_arrays_is_found(tmp_path: Path, code: bytes, named: str) -> None:
     (tmp_path / 'train').write_bytes(code)
-    with pytest.raises(UserError, match='refused') as caught:
+    with pytest.raises(UserError, match='could run code') as caught:
         read_pickle(tmp_path / 'train')
     assert f'it asks for {named}' in str(caught.value)
 
@@ -212,7 +212,7 @@ def test_array_of_objects_is_not_made(tmp_path: Path) -> None:
 def test_truncated_file_is_one_error(tmp_path: Path, cut: int) -> None:
     path = dump(tmp_path, content_of())
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(UserError, match=r'is not a whole pickle .*cifar-100-python\.tar\.gz again'):
+    with pytest.raises(UserError, match=r'train .*cifar-100-python\.tar\.gz'):
         CIFAR100('train', str(tmp_path))
 
 
@@ -229,19 +229,19 @@ class Odd:
 U1 = np.dtype('u1')
 BROKEN = [
     (dict(data=Odd(b'', U1, ('a', 3072), 'C')), r"shape \('a', 3072\)"),
-    (dict(data=Odd(5, U1, (4, 3072), 'C')), r'has 0 bytes'),
-    (dict(data=Odd('\u0416' * 12288, U1, (4, 3072), 'C')), r'has 0 bytes'),
-    (dict(data=Odd(b'12345', U1, (4, 3072), 'C')), r'has 5 bytes'),
+    (dict(data=Odd(5, U1, (4, 3072), 'C')), r'\b0 bytes'),
+    (dict(data=Odd('\u0416' * 12288, U1, (4, 3072), 'C')), r'\b0 bytes'),
+    (dict(data=Odd(b'12345', U1, (4, 3072), 'C')), r'\b5 bytes'),
     (dict(data=Odd(b'', 'u1', (4, 3072), 'C')), r"'data' is a broken array, not an array of numpy"),
     (dict(data=np.zeros((4, 3071), np.uint8)), r'shape \(4, 3071\)'),
     (dict(data=np.zeros((4, 32, 96), np.uint8)), r'shape \(4, 32, 96\)'),
     (dict(data=np.zeros((4, 3072), np.int64)), r"of type 'i8'"),
     (dict(data=np.asfortranarray(np.arange(4 * 3072).reshape(4, 3072).astype(np.uint8))), r"order 'F'"),
     (dict(data=[[0] * 3072] * 4), r"'data' is a list"),
-    (dict(data=np.zeros((0, 3072), np.uint8), fine_labels=[]), 'holds no image'),
+    (dict(data=np.zeros((0, 3072), np.uint8), fine_labels=[]), 'train .*again'),
     (dict(fine_labels=[1, 2, 3]), r"'fine_labels' has 3 entries for 4 images"),
     (dict(fine_labels=(1, 2, 3, 4)), r"'fine_labels' has a tuple for 4 images"),
-    (dict(fine_labels=[1, 2, 100, -1]), r'2 of 4 fine_labels are no number from 0 to 99, the first is 100'),
+    (dict(fine_labels=[1, 2, 100, -1]), r'2 of 4 fine_labels .*0 to 99.*100'),
     (dict(fine_labels=[1, 2, 'cattle', 4]), r"the first is 'cattle'"),
 ]
 
@@ -259,7 +259,7 @@ def test_other_files_are_one_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no 'fine_labels' \(it has data, labels\)"):
         CIFAR100('train', str(tmp_path))
     dump(tmp_path, [1, 2])
-    with pytest.raises(UserError, match='holds a list'):
+    with pytest.raises(UserError, match='list'):
         CIFAR100('train', str(tmp_path))
     with pytest.raises(UserError, match='test cannot be read: No such file'):
         CIFAR100('test', str(tmp_path))
@@ -273,7 +273,7 @@ def test_meta_with_other_classes_is_one_error(tmp_path: Path) -> None:
     assert len(CIFAR100('train', str(tmp_path))) == 4
     dump(tmp_path, {**META, 'coarse_label_names': [*COARSE[1::-1], *COARSE[2:]]}, 'meta')
     assert len(CIFAR100('train', str(tmp_path))) == 4
-    with pytest.raises(UserError, match="first other one is 'fish' for 'aquatic_mammals'"):
+    with pytest.raises(UserError, match=r"'fish'.*'aquatic_mammals'"):
         CIFAR100Coarse('train', str(tmp_path))
     dump(tmp_path, {'label_names': ['airplane']}, 'meta')
     with pytest.raises(UserError, match=r"no 'fine_label_names'"):

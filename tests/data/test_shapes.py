@@ -14,7 +14,7 @@ import pytest
 from mmres2net.data import shapes, shapes_layout
 from mmres2net.data.shapes import CLASSES, ShapesSpec, draw_scene, make_shapes, verify_shapes
 from mmres2net.data.shapes_scene import MIN_VISIBLE, Scene, _place
-from mmres2net.data.shapes_texture import COLOURS, Dice
+from mmres2net.data.shapes_texture import COLOURS, RandomBits
 from tests.support.cli import run_cli
 
 TINY = ShapesSpec(n_train=2, n_val=1, min_side=64, max_side=80, max_size=40)
@@ -56,10 +56,10 @@ def test_instances_are_visible_and_disjoint(scenes: dict[str, Scene]) -> None:
 def test_an_object_that_the_border_would_hide_is_not_placed() -> None:
     outline = np.zeros((41, 41), dtype=bool)
     outline[:, :3] = True  # all of it far to the left of the centre, so most places cut it off
-    placed = [_place(Dice(seed), [], 0, outline, (48, 48), False) for seed in range(40)]
+    placed = [_place(RandomBits(seed), [], 0, outline, (48, 48), False) for seed in range(40)]
     areas = [instances[0].area for instances in placed if instances is not None]
     assert min(areas) >= MIN_VISIBLE * outline.sum()
-    assert _place(Dice(0), [], 0, outline, (48, 16), False) is None
+    assert _place(RandomBits(0), [], 0, outline, (48, 16), False) is None
 
 
 def test_an_object_stands_out_from_what_surrounds_it(scenes: dict[str, Scene]) -> None:

@@ -193,32 +193,6 @@ def test_plugins_see_the_channels_of_their_position_and_stages_default_to_all():
     assert len([m for m in model.modules() if isinstance(m, TimesTwo)]) == 16 * 3
 
 
-def test_two_plugins_at_one_position_run_in_their_order():
-    plugins = [
-        dict(cfg=dict(type='TimesTwo', offset=1.0, postfix='_a'), position='after_conv3'),
-        dict(cfg=dict(type='TimesTwo', offset=3.0, postfix='_b'), position='after_conv3'),
-    ]
-    block = randomise(Res2Net(depths=(2,), base_width=8, plugins=plugins)).eval().layer1[1]
-    x = torch.rand(1, 256, 4, 4, dtype=torch.float64)
-    with torch.no_grad():
-        branch = block.bn3(block.conv3(block._multi_scale(block.relu(block.bn1(block.conv1(x))))))
-        torch.testing.assert_close(block(x), torch.relu(x + 2 * (2 * branch + 1) + 3), rtol=1e-12, atol=1e-12)
-
-
-def test_context_block_of_mmcv():
-    plugin = dict(cfg=dict(type='ContextBlock', ratio=1 / 16), stages=(False, True, True, True), position='after_conv3')
-    model = Res2Net(**SMALL, plugins=[plugin])
-    model.train()
-    names = {n for n, _ in model.named_parameters() if 'context_block' in n}
-    assert not [n for n in names if n.startswith('layer1')]
-    assert len([n for n in names if n.endswith('conv_mask.weight')]) == sum(SMALL['depths'][1:])
-    randomise(model)
-    model(images())[-1].square().mean().backward()
-    # a bias before a softmax over positions moves nothing
-    without = {n for n, p in model.named_parameters() if p.grad is None or p.grad.abs().max() < 1e-20}
-    assert all(n.endswith('conv_mask.bias') for n in without)
-
-
 def test_zero_init_residual_starts_blocks_as_their_shortcut():
     for zero in (False, True):
         model = Res2Net(**SMALL, zero_init_residual=zero)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from mmres2net.errors import UserError
 from mmres2net.saliency import SaliencyMapsHook
-from mmres2net.saliency.maps import grey_map, write_map
+from mmres2net.saliency.maps import grey_map, map_path, write_map
 from tests.saliency.samples import run, sample, samples_of
 
 
@@ -145,4 +145,5 @@ def test_two_images_with_one_name_are_told_before_the_test(first: tuple[str, str
 def test_the_same_name_in_two_data_sets_is_fine() -> None:
     dataset = ConcatDataset([Listed(['a/cat.jpg'], 'X'), Listed(['b/cat.jpg'], 'Y'), Listed(['a/cat.jpg'], 'X')])
     runner = SimpleNamespace(test_dataloader=SimpleNamespace(dataset=dataset))
-    SaliencyMapsHook().before_test(runner)  # type: ignore[arg-type]
+    assert SaliencyMapsHook().before_test(runner) is None  # type: ignore[arg-type, func-returns-value]
+    assert map_path('a/cat.jpg', 'X') != map_path('b/cat.jpg', 'Y')

@@ -1,4 +1,4 @@
-"""What a complete data set has on disk: files, so many of a kind in a folder, lists whose entries are there, pairs."""
+"""Checks of a complete data set on disk: numbers of files, lists with all their files, pairs of images and masks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Files:
     count: int
 
     def found(self, root: Path) -> int:
-        """Return how many files are there."""
+        """Return the number of files."""
         folder = root / self.folder
         if not folder.is_dir():
             return 0
@@ -24,14 +24,14 @@ class Files:
             return sum(entry.name.endswith(self.suffix) and not entry.name.startswith('.') for entry in entries)
 
     def fault(self, root: Path) -> str:
-        """Return what is wrong below ``root``; nothing if it is as it should be."""
+        """Return what is wrong below ``root``, else ''."""
         found = self.found(root)
         return (
             '' if found == self.count else f'{root / self.folder} has {found:,} of {self.count:,} {self.suffix} files'
         )
 
     def summary(self) -> str:
-        """Return what there is, for the closing report."""
+        """Return a line for the report of a complete data set."""
         return f'{self.count:,} {self.suffix} files in {self.folder}'
 
 
@@ -44,7 +44,7 @@ class Listed:
     files: tuple[str, ...]
 
     def fault(self, root: Path) -> str:
-        """Return what is wrong below ``root``; nothing if it is as it should be."""
+        """Return what is wrong below ``root``, else ''."""
         path = root / self.path
         if not path.is_file():
             return f'{path} is missing'
@@ -57,7 +57,7 @@ class Listed:
         return f'{len(missing):,} files that {path} lists are missing, such as {missing[0]}' if missing else ''
 
     def summary(self) -> str:
-        """Return what there is, for the closing report."""
+        """Return a line for the report of a complete data set."""
         return f'{self.count:,} images in {self.path}'
 
 
@@ -68,12 +68,12 @@ class Present:
     path: str
 
     def fault(self, root: Path) -> str:
-        """Return what is wrong below ``root``; nothing if it is as it should be."""
+        """Return what is wrong below ``root``, else ''."""
         path = root / self.path
         return '' if path.is_file() and path.stat().st_size else f'{path} is missing or empty'
 
     def summary(self) -> str:
-        """Return what there is, for the closing report."""
+        """Return a line for the report of a complete data set."""
         return self.path
 
 
@@ -87,7 +87,7 @@ class Masks:
     mask_suffix: str
 
     def fault(self, root: Path) -> str:
-        """Return what is wrong below ``root``; nothing if it is as it should be."""
+        """Return what is wrong below ``root``, else ''."""
         names = _stems(root / self.images, self.image_suffix)
         bare = sorted(names - _stems(root / self.masks, self.mask_suffix))
         return (
@@ -97,7 +97,7 @@ class Masks:
         )
 
     def summary(self) -> str:
-        """Return what there is, for the closing report."""
+        """Return a line for the report of a complete data set."""
         return f'a mask in {self.masks} for each image in {self.images}'
 
 
@@ -115,7 +115,7 @@ class Classes:
     count: int
 
     def fault(self, root: Path) -> str:
-        """Return what is wrong below ``root``; nothing if it is as it should be."""
+        """Return what is wrong below ``root``, else ''."""
         place = root / self.folder
         names = [path.name for path in place.iterdir() if path.is_dir()] if place.is_dir() else []
         found = sum(Files(f'{self.folder}/{name}', self.suffix, 0).found(root) for name in names)
@@ -127,7 +127,7 @@ class Classes:
         )
 
     def summary(self) -> str:
-        """Return what there is, for the closing report."""
+        """Return a line for the report of a complete data set."""
         return f'{self.count:,} {self.suffix} files in {self.classes:,} folders of {self.folder}'
 
 

@@ -1,4 +1,4 @@
-"""What a row of the table of data sets says: archives, what the user brings, and what has to be there in the end."""
+"""Types of the table of data sets: archives, files that the user fetches, and checks of completeness."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class Archive:
 
     Attributes:
         name: File name.
-        urls: Where it is, in the order of trying.
+        urls: URLs, in the order in which they are tried.
         size: Bytes.
-        md5: Its MD5 sum, in hexadecimal digits; empty where only the other is known.
+        md5: MD5 sum in hexadecimal digits; '' if only SHA-256 is known.
         places: Beginning of a member's name to the path below the root that replaces it; other members stay packed.
-        unpacked: Bytes to allow for what is unpacked, before the archive is there to tell.
-        checks: What is there once it is unpacked.
-        sha256: Its SHA-256 sum.
+        unpacked: Estimated bytes of the unpacked files.
+        checks: Checks of the unpacked files.
+        sha256: SHA-256 sum.
     """
 
     name: str
@@ -37,25 +37,25 @@ class Archive:
 
     @property
     def remote(self) -> Remote:
-        """The file to be fetched."""
-        way = 'or fetch the file by other means, and name its folder with --from DIR'
+        """The file to download."""
+        way = 'or download the file in another way, and name its folder with --from DIR'
         algorithm = 'md5' if self.md5 else 'sha256'
         return Remote(self.name, self.urls, self.size, self.md5 or self.sha256, algorithm, ways_out=(way,))
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """Some archives, and what the user brings, and what becomes of them.
+    """A data set.
 
     Attributes:
-        title: What it is, in a line.
-        home: The page that tells its terms.
-        archives: What it is made of.
-        checks: What a complete one has; an archive is not needed where these hold.
-        data: The folder below the root that ``--data`` takes.
-        config: A shipped config that reads it; nothing where none does yet.
-        finish: Called with the root when all archives are unpacked.
-        by_hand: What the user has to bring, beside or instead of archives.
+        title: Description in one line.
+        home: The web page with its terms of use.
+        archives: Its archives.
+        checks: Checks that a complete data set passes; then no archive is needed.
+        data: The folder below the root to pass to ``--data``.
+        config: A shipped config that reads it; '' for none.
+        finish: Called with the root after all archives are unpacked.
+        by_hand: Files that the user has to fetch, in addition to or instead of archives.
     """
 
     title: str

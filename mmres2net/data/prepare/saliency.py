@@ -19,13 +19,13 @@ _SALOBJ_MD5, _OMRON_MD5 = 'e48b4e5deac08bddcaec55ce56e4d420', 'a8951db9297afacf7
 
 
 def _complete(name: str, count: int, suffix: str = '.jpg') -> tuple[Check, ...]:
-    """A folder of images and one of masks, as many, and each image has its mask."""
+    """Return checks of a folder of images and a folder of as many masks, one for each image."""
     images, masks = f'saliency/{name}/images', f'saliency/{name}/masks'
     return Files(images, suffix, count), Files(masks, '.png', count), Masks(images, suffix, masks, '.png')
 
 
 def _urls(*names: str) -> tuple[str, ...]:
-    """The same place by both protocols, since such hosts let their certificates expire."""
+    """Return the URL in both protocols, because the certificates of such servers expire."""
     return *(f'https://{name}' for name in names), *(f'http://{name}' for name in names)
 
 
@@ -77,10 +77,10 @@ SALIENCY: dict[str, DataSet] = {
         finish=sort_by_suffix(_MSRA_B),
         by_hand=ByHand(
             (
-                'fetch the lists of training, validation and test images, which the archive has not: '
+                'fetch the lists of training, validation and test images, which are not in the archive: '
                 'https://people.cs.umass.edu/~hzjiang/drfi/, at the bottom',
-                'keep them as trainImgSet.mat, valImgSet.mat and testImgSet.mat, or as train.txt, val.txt and test.txt '
-                'with an image a line',
+                'name them trainImgSet.mat, valImgSet.mat and testImgSet.mat, or train.txt, val.txt and test.txt with '
+                'one image per line',
             ),
             from_lists(_MSRA_B),
         ),
@@ -93,7 +93,7 @@ SALIENCY: dict[str, DataSet] = {
         data='saliency',
     ),
     'pascal-s': DataSet(
-        title='PASCAL-S: salient objects, 850 test images, with masks in shades of grey',
+        title='PASCAL-S: salient objects, 850 test images, with masks in grey levels',
         home='http://cbs.ic.gatech.edu/salobj/',
         archives=(),
         checks=_complete('PASCAL-S', 850),
@@ -118,7 +118,7 @@ SALIENCY: dict[str, DataSet] = {
         by_hand=ByHand(
             (
                 'fetch HKU-IS.rar, which https://i.cs.hku.hk/~gbli/deep_saliency.html links to',
-                'unpack it (unrar x HKU-IS.rar): it gives the folders HKU-IS/imgs and HKU-IS/gt',
+                'unpack it (unrar x HKU-IS.rar): it has the folders HKU-IS/imgs and HKU-IS/gt',
             ),
             from_parts(
                 Part('', 'HKU-IS/imgs', '.png', 'saliency/HKU-IS/images'),

@@ -1,13 +1,13 @@
 """Masks of the Semantic Boundaries Dataset (SBD) beside those of PASCAL VOC 2012: the `trainaug` set.
 
-SBD (Hariharan et al., "Semantic Contours from Inverse Detectors", ICCV 2011) has class masks of 11,355 photographs of
-VOC, cut into a train and a val of its own which have nothing to do with VOC's. Nearly all work on VOC segmentation
-trains on the union of both training sets, and tests on VOC's val:
+SBD (Hariharan et al., "Semantic Contours from Inverse Detectors", ICCV 2011) has class masks of 11,355 images of VOC,
+in a train and a val split of its own, unrelated to VOC's. Nearly all work on VOC segmentation trains on the union of
+both training sets, and tests on VOC's val:
 
     trainaug = SBD's train and val, and VOC's train, without VOC's val    10,582 images
     aug      = trainaug without VOC's train                                9,118 images
 
-VOC's own masks, which have the border of 255 around objects, stand for the images that have them.
+Where VOC has a mask itself, with its border of 255 around objects, that one is used.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The data sets as data: archives with their addresses, sizes and sums, and what has to be there in the end.
+"""The table of data sets: archives with their URLs, sizes and checksums, and checks of completeness.
 
-The first address of an archive is the official one, the others are mirrors: an archive counts by its size and its sum,
-whoever sends it. MD5 of PASCAL VOC, SBD and CIFAR-100: torchvision's tables. MD5 and sizes of COCO: those which many
-projects publish alike; its authors publish none. Counts: the pages named as ``home``, and the lists in SBD's archive.
+The first URL of an archive is the official one, the others are mirrors; every file is checked by size and checksum. MD5
+of PASCAL VOC, SBD and CIFAR-100: torchvision's tables. MD5 and sizes of COCO: as many projects publish them, for its
+authors publish none. Numbers of files: the pages named as ``home``, and the lists in SBD's archive.
 """
 
 from __future__ import annotations
