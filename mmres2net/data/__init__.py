@@ -1,1 +1,1 @@
-"""Data sets: the embedded set `shapes`, which the project draws itself for its demo and its tests."""
+"""Data: readers of the formats, checks, ``--data``, preparation of public sets, and the embedded set ``shapes``."""

@@ -1,4 +1,4 @@
-"""Steps of the data pipelines that no host has."""
+"""Steps of data pipelines that no OpenMMLab library has."""
 
 from __future__ import annotations
 
@@ -16,11 +16,15 @@ class TrainOnDifficult(BaseTransform):
 
     mmdet's loader of VOC annotations marks them as regions to ignore. Only the evaluation has to ignore them: the
     protocol says nothing of training, and the public code with the paper's kind of detector (a single stride-16 map,
-    VOC 2007) trains on them. Goes after ``LoadAnnotations``, in training pipelines alone.
+    VOC 2007) trains on them. The step follows ``LoadAnnotations``, in training pipelines alone.
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Return ``results`` with no box of ``gt_ignore_flags`` (N,) ignored; the given dict stays as it is."""
+        """Return ``results`` with all of ``gt_ignore_flags`` (N,) false; the given dict stays as it is.
+
+        Raises:
+            KeyError: There are no such flags.
+        """
         if 'gt_ignore_flags' not in results:
             raise KeyError(
                 'mmres2net.TrainOnDifficult finds no gt_ignore_flags: put it after LoadAnnotations(with_bbox=True)'

@@ -209,6 +209,20 @@ def test_check_of_sound_files(usual: Path) -> None:
     assert len(np.unique(shades // 64, axis=0)) > 2
 
 
+def test_files_of_another_suffix_are_noted(usual: Path) -> None:
+    Image.new('RGB', (9, 9)).save(usual / 'images/z.JPG', format='JPEG')
+    _, report = checked(usual)
+    assert list(found(report)) == ['files left out']
+    assert found(checked(usual, ann_file='train.txt')[1]) == {}
+    together = usual / 'together'
+    shutil.copytree(usual / 'masks', together)
+    shutil.copy(usual / 'images/a.jpg', together)
+    for name in 'bc':
+        (together / f'{name}.png').unlink()
+    prefix = dict(img_path='together', seg_map_path='together')
+    assert found(checked(usual, data_prefix=prefix)[1]) == {}
+
+
 def test_check_names_every_fault(usual: Path) -> None:
     spoilt(usual)
     Image.new('RGBA', (11, 6), (5, 5, 5, 9)).save(usual / 'images/g.png')

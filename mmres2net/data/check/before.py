@@ -51,6 +51,7 @@ def check_before_training(
     if known is not None:
         print(f'the data have passed this check, and no file has changed since\n{known}', end='', file=sys.stderr)
         return []
+    print(f'checking the data: {sum(len(split.samples) for split in splits):,} images', file=sys.stderr)
     reports = check_splits(splits, workers=workers or default_workers(), decode=DECODED)
     add_batch_faults(cfg, reports, processes)
     raise_errors(reports)

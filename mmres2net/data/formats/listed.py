@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mmres2net.data.formats.base import Annotation, Finding, Parsed, Sample, Split
+from mmres2net.data.formats.masks import suffix_notes
 from mmres2net.errors import UserError
 
 
@@ -30,6 +31,7 @@ def read_listed(built: Any, split: Split) -> None:
     if hasattr(built, 'read_mask'):
         split.unit, split.mask_values = 'pixels', dict(enumerate(split.classes))
         split.read_mask, split.image_fault = built.read_mask, built.image_fault
+        split.findings += suffix_notes(built)
     elif infos and 'instances' in infos[0]:
         split.parse = lambda sample: _parse_instances(sample, split.classes)
     else:

@@ -24,10 +24,19 @@ def read_masks(built: Any, split: Split) -> None:
     if built.ann_file and not Path(built.ann_file).is_dir():
         read_lines(Path(built.ann_file))  # says what is wrong with the text
     infos = built.load_data_list()
-    if not built.ann_file:
-        note = left_out(Path(built.data_prefix['img_path']), (built.img_suffix,), ignore_case=False)
-        split.findings += [note] if note else []
+    split.findings += suffix_notes(built)
     split.samples = [Sample(info['img_path'], mask=info.get('seg_map_path') or '') for info in infos]
+
+
+def suffix_notes(built: Any) -> list[Finding]:
+    """Return a note on the files of an image folder that a data set without a list does not read."""
+    images, masks = (str(built.data_prefix.get(key) or '') for key in ('img_path', 'seg_map_path'))
+    if built.ann_file or not images:
+        return []
+    together = bool(masks) and Path(masks).is_relative_to(images)
+    suffixes = (built.img_suffix, built.seg_map_suffix) if together else (built.img_suffix,)
+    note = left_out(Path(images), suffixes, ignore_case=False)
+    return [note] if note else []
 
 
 def mask_values(built: Any) -> dict[int, str]:
