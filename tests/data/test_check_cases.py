@@ -513,6 +513,11 @@ def batch(size: int, **others: Any) -> Change:
     return every(lambda made: made.cfg.train_dataloader.update(batch_size=size, **others))
 
 
+def repeated(made: TinySet) -> None:
+    batch(3)(made)
+    made.cfg.train_dataloader.dataset = dict(type='RepeatDataset', times=3, dataset=made.dataset().to_dict())
+
+
 SEG: dict[str, tuple[Callable[[np.ndarray], Any], Change, Any]] = {
     'sound': (*seg(nothing), case()),
     'palette': (palette, nothing, case()),
@@ -562,6 +567,7 @@ SEG: dict[str, tuple[Callable[[np.ndarray], Any], Change, Any]] = {
     'last batch of one': (*seg(batch(3)), case('config does not fit')),
     'last batch dropped': (*seg(batch(3, drop_last=True)), case()),
     'endless sampler': (*seg(batch(3, sampler=dict(type='InfiniteSampler'))), case()),
+    'last batch of a repeated set': (*seg(repeated), case()),
     'batch of one without pooling': (
         *seg(every(lambda made: [batch(1)(made), made.cfg.model.decode_head.update(type='FCNHead')])), case()
     ),

@@ -176,7 +176,7 @@ def test_check_before_a_run_finds_every_fault_once(usual: Path) -> None:
     with pytest.raises(UserError) as caught:
         check_before_training(config_of(usual), ['val'])
     lines = str(caught.value).splitlines()
-    assert ' 5 errors' in lines[0]
+    assert ' 5 errors, ' in lines[0]
     for name, text in expected.items():
         assert [name in line and text in line for line in lines].count(True) == 1, name
     (usual / 'train.txt').write_text('f\ng\n')

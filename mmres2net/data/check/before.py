@@ -16,7 +16,7 @@ from mmengine.config import Config
 from mmres2net.data.check.config import batch_faults, config_findings
 from mmres2net.data.check.job import check_splits
 from mmres2net.data.check.memory import fingerprint, recall, remember
-from mmres2net.data.check.report import ERRORS, NOTES, QUIET, Report
+from mmres2net.data.check.report import ERRORS, NOTES, QUIET, Report, verdict
 from mmres2net.data.formats.base import Split
 from mmres2net.data.formats.folders import check_same_folders, image_folder
 from mmres2net.data.formats.read import classes_of, dataset_class, format_of, read_splits
@@ -26,27 +26,28 @@ from mmres2net.text import join_some
 
 DECODED = 400  # images of each split that are decoded before a run; of the others headers and ends are read
 SHOWN = 5  # findings of a kind in the error
+MISFITS = ('classes do not fit', 'broken annotation file')
 
 
 def check_before_training(
     cfg: Config, parts: Sequence[str], *, processes: int = 1, workers: int | None = None
 ) -> list[Report]:
-    """Check the data that a run will read, and the config against them.
+    """Check the data that a run will read, and the config against them; notes go to stderr.
 
-    Called by the first process alone, before processes meet and a model is built. Notes go to stderr.
+    Called by the first process alone, before processes meet and a model is built.
 
     Args:
         cfg: The config of the run, with ``--data`` applied; it stays as it is.
         parts: The parts that the run reads: of ``train``, ``val``, ``test``.
         processes: Processes of the run.
-        workers: Threads; None: one for each core, at most 16.
+        workers: Threads that read files; None: one for each core, at most 16.
 
     Raises:
         UserError: The data have errors; the message lists them. ``--skip-data-check`` skips this check.
     """
     check_paths(cfg, parts)
-    splits = list_splits(cfg, parts, processes=processes)
-    name = fingerprint(splits, f'{cfg.get("model")} {processes}')
+    splits = list_splits(cfg, parts)
+    name = fingerprint(splits, f'{cfg.get("model")} {cfg.get("train_dataloader")} {processes}')
     known = recall(name)
     if known is not None:
         print(f'the data have passed this check, and no file has changed since\n{known}', end='', file=sys.stderr)
@@ -54,77 +55,14 @@ def check_before_training(
     print(f'checking the data: {sum(len(split.samples) for split in splits):,} images', file=sys.stderr)
     reports = check_splits(splits, workers=workers or default_workers(), decode=DECODED)
     add_batch_faults(cfg, reports, processes)
-    raise_errors(reports)
-    lines = [line for report in reports for line in _notes(report)]
-    text = ''.join(f'{line}\n' for line in lines)
-    print(text, end='', file=sys.stderr)
-    remember(name, text)
+    errors = _listed(reports, list(ERRORS), SHOWN)
+    if errors:
+        ways = 'mmres2net check-data lists all of them; --skip-data-check starts without this check'
+        raise UserError(f'the data have {verdict(reports)}:\n{errors}{ways}')
+    notes = _listed(reports, [kind for kind in NOTES if kind not in QUIET], 2)
+    print(notes, end='', file=sys.stderr)
+    remember(name, notes)
     return reports
-
-
-def default_workers() -> int:
-    """Return the threads that read files."""
-    return min(os.cpu_count() or 1, 16)
-
-
-def list_splits(cfg: Config, parts: Sequence[str], *, processes: int = 1) -> list[Split]:
-    """Return the data sets of ``parts`` with their annotations read and compared with the config.
-
-    Raises:
-        UserError: A data set that cannot be built, or classes that are no list of names.
-    """
-    folders = [
-        folder
-        for part in parts
-        for dataset in datasets_of(cfg, part)
-        if format_of(dataset_class(cfg, dataset)) == 'folders' and (folder := image_folder(dataset)) is not None
-    ]
-    different = check_same_folders(folders)
-    splits = read_splits(cfg, parts)
-    for split in splits[:1]:
-        split.findings[:0] = different
-    for split in splits:
-        # Without folders of the same names, or with a class too few, the heads' size says nothing.
-        if not different and not any(
-            f.kind in ('classes do not fit', 'broken annotation file') for f in split.findings
-        ):
-            split.findings += config_findings(cfg, split)
-    return splits
-
-
-def add_batch_faults(cfg: Config, reports: Sequence[Report], processes: int = 1) -> None:
-    """Add to the report of a training set that a step may have too few images."""
-    training = [report for report in reports if 'train' in report.part]
-    if training:
-        training[0].findings += batch_faults(
-            cfg, sum(r.kept for r in training), training[0].source, processes=processes
-        )
-
-
-def _notes(report: Report) -> list[str]:
-    lines = report.lines([kind for kind in NOTES if kind not in QUIET], 2)
-    return [f'{report.part}: {report.dataset} {report.source}', *lines] if lines else []
-
-
-def raise_errors(reports: Sequence[Report]) -> None:
-    """Raise one error with all findings that are errors.
-
-    Raises:
-        UserError: There are such findings.
-    """
-    text = errors_text(reports)
-    if text:
-        raise UserError(
-            f'{text}\nfix the data or the config; mmres2net check-data lists all, --skip-data-check starts without'
-        )
-
-
-def errors_text(reports: Sequence[Report]) -> str:
-    """Return all findings that are errors; nothing if there are none."""
-    bad = [report for report in reports if report.count(ERRORS)]
-    lines = [line for r in bad for line in [f'{r.part}: {r.dataset} {r.source}', *r.lines(list(ERRORS), SHOWN)]]
-    count = sum(report.count(ERRORS) for report in bad)
-    return '\n'.join([f'the data have {count:,} error' + ('' if count == 1 else 's'), *lines]) if bad else ''
 
 
 def explain_failure(cfg: Config, parts: Sequence[str]) -> str:
@@ -134,6 +72,47 @@ def explain_failure(cfg: Config, parts: Sequence[str]) -> str:
     except UserError as error:
         return str(error)
     return ''
+
+
+def _listed(reports: Sequence[Report], kinds: Sequence[str], show: int) -> str:
+    """Return the findings of ``kinds`` as lines below the name of their data set."""
+    found = [(report, report.lines(kinds, show)) for report in reports]
+    return ''.join(f'{line}\n' for report, lines in found if lines for line in (report.title, *lines))
+
+
+def default_workers() -> int:
+    """Return how many threads read files by default."""
+    return min(os.cpu_count() or 1, 16)
+
+
+def list_splits(cfg: Config, parts: Sequence[str]) -> list[Split]:
+    """Return the data sets of ``parts`` with their annotations read and compared with the config.
+
+    Raises:
+        UserError: A data set that cannot be built, or classes that are no list of names.
+    """
+    nodes = [dataset for part in parts for dataset in datasets_of(cfg, part)]
+    folders = [image_folder(node) for node in nodes if format_of(dataset_class(cfg, node)) == 'folders']
+    different = check_same_folders(list(dict.fromkeys(folder for folder in folders if folder is not None)))
+    splits = read_splits(cfg, parts)
+    said: set[str] = set()
+    for split in splits:
+        # Heads are not compared with classes that are wrong themselves.
+        if not different and not any(finding.kind in MISFITS for finding in split.findings):
+            found = [finding for finding in config_findings(cfg, split) if finding.what not in said]
+            said.update(finding.what for finding in found)
+            split.findings += found
+    for split in splits[:1]:
+        split.findings += different
+    return splits
+
+
+def add_batch_faults(cfg: Config, reports: Sequence[Report], processes: int = 1) -> None:
+    """Add to the report of a training set that a step may have too few images."""
+    training = [report for report in reports if 'train' in report.part]
+    images = sum(report.kept for report in training)
+    for report in training[:1]:
+        report.findings += batch_faults(cfg, images, report.source, processes=processes)
 
 
 def check_paths(cfg: Config, parts: Sequence[str]) -> None:

@@ -9,8 +9,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmres2net.data.formats.base import Finding, Split
-from mmres2net.data.formats.folders import folder_names, image_folder
-from mmres2net.data.formats.read import classes_of, dataset_class, format_of
+from mmres2net.data.formats.read import dataset_class
 from mmres2net.data.layout import datasets_of, walk
 from mmres2net.errors import UserError
 from mmres2net.text import join_some
@@ -75,7 +74,7 @@ def config_findings(cfg: Config, split: Split) -> Iterator[Finding]:
     parts = [name.partition('[')[0] for name in split.part.split(', ')]
     messages = []
     bases = {base.__name__ for base in dataset_class(cfg, split.node).__mro__}
-    if split.classes and not bases & (OTHER_LABELS):
+    if split.classes and not bases & OTHER_LABELS:
         messages += head_faults(cfg.get('model'), split.classes)
         messages += [fault for part in parts for fault in _topk_faults(cfg, part, split.classes)]
     if split.unit == 'pixels' and len(split.classes) == 1:
@@ -143,12 +142,14 @@ def batch_faults(cfg: Config, images: int, source: str, *, processes: int = 1) -
         return
     path, node = heads[0]
     reason = f'{path} ({node["type"]}) normalizes one pixel per image over the batch, which needs two images'
-    repeats = 'Infinite' in str((loader.get('sampler') or {}).get('type'))
+    # Where a wrapper or a sampler changes the number of images, it shows when the data set is built.
+    dataset, sampler = loader.get('dataset') or {}, (loader.get('sampler') or {}).get('type')
+    counted = datasets_of(cfg, 'train') == [dataset] and 'Infinite' not in str(sampler) and not dataset.get('indices')
     if batch == 1:
         yield Finding(
             'config does not fit', source, f'train_dataloader.batch_size=1, but {reason}; set it to 2 or more'
         )
-    elif not repeats and not loader.get('drop_last') and -(-images // processes) % batch == 1:
+    elif counted and not loader.get('drop_last') and -(-images // processes) % batch == 1:
         what = (
             f'{images} images leave one image for the last step of an epoch with batch_size={batch}, but {reason}; add '
             '--cfg-options train_dataloader.drop_last=True'
@@ -160,10 +161,3 @@ def _pools(node: dict[str, Any], processes: int) -> bool:
     kind = str(getattr(node.get('type'), '__name__', node.get('type'))).rpartition('.')[2]
     norm = str((node.get('norm_cfg') or {}).get('type'))
     return kind in POOLING and (norm.startswith('BN') or (norm == 'SyncBN' and processes == 1))
-
-
-def folder_classes(cfg: Config, dataset: dict[str, Any]) -> tuple[str, ...] | None:
-    """Return the classes of a data set dict without reading annotations, also where folders name them."""
-    classes = classes_of(cfg, dataset)
-    folder = image_folder(dataset) if format_of(dataset_class(cfg, dataset)) == 'folders' else None
-    return tuple(folder_names(folder)) if classes is None and folder is not None else classes

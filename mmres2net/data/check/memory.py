@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from mmres2net.data.formats.base import Split
 from mmres2net.files import write_atomic
 from mmres2net.version import __version__
 
-LEAST = 2000  # files: a smaller set is checked again in no time
+LEAST = 2000  # images: a smaller set is checked again in no time
 FOLDER = 'mmres2net/data_checks'
 
 
@@ -25,25 +25,16 @@ def fingerprint(splits: Sequence[Split], settings: str) -> str:
     """
     if sum(len(split.samples) for split in splits) < LEAST:
         return ''
-    digest = hashlib.sha256(f'{__version__} {settings}'.encode())
+    lines = [f'{__version__} {settings}']
     for split in splits:
-        node = json.dumps(split.node, sort_keys=True, default=str)
-        digest.update(f'{split.part} {node} {split.findings}'.encode(errors='replace'))
-        for path in _files(split):
-            try:
+        lines.append(f'{split.part} {split.node} {split.findings}')
+        annotations = (sample.raw for sample in split.samples if isinstance(sample.raw, str))
+        images = (path for sample in split.samples for path in (sample.image, sample.mask) if path)
+        for path in (split.source, *annotations, *images):
+            with suppress(OSError):
                 facts = os.stat(path)
-                digest.update(f'{path} {facts.st_size} {facts.st_mtime_ns}\n'.encode(errors='surrogateescape'))
-            except OSError:
-                digest.update(f'{path} absent\n'.encode(errors='surrogateescape'))
-    return digest.hexdigest()
-
-
-def _files(split: Split) -> Iterator[str]:
-    yield split.source
-    for sample in split.samples:
-        yield sample.image
-        yield sample.mask
-        yield sample.raw if isinstance(sample.raw, str) else ''
+                lines.append(f'{path} {facts.st_size} {facts.st_mtime_ns}')
+    return hashlib.sha256('\n'.join(lines).encode(errors='surrogateescape')).hexdigest()
 
 
 def cache_file(name: str) -> Path:
@@ -53,17 +44,14 @@ def cache_file(name: str) -> Path:
 
 def recall(name: str) -> str | None:
     """Return what was remembered with a fingerprint; None: nothing."""
-    try:
+    with suppress(OSError):
         return cache_file(name).read_text(encoding='utf-8') if name else None
-    except OSError:
-        return None
+    return None
 
 
 def remember(name: str, text: str) -> None:
     """Remember ``text`` with a fingerprint; where nothing can be written, the check is done again next time."""
     if name:
-        try:
+        with suppress(OSError):
             cache_file(name).parent.mkdir(parents=True, exist_ok=True)
             write_atomic(cache_file(name), text)
-        except OSError:
-            pass

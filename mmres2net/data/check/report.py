@@ -101,6 +101,11 @@ class Report:
     digests: dict[str, bytes] = field(default_factory=dict)  # of each readable image file, by its path
 
     @property
+    def title(self) -> str:
+        """Part, class and source of the data set."""
+        return f'{self.part}: {self.dataset} {self.source}'
+
+    @property
     def empty_classes(self) -> list[str]:
         """Classes of the config that nothing is annotated with."""
         return [name for name in self.classes if not self.counts[name]]
@@ -131,7 +136,7 @@ class Report:
 
     def as_text(self, show: int) -> str:
         """Return the report for a terminal, with the first ``show`` findings of each kind."""
-        lines = [f'{self.part}: {self.dataset} {self.source}', f'  {self._totals()}']
+        lines = [self.title, f'  {self._totals()}']
         if self.counts:
             text = f'{self.unit} by class: {self._class_counts()}'
             wrapped = textwrap.wrap(text, 110, initial_indent='  ', subsequent_indent='    ', break_on_hyphens=False)
@@ -145,7 +150,7 @@ class Report:
             if kind in kinds:
                 severity, meaning = ('error', ERRORS[kind]) if kind in ERRORS else ('note', NOTES[kind])
                 lines.append(f'  {severity}: {len(found):,} x {kind} ({meaning})')
-                lines += [f'      {f.where}' + (f': {f.what}' if f.what else '') for f in found[:show]]
+                lines += [f'      {_entry(finding)}' for finding in found[:show]]
                 lines += [f'      and {len(found) - show:,} more'] if len(found) > show > 0 else []
         return lines
 
@@ -167,6 +172,10 @@ class Report:
             for name, count in self.counts.most_common()
         ]
         return join_some(texts, limit=LISTED_CLASSES)
+
+
+def _entry(finding: Finding) -> str:
+    return finding.what if finding.what.startswith(finding.where) else f'{finding.where}: {finding.what}'.rstrip(': ')
 
 
 def _percent(count: int, total: int) -> str:
