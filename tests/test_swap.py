@@ -1,4 +1,4 @@
-"""The swap of a backbone: what is carried over, changed and refused, and that hosts' models run with the result."""
+"""The swap of a backbone: what is carried over, changed and refused, and that swapped models run."""
 
 import copy
 import re
@@ -28,7 +28,7 @@ RGB = {'mean': [123.675, 116.28, 103.53], 'std': [58.395, 57.12, 57.375], 'bgr_t
 CAFFE = {'mean': [103.53, 116.28, 123.675], 'std': [1.0, 1.0, 1.0], 'bgr_to_rgb': False}
 
 
-def host(name: str) -> Config:
+def openmmlab(name: str) -> Config:
     return Config.fromfile(find_config(name))
 
 
@@ -49,7 +49,7 @@ def refusal(cfg: Config, arch: str = ARCH, **options: Any) -> str:
     return str(caught.value)
 
 
-# --- hosts' own configs, built and run --------------------------------------------------------------------------------
+# --- configs of the OpenMMLab libraries, built and run ----------------------------------------------------------------
 
 
 def detection_batch() -> dict:
@@ -97,7 +97,7 @@ def images() -> list[torch.Tensor]:
     return list(torch.randint(0, 256, (2, 3, 96, 96), dtype=torch.uint8))
 
 
-HOSTS: dict[str, tuple[str, dict[str, Any]]] = {
+CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py': (ARCH, {'frozen_stages': 1, 'norm_eval': True}),
     'mmdet::cascade_rcnn/cascade-rcnn_x101-32x4d_fpn_1x_coco.py': (V1B, {'frozen_stages': 1}),
     'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py': (ARCH, {'norm_cfg': {'type': 'BN', 'requires_grad': False}}),
@@ -127,10 +127,10 @@ BATCHES: dict[str, Callable[[], dict]] = {
 }
 
 
-@pytest.mark.parametrize('name', HOSTS)
-def test_hosts_config_trains_and_predicts(name: str) -> None:
-    arch, wanted = HOSTS[name]
-    cfg = swap_backbone(host(name), arch)
+@pytest.mark.parametrize('name', CONFIGS)
+def test_openmmlab_config_trains_and_predicts(name: str) -> None:
+    arch, wanted = CONFIGS[name]
+    cfg = swap_backbone(openmmlab(name), arch)
     assert {key: cfg.model.backbone[key] for key in wanted} == wanted
     model = build(cfg)
     backbone = model.backbone
@@ -174,7 +174,7 @@ def check_prediction(sample: Any, scope: str) -> None:
 
 
 def test_shared_head_of_a_detector_without_pyramid() -> None:
-    cfg = host('mmdet::faster_rcnn/faster-rcnn_r50-caffe-c4_ms-1x_coco.py')
+    cfg = openmmlab('mmdet::faster_rcnn/faster-rcnn_r50-caffe-c4_ms-1x_coco.py')
     old = cfg.model.roi_head.shared_head.to_dict()
     cfg, lines = explain_swap(cfg, ARCH)
     head = cfg.model.roi_head.shared_head
@@ -194,7 +194,7 @@ def test_shared_head_of_a_detector_without_pyramid() -> None:
 
 
 def test_classifier_for_small_images_gets_its_channels() -> None:
-    cfg = host('mmpretrain::resnet/resnet50_8xb16_cifar10.py')
+    cfg = openmmlab('mmpretrain::resnet/resnet50_8xb16_cifar10.py')
     before = cfg.data_preprocessor.to_dict()
     new, lines = explain_swap(cfg, 'res2next29_6c24w4s')
     assert new.model.head.in_channels == 1024
@@ -212,7 +212,7 @@ def test_classifier_for_small_images_gets_its_channels() -> None:
 
 
 def test_given_config_stays_as_it_is() -> None:
-    cfg = host('mmdet::faster_rcnn/faster-rcnn_r50-caffe-c4_ms-1x_coco.py')
+    cfg = openmmlab('mmdet::faster_rcnn/faster-rcnn_r50-caffe-c4_ms-1x_coco.py')
     before, text = copy.deepcopy(cfg.to_dict()), cfg.pretty_text
     new = swap_backbone(cfg, ARCH)
     new.model.backbone.norm_cfg.type = 'changed'
@@ -287,12 +287,12 @@ def test_deformable_stages_that_are_off_stay_off() -> None:
         ('', 'mmdet.models.backbones.resnet.ResNet', (0, 1, 2, 3), True),
     ],
 )
-def test_defaults_of_each_host(scope: str, kind: str, out_indices: tuple, norm_eval: bool) -> None:
+def test_defaults_of_each_library(scope: str, kind: str, out_indices: tuple, norm_eval: bool) -> None:
     backbone = swapped(scope, type=kind).model.backbone
     assert (backbone.out_indices, backbone.norm_eval, backbone.zero_init_residual) == (out_indices, norm_eval, True)
 
 
-def test_defaults_are_those_of_the_hosts() -> None:
+def test_defaults_are_those_of_the_libraries() -> None:
     import inspect
 
     import mmdet.models
@@ -306,7 +306,7 @@ def test_defaults_are_those_of_the_hosts() -> None:
             assert backbone[key] == defaults[key].default, (package.__name__, key)
 
 
-def test_scope_of_an_inherited_model_is_its_host() -> None:
+def test_scope_of_an_inherited_model_is_its_library() -> None:
     cfg = config('mmdet')
     cfg.model['_scope_'] = 'mmpretrain'
     assert swap_backbone(cfg, ARCH).model.backbone.out_indices == (3,)
@@ -378,10 +378,10 @@ def test_between_our_own() -> None:
     assert '128, 256, 512, 1024' in refusal(tree)
 
 
-# --- pixels -----------------------------------------------------------------------------------------------------------
+# --- input normalization ----------------------------------------------------------------------------------------------
 
 
-def test_caffe_pixels_become_rgb() -> None:
+def test_caffe_normalization_becomes_rgb() -> None:
     pre = {'type': 'DetDataPreprocessor', **CAFFE, 'pad_size_divisor': 32, 'rgb_to_bgr': True}
     cfg, lines = explain_swap(config(pre=pre), ARCH)
     assert cfg.model.data_preprocessor.to_dict() == {**pre, **RGB, 'rgb_to_bgr': False}
@@ -389,17 +389,17 @@ def test_caffe_pixels_become_rgb() -> None:
     assert 'model.data_preprocessor.bgr_to_rgb False -> True' in lines
 
 
-def test_right_pixels_are_not_mentioned() -> None:
+def test_right_normalization_is_not_mentioned() -> None:
     assert not [line for line in explain_swap(config(), ARCH)[1] if 'data_preprocessor' in line]
 
 
-def test_pixels_are_the_same_with_and_without_weights() -> None:
+def test_normalization_is_the_same_with_and_without_weights() -> None:
     for pretrained in (True, False):
         assert swap_backbone(config(pre=CAFFE), ARCH, pretrained=pretrained).model.data_preprocessor == RGB
 
 
 def test_every_preprocessor_changes() -> None:
-    cfg = host('mmdet::soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.01-coco.py')
+    cfg = openmmlab('mmdet::soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.01-coco.py')
     new = swap_backbone(cfg, ARCH)
     assert new.model.detector.backbone.arch == ARCH
     for node in (new.model.detector.data_preprocessor, new.model.data_preprocessor.data_preprocessor):
@@ -427,7 +427,7 @@ def test_images_of_other_channels_keep_their_statistics() -> None:
     assert 'in_channels=1' in refusal(config(pre=pre, in_channels=1))
 
 
-def test_pixels_that_the_swap_cannot_set() -> None:
+def test_normalization_that_the_swap_cannot_set() -> None:
     bare = config()
     del bare.model['data_preprocessor']
     assert 'data_preprocessor' in refusal(bare)
@@ -558,8 +558,8 @@ def test_shipped_configs_start_from_published_weights() -> None:
         ('mmseg::icnet/icnet_r50-d8_4xb2-80k_cityscapes-832x832.py', 'mmseg.ICNet'),
     ],
 )
-def test_hosts_configs_that_are_refused(name: str, text: str) -> None:
-    assert text in refusal(host(name))
+def test_openmmlab_configs_that_are_refused(name: str, text: str) -> None:
+    assert text in refusal(openmmlab(name))
 
 
 def test_refusals_of_mistakes() -> None:
@@ -602,6 +602,6 @@ def test_optimizer_settings_that_name_parameters() -> None:
     ],
 )
 def test_written_config_reads_the_same(name: str, tmp_path: Path) -> None:
-    new = swap_backbone(host(name), ARCH)
+    new = swap_backbone(openmmlab(name), ARCH)
     new.dump(tmp_path / 'new.py')
     assert Config.fromfile(tmp_path / 'new.py').to_dict() == new.to_dict()

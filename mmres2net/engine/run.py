@@ -144,7 +144,7 @@ class GuardHook(Hook):
         if not isinstance(state, Mapping):
             raise UserError(f'the checkpoint holds no weights: state_dict is a {type(state).__name__}')
         check_finite({name: value for name, value in state.items() if isinstance(value, torch.Tensor)})
-        if not runner.cfg.get('resume'):
+        if not runner.cfg.get('resume') or 'state_dict' not in checkpoint:  # a sharded one holds it elsewhere
             return
         own = unwrapped(runner.model).state_dict()
         faults = [name for name in {**own, **state} if name not in own or name not in state]

@@ -40,12 +40,12 @@ class StandIn:
     """An object of a checkpoint that is not yet the real one."""
 
     def real(self) -> Any:
-        """Return what this stands for."""
+        """Return the real object."""
         raise NotImplementedError
 
 
 class _Dtype(StandIn):
-    """Stands for ``numpy.dtype``: numbers only, no objects, no fields, nothing with a pointer in it."""
+    """Stand-in for ``numpy.dtype``: numbers only, no objects, no fields, nothing with a pointer in it."""
 
     def __init__(self, code: str, align: bool = False, copy: bool = True) -> None:
         if not isinstance(code, str) or not NUMBERS.fullmatch(code):
@@ -62,7 +62,7 @@ class _Dtype(StandIn):
 
 
 class _Array(StandIn):
-    """Stands for ``numpy.ndarray``: as many bytes as its shape and type say."""
+    """Stand-in for ``numpy.ndarray``: as many bytes as its shape and type say."""
 
     value: np.ndarray
 
@@ -78,7 +78,7 @@ class _Array(StandIn):
 
 
 class _History(StandIn):
-    """Stands for ``HistoryBuffer``: two arrays and a length; its statistics are MMEngine's, not the file's."""
+    """Stand-in for ``HistoryBuffer``: two arrays and a length; its statistics are MMEngine's, not the file's."""
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
@@ -91,7 +91,7 @@ class _History(StandIn):
 
 
 def _reconstruct(kind: Any, shape: Any, code: Any) -> _Array:
-    """Stands for numpy's function of this name; what it makes is empty until its state comes."""
+    """Stand-in for numpy's function of this name; what it makes is empty until its state comes."""
     if kind is not _Array:
         raise UnpicklingError('an array of another class')
     return _Array()
@@ -104,7 +104,7 @@ def _scalar(dtype: Any, content: Any) -> Any:
 
 
 def _attribute(owner: Any, name: Any) -> str:
-    """Stands for ``getattr``: the statistics of a history by name, which :class:`_History` then leaves to MMEngine."""
+    """Stand-in for ``getattr``: the statistics of a history by name, which are left to MMEngine."""
     if owner is not _History or not isinstance(name, str):
         raise UnpicklingError('getattr of something other than a history')
     return name

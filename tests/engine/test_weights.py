@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.model import PretrainedInit
 
 from mmres2net.engine.weights import check_checkpoint, check_normalization, fetch_weights, load_strictly
 from mmres2net.errors import UserError
@@ -81,7 +82,22 @@ def test_names_that_are_no_weights(tmp_path: Path) -> None:
         fetch_weights(Config(dict(model=dict(init_cfg=dict(type='Pretrained')))))
 
 
-def test_the_flag_opens_files_of_the_host_alone(tmp_path: Path) -> None:
+def test_pretrained_options_of_any_form_are_looked_at(tmp_path: Path) -> None:
+    torch.save({'a': torch.ones(1)}, tmp_path / 'good.pth')
+    good, bad = ({'type': 'Pretrained', 'checkpoint': str(tmp_path / name)} for name in ('good.pth', 'absent.pth'))
+    fetch_weights(Config(dict(model=dict(init_cfg=good, backbone=dict(init_cfg=[dict(type='Kaiming'), good])))))
+    for model in (
+        dict(init_cfg=bad),
+        dict(backbone=dict(init_cfg=[dict(type='Kaiming'), bad])),
+        dict(pretrained=str(tmp_path / 'absent.pth')),
+        dict(heads=[dict(init_cfg=({'type': PretrainedInit, 'checkpoint': bad['checkpoint']},))]),
+    ):
+        with pytest.raises(UserError, match=r'absent\.pth'):
+            fetch_weights(Config(dict(model=model)))
+    fetch_weights(Config(dict(model=dict(backbone=dict(type='TIMMBackbone', pretrained=True)))))
+
+
+def test_the_flag_is_for_files_of_mmengine_only(tmp_path: Path) -> None:
     path, marker = str(hostile(tmp_path / 'net.pth', tmp_path / 'marker')), tmp_path / 'marker'
     for kind, allowed in (('Pretrained', False), ('mmres2net.Pretrained', False), ('mmres2net.Pretrained', True)):
         with pytest.raises(UserError, match=r'posix\.system'):
@@ -93,7 +109,7 @@ def test_the_flag_opens_files_of_the_host_alone(tmp_path: Path) -> None:
     assert marker.exists()
 
 
-def test_initialisers_behind_ours_would_overwrite_it(tmp_path: Path) -> None:
+def test_initializers_after_ours_would_overwrite_it(tmp_path: Path) -> None:
     torch.save({'a': torch.ones(1)}, tmp_path / 'net.pth')
     ours, other = dict(type='mmres2net.Pretrained', checkpoint=str(tmp_path / 'net.pth')), dict(type='Kaiming')
     with pytest.raises(UserError, match=r'init_cfg\.0\.checkpoint'):
@@ -101,7 +117,7 @@ def test_initialisers_behind_ours_would_overwrite_it(tmp_path: Path) -> None:
     fetch_weights(Config(dict(model=dict(init_cfg=[other, ours]))))
 
 
-# --- pixels -----------------------------------------------------------------------------------------------------------
+# --- normalization ----------------------------------------------------------------------------------------------------
 
 
 def detector(preprocessor: dict[str, Any], kind: str = 'mmres2net.Pretrained', **backbone: Any) -> Config:
@@ -111,7 +127,7 @@ def detector(preprocessor: dict[str, Any], kind: str = 'mmres2net.Pretrained', *
     return Config(dict(default_scope='mmdet', model=model))
 
 
-def test_right_pixels_pass() -> None:
+def test_right_normalization_passes() -> None:
     assert check_normalization(detector({**RGB, 'bgr_to_rgb': True})) == []
     computed = {key: [value / 255 * 255 + 1e-9 for value in values] for key, values in RGB.items()}
     assert check_normalization(detector({**computed, 'bgr_to_rgb': True})) == []
@@ -120,7 +136,7 @@ def test_right_pixels_pass() -> None:
     assert check_normalization(classifier) == []
 
 
-def test_wrong_pixels_are_refused_with_the_lines_to_write() -> None:
+def test_wrong_normalization_is_refused_with_the_settings_to_use() -> None:
     caffe = detector({'mean': [103.53, 116.28, 123.675], 'std': [1.0, 1.0, 1.0], 'bgr_to_rgb': False})
     with pytest.raises(UserError) as caught:
         check_normalization(caffe)
@@ -134,7 +150,7 @@ def test_wrong_pixels_are_refused_with_the_lines_to_write() -> None:
         check_normalization(detector(RGB))
 
 
-def test_pixels_that_are_not_ours_to_judge() -> None:
+def test_normalization_that_is_not_judged() -> None:
     wrong = {'mean': [0.0] * 3, 'std': [1.0] * 3, 'bgr_to_rgb': False}
     assert check_normalization(detector(wrong, kind='Pretrained')) == []
     assert check_normalization(detector(wrong, in_channels=1)) == []
@@ -157,7 +173,7 @@ def test_own_weights_are_not_judged(tmp_path: Path) -> None:
             check_normalization(cfg)
 
 
-def test_pixels_of_timm_are_timms(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_normalization_of_timm_is_timms(monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = detector({**RGB, 'bgr_to_rgb': True})
     cfg.model.backbone.init_cfg.checkpoint = 'timm://res2net50_26w_4s'
     assert check_normalization(cfg) == []
