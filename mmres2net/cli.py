@@ -6,29 +6,25 @@ import difflib
 import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
+from mmres2net import flags
 from mmres2net.errors import Interrupted, UserError
 from mmres2net.signals import interruptible
 from mmres2net.version import __version__
 
 
 class Verb(NamedTuple):
-    """A verb: what it does, the function that runs it, and the function that returns its flags.
-
-    Functions are written ``MODULE:NAME`` below the package and imported when they are called. The module of the flags
-    imports nothing heavy, so that help and errors in flags come at once.
-    """
+    """What a verb does, and what runs it: ``MODULE:FUNCTION`` below the package, imported when it is called."""
 
     text: str
     run: str
-    flags: str = ''
 
 
 VERBS: dict[str, Verb] = {
-    'train': Verb('train a config', 'engine.train:main', 'engine.flags:flags_of_train'),
-    'test': Verb('evaluate a checkpoint', 'engine.test:main', 'engine.flags:flags_of_test'),
+    'train': Verb('train a config', 'engine.train:main'),
+    'test': Verb('evaluate a checkpoint', 'engine.test:main'),
     'configs': Verb('print the folder of the shipped configs, or list them', 'paths:main'),
     'check-data': Verb('read all data of a config, list what is wrong, draw samples', 'engine.check_data:main'),
     'prepare-data': Verb('fetch a public data set and lay it out', 'data.prepare.job:main'),
@@ -36,9 +32,7 @@ VERBS: dict[str, Verb] = {
     'export': Verb('write a trained model for ONNX Runtime, OpenVINO, TorchScript or torch.export', 'export.job:main'),
     'predict': Verb('run an exported file on images, without the libraries it was trained with', 'predict.job:main'),
     'cam': Verb('draw where in an image a network finds a class, beside other networks', 'cam.job:main'),
-    'complexity': Verb(
-        'count parameters, multiply-adds and activations of a network or a config', 'complexity.job:main'
-    ),
+    'complexity': Verb('count parameters, multiply-adds and activations of a network', 'complexity.job:main'),
     'sweep': Verb('train networks of growing cardinality, depth and scale; plot accuracy by size', 'sweep.main:main'),
     'doctor': Verb('check the environment: what is missing, mixed up or broken, and how to fix it', 'doctor.main:main'),
     'demo-data': Verb('make the embedded data set', 'data.shapes:main'),
@@ -49,12 +43,6 @@ def usage() -> str:
     """Return the text of ``mmres2net --help``."""
     verbs = '\n'.join(f'  {name:<15} {verb.text}' for name, verb in VERBS.items())
     return f'usage: mmres2net VERB ...\n\n{verbs}\n\nmmres2net VERB --help prints the flags of a verb.'
-
-
-def load(name: str) -> Callable[..., Any]:
-    """Return the function that ``MODULE:NAME`` names below the package."""
-    module, function = name.split(':')
-    return getattr(importlib.import_module(f'mmres2net.{module}'), function)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,12 +60,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f'; did you mean {close[0]}?' if close else ''
         print(f'error: unknown verb {argv[0]!r}{hint}\n{usage()}', file=sys.stderr)
         return 2
-    verb = VERBS[name]
+    parser = getattr(flags, f'flags_of_{name.replace("-", "_")}', None)
+    if parser is not None:  # help, and errors in flags, come before the import of what does the work
+        parser().parse_args(argv[1:])
+    module, function = VERBS[name].run.split(':')
     try:
         with interruptible():
-            if verb.flags:
-                load(verb.flags)().parse_args(argv[1:])
-            return load(verb.run)(argv[1:]) or 0
+            return getattr(importlib.import_module(f'mmres2net.{module}'), function)(argv[1:]) or 0
     except Interrupted as stop:
         print(f'\n{stop}', file=sys.stderr)
         return stop.status

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: in a process of its own, with errors on stderr and an exit status."""
+"""The command line as a user meets it: help at once, errors on stderr, an exit status; all scripts in tools/."""
 
 import os
 import subprocess
@@ -7,9 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from mmres2net import flags
 from mmres2net.cli import VERBS
+from tests.support.cli import run_cli
 
 ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = ('train', 'test', 'check_data', 'prepare_data', 'convert_weights', 'export', 'predict', 'cam', 'complexity',
+           'sweep', 'doctor', 'make_demo_data')  # fmt: skip
+LIGHT = [name for name in VERBS if hasattr(flags, f'flags_of_{name.replace("-", "_")}')]
 
 
 def run(*args: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
@@ -21,29 +26,60 @@ def run(*args: str, cwd: Path | None = None, **env: str) -> subprocess.Completed
 
 
 def test_help_lists_every_verb() -> None:
-    done = run('-m', 'mmres2net', '--help')
-    assert done.returncode == 0
-    assert [verb for verb in VERBS if f'  {verb}' not in done.stdout] == []
+    done = run_cli('--help')
+    assert done.status == 0
+    assert [verb for verb in VERBS if f'  {verb}' not in done.out] == []
+    assert run_cli().status == 2
 
 
-def test_unknown_verb() -> None:
-    done = run('-m', 'mmres2net', 'trian')
-    assert done.returncode == 2
-    assert "unknown verb 'trian'" in done.stderr
+@pytest.mark.parametrize(('given', 'meant'), [('trian', 'train'), ('chek-data', 'check-data'), ('exprot', 'export')])
+def test_unknown_verb(given: str, meant: str) -> None:
+    done = run_cli(given)
+    assert done.status == 2
+    assert meant in done.err.splitlines()[0]
+
+
+def test_verbs_are_known_by_the_names_of_the_scripts() -> None:
+    assert run_cli('check_data').err == run_cli('check-data').err
+    assert run_cli('check_data', '--help').status == 0
 
 
 def test_configs_are_listed() -> None:
-    done = run('-m', 'mmres2net', 'configs', '--list')
-    assert 'faster_rcnn_r2n50.py' in done.stdout.split()
-    assert Path(run('-m', 'mmres2net', 'configs').stdout.strip()).is_dir()
+    assert 'faster_rcnn_r2n50.py' in run_cli('configs', '--list').out.split()
+    assert Path(run_cli('configs').out.strip()).is_dir()
 
 
-@pytest.mark.parametrize(('script', 'flags'), [('train', '--from-scratch'), ('test', '--draw')])
-def test_scripts_have_the_documented_flags(script: str, flags: str) -> None:
-    done = run(f'tools/{script}.py', '--help')
-    assert done.returncode == 0
-    for flag in (flags, '--data', '--work-dir', '--cfg-options', '--launcher'):
-        assert flag in done.stdout
+def test_help_and_errors_in_flags_import_nothing_heavy() -> None:
+    code = f"""
+import sys
+from mmres2net.cli import main
+for verb in {LIGHT}:
+    for argv in ([verb, '--help'], [verb, '--no-such-flag']):
+        try:
+            main(argv)
+        except SystemExit:
+            pass
+main(['--help'])
+heavy = {{'torch', 'numpy', 'mmengine', 'mmcv', 'PIL', 'yaml'}} & set(sys.modules)
+sys.exit(', '.join(heavy) or 0)
+"""
+    done = run('-c', code)
+    assert done.returncode == 0, done.stderr
+    assert {'train', 'test', 'check-data', 'export', 'cam', 'sweep'} <= set(LIGHT)
+
+
+def test_choices_that_the_flags_restate() -> None:
+    from mmres2net.cam.core import METHODS
+    from mmres2net.data.layout import PARTS as SPLITS
+    from mmres2net.export.formats import WRITERS
+    from mmres2net.export.graphs import PARTS
+    from mmres2net.sweep.networks import VALUES, WIDTH
+    from mmres2net.weights.reading import FLAG
+
+    assert set(flags.FORMATS) == set(WRITERS)
+    assert set(flags.CAM_METHODS) == set(METHODS)
+    assert (flags.SPLITS, flags.EXPORTED, flags.UNSAFE) == (SPLITS, PARTS, FLAG)
+    assert (flags.SWEEP_VALUES, flags.SWEEP_WIDTH) == (VALUES, WIDTH)
 
 
 def test_mistake_is_one_error_without_traceback(tmp_path: Path) -> None:
@@ -77,23 +113,7 @@ def test_container_hands_every_verb_to_the_command(verb: str, tmp_path: Path) ->
     assert done.stdout.strip() == f'mmres2net {verb} x'
 
 
-@pytest.mark.parametrize(
-    'script',
-    [
-        'train',
-        'test',
-        'check_data',
-        'prepare_data',
-        'convert_weights',
-        'export',
-        'predict',
-        'cam',
-        'complexity',
-        'sweep',
-        'doctor',
-        'make_demo_data',
-    ],
-)
+@pytest.mark.parametrize('script', SCRIPTS)
 def test_scripts_run_by_their_path_as_the_readme_has_them(script: str) -> None:
     path = ROOT / 'tools' / f'{script}.py'
     assert os.access(path, os.X_OK)

@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from mmengine.config import DictAction
 from PIL import Image
 
-from mmres2net.cam.core import METHODS, activation_map, library
+from mmres2net.cam.core import activation_map, library
 from mmres2net.cam.image import PreprocessedImage, preprocess_image, upsample_to_image
 from mmres2net.cam.names import label_of
 from mmres2net.cam.source import Network, read_network
@@ -21,55 +20,13 @@ from mmres2net.cam.tasks import Explanation
 from mmres2net.drawing import WHITE, draw_boxes, draw_heat_map, make_sheet, resize_within
 from mmres2net.engine.loading import safe_loading
 from mmres2net.errors import UserError
+from mmres2net.flags import flags_of_cam
 from mmres2net.predict.job import check_images, find_images, output_paths
-from mmres2net.weights.reading import FLAG
 
 Array = npt.NDArray[Any]
 Result = tuple[PreprocessedImage, Array, Explanation]
 PANEL = (320, 640)  # pixels of a panel's longer side, at least and at most
 DIM = 0.35  # brightness of what the network does not get
-
-
-def parser(prog: str = 'mmres2net cam') -> argparse.ArgumentParser:
-    """Return the flags of the command."""
-    flags = argparse.ArgumentParser(
-        prog=prog,
-        description='Draw which regions of an image support a class (Grad-CAM), for one or more networks side by side.',
-        epilog='Exit status: 0, 1 if images were skipped because they are broken, 2 if nothing was drawn.',
-    )
-    flags.add_argument('config', help='a config file, the name of a shipped one, or LIBRARY::NAME')
-    flags.add_argument(
-        'checkpoint',
-        nargs='?',
-        help='a checkpoint of this config; for classifiers also published weights by name',
-    )
-    # A flag: otherwise nobody could tell where a list of images ends and CONFIG [CHECKPOINT] begins.
-    flags.add_argument('--images', nargs='+', required=True, metavar='PATH', help='images, or folders with subfolders')
-    flags.add_argument(
-        '--against',
-        nargs='+',
-        action='append',
-        default=[],
-        metavar=('CONFIG', 'CHECKPOINT'),
-        help='another network, drawn to the right; can be given several times',
-    )
-    flags.add_argument('--class', dest='name', metavar='C', help='name or index; default: what each network predicts')
-    flags.add_argument('--layer', help="name of a layer; default: the last stage of each network's backbone")
-    flags.add_argument('--method', choices=METHODS, default='gradcam', help='default: %(default)s')
-    flags.add_argument(
-        '--whole-map', action='store_true', help='explain a segmentor at all pixels, not only at those of the class'
-    )
-    flags.add_argument(
-        '--out', metavar='DIR', default='cam', help='folder of the images; existing ones are replaced; default: cam'
-    )
-    flags.add_argument('--arrays', action='store_true', help='also write the maps as arrays, a .npz beside each image')
-    flags.add_argument('--device', default='cpu', help='where the networks run, such as cuda:1; default: %(default)s')
-    flags.add_argument('--random', action='store_true', help='random weights where no checkpoint is named, for a trial')
-    flags.add_argument(FLAG, action='store_true', help='RUNS CODE from a checkpoint, if it needs any to be read')
-    flags.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='settings that override every config'
-    )
-    return flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         UserError: A mistake in the flags, a config or a checkpoint, or nothing that could be explained.
     """
-    args = parser().parse_args(argv)
+    args = flags_of_cam().parse_args(argv)
     pairs = networks_of(args)
     library()
     paths = find_images(args.images)

@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
 from mmres2net.data.check.before import add_batch_faults, check_paths, default_workers, list_splits
 from mmres2net.data.check.draw import draw_samples
@@ -19,27 +19,7 @@ from mmres2net.engine.config import load_config
 from mmres2net.engine.run import embed
 from mmres2net.errors import UserError
 from mmres2net.files import writable_dir, write_atomic
-
-
-def parser(prog: str = 'mmres2net check-data') -> argparse.ArgumentParser:
-    """Return the flags of the check."""
-    flags = argparse.ArgumentParser(
-        prog=prog,
-        description='Read everything that a config would read: list what is wrong, count what is there, draw samples.',
-        epilog='exit status: 0 without errors (notes are fine), 1 with errors in the data, 2 where nothing was checked',
-    )
-    flags.add_argument('config', help='a config file, the name of a shipped one, or HOST::NAME')
-    flags.add_argument('--data', metavar='DIR', help="folder in the data set's standard layout")
-    flags.add_argument('--splits', nargs='+', choices=PARTS, metavar='SPLIT', help='of train, val, test; default: all')
-    flags.add_argument('--show', type=int, default=5, metavar='N', help='findings of each kind to list; default: 5')
-    flags.add_argument('--samples', type=int, default=8, metavar='N', help='images to draw of each split; default: 8')
-    flags.add_argument('--out', metavar='DIR', help='folder of the drawn images; default: work_dirs/check_data/CONFIG')
-    flags.add_argument('--json', metavar='FILE', help='write all counts and findings to this file')
-    flags.add_argument('--workers', type=int, metavar='N', help='threads that read; default: one a core, at most 16')
-    flags.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='settings that override the config'
-    )
-    return flags
+from mmres2net.flags import flags_of_check_data
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         UserError: A mistake in config or flags, or data that are not there at all.
     """
-    args = parser().parse_args(argv)
+    args = flags_of_check_data().parse_args(argv)
     _check_flags(args)
     cfg, parts = _prepare(args)
     folder = Path(args.out or Path('work_dirs') / 'check_data' / Path(args.config).stem)

@@ -10,7 +10,6 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from mmres2net.engine import dump  # noqa: F401 - registers DumpPredictions
-from mmres2net.engine.flags import flags_of_test
 from mmres2net.engine.launcher import is_first_process
 from mmres2net.engine.loading import safe_loading
 from mmres2net.engine.profiling import ProfileDone
@@ -18,6 +17,7 @@ from mmres2net.engine.run import DRAW_HOOK, GuardHook, build_runner, check_built
 from mmres2net.engine.weights import check_checkpoint
 from mmres2net.errors import UserError
 from mmres2net.files import writable_dir, writable_file
+from mmres2net.flags import flags_of_test
 from mmres2net.report import metric_table
 
 PARTS = ('test',)

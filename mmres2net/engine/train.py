@@ -24,7 +24,6 @@ from mmres2net.engine.config import (
     without_published_weights,
     without_weights,
 )
-from mmres2net.engine.flags import flags_of_train
 from mmres2net.engine.launcher import is_first_process, world_size
 from mmres2net.engine.loading import safe_loading
 from mmres2net.engine.profiling import ProfileDone
@@ -41,6 +40,7 @@ from mmres2net.engine.run import GuardHook, build_runner, check_built, log_drawn
 from mmres2net.engine.weights import check_checkpoint, check_normalization, fetch_weights
 from mmres2net.errors import Interrupted, UserError
 from mmres2net.files import locked, writable_dir
+from mmres2net.flags import flags_of_train
 from mmres2net.report import metric_table, value_text
 
 PARTS = ('train', 'val')

@@ -8,13 +8,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import DictAction
-
 from mmres2net.engine.loading import safe_loading
 from mmres2net.errors import UserError
 from mmres2net.export.compare import Comparison
 from mmres2net.export.formats import WRITERS, write_graph
-from mmres2net.export.graphs import PARTS, Graph, make_graph
+from mmres2net.export.graphs import Graph, make_graph
 from mmres2net.export.source import ExportSource, read_source
 from mmres2net.export.verify import (
     Verifier,
@@ -26,43 +24,13 @@ from mmres2net.export.verify import (
     network_pixels,
 )
 from mmres2net.files import writable_dir
+from mmres2net.flags import flags_of_export
 from mmres2net.predict.job import find_images
 from mmres2net.predict.runtimes import open_file
 from mmres2net.text import parse_size
-from mmres2net.weights.reading import FLAG
 
 UNVERIFIED = '.unverified'
 MAX_TOLERANCE = 0.1
-
-
-def parser(prog: str = 'mmres2net export') -> argparse.ArgumentParser:
-    """Return the flags of the command."""
-    flags = argparse.ArgumentParser(
-        prog=prog,
-        description='Write a model as a file for another runtime, and compare the file with the model.',
-        epilog='Exit status: 0, 1 if the file does not compute what the model computes, 2 if nothing was written. '
-        'Backbones, classifiers and segmentors take batches, detectors one image at a time.',
-    )
-    flags.add_argument('config', help='a config file, the name of a shipped one, or LIBRARY::NAME')
-    flags.add_argument(
-        'checkpoint', nargs='?', help='a checkpoint of this config; for classifiers also the name of published weights'
-    )
-    flags.add_argument(
-        '--to', choices=WRITERS, required=True, help='the format; torchscript and torch-export files are programs'
-    )
-    flags.add_argument('--out', metavar='FILE', help='default: CONFIG[-backbone].SUFFIX in the current folder')
-    flags.add_argument('--overwrite', action='store_true', help='replace an existing file')
-    flags.add_argument('--part', choices=PARTS, help='default: whole where it is supported, else backbone')
-    flags.add_argument('--size', metavar='HxW', help='image size of the comparison; default: as in testing')
-    flags.add_argument('--fixed', action='store_true', help='accept only images of --size, not of any size')
-    flags.add_argument('--images', nargs='+', default=[], metavar='PATH', help='images or folders for the comparison')
-    flags.add_argument('--tolerance', type=float, default=1e-3, metavar='T', help='default: %(default)s')
-    flags.add_argument('--random', action='store_true', help='export random weights, for a trial')
-    flags.add_argument(FLAG, action='store_true', help='RUNS CODE from the checkpoint, if it needs any to be read')
-    flags.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='settings that override the config'
-    )
-    return flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         UserError: A mistake in config, flags or checkpoint, or a model that cannot be exported so.
     """
-    args = parser().parse_args(argv)
+    args = flags_of_export().parse_args(argv)
     check_flags(args)
     with safe_loading(allow_pickle=args.allow_unsafe_checkpoint):
         source = read_source(

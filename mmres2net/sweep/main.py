@@ -14,48 +14,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmres2net.engine.config import load_config
-from mmres2net.engine.flags import flags_of_train
 from mmres2net.engine.train import prepare_training
 from mmres2net.errors import UserError
 from mmres2net.files import write_atomic
-from mmres2net.sweep.networks import AXES, VALUES, WIDTH, networks_of
+from mmres2net.flags import flags_of_sweep, flags_of_train
+from mmres2net.sweep.networks import AXES, networks_of
 from mmres2net.sweep.plot import points_of, write
 from mmres2net.sweep.runs import Run, find_runs, run_of
 from mmres2net.text import format_table
 
-CONFIG, OUT, SETTINGS = 'cifar100/resnext29_6c24w.py', 'work_dirs/sweep', 'sweep.json'
+SETTINGS = 'sweep.json'
 FIXED = ('model.backbone.depths', 'model.backbone.base_width', 'model.backbone.scales', 'model.backbone.cardinality')
 Task = tuple[Run, list[str]]  # a run and the flags of its training
-
-
-def parser(prog: str = 'mmres2net sweep') -> argparse.ArgumentParser:
-    """Return the flags of both parts."""
-    flags = argparse.ArgumentParser(
-        prog=prog,
-        description='Figure 4 of the paper: test accuracy on CIFAR-100 by the size of the network, for cardinality, '
-        'depth and scale, each varied alone.',
-    )
-    parts = flags.add_subparsers(dest='part', required=True, metavar='run|draw')
-    run = parts.add_parser('run', help='train the networks one after another; finished runs are skipped')
-    run.add_argument('--out', default=OUT, metavar='DIR', help='folder of all runs; default: %(default)s')
-    run.add_argument('--data', metavar='DIR', help="folder in the data set's standard layout")
-    run.add_argument('--config', default=CONFIG, help='config of the network that is varied; default: %(default)s')
-    run.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], metavar='N', help='default: 0 1 2')
-    run.add_argument('--axes', nargs='+', choices=AXES, default=list(AXES), metavar='AXIS', help=f'of {AXES}')
-    for axis, values in VALUES.items():
-        text = f'the smallest is the baseline; default: {" ".join(map(str, values))}'
-        run.add_argument(f'--{axis}', nargs='+', type=int, default=list(values), metavar='N', help=text)
-    run.add_argument('--width', type=int, default=WIDTH, metavar='N', help='channels of a group; default: %(default)s')
-    run.add_argument('--dry-run', action='store_true', help='list the runs with size and state, and start none')
-    run.add_argument('--amp', action='store_true', help='as in training')
-    run.add_argument('--plain', action='store_true', help='as in training')
-    run.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='settings for all runs')
-    draw = parts.add_parser('draw', help='draw finished runs and write their table')
-    draw.add_argument('folders', nargs='+', metavar='WORK_DIR', help='the --out of a sweep, or work dirs of runs')
-    draw.add_argument('--figure', type=Path, metavar='FILE', help='default: figure4.png in the first WORK_DIR')
-    text = 'draw the best epoch of each run, chosen by the test images themselves, instead of the last'
-    draw.add_argument('--best', action='store_true', help=text)
-    return flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         UserError: Flags, config, data or folders have an error.
     """
-    args = parser().parse_args(argv)
+    args = flags_of_sweep().parse_args(argv)
     return _run(args) if args.part == 'run' else _draw(args)
 
 
@@ -140,7 +110,7 @@ def _draw(args: argparse.Namespace) -> int:
         reason = 'differs from the baseline in several dimensions' if run in others else run.state
         if run in others or run not in finished:
             print(f'left out: {run.folder}: {reason}', file=sys.stderr)
-    files = write(args.figure or Path(args.folders[0]) / 'figure4.png', rows, best=args.best)
+    files = write(Path(args.figure or Path(args.folders[0]) / 'figure4.png'), rows, best=args.best)
     keys = ('axis', 'depth', 'cardinality', 'scale', 'parameters', 'seeds')
     numbers = [(f'{row["top1"]:.2f}', '' if row['std'] is None else f'{row["std"]:.2f}') for row in rows]
     table = [(*(row[key] for key in keys), *pair) for row, pair in zip(rows, numbers, strict=True)]

@@ -6,7 +6,7 @@ from mmengine.config import Config, DictAction
 from mmres2net.complexity import parameters_of
 from mmres2net.engine.config import load_config
 from mmres2net.errors import UserError
-from mmres2net.sweep.main import CONFIG
+from mmres2net.flags import SWEEP_CONFIG
 from mmres2net.sweep.networks import AXES, VALUES, Network, network_of, networks_of
 
 BASELINE = Network(29, 6, 1)
@@ -34,7 +34,7 @@ def test_axes_alone_and_in_any_order() -> None:
 
 def test_sizes_of_the_axes_are_alike() -> None:
     """The figure compares networks of one size: the values of each axis are as large as those of the scales."""
-    cfg = load_config(CONFIG)
+    cfg = load_config(SWEEP_CONFIG)
     sizes: dict[str, list[int]] = {axis: [] for axis in AXES}
     for network in networks_of(VALUES, AXES)[1:]:
         sizes[BASELINE.changed(network)[0]].append(parameters_of(with_network(cfg, network)))
@@ -60,7 +60,7 @@ def test_values_without_a_network_are_one_error(values: dict, named: str) -> Non
 
 
 def test_config_has_the_network_of_its_options() -> None:
-    cfg = load_config(CONFIG)
+    cfg = load_config(SWEEP_CONFIG)
     assert network_of(cfg) == BASELINE
     for network in (Network(11, 2, 3, 8), Network(164, 6, 1)):
         assert network_of(with_network(cfg, network)) == network

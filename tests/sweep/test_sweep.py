@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from mmres2net.errors import UserError
+from mmres2net.flags import SWEEP_CONFIG, flags_of_sweep
 from mmres2net.paths import config_dir
 from mmres2net.sweep import main as sweep
-from mmres2net.sweep.main import CONFIG, main, parser
+from mmres2net.sweep.main import main
 from mmres2net.sweep.networks import Network
 from mmres2net.sweep.plot import points_of
 from mmres2net.sweep.runs import accuracies_in, find_runs
@@ -71,7 +72,7 @@ def write_run(root: Path, network: Network, accuracies: dict[int, float], seed: 
     folder = root / f'{network.name}_seed{seed}'
     write_log(folder, accuracies)
     options = '\n'.join(f'{option.replace("model.backbone.", "")},' for option in network.options)
-    base = str(config_dir() / CONFIG)
+    base = str(config_dir() / SWEEP_CONFIG)
     text = f'_base_ = {base!r}\nmodel = dict(backbone=dict({options}))\ntrain_cfg = dict(max_epochs={epochs})\n'
     (folder / 'config.py').write_text(f'{text}randomness = dict(seed={seed})\n')
     return folder
@@ -174,7 +175,7 @@ def test_other_settings_need_another_folder(tmp_path: Path, data: Path, commands
 
 
 def test_defaults_have_the_papers_baseline_and_several_seeds() -> None:
-    args = parser().parse_args(['run'])
+    args = flags_of_sweep().parse_args(['run'])
     assert (min(args.depth), min(args.cardinality), min(args.scale), args.width) == (29, 6, 1, 24)
     assert len(args.seeds) == 3
 
