@@ -289,3 +289,18 @@ def flags_of_sweep(prog: str = 'mmres2net sweep') -> argparse.ArgumentParser:
     text = 'draw the best epoch of each run, chosen by the test images themselves, instead of the last'
     draw.add_argument('--best', action='store_true', help=text)
     return flags
+
+
+def flags_of_complexity(prog: str = 'mmres2net complexity') -> argparse.ArgumentParser:
+    """Return the flags of the command."""
+    flags = argparse.ArgumentParser(
+        prog=prog,
+        description='Count parameters, multiply-adds and activations from shapes alone; nothing is computed.',
+        epilog='Exit status: 0, or 2 if something cannot be counted.',
+    )
+    flags.add_argument(
+        'names', nargs='+', metavar='ARCH_OR_CONFIG', help='such as res2net50_26w_4s, a config, or LIBRARY::NAME'
+    )
+    flags.add_argument('--size', metavar='HxW', help='image size; default: as in testing (ARCH: 224x224, or 32x32)')
+    flags.add_argument('--json', metavar='FILE', help='write the exact numbers to this file')
+    return flags

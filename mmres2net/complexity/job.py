@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import json
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from mmres2net.complexity.size import image_size
 from mmres2net.engine.config import load_config
 from mmres2net.errors import UserError
 from mmres2net.files import writable_file, write_atomic
+from mmres2net.flags import flags_of_complexity
 from mmres2net.models import ALIASES, ARCHS, find_arch
 from mmres2net.paths import find_config
 from mmres2net.text import format_table, join_some, parse_size
@@ -24,28 +24,13 @@ Activations: the elements of their outputs, as in pycls and fvcore. An architect
 100 if it is for CIFAR-100; a detector has as many regions as its test settings let through, and 100 masks."""
 
 
-def parser(prog: str = 'mmres2net complexity') -> argparse.ArgumentParser:
-    """Return the flags of the command."""
-    flags = argparse.ArgumentParser(
-        prog=prog,
-        description='Count parameters, multiply-adds and activations from shapes alone; nothing is computed.',
-        epilog='Exit status: 0, or 2 if something cannot be counted.',
-    )
-    flags.add_argument(
-        'names', nargs='+', metavar='ARCH_OR_CONFIG', help='such as res2net50_26w_4s, a config, or LIBRARY::NAME'
-    )
-    flags.add_argument('--size', metavar='HxW', help='image size; default: as in testing (ARCH: 224x224, or 32x32)')
-    flags.add_argument('--json', metavar='FILE', help='write the exact numbers to this file')
-    return flags
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Print what the networks named in ``argv`` cost; return 0.
 
     Raises:
         UserError: An unknown name, a bad size, or a model that cannot be counted.
     """
-    args = parser().parse_args(argv)
+    args = flags_of_complexity().parse_args(argv)
     size = parse_size(args.size) if args.size else None
     for name in args.names:
         check_name(name)
