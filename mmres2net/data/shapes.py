@@ -26,6 +26,7 @@ __all__ = ['CLASSES', 'DEFAULT_SPEC', 'ShapesSpec', 'draw_scene', 'main', 'make_
 
 VERSION = 1  # increase it with every change of the images or files
 MANIFEST = 'shapes.json'
+PARTS = ('spec', 'counts', 'digests')  # of the manifest
 STALE = 3600  # seconds after which a temporary folder belongs to a killed process
 DEFAULT_SPEC = ShapesSpec()
 COCO_SIZES = {'small': (0, 32**2), 'medium': (32**2, 96**2), 'large': (96**2, 10**9)}  # areas in pixels
@@ -160,7 +161,12 @@ def verify_shapes(root: str | Path) -> dict[str, Any]:
     path = root / MANIFEST
     if not path.is_file():
         raise FileNotFoundError(f'{path} is missing: {root} has no complete set; make one with `mmres2net demo-data`')
-    manifest = json.loads(path.read_text(encoding='utf-8'))
+    try:
+        manifest = json.loads(path.read_text(encoding='utf-8'))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f'{path} is damaged ({error}); remove {root} and make the set again') from error
+    if not isinstance(manifest, dict) or not all(isinstance(manifest.get(key), dict) for key in PARTS):
+        raise ValueError(f'{path} is not the manifest of a set; remove {root} and make the set again')
     if manifest.get('name') != 'shapes' or manifest.get('version') != VERSION:
         raise ValueError(
             f'{path} is of {manifest.get("name")!r} version {manifest.get("version")!r}, not shapes version {VERSION}; '

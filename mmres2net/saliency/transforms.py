@@ -23,15 +23,21 @@ class LoadSaliencyMask(BaseTransform):
         """Return ``results`` with ``gt_seg_map`` (H, W) of uint8 in ``seg_fields``; the given dict stays as it is.
 
         Raises:
-            UserError: No image was loaded, some of its pixels are transparent, the mask has another size, or it cannot
-                say which pixels are salient.
+            UserError: No image was loaded, some of its pixels are transparent, or the mask is missing, damaged, of
+                another size or not a mask of salient objects.
         """
         if 'ori_shape' not in results:
             raise UserError('mmres2net.LoadSaliencyMask: no image is loaded; put it after LoadImageFromFile')
         image, path = results['img_path'], results['seg_map_path']
-        mask = salient_pixels(path)
+        try:
+            mask = salient_pixels(path)
+            fault = transparency_fault(image)
+        except UserError:
+            raise
+        except Exception as error:  # a missing or damaged file, or an image of too many pixels
+            raise UserError(f'{image} or its mask {path} cannot be read: {type(error).__name__}: {error}') from error
         height, width = results['ori_shape'][:2]
-        fault = transparency_fault(image) or size_fault(image, (width, height), path, mask.shape[::-1])
+        fault = fault or size_fault(image, (width, height), path, mask.shape[::-1])
         if fault:
             raise UserError(fault)
         return {**results, 'gt_seg_map': mask, 'seg_fields': [*results.get('seg_fields', ()), 'gt_seg_map']}

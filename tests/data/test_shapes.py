@@ -291,6 +291,14 @@ def test_a_folder_with_other_content_is_one_error(tmp_path: Path) -> None:
         assert (done.status, str(root) in done.err) == (2, True)
 
 
+@pytest.mark.parametrize('text', ['', '{', '[]', '"shapes"', '{"name": "shapes", "version": 1}', '[' * 9999, '\x00'])
+def test_a_damaged_manifest_is_one_error(tmp_path: Path, text: str) -> None:
+    made = make_shapes(tmp_path / 'set', spec=TINY)
+    (made / shapes.MANIFEST).write_text(text)
+    done = run_cli('demo-data', made, '--train', '2', '--val', '1')
+    assert (done.status, shapes.MANIFEST in done.err) == (2, True)
+
+
 def test_temporary_folders_of_killed_runs_are_removed(tmp_path: Path) -> None:
     for name, age in (('old', 2 * shapes.STALE), ('new', 10)):
         draft = tmp_path / f'.set.{name}.partial'

@@ -146,5 +146,10 @@ def test_transform_refuses_what_the_check_refuses(tmp_path: Path) -> None:
     other = save(tmp_path / 'o.jpg', Image.new('RGB', (4, 3)))
     with pytest.raises(UserError, match=r'o\.jpg has 4x3.*m\.png has 4x2'):
         LoadSaliencyMask()(loaded(other, mask, (3, 4)))
+    for content in (b'', Path(mask).read_bytes()[:40], None):
+        bad = tmp_path / 'bad.png'
+        bad.unlink(missing_ok=True) if content is None else bad.write_bytes(content)
+        with pytest.raises(UserError, match=r'bad\.png'):
+            LoadSaliencyMask()(loaded(other, str(bad), (3, 4)))
     with pytest.raises(UserError, match=r'LoadImageFromFile'):
         LoadSaliencyMask()(dict(img_path=other, seg_map_path=mask))

@@ -48,7 +48,7 @@ class Listed:
         path = root / self.path
         if not path.is_file():
             return f'{path} is missing'
-        names = path.read_text(encoding='utf-8').split()
+        names = path.read_text(encoding='utf-8', errors='replace').split()
         if len(names) != self.count:
             return f'{path} lists {len(names):,} images, not {self.count:,}'
         missing = [

@@ -57,7 +57,7 @@ def make_trainaug(root: Path) -> None:
 
 def names_in(path: Path) -> set[str]:
     """Return the image names that a list has."""
-    return set(path.read_text(encoding='utf-8').split())
+    return set(path.read_text(encoding='utf-8', errors='replace').split())
 
 
 def _write_list(target: Path, names: Iterable[str]) -> None:
