@@ -1,0 +1,137 @@
+"""What is measured: the case, the job that a contender does in it, and its result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+SUITES = {
+    'inference': 'forward pass of a backbone, without gradients',
+    'training': 'forward and backward pass of a backbone, norms on running statistics',
+    'step': 'training step of a whole model: preprocessing, losses, backward pass, optimizer',
+    'image': 'test image of a whole model: preprocessing, network, post-processing',
+}
+Outputs = dict[str, NDArray[Any]]
+
+
+class DifferenceError(ValueError):
+    """Outputs that should be equal are not."""
+
+
+class MissingError(Exception):
+    """A contender cannot be measured here, which is no fault: a package or a device is missing."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One measurement.
+
+    Args:
+        suite: A key of ``SUITES``.
+        size: Height and width of the images in pixels.
+        batch: Images per call.
+        config: The model of the suites ``step`` and ``image``.
+        device: ``cpu`` or ``cuda``.
+        threads: CPU threads of each contender.
+    """
+
+    suite: str
+    size: tuple[int, int]
+    batch: int = 1
+    config: str = 'faster_rcnn_r2n50'
+    device: str = 'cpu'
+    threads: int = 2
+
+    @property
+    def title(self) -> str:
+        """A name for tables and plots."""
+        what = f'{self.config}, {self.suite}' if self.suite in ('step', 'image') else self.suite
+        return f'{what}, {self.batch}x3x{self.size[0]}x{self.size[1]}, {self.device}'
+
+
+class Job(Protocol):
+    """What a contender does in its own process."""
+
+    def run(self) -> Any:
+        """Do once what is timed."""
+
+    def outputs(self) -> Outputs:
+        """Return arrays for the comparison with other contenders."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A row of the table.
+
+    Args:
+        name: Its name in tables.
+        suites: Where it takes part.
+        build: Makes its job.
+        same_as: Name of the contender whose outputs it must reproduce; none for a function that no other computes.
+        keep_memory: Runs with :func:`mmres2net.malloc.keep_freed_memory` on a CPU.
+        ours: Whether it is code of this package, which plots show in another color.
+    """
+
+    name: str
+    suites: tuple[str, ...]
+    build: Callable[[Case], Job]
+    same_as: str | None = None
+    keep_memory: bool = True
+    ours: bool = False
+
+
+def difference(got: Outputs, wanted: Outputs) -> float:
+    """Return the largest difference of two contenders' outputs, as a share of each array's largest value.
+
+    Detections (``boxes``, ``labels``, ``scores`` and ``masks``) are compared one to one, since rounding may exchange
+    their order and decide which of two overlapping boxes is suppressed: two in a hundred may have no counterpart.
+
+    Raises:
+        DifferenceError: Arrays are missing, not finite or of another shape, or detections differ.
+    """
+    if got.keys() != wanted.keys():
+        raise DifferenceError(f'outputs {sorted(got)}, expected {sorted(wanted)}')
+    if not all(np.isfinite(array).all() for array in (*got.values(), *wanted.values())):
+        raise DifferenceError('outputs are not finite')
+    if 'boxes' in wanted:
+        return _detection_difference(got, wanted)
+    worst = 0.0
+    for name, array in wanted.items():
+        if got[name].shape != array.shape:
+            raise DifferenceError(f'{name} has the shape {got[name].shape}, expected {array.shape}')
+        scale = max(float(np.abs(array).max(initial=0)), 1e-12)
+        worst = max(worst, float(np.abs(got[name] - array).max(initial=0)) / scale)
+    return worst
+
+
+def _detection_difference(got: Mapping[str, Any], wanted: Mapping[str, Any], *, missing: float = 0.02) -> float:
+    """Compare each detection with the nearest one of its label; a mask may differ in two pixels of a hundred."""
+    count = len(wanted['boxes'])
+    if not count:
+        raise DifferenceError('the reference detects nothing, so there is nothing to compare')
+    free, worst, lost = set(range(len(got['boxes']))), 0.0, abs(len(got['boxes']) - count)
+    for i in range(count):
+        rivals = [j for j in free if got['labels'][j] == wanted['labels'][i]]
+        size = np.abs(wanted['boxes'][i]).max()
+        distances = [
+            max(np.abs(got['boxes'][j] - wanted['boxes'][i]).max() / size, abs(got['scores'][j] - wanted['scores'][i]))
+            for j in rivals
+        ]
+        best = int(np.argmin(distances)) if rivals else -1
+        if best < 0 or distances[best] > 0.01:
+            lost += 1
+            continue
+        free.discard(rivals[best])
+        worst = max(worst, float(distances[best]))
+        if 'masks' in wanted:
+            pair = got['masks'][rivals[best]], wanted['masks'][i]
+            union = max(int(np.logical_or(*pair).sum()), 1)
+            if np.logical_xor(*pair).sum() > missing * union:
+                raise DifferenceError(f'the mask of detection {i} differs')
+    if lost > missing * count:
+        raise DifferenceError(f'{lost} of {count} detections have no counterpart')
+    return worst

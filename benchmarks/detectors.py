@@ -1,0 +1,148 @@
+"""Whole models: a training step, or a test image from pixels to predictions, on generated images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.optim import OptimWrapper
+from mmengine.structures import InstanceData, PixelData
+from torch import Tensor, nn
+
+from benchmarks.case import Case, MissingError, Outputs
+from benchmarks.networks import imported, name_in, sped_up, weight
+from mmres2net.engine.build import build_model, scope_of
+from mmres2net.engine.config import load_config, single_process_norms, without_published_weights
+
+STOCK = {
+    'faster_rcnn_r2n50': 'mmdet::faster-rcnn_r50_fpn_1x_coco',
+    'mask_rcnn_r2n50': 'mmdet::mask-rcnn_r50_fpn_1x_coco',
+}
+STOCK_BACKBONE = {'type': 'mmdet.Res2Net', 'scales': 4, 'base_width': 26, 'init_cfg': None}
+CONFIGS = (*STOCK, 'deeplabv3plus_r2n50')
+OBJECTS = 12
+
+
+class WholeModel:
+    """A model of a config with seeded weights, the same for all contenders of a kind.
+
+    Args:
+        case: The case.
+        stock: mmdet's own config with mmdet's own Res2Net.
+        resnet: The config's ResNet-50 twin.
+        backbone: Keys of the backbone that are changed.
+        fast: Sped up as ``train`` and ``test`` do it.
+    """
+
+    def __init__(
+        self,
+        case: Case,
+        *,
+        stock: bool = False,
+        resnet: bool = False,
+        backbone: Mapping[str, Any] | None = None,
+        fast: bool = False,
+    ) -> None:
+        name = case.config.replace('r2n50', 'r50') if resnet else case.config
+        if stock:
+            imported('mmdet')
+            if case.config not in STOCK:
+                raise MissingError(f'OpenMMLab has no {case.config} with a Res2Net of its own')
+            name, backbone = STOCK[case.config], STOCK_BACKBONE
+        cfg = single_process_norms(without_published_weights(load_config(name)))[0]
+        cfg.model.backbone.update(backbone or {}, init_cfg=None)
+        torch.manual_seed(0)
+        self.case, self.cfg = case, cfg
+        self.model = build_model(cfg).to(case.device)
+        seed_weights(self.model, stock)
+        self.model.train(case.suite == 'step')
+        if fast:
+            sped_up(self.model)
+        with scope_of(cfg):
+            self.batch = batch(case, self.model)
+        self.wrapper = OptimWrapper(torch.optim.SGD(self.model.parameters(), lr=0.0, momentum=0.9))
+
+    def run(self) -> Any:
+        """Do a training step at a learning rate of 0, or predict."""
+        with scope_of(self.cfg):
+            if self.case.suite == 'step':
+                return self.model.train_step(self.batch, self.wrapper)
+            with torch.no_grad():
+                return self.model.test_step(self.batch)
+
+    def outputs(self) -> Outputs:
+        """Return losses, or all predictions of the first image."""
+        torch.manual_seed(1)
+        found = self.run()
+        if self.case.suite == 'step':
+            return {'loss': np.array([float(found['loss'])])}
+        if 'pred_instances' in found[0]:
+            objects = found[0].pred_instances
+            named = {'boxes': objects.bboxes, 'scores': objects.scores, 'labels': objects.labels}
+            if 'masks' in objects:
+                named['masks'] = objects.masks
+            return {name: torch.as_tensor(value).cpu().numpy() for name, value in named.items()}
+        return {'logits': found[0].seg_logits.data.cpu().numpy()}
+
+
+def seed_weights(model: nn.Module, stock: bool) -> None:
+    """Give equal networks equal weights, and detections scores that differ clearly."""
+    names = {name_in('mmdet', 'mmdet', name): name for name in ours_names()} if stock else {}
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            own = name.removeprefix('backbone.')
+            tensor.copy_(weight(f'backbone.{names.get(own, own)}' if own != name else name, tensor))
+            if name.endswith(('rpn_cls.weight', 'fc_cls.weight')):
+                tensor.mul_(4)
+            elif tensor.dim() == 2:
+                tensor.mul_((3 / tensor.shape[1]) ** 0.5)
+            if name.endswith('fc_reg.weight') or 'rpn_reg' in name:
+                tensor.mul_(0.1)
+
+
+def ours_names() -> list[str]:
+    """Return our names of the parameters of mmdet's network."""
+    from benchmarks.networks import ours
+
+    with torch.device('meta'):
+        return list(ours('mmdet').state_dict())
+
+
+def batch(case: Case, model: nn.Module) -> dict[str, Any]:
+    """Return what a data loader returns: images of noise, and objects or labels."""
+    rng = np.random.default_rng(0)
+    inputs = [torch.from_numpy(rng.integers(0, 256, (3, *case.size), dtype=np.uint8)) for _ in range(case.batch)]
+    segments = hasattr(model, 'decode_head')
+    samples = [segmentation(case, rng) if segments else detection(case, rng) for _ in inputs]
+    return {'inputs': inputs, 'data_samples': samples}
+
+
+def meta(case: Case) -> dict[str, Any]:
+    """Return the facts of an image that was not resized."""
+    shapes = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape'), case.size)
+    return {**shapes, 'scale_factor': (1.0, 1.0)}
+
+
+def segmentation(case: Case, rng: np.random.Generator) -> Any:
+    """Return a sample with the label of each pixel."""
+    labels = torch.from_numpy(rng.integers(0, 2, (1, *case.size)))
+    sample = imported('mmseg.structures').SegDataSample(metainfo=meta(case))
+    sample.gt_sem_seg = PixelData(data=labels)
+    return sample
+
+
+def detection(case: Case, rng: np.random.Generator) -> Any:
+    """Return a sample with boxes, labels and masks of objects."""
+    height, width = case.size
+    corner = rng.random((OBJECTS, 2)) * [width * 0.6, height * 0.6]
+    boxes = np.hstack([corner, corner + 16 + rng.random((OBJECTS, 2)) * [width * 0.3, height * 0.3]])
+    masks = np.zeros((OBJECTS, height, width), np.uint8)
+    for mask, (left, top, right, bottom) in zip(masks, boxes.astype(int), strict=True):
+        mask[top:bottom, left:right] = 1
+    sample = imported('mmdet.structures').DetDataSample(metainfo=meta(case))
+    labels: Tensor = torch.from_numpy(rng.integers(0, 3, OBJECTS))
+    bitmaps = imported('mmdet.structures.mask').BitmapMasks(masks, height, width)
+    sample.gt_instances = InstanceData(bboxes=torch.from_numpy(boxes).float(), labels=labels, masks=bitmaps)
+    return sample

@@ -1,0 +1,146 @@
+"""Results as a page: a table for each result, ratios with bootstrap intervals, and a plot."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmres2net.errors import UserError
+from mmres2net.files import atomic_path, write_atomic
+from mmres2net.text import format_table
+
+BEGIN, END = '<!-- results: begin -->', '<!-- results: end -->'
+HEADER = ('contender', 'ms', 'ratio', '95 % interval', 'peak, MiB', 'largest difference')
+SAMPLES, LEVEL = 2000, 0.95
+
+
+def interval(seconds: Sequence[float], base: Sequence[float]) -> tuple[float, float, float]:
+    """Return the ratio of the medians of two contenders' turns, and the bounds of its bootstrap interval.
+
+    Turns are resampled in pairs, since both contenders ran under the same load in one turn.
+    """
+    pair = np.array([seconds, base])
+    picks = np.random.default_rng(0).integers(0, pair.shape[1], (SAMPLES, pair.shape[1]))
+    medians = np.median(pair[:, picks], axis=2)
+    low, high = np.quantile(medians[0] / medians[1], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    ratio = float(np.median(pair[0]) / np.median(pair[1]))
+    return ratio, float(low), float(high)
+
+
+def measured(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the contenders with all turns, each with its ``ratio`` to the first of them."""
+    turns = result['limits']['turns']
+    rows = [row for row in result['contenders'] if len(row.get('seconds', ())) == turns and 'absent' not in row]
+    return [{**row, 'ratio': interval(row['seconds'], rows[0]['seconds'])} for row in rows]
+
+
+def table(result: dict[str, Any]) -> str:
+    """Return the contenders of a result as a table."""
+    lines = []
+    for row in measured(result):
+        ratio, low, high = row['ratio']
+        peak, worst = row.get('peak_mib'), row.get('difference')
+        lines.append(
+            (
+                row['name'],
+                f'{np.median(row["seconds"]) * 1000:,.1f}',
+                f'{ratio:.2f}',
+                f'{low:.2f} to {high:.2f}',
+                '' if peak is None else f'{peak:,.0f}',
+                '' if worst is None else f'{worst:.0e}',
+            )
+        )
+    lines += [(row['name'], row['absent'], *[''] * 4) for row in result['contenders'] if 'absent' in row]
+    return format_table(lines, HEADER, markdown=True)
+
+
+def section(result: dict[str, Any], plot: str) -> str:
+    """Return the section of one result."""
+    case, limits, machine = result['case'], result['limits'], result['machine']
+    config = f' --config {case["config"]}' if case['suite'] in ('step', 'image') else ''
+    size = 'x'.join(map(str, case['size']))
+    command = f'python -m benchmarks run {case["suite"]} --size {size} --batch {case["batch"]}{config}'
+    command += f' --device {case["device"]} --threads {case["threads"]} --turns {limits["turns"]}'
+    versions = ', '.join(f'{name} {version}' for name, version in machine['versions'].items())
+    place = f'{machine.get("gpu", machine["cpu"])}, {machine["cores"]:g} cores, Python {machine["python"]}'
+    load = f'{result["load"][0]:.1f} before, {result["load"][1]:.1f} after'
+    busy = ' (--allow-load: the machine was busy)' if result['allow_load'] else ''
+    return '\n'.join(
+        [
+            f'## {case["title"]}',
+            '',
+            table(result),
+            '',
+            f'- Command: `{command}`, {result["date"]}, mmres2net {result["version"]}',
+            f'- Machine: {place}; load {load}{busy}',
+            f'- Versions: {versions}',
+            '',
+            f'![{case["title"]}]({plot})',
+        ]
+    )
+
+
+def draw(result: dict[str, Any], file: Path) -> None:
+    """Draw the ratios as bars with their intervals; the numbers stand at the bars' base."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = measured(result)[::-1]
+    figure = Figure(figsize=(8, 0.8 + 0.3 * len(rows)), dpi=110, layout='constrained')
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for i, row in enumerate(rows):
+        ratio, low, high = row['ratio']
+        errors = [[max(ratio - low, 0)], [max(high - ratio, 0)]]
+        axes.barh(i, ratio, xerr=errors, color='#c4432b' if row['ours'] else '#8a8a8a', capsize=2)
+        axes.text(0.01, i, f'{ratio:.2f}', va='center', color='white', fontsize=8)
+    axes.set_yticks(range(len(rows)), [row['name'] for row in rows], fontsize=8)
+    axes.set_xlabel(f'time / {rows[-1]["name"]}' if rows else 'nothing was measured')
+    axes.set_title(result['case']['title'], fontsize=9)
+    with atomic_path(file) as draft:
+        figure.savefig(draft, format='png')
+
+
+def read(file: Path) -> dict[str, Any]:
+    """Return a result.
+
+    Raises:
+        UserError: The file is no result of this benchmark.
+    """
+    try:
+        result = json.loads(file.read_text(encoding='utf-8'))
+        times = [value for row in result['contenders'] for value in row.get('seconds', ())]
+        if not all(math.isfinite(value) and value > 0 for value in times):
+            raise ValueError('a time is not a positive number')
+        table(result)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise UserError(f'{file} is no result of the benchmark: {type(error).__name__}: {error}') from error
+    return result
+
+
+def write_page(files: Sequence[Path], page: Path) -> None:
+    """Write the sections of all results between the markers of ``page``, and a plot beside it for each.
+
+    Raises:
+        UserError: A result or the page cannot be read, or the page lacks the markers.
+    """
+    results = {file: read(file) for file in files}
+    try:
+        text = page.read_text(encoding='utf-8')
+    except OSError as error:
+        raise UserError(f'{page} cannot be read: {error}') from error
+    head, begin, rest = text.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise UserError(f'{page} must have the lines {BEGIN} and {END}, between which the results are written')
+    sections = []
+    for file, result in results.items():
+        plot = page.with_name(f'benchmarks_{file.stem}.png')
+        draw(result, plot)
+        sections.append(section(result, plot.name))
+    write_atomic(page, '\n\n'.join([head + begin, *sections, end + tail]))

@@ -1,0 +1,100 @@
+"""The process of one contender: ``python -m benchmarks.worker``, driven by lines of JSON on standard input.
+
+Between requests it waits and takes no processor time. What libraries print goes to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.case import Case, MissingError
+
+
+class Worker:
+    """Answers requests about one contender."""
+
+    def build(self, name: str, case: dict[str, Any]) -> dict[str, Any]:
+        """Build the job of a contender, and watch the memory from here on."""
+        import torch
+
+        from benchmarks.contenders import contenders_of
+        from mmres2net.malloc import keep_freed_memory
+
+        self.case = Case(**{**case, 'size': tuple(case['size'])})
+        if self.case.device == 'cuda' and not torch.cuda.is_available():
+            raise MissingError('torch sees no GPU')
+        torch.set_num_threads(self.case.threads)
+        contender = contenders_of(self.case.suite)[name]
+        if contender.keep_memory and self.case.device == 'cpu' and not keep_freed_memory():
+            raise MissingError('this C library cannot keep freed memory')
+        self.job = contender.build(self.case)
+        self.resets_peak = reset_peak()
+        self.before = peak_mib()
+        return {}
+
+    def outputs(self, file: str) -> dict[str, Any]:
+        """Write the outputs to an ``.npz`` file."""
+        np.savez(file, **self.job.outputs())
+        return {}
+
+    def time(self, calls: int) -> dict[str, Any]:
+        """Return the seconds of one call, as a mean of ``calls`` calls, and the peak memory of the job in MiB."""
+        from torch.utils.benchmark import Timer
+
+        timer = Timer('run()', globals={'run': self.job.run}, num_threads=self.case.threads)
+        return {'seconds': timer.timeit(calls).median, 'peak_mib': self.peak()}
+
+    def peak(self) -> float | None:
+        """Return the most memory held since the job was built, beyond what was held then; None if not known."""
+        import torch
+
+        if self.case.device == 'cuda':
+            return torch.cuda.max_memory_allocated() / 2**20
+        return max(peak_mib() - self.before, 0.0) if self.resets_peak else None
+
+
+def reset_peak() -> bool:
+    """Let the kernel measure the peak memory from here on; return whether it does, which containers may forbid."""
+    try:
+        Path('/proc/self/clear_refs').write_text('5', encoding='ascii')
+    except OSError:
+        return False
+    return True
+
+
+def peak_mib() -> float:
+    """Return the peak of the resident memory in MiB."""
+    try:
+        lines = Path('/proc/self/status').read_text(encoding='ascii').splitlines()
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith('VmHWM'))
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> None:
+    """Answer each line with one line: ``ok``, ``missing`` or ``error``."""
+    answers = os.fdopen(os.dup(1), 'w')
+    os.dup2(2, 1)  # whatever libraries print
+    worker = Worker()
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer = {'ok': getattr(worker, request.pop('do'))(**request)}
+        except MissingError as error:
+            answer = {'missing': str(error)}
+        except Exception as error:  # everything is reported to the runner
+            traceback.print_exc()
+            answer = {'error': f'{type(error).__name__}: {error}'}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,182 @@
+"""The runner: contenders in turns, outputs first, and one that fails, differs or hangs leaves the others alone."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import runner
+from benchmarks.__main__ import main
+from benchmarks.case import Case, Contender, DifferenceError, difference
+from benchmarks.contenders import CONTENDERS, contenders_of
+from benchmarks.report import BEGIN, END, interval, measured, write_page
+from benchmarks.runner import Limits, measure
+from mmres2net.errors import UserError
+
+WORKER = (sys.executable, str(Path(__file__).with_name('worker.py')))
+CASE = Case('inference', (32, 32), threads=1)
+
+
+def result_of(*names: str, turns: int = 3) -> dict:
+    contenders = {name: Contender(name, ('inference',), None, 'base' if name != 'base' else None) for name in names}
+    return measure(CASE, contenders, Limits(turns, 0.001, 5.0), allow_load=True, worker=WORKER)
+
+
+@pytest.fixture(scope='module')
+def result() -> dict:
+    return result_of('base', 'slow', 'wrong', 'missing', 'failing', 'ending')
+
+
+def test_turns_are_measured_and_faults_are_told(result: dict) -> None:
+    rows = {row['name']: row for row in result['contenders']}
+    assert rows['base']['seconds'] == [0.001] * 3
+    assert rows['slow']['seconds'] == [0.002] * 3
+    assert (rows['slow']['difference'], rows['slow']['same_as']) == (0, 'base')
+    assert 'no such package' in rows['missing']['absent']
+    assert 'ValueError: broken' in rows['failing']['absent']
+    assert 'last words' in rows['ending']['absent']
+    assert 'differs by 1.0e-01' in rows['wrong']['absent']
+    assert [row['name'] for row in measured(result)] == ['base', 'slow']
+    assert measured(result)[1]['ratio'] == (2, 2, 2)
+    assert result['machine']['cores'] > 0
+    assert result['allow_load'] is True
+
+
+def test_contender_that_hangs_is_ended() -> None:
+    start = time.monotonic()
+    rows = {row['name']: row for row in result_of('base', 'hanging')['contenders']}
+    assert '5 s' in rows['hanging']['absent']
+    assert len(rows['base']['seconds']) == 3
+    assert time.monotonic() - start < 55
+
+
+def test_busy_machine_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys) -> None:
+    monkeypatch.setattr(os, 'getloadavg', lambda: (100.0, 1.0, 1.0))
+    out = tmp_path / 'a.json'
+    assert main(['run', 'inference', '--out', str(out)]) == 2
+    assert '--allow-load' in capsys.readouterr().err
+    assert runner.check_load(allow=True) == 100.0
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    'flags',
+    [['--turns', '0'], ['--size', '8x8'], ['--only', 'nobody'], ['--out', '/proc/x/a.json'], ['--threads', '-1']],
+)
+def test_mistakes_are_found_before_anything_starts(flags: list[str], capsys) -> None:
+    assert main(['run', 'inference', '--allow-load', *flags]) == 2
+    assert flags[-1] in capsys.readouterr().err
+
+
+def test_flags_cannot_be_abbreviated() -> None:
+    with pytest.raises(SystemExit):
+        main(['run', 'inference', '--allow'])
+
+
+# Comparison -----------------------------------------------------------------------------------------------------------
+
+
+def detections(count: int = 100) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    corner = rng.random((count, 2)) * 200
+    masks = np.zeros((count, 20, 20), bool)
+    masks[:, 5:15, 5:15] = True
+    boxes = np.hstack([corner, corner + 20])
+    return {'boxes': boxes, 'scores': rng.random(count), 'labels': rng.integers(0, 3, count), 'masks': masks}
+
+
+def test_arrays_are_compared_by_their_largest_value() -> None:
+    assert difference({'a': np.array([4.0, 1.0])}, {'a': np.array([4.0, 1.2])}) == pytest.approx(0.05)
+    for got in ({'b': np.zeros(2)}, {'a': np.zeros(3)}, {'a': np.array([np.nan, 0])}):
+        with pytest.raises(DifferenceError):
+            difference(got, {'a': np.array([4.0, 1.0])})
+
+
+def test_order_of_detections_does_not_matter_and_one_may_be_missing() -> None:
+    wanted = detections()
+    order = np.random.default_rng(1).permutation(100)[:99]
+    got = {name: value[order] for name, value in wanted.items()}
+    got['scores'] = got['scores'] + 1e-4
+    assert difference(got, wanted) == pytest.approx(1e-4)
+
+
+@pytest.mark.parametrize('part', ['boxes', 'scores', 'labels', 'masks', 'count'])
+def test_detections_that_differ_are_refused(part: str) -> None:
+    wanted, got = detections(), detections()
+    if part == 'labels':
+        got['labels'] = (got['labels'] + 1) % 3
+    elif part == 'masks':
+        got['masks'] = ~got['masks']
+    elif part == 'count':
+        got = {name: value[:90] for name, value in got.items()}
+    else:
+        got[part] = got[part] * 0.9
+    with pytest.raises(DifferenceError):
+        difference(got, wanted)
+
+
+# Page -----------------------------------------------------------------------------------------------------------------
+
+
+def test_interval_of_paired_turns() -> None:
+    ratio, low, high = interval([2.0, 4.0, 6.0, 2.2], [1.0, 2.0, 3.0, 1.0])
+    assert ratio == pytest.approx(3.1 / 1.5)
+    assert 2.0 <= low <= ratio <= high <= 2.2
+    assert interval([1.0, 9.0, 1.0, 9.0], [1.0, 1.0, 1.0, 1.0])[1:] == (1.0, 9.0)
+
+
+def test_page_and_plot_come_from_the_results(result: dict, tmp_path: Path) -> None:
+    file, page = tmp_path / 'quick.json', tmp_path / 'page.md'
+    file.write_text(json.dumps(result))
+    page.write_text(f'# Page\n\n{BEGIN}\nold\n{END}\n\nend\n')
+    write_page([file], page)
+    first = page.read_text()
+    assert '| slow ' in first
+    assert '2.00 to 2.00' in first
+    assert '--allow-load' in first
+    assert 'old' not in first
+    assert first.startswith('# Page')
+    assert first.endswith('end\n')
+    assert (tmp_path / 'benchmarks_quick.png').read_bytes()[:4] == b'\x89PNG'
+    write_page([file], page)
+    assert page.read_text() == first
+
+
+@pytest.mark.parametrize('broken', ['page', 'result', 'time'])
+def test_broken_pages_and_results_are_one_error(broken: str, result: dict, tmp_path: Path) -> None:
+    file, page = tmp_path / 'quick.json', tmp_path / 'page.md'
+    page.write_text(BEGIN if broken == 'page' else f'{BEGIN}\n{END}')
+    copy = json.loads(json.dumps(result))
+    copy['contenders'][0]['seconds'][0] = -1 if broken == 'time' else 0.001
+    file.write_text('{"a": 1}' if broken == 'result' else json.dumps(copy))
+    before = page.read_text()
+    with pytest.raises(UserError):
+        write_page([file], page)
+    assert page.read_text() == before
+
+
+# Table ----------------------------------------------------------------------------------------------------------------
+
+
+def test_table_of_contenders() -> None:
+    for suite in ('inference', 'training', 'step', 'image'):
+        rows = contenders_of(suite)
+        assert len(rows) == sum(suite in row.suites for row in CONTENDERS)
+        assert all(row.same_as is None or rows[row.same_as].same_as is None for row in rows.values())
+    wanted = {'timm, folded, channels_last', 'timm, compiled, channels_last', 'ours, eager', 'ours, channels_last'}
+    assert wanted < set(contenders_of('inference'))
+
+
+@pytest.mark.slow
+def test_whole_runs(tmp_path: Path) -> None:
+    """Every contender of every suite is built, agrees with what it must equal, and is timed or says what is missing."""
+    for suite, size in (('inference', '64x64'), ('training', '64x64'), ('step', '96x128'), ('image', '96x128')):
+        out = tmp_path / f'{suite}.json'
+        flags = ['--size', size, '--turns', '1', '--seconds', '0.01', '--allow-load', '--out', str(out)]
+        assert main(['run', suite, *flags]) == 0
+        absent = [row['absent'] for row in json.loads(out.read_text())['contenders'] if 'absent' in row]
+        assert all('not installed' in reason for reason in absent), absent
