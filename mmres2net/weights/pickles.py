@@ -15,6 +15,7 @@ import re
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import IO, Any
@@ -25,7 +26,7 @@ from torch import Tensor
 
 LEGACY_PICKLES = 5  # torch before 1.6: a magic number, a version, the machine, the content, the keys of the tensors
 MAX_DEPTH = 100
-MAX_TUPLE = 10**5  # values in a tuple with all that it holds: as a key of a dict it is hashed as a whole
+MAX_HASHED = 10**7  # values in all keys: a tuple is hashed with all that it holds, again at each use
 SLACK = 2**28  # bytes that the content of any file may expand to, however small the file is
 LEAF = 64  # bytes that a value counts, besides the length of a text or an array
 # torch's reader makes these, and each of them makes gigabytes of a few bytes.
@@ -232,19 +233,18 @@ def _globals_of(path: Path) -> Iterator[str]:
 
 
 def _follow(stream: IO[bytes]) -> Iterator[str]:
-    """Yield the names in a pickle, following its stack: of each value its text, and how many values a tuple holds."""
-    stack: list[tuple[str, int]] = []
+    """Yield the names in a pickle while following its stack, on which each value has a text and a number of leaves."""
+    stack: list[_Value] = []
     marks: list[int] = []
-    memo: dict[Any, tuple[str, int]] = {}
+    memo: dict[Any, _Value] = {}
+    hashed = 0
     try:
         for operation, argument, _ in pickletools.genops(stream):
             kind, before = operation.name, operation.stack_before
             if kind == 'MARK':
                 marks.append(len(stack))
-            elif kind in ('PUT', 'BINPUT', 'LONG_BINPUT'):
-                memo[argument] = stack[-1]
-            elif kind == 'MEMOIZE':
-                memo[len(memo)] = stack[-1]
+            elif kind in ('PUT', 'BINPUT', 'LONG_BINPUT', 'MEMOIZE'):
+                memo[len(memo) if kind == 'MEMOIZE' else argument] = stack[-1]
             elif kind in ('GET', 'BINGET', 'LONG_BINGET'):
                 stack.append(memo[argument])
             else:
@@ -255,22 +255,41 @@ def _follow(stream: IO[bytes]) -> Iterator[str]:
                 del stack[place:]
                 stack += _pushed(operation, argument, popped)
                 if kind in ('GLOBAL', 'INST', 'STACK_GLOBAL'):
-                    yield stack[-1][0]
+                    yield stack[-1].text
+                hashed += sum(value.leaves for value in _hashed(kind, popped))
+                if hashed > MAX_HASHED:
+                    raise UnpicklingError(f'keys that hold more than {MAX_HASHED:,} values')
     except (ValueError, EOFError, KeyError, IndexError, OSError, zipfile.BadZipFile) as error:
         raise UnpicklingError(f'its pickle is damaged ({type(error).__name__})') from error
 
 
-def _pushed(operation: Any, argument: Any, popped: list[tuple[str, int]]) -> list[tuple[str, int]]:
+def _pushed(operation: Any, argument: Any, popped: list[_Value]) -> list[_Value]:
+    """Return what an operation puts on the stack instead of what it took."""
     kind = operation.name
     if kind in ('GLOBAL', 'INST'):
-        return [('.'.join(str(argument).split(' ', 1)), 1)]
+        return [_Value('.'.join(str(argument).split(' ', 1)))]
     if kind == 'STACK_GLOBAL':
-        return [(f'{popped[0][0]}.{popped[1][0]}', 1)]
+        return [_Value(f'{popped[0].text}.{popped[1].text}')]
     if 'TUPLE' in kind:
-        size = 1 + sum(size for _, size in popped)
-        if size > MAX_TUPLE:
-            raise UnpicklingError(f'a tuple that holds more than {MAX_TUPLE:,} values')
-        return [(popped[-1][0] if popped else '', size)]
-    if kind == 'REDUCE' and popped[0][0] == '_codecs.encode' and popped[1][0] not in LATIN:
+        return [_Value(popped[-1].text if popped else '', 1 + sum(value.leaves for value in popped))]
+    if kind in ('APPEND', 'APPENDS', 'SETITEM', 'SETITEMS'):  # the same object, which the memo may refer to
+        popped[0].leaves += sum(value.leaves for value in popped[1:])
+        return popped[:1]
+    if kind == 'REDUCE' and popped[0].text == '_codecs.encode' and popped[1].text not in LATIN:
         raise UnpicklingError('bytes in an encoding that can expand to any size')
-    return [(argument if isinstance(argument, str) else '', 1) for _ in operation.stack_after]
+    return [_Value(argument if isinstance(argument, str) else '') for _ in operation.stack_after]
+
+
+def _hashed(kind: str, popped: list[_Value]) -> list[_Value]:
+    """Return the values that an operation may hash, each with all that it holds: keys, and arguments of a call."""
+    if kind in ('SETITEM', 'SETITEMS'):
+        return popped[1::2]
+    return popped[1:] if kind in ('REDUCE', 'NEWOBJ') else []
+
+
+@dataclass
+class _Value:
+    """A value on the stack: its text, if it is one, and how many values it holds, each counted at each reference."""
+
+    text: str
+    leaves: int = 1

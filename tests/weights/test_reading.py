@@ -377,6 +377,7 @@ def test_bombs_are_refused_at_once(tmp_path: Path, bomb: str, new: bool) -> None
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 600_000  # kilobytes
 
 
+ONE = b'K\x01'
 TEXT = b'X\x01\x00\x00\x00a'
 # Tuples of tuples, which are hashed as a whole where they are keys; Python itself could not write these.
 TUPLES = b'K\x01' + b''.join(b'q' + bytes([i]) + b'0(' + (b'h' + bytes([i])) * 10 + b't' for i in range(10))
@@ -384,8 +385,17 @@ HEX = b'c_codecs\nencode\n(' * 60 + TEXT + b'X\x03\x00\x00\x00hextR' * 60
 ENDLESS = {
     'tuples as keys': b'}' + TEXT + b'}' + TUPLES + b'K\x01ss',
     'tuples in a set': b'}' + TEXT + b'c__builtin__\nset\n(](' + TUPLES + b'etRs',
+    'one key again and again': b'}'
+    + TEXT
+    + b'}('
+    + b'K\x01' * 10**4
+    + b'tq\x01'
+    + b'K\x01s'
+    + b'h\x01K\x01s' * 2000
+    + b's',
+    'a list of tuples in a set': b'}' + TEXT + b']q\x20(' + TUPLES + b'e0c__builtin__\nset\n(h\x20tRs',
     'bytes that double': b'}' + TEXT + HEX + b's',
-    'a long stack': b'N' * 10**5 + b'(t0' * 10**5,
+    'a long stack': b'N' * 20_000 + b'(t0' * 20_000,
     'depth': b']' * 3000 + b'a' * 2999,
 }
 
