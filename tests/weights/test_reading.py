@@ -377,7 +377,6 @@ def test_bombs_are_refused_at_once(tmp_path: Path, bomb: str, new: bool) -> None
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 600_000  # kilobytes
 
 
-ONE = b'K\x01'
 TEXT = b'X\x01\x00\x00\x00a'
 # Tuples of tuples, which are hashed as a whole where they are keys; Python itself could not write these.
 TUPLES = b'K\x01' + b''.join(b'q' + bytes([i]) + b'0(' + (b'h' + bytes([i])) * 10 + b't' for i in range(10))
