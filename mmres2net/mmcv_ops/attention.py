@@ -71,7 +71,7 @@ def psamask_backward(grad_output: Tensor, grad_input: Tensor, psa_type: int, **s
 def _attend(value: Tensor, sampling_locations: Tensor, attention_weights: Tensor, shapes: Tensor) -> Tensor:
     from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch  # it is what imports this module
 
-    return multi_scale_deformable_attn_pytorch(value, shapes, sampling_locations, attention_weights)
+    return multi_scale_deformable_attn_pytorch(value, shapes.tolist(), sampling_locations, attention_weights)
 
 
 def _over_map(masks: Tensor, psa_type: int, sizes: dict[str, int]) -> Tensor:

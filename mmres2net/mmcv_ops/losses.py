@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mmres2net.mmcv_ops.precision import computable
+
 
 def sigmoid_focal_loss_forward(
     input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
@@ -24,7 +26,7 @@ def sigmoid_focal_loss_forward(
         gamma: Exponent of the modulating factor.
         alpha: Weight of the positive class; the negative ones weigh 1 - alpha.
     """
-    positive = _one_hot(target, input)
+    input, positive = computable(input), _one_hot(target, input)
     signed = torch.where(positive, input, -input)
     loss = -torch.sigmoid(-signed).pow(gamma) * functional.logsigmoid(signed)
     output.copy_(loss * _factor(positive, target, weight, alpha, input.dtype))
@@ -34,7 +36,7 @@ def sigmoid_focal_loss_backward(
     input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
 ) -> None:
     """Fill ``grad_input`` (N, C) with the derivative of every loss by its logit."""
-    positive = _one_hot(target, input)
+    input, positive = computable(input), _one_hot(target, input)
     signed = torch.where(positive, input, -input)
     right, wrong = torch.sigmoid(signed), torch.sigmoid(-signed)
     slope = wrong.pow(gamma) * (gamma * right * functional.logsigmoid(signed) - wrong)
@@ -45,6 +47,7 @@ def softmax_focal_loss_forward(
     input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
 ) -> None:
     """Fill ``output`` (N,) with the loss of every row of probabilities ``input`` (N, C); 0 for a negative target."""
+    input = computable(input)
     right = _of_target(input, target)
     loss = -alpha * (1 - right).pow(gamma) * _log(right)
     output.copy_(_masked(loss, target, weight))
@@ -54,6 +57,7 @@ def softmax_focal_loss_backward(
     input: Tensor, target: Tensor, weight: Tensor, buff: Tensor, grad_input: Tensor, gamma: float, alpha: float
 ) -> None:
     """Fill ``grad_input`` (N, C) with the derivatives by the logits whose softmax is ``input``; ``buff`` (N,) too."""
+    input = computable(input)
     right = _of_target(input, target)
     wrong = (1 - right).clamp_min(torch.finfo(input.dtype).tiny)
     slope = alpha * (gamma * wrong.pow(gamma - 1) * right * _log(right) - (1 - right).pow(gamma))

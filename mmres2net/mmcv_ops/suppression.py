@@ -72,7 +72,7 @@ def softnms(
         method: 0: the score becomes 0; 1: is multiplied by 1 - overlap; 2: by exp(-overlap^2 / sigma).
         offset: 0 or 1.
     """
-    corners, score = boxes.float().numpy(), scores.float().numpy().copy()
+    corners, score = boxes.detach().float().numpy(), scores.detach().float().numpy().copy()
     left: NDArray[np.int64] = np.arange(len(score))
     kept = []
     while left.size:

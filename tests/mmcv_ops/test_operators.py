@@ -299,13 +299,16 @@ def test_softmax_focal_loss(gamma: float, alpha: float) -> None:
 def with_gradients(function: Callable[..., Tensor], *inputs: Tensor) -> list[Tensor]:
     leaves = [x.float().requires_grad_() for x in inputs]
     out = function(*leaves)
-    return [out, *torch.autograd.grad((out * torch.arange(out.numel()).view_as(out).cos()).sum(), leaves)]
+    return [
+        out,
+        *torch.autograd.grad((out * torch.arange(out.numel(), device=out.device).view_as(out).cos()).sum(), leaves),
+    ]
 
 
-def runs() -> Iterator[tuple[str, Callable[[], list[Tensor]]]]:
+def runs(device: str = 'cpu') -> Iterator[tuple[str, Callable[[], list[Tensor]]]]:
     """Yield every operator that mmcv compiles for CPUs, by name, as a function without arguments."""
-    boxes, scores = boxes_and_scores(200)
-    boxes[-2] += torch.tensor([0.0, 0, 2, 2])  # mmcv's overlap of two empty boxes is not a number
+    boxes, scores = (x.to(device) for x in boxes_and_scores(200))
+    boxes[-2, 2:] += 2  # mmcv's overlap of two empty boxes is not a number
     ties = scores.mul(8).round().div(8)
     for offset in (0, 1):
         yield f'nms {offset}', lambda o=offset: list(ops.nms(boxes, scores, 0.4, o))
@@ -319,14 +322,15 @@ def runs() -> Iterator[tuple[str, Callable[[], list[Tensor]]]]:
                 lambda m=method, o=offset: list(ops.soft_nms(boxes, ties, 0.3, 0.5, 0.02, m, o)),
             )
     yield 'nms_match', lambda: ops.nms_match(torch.cat((boxes, scores[:, None]), 1), 0.4)
-    features, rois = torch.randn(2, 3, 20, 24), regions().float()
-    rois = torch.cat((rois, torch.tensor([[1, 2, 3, 20, 30]])))
+    features = torch.randn(2, 3, 20, 24).to(device)
+    rois = torch.cat((regions().float(), torch.tensor([[1, 2, 3, 20, 30]]))).to(device)
     for mode, ratio, aligned in [(m, r, a) for m in ('avg', 'max') for r in (0, 2) for a in (True, False)]:
         sound = rois if mode == 'avg' else rois[[0, 1, 4, 5]]  # mmcv's maximum of no sample is the lowest number
         sizes = (7, 0.5, ratio, mode, aligned)
         yield f'roi_align {sizes}', lambda r=sound, s=sizes: with_gradients(lambda x: ops.roi_align(x, r, *s), features)
     for groups, parts, stride, dilation in LAYOUTS:
-        image, offset, mask, weight, bias = deform_inputs(groups, parts, stride, dilation)
+        tensors = deform_inputs(groups, parts, stride, dilation)
+        image, offset, mask, weight, bias = (tensor.to(device) for tensor in tensors)
         sizes = (stride, 1, dilation, groups, parts)
         yield (
             f'deform_conv {sizes}',
@@ -338,7 +342,7 @@ def runs() -> Iterator[tuple[str, Callable[[], list[Tensor]]]]:
                 lambda *x: ops.modulated_deform_conv2d(*x, *s), *i
             ),
         )
-    masks = torch.randn(2, 15, 4, 6)
+    masks = torch.randn(2, 15, 4, 6).to(device)
     for kind in ('collect', 'distribute'):
         yield f'psa_mask {kind}', lambda k=kind: with_gradients(ops.PSAMask(k, (3, 5)), masks)
 
@@ -352,3 +356,14 @@ def test_as_compiled(use: Use, provided: ModuleType, compiled: ModuleType) -> No
         assert len(ours) == len(theirs), name
         for a, b in zip(ours, theirs, strict=True):
             torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4, msg=lambda text, name=name: f'{name}: {text}')
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_what_a_cpu_gives() -> None:
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.manual_seed(0)
+    expected = list(runs())
+    torch.manual_seed(0)
+    for (name, on_cpu), (_, on_gpu) in zip(expected, runs('cuda'), strict=True):
+        for a, b in zip(on_gpu(), on_cpu(), strict=True):
+            torch.testing.assert_close(a.cpu(), b, atol=1e-4, rtol=1e-3, msg=lambda text, name=name: f'{name}: {text}')
