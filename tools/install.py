@@ -33,8 +33,8 @@ EXTRAS = (*LIBRARIES, 'export', 'cam', 'sal', 'all', 'dev')
 DISK = 7 * 10**9  # the environment takes 5.7 GB, unfinished downloads up to 1 GB
 JOB_MEMORY = 2 * 10**9  # of one compiler on mmcv's largest files
 TOO_NEW_TO_COMPILE = (2, 14)  # torch needs C++20 from here on; mmcv's build asks for C++17
-# Packages that belong to one build of torch; another build has its own.
-TORCH_PARTS = 'torch|triton|nvidia-|cuda-'
+# Packages whose versions a build of torch fixes; another build fixes others.
+TORCH_PARTS = 'torch|triton|nvidia-|cuda-|sympy'
 # Each package with its version and hashes.
 PINS = re.findall(r'^\S+==.*(?:\n +--hash.*)*', (ROOT / 'requirements.txt').read_text(), re.MULTILINE)
 VERSIONS = dict(pin.split()[0].split('==') for pin in PINS)
