@@ -11,7 +11,6 @@ from mmengine.config import Config
 from mmres2net.data.formats.base import Finding, Split
 from mmres2net.data.formats.read import dataset_class
 from mmres2net.data.layout import datasets_of, walk
-from mmres2net.errors import UserError
 from mmres2net.text import join_some
 
 # Heads that classify the classes of the data set, by their key in the model. Others have classes of their own: regions
@@ -54,16 +53,6 @@ def _classifies(path: str, node: dict[str, Any]) -> bool:
     key = next((step for step in reversed(path.split('.')) if not step.isdigit()), '')
     kind = str(getattr(node.get('type'), '__name__', node.get('type'))).rpartition('.')[2]
     return 'num_classes' in node and key in CLASS_HEADS and kind not in OTHER_CLASSES
-
-
-def check_heads(cfg: Config, classes: Sequence[str]) -> None:
-    """Check that every head which classifies the classes of the data set has as many.
-
-    Raises:
-        UserError: Some have another number; the message names all of them and the flag that sets them.
-    """
-    for message in head_faults(cfg.get('model'), classes):
-        raise UserError(message)
 
 
 def config_findings(cfg: Config, split: Split) -> Iterator[Finding]:

@@ -67,46 +67,27 @@ class Sample:
 Parsed = tuple[Size | None, list[Annotation], list[Finding]]
 
 
-def _parse_nothing(sample: Sample) -> Parsed:
-    return sample.size, [], []
-
-
 @dataclass
 class Split:
-    """A data set of a config, read except for its images.
+    """A data set of a config, read except for its images."""
 
-    Attributes:
-        part: The parts of the config that read it, as ``val, test``.
-        source: Its annotation file or folder.
-        dataset: Its class.
-        node: Its dict in the config.
-        unit: What is counted by class: ``objects``, ``images`` or ``pixels``.
-        parse: Parses the annotations of one sample.
-        mask_values: For semantic masks: value -> class name; '' is ignored.
-        read_mask: The data set's own reader of a mask file: labels (H, W) or a UserError; None: values are labels.
-        image_fault: The data set's own check of a readable image file.
-        check_names: Returns why the names of all objects do not fit the classes; nothing if they do.
-        needs_masks: The config reads instance masks.
-        any_format: Images are not loaded by OpenCV.
-        unlabeled: Nothing is measured, for example the test split of a challenge.
-    """
-
-    part: str
-    source: str
-    dataset: str
-    node: dict[str, Any] = field(default_factory=dict)
+    part: str  # the parts of the config that read it, as 'val, test'
+    source: str  # its annotation file or folder
+    dataset: str  # its class
+    node: dict[str, Any] = field(default_factory=dict)  # its dict in the config
     classes: tuple[str, ...] = ()
-    unit: str = 'objects'
+    unit: str = 'objects'  # what is counted by class: objects, images or pixels
     samples: list[Sample] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
-    parse: Callable[[Sample], Parsed] = _parse_nothing
-    mask_values: dict[int, str] = field(default_factory=dict)
+    parse: Callable[[Sample], Parsed] = lambda sample: (sample.size, [], [])  # parses the annotations of one sample
+    mask_values: dict[int, str] = field(default_factory=dict)  # of semantic masks: value -> class name; '' is ignored
+    # The data set's own reader of a mask file: labels (H, W) or a UserError; None: the values in it are the labels.
     read_mask: Callable[[str], np.ndarray] | None = None
-    image_fault: Callable[[str], str] | None = None
-    check_names: Callable[[Iterable[str]], str] | None = None
-    needs_masks: bool = False
-    any_format: bool = False
-    unlabeled: bool = False
+    image_fault: Callable[[str], str] | None = None  # the data set's own check of a readable image file
+    check_names: Callable[[Iterable[str]], str] | None = None  # why the names of all objects do not fit the classes
+    needs_masks: bool = False  # the config reads instance masks
+    any_format: bool = False  # images are not loaded by OpenCV
+    unlabeled: bool = False  # nothing is measured, as in the test split of a challenge
 
     @property
     def training(self) -> bool:
