@@ -64,6 +64,7 @@ class FeaturePyramid(nn.Module):
         super().__init__()
         self.lateral_convs, self.fpn_convs = neck.lateral_convs, neck.fpn_convs
         self.start_level, self.num_outs = neck.start_level, neck.num_outs
+        self.pool = nn.MaxPool2d(1, 2)
 
     def forward(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Return ``num_outs`` maps, each half as large as the one before, for the maps of a backbone."""
@@ -73,7 +74,7 @@ class FeaturePyramid(nn.Module):
             maps[index - 1] = maps[index - 1] + functional.interpolate(maps[index], size, mode='nearest')
         outs = [conv(x) for conv, x in zip(self.fpn_convs, maps, strict=True)]
         while len(outs) < self.num_outs:
-            outs.append(outs[-1][:, :, ::2, ::2])  # max pooling of single pixels
+            outs.append(self.pool(outs[-1]))
         return tuple(outs)
 
 

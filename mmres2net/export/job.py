@@ -31,6 +31,7 @@ from mmres2net.text import parse_size
 
 UNVERIFIED = '.unverified'
 MAX_TOLERANCE = 0.1
+MAX_PIXELS = 50 * 10**6
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,7 +65,9 @@ def check_flags(args: argparse.Namespace) -> None:
     if args.fixed and not args.size:
         raise UserError('--fixed needs --size HxW')
     if args.size:
-        parse_size(args.size)
+        height, width = parse_size(args.size)
+        if height * width > MAX_PIXELS:
+            raise UserError(f'--size {args.size}: choose at most {MAX_PIXELS // 10**6} million pixels')
     find_images(args.images)
     if args.out and Path(args.out).suffix != WRITERS[args.to].suffix:
         raise UserError(f'--out {args.out}: a file of --to {args.to} ends in {WRITERS[args.to].suffix}')

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -43,7 +44,7 @@ SMALLER = (0.75, 0.9)  # height and width of the second image relative to the fi
 NARROWER = 0.7
 LEVELS = 2.0  # of 255: OpenCV and the runner round resized pixels differently
 ALTERNATIVES = 16  # a tie shows in each with a chance of about one half
-NOISE = 0.01  # times the tolerance, relative to the spread of the features: as small as rounding
+NOISE, SCORE_NOISE = 0.01, 0.001  # of features relative to their std, and of scores; times the tolerance
 
 
 @dataclass(frozen=True)
@@ -158,19 +159,29 @@ class Verifier:
         return _detections(sample.pred_instances)
 
     def _alternatives(self, data: Results) -> Iterator[Results]:
-        """Yield the detections of the model with its features changed by as little as rounding."""
+        """Yield the detections of the model with features and scores changed by as little as rounding."""
         model, generator = self.source.model, torch.Generator().manual_seed(0)
-        with scope_of(self.source.cfg), torch.no_grad():
+
+        def noise(x: Tensor, size: float) -> Tensor:
+            return size * self.tolerance * torch.randn(x.shape, generator=generator)
+
+        # Scores near 1 are rounded more coarsely than the logits that they come from, and they order the boxes.
+        def change_sigmoid(module: Any, args: Any, logits: Tensor) -> Tensor:
+            return (logits.double().sigmoid() + noise(logits, SCORE_NOISE)).logit(eps=1e-12).float()
+
+        def change_softmax(module: Any, args: Any, logits: Tensor) -> Tensor:
+            return (logits.double().softmax(1) + noise(logits, SCORE_NOISE)).clamp(min=1e-12).log().float()
+
+        layers = ((model.rpn_head.rpn_cls, change_sigmoid), (model.roi_head.bbox_head.fc_cls, change_softmax))
+        with scope_of(self.source.cfg), torch.no_grad(), ExitStack() as hooks:
+            for layer, change in layers:
+                hooks.callback(layer.register_forward_hook(change).remove)
             batch = model.data_preprocessor(data, False)
-            features = model.extract_feat(batch['inputs'])
+            features, samples = model.extract_feat(batch['inputs']), batch['data_samples']
             for _ in range(ALTERNATIVES):
-                noisy = [
-                    x + NOISE * self.tolerance * x.std() * torch.randn(x.shape, generator=generator) for x in features
-                ]
-                proposals = model.rpn_head.predict(tuple(noisy), batch['data_samples'], rescale=False)
-                yield _detections(
-                    model.roi_head.predict(tuple(noisy), proposals, batch['data_samples'], rescale=True)[0]
-                )
+                noisy = tuple(x + x.std() * noise(x, NOISE) for x in features)
+                proposals = model.rpn_head.predict(noisy, samples, rescale=False)
+                yield _detections(model.roi_head.predict(noisy, proposals, samples, rescale=True)[0])
 
 
 def _detections(instances: Any) -> Results:

@@ -1,18 +1,14 @@
 """Maps of a small network against own arithmetic in float64; the model is left as it was."""
 
-import ast
-import re
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from mmres2net.cam import core
-from mmres2net.cam.core import METHODS, activation_map, evaluation_mode
+from mmres2net.cam.core import METHODS, activation_map
 from mmres2net.errors import UserError
 from tests.cam.models import state_of
 
@@ -152,12 +148,6 @@ def test_the_model_is_left_as_it_was_after_an_error(model: Small, image: Tensor,
     assert caught.value.args == ('of the model',)
 
 
-def test_images_need_no_gradients_of_their_own(model: Small, image: Tensor) -> None:
-    image.requires_grad_()
-    activation_map(model, 'body', scored(model, image))
-    assert image.grad is None
-
-
 @pytest.mark.parametrize(
     ('layer', 'score'),
     [
@@ -193,20 +183,3 @@ def test_a_missing_library_names_the_extra(model: Small, image: Tensor, monkeypa
     monkeypatch.setitem(sys.modules, 'pytorch_grad_cam', None)
     with pytest.raises(UserError, match='pip install grad-cam'):
         activation_map(model, 'body', scored(model, image))
-
-
-def test_the_library_is_imported_when_it_is_used() -> None:
-    for path in Path(core.__file__).parent.glob('*.py'):
-        names = [
-            ast.unparse(node)
-            for node in ast.parse(path.read_text()).body
-            if isinstance(node, ast.Import | ast.ImportFrom)
-        ]
-        assert not re.search('grad_cam|matplotlib', ' '.join(names)), path
-
-
-def test_the_mode_is_restored_after_an_error(model: Small) -> None:
-    before = state_of(prepared(model))
-    with pytest.raises(KeyError), evaluation_mode(model):
-        raise KeyError
-    assert state_of(model) == before
