@@ -9,14 +9,14 @@ from pickle import UnpicklingError
 
 import pytest
 import torch
-from mmengine.model import BaseModel
-from mmengine.runner import CheckpointLoader, Runner
+from mmengine.runner import CheckpointLoader
 from mmengine.runner.checkpoint import _load_checkpoint
 
 from mmres2net.cli import main
 from mmres2net.data.shapes import ShapesSpec, make_shapes
 from mmres2net.engine.loading import FORCE, FORCE_NOT, safe_loading
 from mmres2net.errors import UserError
+from mmres2net.weights.reading import read_checkpoint
 from tests.engine.test_training import train
 from tests.engine.tiny import write_config
 from tests.support.archive_server import serving
@@ -171,51 +171,6 @@ def test_code_that_calls_torch_itself(bad: str, marker: Path, monkeypatch: pytes
         pass
 
 
-# --- one's own runs ---------------------------------------------------------------------------------------------------
-
-
-class Toy(BaseModel):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = torch.nn.Linear(2, 1)
-
-    def forward(self, inputs: torch.Tensor, mode: str) -> dict[str, torch.Tensor]:
-        return {'loss': self.layer(torch.stack(list(inputs))).square().mean()}
-
-
-def toy_runner(work_dir: Path, epochs: int, load_from: str | None = None) -> Runner:
-    data = [{'inputs': torch.tensor([1.0, float(i)])} for i in range(4)]
-    return Runner(
-        Toy(),
-        str(work_dir),
-        train_dataloader=dict(dataset=data, batch_size=2, sampler=dict(type='DefaultSampler', shuffle=False)),
-        train_cfg=dict(by_epoch=True, max_epochs=epochs),
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01, momentum=0.9)),
-        default_hooks=dict(logger=dict(type='LoggerHook', interval=1)),
-        load_from=load_from,
-        resume=load_from is not None,
-        experiment_name=f'{work_dir.name}_{epochs}_{load_from is not None}',
-    )
-
-
-def test_own_run_is_resumed_without_any_flag(tmp_path: Path) -> None:
-    """One epoch and one more end where two do, and the history of the loss goes on."""
-    with safe_loading():
-        torch.manual_seed(0)
-        whole = toy_runner(tmp_path / 'whole', 2)
-        whole.train()
-        torch.manual_seed(0)
-        toy_runner(tmp_path / 'parts', 1).train()
-        second = toy_runner(tmp_path / 'parts', 2, str(tmp_path / 'parts' / 'epoch_1.pth'))
-        second.train()
-    pairs = zip(whole.model.state_dict().values(), second.model.state_dict().values(), strict=True)
-    assert all(torch.equal(a, b) for a, b in pairs)
-    histories = [runner.message_hub.log_scalars['train/loss'].data[0].tolist() for runner in (whole, second)]
-    assert len(histories[0]) == 4
-    assert histories[0] == histories[1]
-    assert (second.epoch, second.iter) == (2, 4)
-
-
 # --- what a resumed run would execute or delete -----------------------------------------------------------------------
 
 
@@ -226,6 +181,19 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_config(tmp_path)
     assert train('--work-dir', 'own', train_cfg__max_epochs=1).status == 0
     return tmp_path
+
+
+def test_own_run_is_resumed_without_any_flag(trained: Path) -> None:
+    """One epoch and one more end where two do, and the history of the loss continues."""
+    logger = {'default_hooks__logger__type': 'LoggerHook', 'default_hooks__logger__interval': 1}
+    options = {'train_dataloader__sampler__shuffle': False, **logger}
+    for folder, flags, epochs in (('whole', (), 2), ('parts', (), 1), ('parts', ('--resume',), 2)):
+        assert train('--work-dir', folder, *flags, train_cfg__max_epochs=epochs, **options).status == 0
+    whole, parts = (read_checkpoint(trained / folder / 'epoch_2.pth') for folder in ('whole', 'parts'))
+    assert all(torch.equal(value, parts['state_dict'][name]) for name, value in whole['state_dict'].items())
+    histories = [found['message_hub']['log_scalars']['train/loss'].data[0].tolist() for found in (whole, parts)]
+    assert len(histories[0]) == 8
+    assert histories[0] == histories[1]
 
 
 def names_of(best: Path, kind: str) -> str:

@@ -210,3 +210,18 @@ def test_the_tool_is_run_by_its_name(tmp_path, source):
     assert again.returncode == 2
     assert again.stderr.startswith('error: ')
     assert 'exists' in again.stderr
+
+
+@pytest.mark.parametrize('bomb', ['tensor', 'metadata'])
+def test_what_expands_without_end_is_refused(tmp_path, weights, bomb):
+    """A file of kilobytes, for which a check of the values or a copy would need terabytes or years."""
+    leaf = 1
+    for _ in range(10):
+        leaf = [leaf] * 10
+    content = {'state_dict': weights, 'meta': {'dataset_meta': {'classes': leaf}}}
+    if bomb == 'tensor':
+        content = {**weights, 'conv1.0.weight': torch.zeros(1).expand(10**6, 10**6)}
+    torch.save(content, tmp_path / 'a.pth')
+    with pytest.raises(UserError, match=r'a\.pth'):
+        run(tmp_path / 'a.pth', tmp_path / 'b.pth')
+    assert not (tmp_path / 'b.pth').exists()

@@ -78,16 +78,6 @@ def test_fetched_once_and_licence_said_once(server: Server, cache: Path, capsys:
     assert (len(server.log), capsys.readouterr().err) == (asked, '')
 
 
-def test_cut_download_is_continued(server: Server, cache: Path) -> None:
-    server.answers[NAME] = [Answer(cut=10_000)]
-    assert fetch_checkpoint(server.url(NAME)).read_bytes() == CONTENT
-    assert server.ranges(NAME)[-1] == 'bytes=10000-'
-    (cache / NAME).unlink()
-    (cache / f'{NAME}.part').write_bytes(CONTENT[:20_000])  # of an earlier run
-    assert fetch_checkpoint(server.url(NAME)).read_bytes() == CONTENT
-    assert server.ranges(NAME)[-1] == 'bytes=20000-'
-
-
 def test_wrong_hash_leaves_nothing(server: Server, cache: Path) -> None:
     server.files['net-0123abcd.pth'] = CONTENT
     with pytest.raises(UserError, match=f'{DIGEST}, not 0123abcd'):
