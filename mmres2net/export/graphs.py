@@ -240,5 +240,5 @@ def _detector(model: Any, preprocess: Preprocess, metadata: ExportMetadata) -> G
 
 
 def _axes(axes: Axes, metadata: ExportMetadata) -> Axes:
-    """Return ``axes`` with the batch alone where the size is fixed."""
+    """Return ``axes``; where the size is fixed, only the batch varies."""
     return {name: {0: 'batch'} if metadata.size else dict(dims) for name, dims in axes.items()}

@@ -1,4 +1,4 @@
-"""Raw pixels into the input of a network, inside of the exported graph, so that nobody can get it wrong."""
+"""Raw pixels into the input of a network, inside the exported graph, so that users cannot get it wrong."""
 
 from __future__ import annotations
 

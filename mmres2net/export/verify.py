@@ -6,7 +6,6 @@ that writes or runs the file takes part in it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -31,7 +30,7 @@ from mmres2net.export.graphs import Graph
 from mmres2net.export.pipeline import run_pipeline
 from mmres2net.export.source import ExportSource
 from mmres2net.predict.images import apply_transforms, edge_size, read_image, rescaled_size
-from mmres2net.predict.job import SUFFIXES, find_images
+from mmres2net.predict.job import find_images, images_below
 from mmres2net.predict.masks import decode_mask, paste_mask
 from mmres2net.predict.metadata import ExportMetadata
 from mmres2net.predict.runtimes import Session
@@ -280,16 +279,10 @@ def _test_images(cfg: Config) -> list[Path]:
         prefix = dataset.get('data_prefix')
         folders = [v for v in prefix.values() if isinstance(v, str)] if isinstance(prefix, dict) else []
         for folder in folders or [prefix_of(dataset)]:
-            found = list(islice(_images_below(Path(dataset.get('data_root') or '', folder)), COUNT)) if folder else []
+            found = list(islice(images_below(Path(dataset.get('data_root') or '', folder)), COUNT)) if folder else []
             if found:
                 return found
     return []
-
-
-def _images_below(folder: Path) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder):
-        folders.sort()
-        yield from (Path(parent, name) for name in sorted(files) if Path(name).suffix.lower() in SUFFIXES)
 
 
 def fault_of(rows: Sequence[Comparison], task: str) -> str:

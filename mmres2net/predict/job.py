@@ -94,7 +94,7 @@ def find_images(names: Sequence[str]) -> list[Path]:
     for name in names:
         path = Path(name).expanduser()
         if path.is_dir():
-            inside = sorted(_images_below(path))
+            inside = list(images_below(path))
             if not inside:
                 raise UserError(f'{path}: no image in this folder ({", ".join(SUFFIXES)})')
             found |= dict.fromkeys(inside)
@@ -105,15 +105,16 @@ def find_images(names: Sequence[str]) -> list[Path]:
     return list(found)
 
 
-def _images_below(folder: Path) -> Iterator[Path]:
+def images_below(folder: Path) -> Iterator[Path]:
+    """Yield the images of a folder, then those of its subfolders, in order of names and without hidden ones."""
     seen = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
         if os.path.realpath(parent) in seen:  # a link to a folder above
             folders.clear()
             continue
         seen.add(os.path.realpath(parent))
-        folders[:] = [name for name in folders if not name.startswith('.')]
-        paths = [Path(parent, name) for name in files if not name.startswith('.')]
+        folders[:] = sorted(name for name in folders if not name.startswith('.'))
+        paths = [Path(parent, name) for name in sorted(files) if not name.startswith('.')]
         yield from (path for path in paths if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
