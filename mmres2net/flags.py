@@ -16,6 +16,7 @@ PROFILE_STEPS = 20
 SPLITS = ('train', 'val', 'test')
 FORMATS = ('onnx', 'openvino', 'torchscript', 'torch-export')
 EXPORTED = ('whole', 'backbone')
+WEIGHT_FORMS = ('official', 'timm', 'mmdet', 'mmpretrain', 'mmres2net')
 CAM_METHODS = ('gradcam', 'gradcam++', 'xgradcam', 'hirescam', 'layercam')
 SWEEP_CONFIG, SWEEP_WIDTH = 'cifar100/resnext29_6c24w.py', 24
 SWEEP_VALUES = {
@@ -303,4 +304,26 @@ def flags_of_complexity(prog: str = 'mmres2net complexity') -> argparse.Argument
     )
     flags.add_argument('--size', metavar='HxW', help='image size; default: as in testing (ARCH: 224x224, or 32x32)')
     flags.add_argument('--json', metavar='FILE', help='write the exact numbers to this file')
+    return flags
+
+
+def flags_of_convert_weights(prog: str = 'mmres2net convert-weights') -> argparse.ArgumentParser:
+    """Return the flags of the conversion."""
+    flags = argparse.ArgumentParser(
+        prog=prog,
+        description='Convert the Res2Net in a checkpoint for another library. The library it is from is recognised.',
+        epilog='Exit status: 0, or 2 if nothing was written.',
+    )
+    flags.add_argument('source', metavar='SRC', help='a .pth, .pt or .safetensors file')
+    flags.add_argument('target', metavar='DST', help='the file to write, with one of these suffixes')
+    flags.add_argument(
+        '--to', choices=WEIGHT_FORMS, default='mmres2net', help='library to write for; default: mmres2net'
+    )
+    flags.add_argument('--key', help='key of the weights in SRC; default: an average (state_dict_ema), else state_dict')
+    flags.add_argument('--prefix', help="prefix of the network's parameter names, such as teacher.backbone.")
+    flags.add_argument('--backbone-only', action='store_true', help='leave out classifier, neck and heads')
+    flags.add_argument('--strip-optimizer', action='store_true', help='leave out what --resume would need')
+    flags.add_argument('--verify', action='store_true', help="first compare features with the libraries' own code")
+    flags.add_argument('--force', action='store_true', help='overwrite DST')
+    add_unsafe(flags)
     return flags

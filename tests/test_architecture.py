@@ -27,7 +27,7 @@ ALLOWED = {
     'models': {'init_cfg', 'registry'},
     'fetch': {'errors', 'files'},
     'data': {'drawing', 'errors', 'fetch', 'files', 'registry', 'text', 'version'},
-    'weights': {'errors', 'fetch', 'files', 'init_cfg', 'models', 'registry', 'text'},
+    'weights': {'errors', 'fetch', 'files', 'flags', 'init_cfg', 'models', 'registry', 'text'},
     'swap': {'data', 'errors', 'init_cfg', 'models', 'registry', 'weights'},
     'malloc.py': set(),
     'deploy': {'models'},

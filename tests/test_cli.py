@@ -74,10 +74,11 @@ def test_choices_that_the_flags_restate() -> None:
     from mmres2net.export.formats import WRITERS
     from mmres2net.export.graphs import PARTS
     from mmres2net.sweep.networks import VALUES, WIDTH
+    from mmres2net.weights.convert import TARGETS
     from mmres2net.weights.reading import FLAG
 
     assert set(flags.FORMATS) == set(WRITERS)
-    assert set(flags.CAM_METHODS) == set(METHODS)
+    assert (set(flags.CAM_METHODS), flags.WEIGHT_FORMS) == (set(METHODS), TARGETS)
     assert (flags.SPLITS, flags.EXPORTED, flags.UNSAFE) == (SPLITS, PARTS, FLAG)
     assert (flags.SWEEP_VALUES, flags.SWEEP_WIDTH) == (VALUES, WIDTH)
 

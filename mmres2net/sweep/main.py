@@ -73,7 +73,7 @@ def _run(args: argparse.Namespace) -> int:
             title = f'[{i + 1}/{len(tasks)}] {run.folder.name}: {run.state}'
             print(title, flush=True)
             if run.state != 'finished' and not run.state.startswith('damaged'):
-                resume = ['--resume'] if (run.folder / 'last_checkpoint').is_file() else []
+                resume = ['--resume'] if run.folder.is_dir() else []  # it starts anew where there is no checkpoint
                 command = [sys.executable, '-m', 'mmres2net', 'train', *flags, *resume]
                 status = subprocess.run(command, check=False).returncode
                 if status:

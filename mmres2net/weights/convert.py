@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,12 +12,13 @@ from torch import Tensor
 
 from mmres2net.errors import UserError
 from mmres2net.files import atomic_path, writable_file
+from mmres2net.flags import flags_of_convert_weights
 from mmres2net.models.arch import Arch
 from mmres2net.models.dla import LEVEL_CHANNELS, Res2NetDLA
 from mmres2net.models.res2net import Res2Net
 from mmres2net.weights.loading import COUNTER, Report, differences, to_ours
 from mmres2net.weights.naming import SHARED_HEAD, Family, Recognised, recognise, rename, stem_names
-from mmres2net.weights.reading import FLAG, read_checkpoint, unwrap, weights_key
+from mmres2net.weights.reading import read_checkpoint, unwrap, weights_key
 
 TARGETS: tuple[Family, ...] = get_args(Family)
 MMLABS = ('mmdet', 'mmpretrain')
@@ -193,33 +193,13 @@ def _with_parts(
     return {**{start_of[0] + name: t for name, t in network.items()}, **classifier}, frozenset(names.values())
 
 
-def parser(prog: str = 'mmres2net convert-weights') -> argparse.ArgumentParser:
-    """Return the flags of the conversion."""
-    flags = argparse.ArgumentParser(
-        prog=prog,
-        description='Convert the Res2Net in a checkpoint for another library. The library it is from is recognised.',
-        epilog='Exit status: 0, or 2 if nothing was written.',
-    )
-    flags.add_argument('source', metavar='SRC', help='a .pth, .pt or .safetensors file')
-    flags.add_argument('target', metavar='DST', help='the file to write, with one of these suffixes')
-    flags.add_argument('--to', choices=TARGETS, default='mmres2net', help='library to write for; default: mmres2net')
-    flags.add_argument('--key', help='key of the weights in SRC; default: an average (state_dict_ema), else state_dict')
-    flags.add_argument('--prefix', help="prefix of the network's parameter names, such as teacher.backbone.")
-    flags.add_argument('--backbone-only', action='store_true', help='leave out classifier, neck and heads')
-    flags.add_argument('--strip-optimizer', action='store_true', help='leave out what --resume would need')
-    flags.add_argument('--verify', action='store_true', help="first compare features with the libraries' own code")
-    flags.add_argument('--force', action='store_true', help='overwrite DST')
-    flags.add_argument(FLAG, action='store_true', help='RUNS CODE from SRC, if it needs any to be read')
-    return flags
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Convert by the flags in ``argv``, and print what happened to the weights.
 
     Raises:
         UserError: The file cannot be read, converted or written; nothing is written then.
     """
-    args = parser().parse_args(argv)
+    args = flags_of_convert_weights().parse_args(argv)
     source, target = Path(args.source).expanduser(), Path(args.target).expanduser()
     check_paths(source, target, force=args.force)
     content = read_checkpoint(source, allow_pickle=args.allow_unsafe_checkpoint)
