@@ -20,9 +20,8 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import Runner
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmres2net.data.check import check_before_training, explain_failure
 from mmres2net.data.layout import point_at
@@ -42,12 +41,11 @@ from mmres2net.text import join_some
 from mmres2net.weights.loading import check_finite
 
 DRAW_HOOK = 'mmres2net.DrawPredictionsHook'
-ONE_IMAGE = (
-    'batch norm cannot train on a batch of one image: use --cfg-options train_dataloader.batch_size=2 or more, and '
-    'train_dataloader.drop_last=True where the last batch of an epoch is smaller'
-)
 # Words of other libraries, and what they mean to the user.
-HINTS = {'Expected more than 1 value per channel': ONE_IMAGE}
+HINTS = {
+    'Expected more than 1 value per channel': 'batch norm cannot train on a batch of one image: set '
+    'train_dataloader.batch_size=2 or more, and train_dataloader.drop_last=True if the last batch is smaller'
+}
 
 
 def prepare(args: argparse.Namespace, parts: Sequence[str]) -> tuple[Config, list[str]]:
@@ -202,7 +200,7 @@ def build_runner(cfg: Config, *, plain: bool = False, profile: int | None = None
 
 
 def check_built(runner: Runner, parts: Sequence[str], args: argparse.Namespace) -> None:
-    """Build the data sets of a runner and check what only they can tell: a first sample, batch sizes.
+    """Build the data sets of a runner and check what only they can tell: that a first sample can be read.
 
     Raises:
         UserError: A data set cannot be built, and why as far as the data check knows; or it is not fit for this run.
@@ -222,8 +220,6 @@ def check_built(runner: Runner, parts: Sequence[str], args: argparse.Namespace) 
                 dataset[0]
         except Exception as error:  # a pipeline is a program
             raise UserError(f'the first sample of the {part} data cannot be read: {reason_of(error)}') from error
-    if 'train' in parts:
-        check_batches(runner)
 
 
 @contextmanager
@@ -234,31 +230,6 @@ def kept_random_state() -> Iterator[None]:
         yield
     random.setstate(python)
     np.random.set_state(numpy)
-
-
-def check_batches(runner: Runner) -> None:
-    """Check that no batch has one image alone where batch norm follows a pooling to one pixel.
-
-    Raises:
-        UserError: One has: batch norm would have a single value for each channel, which has no variance.
-    """
-    loader = runner.train_dataloader
-    batch, last = loader.batch_size, len(loader.sampler) % (loader.batch_size or 1)
-    ends = isinstance(runner.train_loop, EpochBasedTrainLoop) and not loader.drop_last
-    if (batch == 1 or (batch and ends and last == 1)) and pools_before_norm(unwrapped(runner.model)):
-        raise UserError(
-            f'the training batches have {batch} images, the last one of an epoch {last or batch}: {ONE_IMAGE}'
-        )
-
-
-def pools_before_norm(model: nn.Module) -> bool:
-    """Whether a part of the model pools its input to one pixel and trains batch norm on it, as ASPP and PSP do."""
-    for module in model.modules():
-        first = next(module.children(), None) if isinstance(module, nn.Sequential) else None
-        to_pixel = isinstance(first, nn.AdaptiveAvgPool2d) and first.output_size in (1, (1, 1))
-        if to_pixel and any(isinstance(part, _BatchNorm) for part in module.modules()):
-            return True
-    return False
 
 
 def run(runner: Runner, action: Callable[[], Any], guard: GuardHook) -> Any:
