@@ -109,11 +109,11 @@ def _visible(box: Sequence[float], size: tuple[int, int]) -> Rectangle | None:
 
 
 def _outline(pen: ImageDraw.ImageDraw, box: Rectangle, color: Color, width: int) -> None:
-    """Draw a rectangle with a dark edge on both sides, so that it stands out from any background."""
+    """Draw a rectangle with an edge of high contrast on both sides, so that it stands out from any background."""
     left, top, right, bottom = box[0], box[1], max(box[2] - 1, box[0]), max(box[3] - 1, box[1])
     edge = max(1, width // 3)
     outer = (left - edge, top - edge, right + edge, bottom + edge)
-    pen.rectangle(outer, outline=BLACK, width=width + 2 * edge)
+    pen.rectangle(outer, outline=text_color(color), width=width + 2 * edge)
     pen.rectangle((left, top, right, bottom), outline=color, width=width)
 
 

@@ -13,6 +13,7 @@ from mmres2net.errors import UserError
 from mmres2net.export import formats, job
 from mmres2net.export.compare import Comparison
 from mmres2net.export.graphs import Graph, make_graph
+from mmres2net.export.preprocess import Padding
 from mmres2net.export.source import ExportSource, read_source
 from mmres2net.export.verify import Verifier, fault_of, images_for, make_copies
 from mmres2net.paths import list_configs
@@ -207,6 +208,20 @@ def test_images_of_phones_and_scanners_are_verified(sources: dict, tmp_path: Pat
     paths = sorted(tmp_path.iterdir())
     rows = list(verifier.run(paths, make_copies(paths, graph.metadata, None, tmp_path)))
     assert [row.passed for row in rows[:3]] == [True] * 3, rows
+
+
+@pytest.mark.parametrize('size', [(98, 113), (130, 97), (40, 145)])
+def test_images_larger_than_the_training_crop(sources: dict, size: tuple[int, int], tmp_path: Path) -> None:
+    """Corners are aligned, so both pad to the next 16 k + 1 pixels."""
+    source = sources['segmentor']
+    graph = make_graph(source, None, None)
+    paths, _ = images_for(source.cfg, [], tmp_path)
+    copies = make_copies(paths, graph.metadata, size, tmp_path)
+    rows = list(Verifier(source, graph, session_of(graph), 1e-3, as_is=True).run(paths, copies))
+    assert fault_of(rows, '') == '', rows
+    graph.module.preprocess.padding = Padding(least=(97, 97))  # to the crop only
+    rows = list(Verifier(source, graph, session_of(graph), 1e-3, as_is=True).run(paths, copies))
+    assert fault_of(rows, '')
 
 
 def test_other_tests_than_supported_are_the_backbone_with_a_note(models: dict) -> None:
