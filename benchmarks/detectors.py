@@ -94,11 +94,9 @@ def seed_weights(model: nn.Module, stock: bool) -> None:
         for name, tensor in model.state_dict().items():
             own = name.removeprefix('backbone.')
             tensor.copy_(weight(f'backbone.{names.get(own, own)}' if own != name else name, tensor))
-            if name.endswith(('rpn_cls.weight', 'fc_cls.weight')):
-                tensor.mul_(4)
-            elif tensor.dim() == 2:
-                tensor.mul_((3 / tensor.shape[1]) ** 0.5)
-            if name.endswith('fc_reg.weight') or 'rpn_reg' in name:
+            if name.endswith('fc_cls.weight'):
+                tensor.mul_(2)
+            elif name.endswith(('fc_reg.weight', 'rpn_reg.weight')):
                 tensor.mul_(0.1)
 
 

@@ -90,7 +90,7 @@ def weight(name: str, like: Tensor) -> Tensor:
     low, high = -0.4, 0.4
     if name.endswith('running_var'):
         low, high = 0.5, 1.5
-    elif like.dim() == 4:
+    elif like.dim() in (2, 4):
         high = (4.5 / like[0].numel()) ** 0.5
         low = -high
     elif name.endswith('weight'):

@@ -15,7 +15,7 @@ from mmres2net.files import atomic_path, write_atomic
 from mmres2net.text import format_table
 
 BEGIN, END = '<!-- results: begin -->', '<!-- results: end -->'
-HEADER = ('contender', 'ms', 'ratio', '95 % interval', 'peak, MiB', 'largest difference')
+HEADER = ('contender', 'ms', 'ratio', '95 % interval', 'largest difference')
 SAMPLES, LEVEL = 2000, 0.95
 
 
@@ -44,18 +44,17 @@ def table(result: dict[str, Any]) -> str:
     lines = []
     for row in measured(result):
         ratio, low, high = row['ratio']
-        peak, worst = row.get('peak_mib'), row.get('difference')
+        worst = row.get('difference')
         lines.append(
             (
                 row['name'],
                 f'{np.median(row["seconds"]) * 1000:,.1f}',
                 f'{ratio:.2f}',
                 f'{low:.2f} to {high:.2f}',
-                '' if peak is None else f'{peak:,.0f}',
                 '' if worst is None else f'{worst:.0e}',
             )
         )
-    lines += [(row['name'], row['absent'], *[''] * 4) for row in result['contenders'] if 'absent' in row]
+    lines += [(row['name'], row['absent'], *[''] * 3) for row in result['contenders'] if 'absent' in row]
     return format_table(lines, HEADER, markdown=True)
 
 

@@ -229,7 +229,6 @@ def run_turns(ask: Any, alive: Mapping[str, Process], rows: Mapping[str, dict[st
             answer = ask(name, 'time', calls=calls[name])
             if answer:
                 rows[name]['seconds'].append(answer['seconds'])
-                rows[name]['peak_mib'] = answer['peak_mib']
 
 
 def machine(case: Case) -> dict[str, Any]:

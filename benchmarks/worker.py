@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 import traceback
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +20,7 @@ class Worker:
     """Answers requests about one contender."""
 
     def build(self, name: str, case: dict[str, Any]) -> dict[str, Any]:
-        """Build the job of a contender, and watch the memory from here on."""
+        """Build the job of a contender."""
         import torch
 
         from benchmarks.contenders import contenders_of
@@ -36,8 +34,6 @@ class Worker:
         if contender.keep_memory and self.case.device == 'cpu' and not keep_freed_memory():
             raise MissingError('this C library cannot keep freed memory')
         self.job = contender.build(self.case)
-        self.resets_peak = reset_peak()
-        self.before = peak_mib()
         return {}
 
     def outputs(self, file: str) -> dict[str, Any]:
@@ -46,37 +42,11 @@ class Worker:
         return {}
 
     def time(self, calls: int) -> dict[str, Any]:
-        """Return the seconds of one call, as a mean of ``calls`` calls, and the peak memory of the job in MiB."""
+        """Return the seconds of one call, as a mean of ``calls`` calls."""
         from torch.utils.benchmark import Timer
 
         timer = Timer('run()', globals={'run': self.job.run}, num_threads=self.case.threads)
-        return {'seconds': timer.timeit(calls).median, 'peak_mib': self.peak()}
-
-    def peak(self) -> float | None:
-        """Return the most memory held since the job was built, beyond what was held then; None if not known."""
-        import torch
-
-        if self.case.device == 'cuda':
-            return torch.cuda.max_memory_allocated() / 2**20
-        return max(peak_mib() - self.before, 0.0) if self.resets_peak else None
-
-
-def reset_peak() -> bool:
-    """Let the kernel measure the peak memory from here on; return whether it does, which containers may forbid."""
-    try:
-        Path('/proc/self/clear_refs').write_text('5', encoding='ascii')
-    except OSError:
-        return False
-    return True
-
-
-def peak_mib() -> float:
-    """Return the peak of the resident memory in MiB."""
-    try:
-        lines = Path('/proc/self/status').read_text(encoding='ascii').splitlines()
-        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith('VmHWM'))
-    except (OSError, StopIteration):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return {'seconds': timer.timeit(calls).median}
 
 
 def main() -> None:

@@ -22,11 +22,9 @@ def bin_matrix(
     """Return the weights of all pixels in all bins.
 
     Args:
-        regions: (K, 5): image index, left, top, right, bottom in pixels of the feature map, with the half-pixel shift
-            already applied. The weights have their type.
+        regions: (K, 5): image index, left, top, right, bottom in feature pixels, with the half-pixel shift applied.
         shape: Number of images, height and width of the feature map.
-        output_size: Number of bins (height, width).
-        sampling_ratio: Samples per bin in each direction; 0: as many as the bin has pixels, rounded up.
+        output_size, sampling_ratio: As in :class:`mmres2net.ops.RoIAlign`.
         aligned: False makes regions at least one pixel wide and high, as the first implementations did.
 
     Returns:
@@ -64,7 +62,7 @@ def axis_matrix(start: Array, extent: Array, bins: int, sampling_ratio: int, pix
     Args:
         start, extent: (K,): start and length of each region.
         bins: Number of bins along the axis.
-        sampling_ratio: Samples per bin; 0: as many as the bin has pixels, rounded up.
+        sampling_ratio: As in :func:`bin_matrix`.
         pixels: Length of the axis.
 
     Returns:

@@ -80,23 +80,13 @@ def roi_align(
     sampling_ratio: int = 0,
     aligned: bool = True,
 ) -> Tensor:
-    """Pool each region of the features into bins.
+    """Return (K, C, bin rows, bin columns), contiguous, for (N, C, H, W) and K regions; see :class:`RoIAlign`.
 
-    Fastest where the features are channels_last; others are copied. Computed in the features' type, or in single
-    precision for half types.
-
-    Args:
-        features: (N, C, H, W).
-        rois: (K, 5): image index, x1, y1, x2, y2 in image pixels.
-        output_size: Number of bins (height, width).
-        spatial_scale, sampling_ratio, aligned: As in :class:`RoIAlign`.
-
-    Returns:
-        (K, C, bin rows, bin columns), contiguous.
+    Computed in the features' type, or in single precision for half types. Fastest for channels_last features.
 
     Raises:
-        ValueError: ``rois`` has another shape, names an image that does not exist, has coordinates that are not finite
-            or, with ``aligned``, right before left. mmcv's kernel aborts or reads other memory.
+        ValueError: ``rois`` has another shape than (K, 5), names an image that does not exist, has coordinates that are
+            not finite or, with ``aligned``, right before left. mmcv's kernel aborts or reads other memory.
     """
     if rois.ndim != 2 or rois.shape[1] != 5:
         raise ValueError(f'rois have the shape {tuple(rois.shape)}, but must have (K, 5): index, x1, y1, x2, y2')

@@ -14,7 +14,7 @@ for line in sys.stdin:
     if do == 'outputs':
         np.savez(request['file'], out=np.array([1.0, 2.2 if name == 'wrong' else 2.0]))
     elif do == 'time':
-        answer = {'ok': {'seconds': 0.002 if name == 'slow' else 0.001, 'peak_mib': None}}
+        answer = {'ok': {'seconds': 0.002 if name == 'slow' else 0.001}}
     if name == 'missing':
         answer = {'missing': 'no such package'}
     elif name == 'failing' and do == 'time':

@@ -19,6 +19,8 @@ from mmengine.runner import Runner
 from mmengine.structures import InstanceData, PixelData
 from torch import Tensor, nn
 
+from mmres2net.deploy import fuse
+from mmres2net.deploy.blocks import FusedBottle2neck
 from mmres2net.engine.config import load_config, single_process_norms
 from mmres2net.engine.run import build_runner
 from mmres2net.engine.speed import match_optimizer_layout, speed_up
@@ -139,6 +141,29 @@ def test_losses_gradients_and_predictions_are_those_of_the_plain_model(name: str
     for mine, theirs in zip(predict(fast, name), predict(plain, name), strict=True):
         assert mine.numel()
         torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize('make', [copy.deepcopy, fuse])
+def test_regions_of_a_detector_in_single_precision(make: Any) -> None:
+    """Fused blocks run in single precision alone, and what they return is channels_last."""
+    plain = build('faster_rcnn_r2n50.py').float()
+    plain.eval()
+    fast = make(plain)
+    speed_up(fast)
+    rois = torch.tensor([[0, 3.0, 4.0, 60.0, 50.0], [1, 20.0, 8.0, 90.0, 60.0], [1, 0.0, 0.0, 8.0, 9.0]])
+    x = torch.randn(2, 3, HEIGHT, WIDTH)
+    results = []
+    for model in (plain, fast):
+        with torch.no_grad():
+            maps = model.extract_feat(x)
+            pooled = model.roi_head.bbox_roi_extractor(maps[:4], rois)
+            results.append([*maps, pooled, *model.roi_head.bbox_head(pooled)])
+    assert results[1][0].is_contiguous(memory_format=LAST)
+    for got, wanted in zip(*reversed(results), strict=True):
+        torch.testing.assert_close(got, wanted, rtol=0, atol=2e-5 * wanted.abs().max().item())
+    blocks = [module for module in fast.modules() if isinstance(module, FusedBottle2neck)]
+    assert blocks
+    assert all(block._folds is not None and block._folds._convs for block in blocks)
 
 
 def test_changes_are_made_and_listed() -> None:
