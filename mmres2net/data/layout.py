@@ -74,7 +74,7 @@ def needed_paths(dataset: dict[str, Any]) -> list[str]:
 
 
 def prefix_of(dataset: dict[str, Any]) -> str:
-    """Return the image folder that a data set dict of mmpretrain names, relative to its root; else nothing."""
+    """Return the image folder that a data set dict of mmpretrain names, relative to its root; empty: none."""
     prefix = dataset.get('data_prefix')
     if isinstance(prefix, dict):
         prefix = prefix.get('img_path')
@@ -85,7 +85,7 @@ def prefix_of(dataset: dict[str, Any]) -> str:
 
 
 def point_at(cfg: Config, folder: str | Path, parts: Sequence[str] = PARTS) -> Config:
-    """Return a copy of ``cfg`` that reads its data from ``folder``, and nothing from outside of it.
+    """Return a copy of ``cfg`` that reads its data from ``folder``, never from outside of it.
 
     Args:
         cfg: A config of any OpenMMLab library; it stays as it is.
@@ -108,7 +108,7 @@ def point_at(cfg: Config, folder: str | Path, parts: Sequence[str] = PARTS) -> C
             by_root.setdefault(dataset.get('data_root') or '', []).extend(needed_paths(dataset))
     roots = {old for old in {**needed, **others} if old}
     if not roots:
-        raise UserError(f'--data {folder}: this config names no data_root, so there is nothing to point at the folder')
+        raise UserError(f'--data {folder}: this config names no data_root, so no path can be replaced')
     found = {old: _find_root(base, old, paths) for old, paths in needed.items() if old}
     _check_apart(folder, found, needed)
     for old in roots - set(found):
@@ -162,7 +162,7 @@ def _find_root(base: Path, old: str, paths: Sequence[str]) -> Path:
     raise UserError(
         f'--data {base}: the layout does not fit this config.\n'
         f'  missing below {nearest}: {join_some(missing, limit=12)}\n'
-        f'  found in {base}: {join_some(there, limit=12) or "nothing"}\n'
+        f'  found in {base}: {join_some(there, limit=12) or "no file"}\n'
         f'  give the folder to use instead of {old!r}, or its parent{hint}'
     )
 

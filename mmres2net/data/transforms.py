@@ -15,7 +15,7 @@ class TrainOnDifficult(BaseTransform):
     """Train on the objects that PASCAL VOC marks as difficult, as the paper's Faster R-CNN baselines did.
 
     mmdet's loader of VOC annotations marks them as regions to ignore. Only the evaluation has to ignore them: the
-    protocol says nothing of training, and the public code with the paper's kind of detector (a single stride-16 map,
+    protocol does not concern training, and the public code with the paper's kind of detector (a single stride-16 map,
     VOC 2007) trains on them. The step follows ``LoadAnnotations``, in training pipelines alone.
     """
 

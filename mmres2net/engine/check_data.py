@@ -54,6 +54,8 @@ def _check_flags(args: argparse.Namespace) -> None:
             raise UserError(f'--{name} {value}: choose {least} or more')
     if args.json and (Path(args.json).is_dir() or not Path(args.json).absolute().parent.is_dir()):
         raise UserError(f'--json {args.json}: not a file in a folder that exists')
+    if args.json:
+        writable_dir(Path(args.json).absolute().parent, '--json')
 
 
 def _prepare(args: argparse.Namespace) -> tuple[Config, list[str]]:

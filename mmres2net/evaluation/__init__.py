@@ -1,4 +1,4 @@
-"""Metrics of detection and segmentation: every figure of the paper's tables, by the protocols that define them."""
+"""Metrics of detection and segmentation: all metrics of the paper's tables, by the protocols that define them."""
 
 from mmres2net.evaluation.coco import COCOMetric
 from mmres2net.evaluation.iou import IoUMetric

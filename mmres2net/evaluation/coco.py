@@ -38,7 +38,7 @@ class COCOMetric(BaseMetric):
         classwise: Also give ``bbox_AP_NAME`` for each class, and log a table.
         evaluator: ``faster`` (faster-coco-eval) or ``pycocotools``; the metrics are the same, the time is not.
         outfile_prefix: Write the detections to ``PREFIX.bbox.json`` and ``PREFIX.segm.json``, in COCO's form.
-        format_only: Write them and evaluate nothing, for a split whose annotations are not public.
+        format_only: Write them without evaluation, for a split whose annotations are not public.
         backend_args: As everywhere in MMEngine: where ``ann_file`` lies, if not on disk.
         collect_device: Where results of several processes meet: ``cpu`` or ``gpu``.
         prefix: Goes before the names of the metrics.
@@ -191,8 +191,8 @@ class COCOMetric(BaseMetric):
             raise UserError(f'image {twice!r} was evaluated twice; remove the wrapper that repeats the data set')
         images = [image for image in self._truth['images'] if image['id'] in shown]
         if len(images) < len(shown):
-            strange = next(iter(shown - {image['id'] for image in images}))
-            raise UserError(f'{self.ann_file} has no image {strange!r}; it has to be the file that the data set reads')
+            unknown = next(iter(shown - {image['id'] for image in images}))
+            raise UserError(f'{self.ann_file} has no image {unknown!r}; it has to be the file that the data set reads')
         if len(images) < len(self._truth['images']):
             print_log(
                 f'evaluated on {len(images)} of the {len(self._truth["images"])} images of {self.ann_file}', 'current'

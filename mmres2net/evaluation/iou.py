@@ -24,7 +24,7 @@ from mmres2net.registry import METRICS
 class IoUMetric(BaseMetric):
     """Give ``mIoU``, ``aAcc`` and ``mAcc``, then ``IoU_NAME`` and ``Acc_NAME`` of each class, in percent.
 
-    Pixels are counted over the whole split. A class that is neither annotated nor predicted has NaN, and means leave it
+    Pixels are counted over the split. A class that is neither annotated nor predicted has NaN, and means leave it
     out; one that is predicted but nowhere annotated has an IoU of 0 and no accuracy. Each image leaves three counts a
     class, by which images that a distributed sampler shows twice are dropped as MMEngine drops them.
 
@@ -78,7 +78,7 @@ class IoUMetric(BaseMetric):
         if not results:
             raise UserError('no image was evaluated: is the split empty, or the data loader?')
         both, predicted, annotated = torch.stack(results).sum(0).double().numpy()
-        with np.errstate(invalid='ignore'):  # 0 / 0 is NaN: the class has no such figure
+        with np.errstate(invalid='ignore'):  # 0 / 0 is NaN: the class has no such metric
             iou, accuracy = 100 * both / (predicted + annotated - both), 100 * both / annotated
         metrics = {'mIoU': _mean(iou), 'aAcc': 100 * _ratio(both.sum(), annotated.sum()), 'mAcc': _mean(accuracy)}
         names = class_names(self.dataset_meta)
@@ -108,5 +108,5 @@ def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if values.size else float('nan')
 
 
-def _ratio(part: float, whole: float) -> float:
-    return float(part / whole) if whole else float('nan')
+def _ratio(part: float, total: float) -> float:
+    return float(part / total) if total else float('nan')

@@ -28,9 +28,9 @@ def check_labels(labels: np.ndarray, classes: int, what: str = 'the model predic
     Raises:
         UserError: One is not.
     """
-    strange = labels[(labels < 0) | (labels >= classes)]
-    if len(strange):
+    unknown = labels[(labels < 0) | (labels >= classes)]
+    if len(unknown):
         raise UserError(
-            f'{what} label {int(strange[0])}, but the data set has {classes} classes, 0 to {classes - 1}: '
+            f'{what} label {int(unknown[0])}, but the data set has {classes} classes, 0 to {classes - 1}: '
             'check metainfo.classes and num_classes of the heads, for masks also ignore_index and reduce_zero_label'
         )

@@ -100,7 +100,7 @@ def average_precision(right: np.ndarray, objects: int, mode: str) -> float:
     found = np.cumsum(right)
     precision = found / np.arange(1, len(right) + 1)
     if mode == '11points':
-        # In whole numbers: as fractions, a recall of 3 / 10 falls short of 3 * 0.1.
+        # In integers: as fractions, a recall of 3 / 10 falls short of 3 * 0.1.
         return float(np.mean([precision[10 * found >= tenth * objects].max(initial=0.0) for tenth in range(11)]))
     best = np.maximum.accumulate(precision[::-1])[::-1]
     return float(best[right].sum() / objects)

@@ -257,6 +257,12 @@ COCO: dict[str, tuple[Change, Any]] = {
     'JSON nested': (text_file('train.json', '[' * 200_000), case('broken annotation file')),
     'JSON of a huge number': (text_file('train.json', '[' + '9' * 5000 + ']'), case('broken annotation file')),
     'JSON empty': (text_file('train.json', ''), case('broken annotation file')),
+    'JSON with a byte order mark': (
+        text_file('train.json', b'\xef\xbb\xbf{"images": [], "categories": []}'), case('broken annotation file')
+    ),
+    'JSON in UTF-16': (
+        text_file('train.json', '{"images": [], "categories": []}'.encode('utf-16')), case('broken annotation file')
+    ),
     'JSON in another encoding': (text_file('train.json', b'\xff\xfe\x00'), case('broken annotation file')),
     'damaged PNG': (first_image(broken_png, '0.png'), case('unreadable image')),
     'cut JPEG': (first_image(cut_jpeg), case('unreadable image')),
@@ -269,6 +275,13 @@ COCO: dict[str, tuple[Change, Any]] = {
     'WebP': (first_image(lambda path: draw(path, 1), '0.webp'), case()),
     'turned image, annotated as stored': (
         first_image(lambda path: turned(path, 1, (96, 64))), case('wrong image size')
+    ),
+    'turned image that is loaded as stored': (
+        every(lambda made: [
+            first_image(lambda path: turned(path, 1, (96, 64)))(made),
+            made.dataset().pipeline[0].update(color_type='color_ignore_orientation'),
+        ]),
+        case(),
     ),
     'turned image, annotated as seen': (
         first_image(lambda path: turned(path, 1, (64, 96))), case('', 'EXIF orientation')
@@ -491,10 +504,10 @@ def one_class(made: TinySet) -> None:
         made.cfg.model[head].num_classes = 1
 
 
-def one_class_with_sigmoid(made: TinySet) -> None:
+def one_class_with_sigmoid(made: TinySet, **loss: Any) -> None:
     one_class(made)
     for head in ('decode_head', 'auxiliary_head'):
-        made.cfg.model[head].loss_decode = dict(type='CrossEntropyLoss', use_sigmoid=True)
+        made.cfg.model[head].loss_decode = loss or dict(type='CrossEntropyLoss', use_sigmoid=True)
 
 
 def three_classes(*parts: str) -> Change:
@@ -550,6 +563,11 @@ SEG: dict[str, tuple[Callable[[np.ndarray], Any], Change, Any]] = {
     'a class without a pixel in validation': (*seg(three_classes('train')), case('', 'class without an object')),
     'one class with softmax': (lambda mask: mask * 0, one_class, case('config does not fit')),
     'one class with sigmoid': (lambda mask: mask * 0, one_class_with_sigmoid, case()),
+    'one class with another loss': (
+        lambda mask: mask * 0,
+        every(lambda made: one_class_with_sigmoid(made, type='DiceLoss')),
+        case(),
+    ),
     'missing mask': (*seg(every(lambda made: (made.root / 'ann/train/0.png').unlink())), case('missing mask')),
     'damaged mask': (*seg(every(lambda made: damage(made.root / 'ann/train/0.png'))), case('unreadable mask')),
     'pipe as mask': (

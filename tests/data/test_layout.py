@@ -1,4 +1,4 @@
-"""Pointing configs at folders: every standard layout is found, nothing else is, and the config stays as it was."""
+"""Pointing configs at folders: standard layouts are found, no other folder is read, the config stays unchanged."""
 
 import copy
 from pathlib import Path

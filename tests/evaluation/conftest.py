@@ -1,4 +1,4 @@
-"""What the tests of metrics share: an evaluator built as a run of a host builds it."""
+"""What the tests of metrics share: an evaluator built as a run of an OpenMMLab library builds it."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,10 +13,10 @@ Build = Callable[..., Evaluator]
 
 @pytest.fixture
 def build(request: pytest.FixtureRequest) -> Iterator[Build]:
-    """Build an evaluator from a config, under the scope of the host that the test's ``HOST`` names."""
-    host = request.module.HOST
+    """Build an evaluator from a config, in the scope of the library that the test's ``HOST`` names."""
+    library = request.module.HOST
     before = DefaultScope.get_current_instance()
-    init_default_scope(host)
+    init_default_scope(library)
 
     def make(cfg: dict[str, Any], classes: Any) -> Evaluator:
         evaluator = Evaluator(cfg)

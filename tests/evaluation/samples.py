@@ -1,4 +1,4 @@
-"""Predictions and annotations as the hosts hand them to a metric, and generated ones in COCO's form."""
+"""Predictions and annotations as the OpenMMLab libraries pass them to a metric, and generated ones in COCO's form."""
 
 from collections.abc import Sequence
 from typing import Any

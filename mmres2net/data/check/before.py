@@ -66,7 +66,7 @@ def check_before_training(
 
 
 def explain_failure(cfg: Config, parts: Sequence[str]) -> str:
-    """Return what the check finds in data that a library failed to read; nothing if it finds no error."""
+    """Return what the check finds in data that a library failed to read; empty if it finds no error."""
     try:
         check_before_training(cfg, parts)
     except UserError as error:
@@ -95,12 +95,12 @@ def list_splits(cfg: Config, parts: Sequence[str]) -> list[Split]:
     folders = [image_folder(node) for node in nodes if format_of(dataset_class(cfg, node)) == 'folders']
     different = check_same_folders(list(dict.fromkeys(folder for folder in folders if folder is not None)))
     splits = read_splits(cfg, parts)
-    said: set[str] = set()
+    seen: set[str] = set()
     for split in splits:
         # Heads are not compared with classes that are wrong themselves.
         if not different and not any(finding.kind in MISFITS for finding in split.findings):
-            found = [finding for finding in config_findings(cfg, split) if finding.what not in said]
-            said.update(finding.what for finding in found)
+            found = [finding for finding in config_findings(cfg, split) if finding.what not in seen]
+            seen.update(finding.what for finding in found)
             split.findings += found
     for split in splits[:1]:
         split.findings += different

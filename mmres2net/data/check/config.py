@@ -91,7 +91,9 @@ def _softmax_faults(model: Any) -> Iterator[str]:
         if _classifies(path, node) and node['num_classes'] == 1:
             losses = node.get('loss_decode') or {}
             losses = losses if isinstance(losses, list | tuple) else [losses]
-            if not all(loss.get('use_sigmoid') for loss in losses):
+            types = [str(loss.get('type', 'CrossEntropyLoss')) for loss in losses]
+            softmax = [not loss.get('use_sigmoid') for loss in losses]
+            if all(softmax) and all(kind.endswith('CrossEntropyLoss') for kind in types):
                 yield (
                     f'{path} has one class and a softmax, whose loss is zero whatever it predicts; use two classes, '
                     "such as ('background', NAME), with masks of 0 and 1"

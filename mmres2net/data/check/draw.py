@@ -52,7 +52,7 @@ def draw_sample(split: Split, sample: Sample) -> Array:
     """Return a sample's image with its annotations, and a line below it that says what it is."""
     if sample.pixels is None:
         with Image.open(sample.image) as file:
-            image = np.asarray(ImageOps.exif_transpose(file).convert('RGB'))
+            image = np.asarray((ImageOps.exif_transpose(file) if split.turns_images else file).convert('RGB'))
     else:
         image = np.asarray(sample.pixels)
     height, width = image.shape[:2]

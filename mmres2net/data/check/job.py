@@ -114,7 +114,7 @@ def _finish(report: Report, split: Split) -> None:
 
 
 def _why_empty(report: Report, split: Split) -> str:
-    """Return why a split has nothing to train on or to measure; nothing if it has."""
+    """Return why a split leaves no sample to train on or to evaluate; empty if it leaves some."""
     counts = f'{report.images:,} images, {report.annotations:,} annotations'
     if not report.images:
         return counts
@@ -129,7 +129,7 @@ def _why_empty(report: Report, split: Split) -> str:
 
 
 def _empty_classes(report: Report, split: Split) -> Iterator[Finding]:
-    """Yield a finding for each class that nothing is annotated with.
+    """Yield a finding for each class without an annotation.
 
     For detection it is a note: a subset of a large data set is sound to train on, and the class is just never
     predicted. In semantic masks it is an error of a training split: there, masks with other values are the usual cause.

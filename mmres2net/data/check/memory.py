@@ -43,14 +43,14 @@ def cache_file(name: str) -> Path:
 
 
 def recall(name: str) -> str | None:
-    """Return what was remembered with a fingerprint; None: nothing."""
+    """Return the text that was remembered with a fingerprint; None if there is none."""
     with suppress(OSError):
         return cache_file(name).read_text(encoding='utf-8') if name else None
     return None
 
 
 def remember(name: str, text: str) -> None:
-    """Remember ``text`` with a fingerprint; where nothing can be written, the check is done again next time."""
+    """Remember ``text`` with a fingerprint; if the file cannot be written, the next run checks again."""
     if name:
         with suppress(OSError):
             cache_file(name).parent.mkdir(parents=True, exist_ok=True)

@@ -11,10 +11,10 @@ from typing import Any
 from mmres2net.data.formats.base import Finding
 from mmres2net.text import join_some
 
-# A kind is an error if the run fails by it, or learns or measures something wrong.
+# A kind is an error if the run fails because of it, or trains on or measures something wrong.
 ERRORS = {
-    'broken annotation file': 'nothing of this split can be read',
-    'empty split': 'there is nothing to train on or to measure',
+    'broken annotation file': 'this split cannot be read',
+    'empty split': 'it leaves no sample to train on or to evaluate',
     'missing annotation file': 'listed, but not there',
     'broken annotation': 'an entry that training cannot read, or would misread',
     'classes do not fit': 'the config and the annotations have different classes',
@@ -39,12 +39,12 @@ ERRORS = {
     'wrong mask size': 'the mask has another size than the image',
     'mask value without class': 'neither a class nor the ignore index; training fails, or ignores it',
     'masks of 0 and 255': 'the object is ignored, and only the background is learned',
-    'class without a pixel': 'the model cannot learn it, and its IoU is missing',
+    'class without a pixel': 'it cannot be learned: add masks of it, correct their values, or remove the class',
     'empty class folder': 'labels are the order of the folders, and no image has this one',
     'same image in training and evaluation': 'the model is evaluated on images that it was trained on',
 }
 NOTES = {
-    'same set in training and evaluation': 'the metrics say how well it is remembered, and nothing of new images',
+    'same set in training and evaluation': 'the metrics do not show how the model does on new images',
     'class without an object': 'its metrics will be missing or zero',
     'class not in the sample': 'no mask of the sample has it; check-data reads all masks',
     'unknown class': 'the config does not have it: left out',
@@ -57,18 +57,18 @@ NOTES = {
     'polygon beyond the image': 'it leaves the image by more than a pixel',
     'unread mask of an object': 'broken, but this config reads no masks of objects',
     'mask without class': 'every pixel is ignored',
-    'mask of one class': 'nothing, or all of the image, is salient',
+    'mask of one class': 'no pixel is salient, or all are',
     'image listed twice': 'the same file under two entries counts twice',
     'same content twice': 'two files of one split are equal byte for byte',
     'same content in training and evaluation': 'two files, equal byte for byte',
     'EXIF orientation': 'loaders that honor it turn the image; annotations have to be made for the turned one',
     'gray image': 'loaders make it three equal channels',
     'image with alpha': 'loaders drop the alpha channel',
-    'palette image': 'loaders look its colors up',
+    'palette image': 'loaders convert it to RGB',
     'CMYK image': 'loaders convert it, not all to the same colors',
     'deep image': 'more than 8 bits per channel, of which loaders keep 8',
 }
-# Notes that say something of the files, but nothing of the run: not printed before it.
+# Notes on files that do not change the run: not printed before it.
 QUIET = {'image without annotations', 'tiny box', *list(NOTES)[-6:]}
 LISTED_CLASSES = 100  # a data set with more of them shows the first and counts the rest
 UNBROKEN = '\xa0'  # a space at which no line is broken
@@ -107,7 +107,7 @@ class Report:
 
     @property
     def empty_classes(self) -> list[str]:
-        """Classes of the config that nothing is annotated with."""
+        """Classes of the config without an annotation."""
         return [name for name in self.classes if not self.counts[name]]
 
     def count(self, kinds: dict[str, str]) -> int:
@@ -122,7 +122,7 @@ class Report:
         return {kind: found[kind] for kind in [*ERRORS, *NOTES] if kind in found}
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything but the digests, as JSON has it."""
+        """Return everything except the digests as values of JSON."""
         plain = ('part', 'source', 'dataset', 'images', 'annotations', 'crowd', 'ignored_objects', 'ignored', 'unit')
         found = {kind: [{'where': f.where, 'what': f.what} for f in fs] for kind, fs in self.kinds().items()}
         return {
@@ -187,7 +187,7 @@ def verdict(reports: Sequence[Report]) -> str:
     """Return the last line of a check: how many errors and notes there are."""
     errors, notes = (sum(report.count(kinds) for report in reports) for kinds in (ERRORS, NOTES))
     if not errors and not notes:
-        return 'no errors, nothing to note'
+        return 'no errors, no notes'
     return ', '.join(
         f'{n or "no"} {name}' + ('' if n == 1 else 's') for n, name in ((errors, 'error'), (notes, 'note'))
     )

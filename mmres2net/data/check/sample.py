@@ -64,7 +64,7 @@ def check_sample(split: Split, sample: Sample, *, decode: bool = True) -> Checke
     Args:
         split: The data set of the sample.
         sample: The sample.
-        decode: Decode image and mask to the end; else read headers, and look for the end of the file.
+        decode: Decode image and mask to the end; else read headers and check the end of the file.
     """
     size, annotations, findings = split.parse(sample)
     checked = Checked(findings, annotations)
@@ -95,8 +95,8 @@ def _check_image(split: Split, sample: Sample, size: Size | None, checked: Check
                 raise ValueError(f'{image.format}, which OpenCV does not read; convert it to PNG or JPEG')
             if decode or not _ends_well(path, image.format):
                 image.load()
-            # Pillow decodes a PNG to its end to look for the tag.
-            has_tag = decode or image.format != 'PNG' or 'exif' in image.info
+            # Pillow decodes a PNG to its end to search for the tag.
+            has_tag = split.turns_images and (decode or image.format != 'PNG' or 'exif' in image.info)
             orientation = image.getexif().get(ORIENTATION, 1) if has_tag else 1
             stored: Size = image.size
             kind = UNUSUAL.get(image.mode)
@@ -227,7 +227,7 @@ def _check_mask(split: Split, path: str, size: Size | None, checked: Checked, de
     if size is not None and image.size != tuple(size):
         what = f'{image.size[0]}x{image.size[1]}, the image {size[0]}x{size[1]}'
         checked.findings.append(Finding('wrong mask size', path, what))
-    if not values:  # nothing is known of what they mean
+    if not values:  # the meaning of the values is not known
         return
     if channels > 1 and split.read_mask is None:
         checked.findings.append(Finding('color mask', path, image.mode))
@@ -238,9 +238,9 @@ def _check_mask(split: Split, path: str, size: Size | None, checked: Checked, de
 
 def _value_findings(split: Split, path: str, found: Counter[int]) -> list[Finding]:
     values = split.mask_values
-    strange = [f'{value} ({count:,} pixels)' for value, count in sorted(found.items()) if value not in values]
-    if strange:
-        return [Finding('mask value without class', path, join_some(strange, limit=8))]
+    unknown = [f'{value} ({count:,} pixels)' for value, count in sorted(found.items()) if value not in values]
+    if unknown:
+        return [Finding('mask value without class', path, join_some(unknown, limit=8))]
     if not any(values.get(value) for value in found):
         return [Finding('mask without class', path)]
     if split.read_mask is not None and len(found) == 1:

@@ -87,7 +87,8 @@ class Split:
     check_names: Callable[[Iterable[str]], str] | None = None  # why the names of all objects do not fit the classes
     needs_masks: bool = False  # the config reads instance masks
     any_format: bool = False  # images are not loaded by OpenCV
-    unlabeled: bool = False  # nothing is measured, as in the test split of a challenge
+    turns_images: bool = True  # images are loaded as their EXIF orientation says
+    unlabeled: bool = False  # no metric is computed, as in the test split of a challenge
 
     @property
     def training(self) -> bool:
@@ -193,7 +194,7 @@ def is_polygon(numbers: array[float]) -> bool:
 
 
 def rle_fault(rle: dict[str, Any]) -> str:
-    """Return what is wrong with COCO's run lengths, compressed or not; nothing if they fill the size they state.
+    """Return what is wrong with COCO's run lengths, compressed or not; empty if they fill the size they state.
 
     The runs are added up and never expanded, so that memory is bounded by the length of the text.
     """

@@ -28,7 +28,8 @@ def coco_content(data: bytes | str, source: str) -> Entry:
         UserError: It is no such file.
     """
     try:
-        content = json.loads(data)
+        # Strictly UTF-8 without a byte order mark: pycocotools, by which mmdet reads the file, takes nothing else.
+        content = json.loads(data.decode('utf-8') if isinstance(data, bytes) else data)
     except RecursionError as error:
         raise UserError(f'{source} is not a COCO annotation file: its JSON is nested too deeply') from error
     except ValueError as error:
@@ -47,7 +48,7 @@ def coco_content(data: bytes | str, source: str) -> Entry:
 
 
 def category_fault(categories: Sequence[Entry], classes: Sequence[str], source: str) -> str:
-    """Return why a COCO file's categories cannot be those of ``classes``, in this order; nothing if they can.
+    """Return why a COCO file's categories cannot be those of ``classes``, in this order; empty if they can.
 
     mmdet's ``CocoDataset`` numbers labels in the file's order and takes every category whose name is a class.
     """
@@ -193,7 +194,7 @@ def parse_coco(sample: Sample, names: dict[Any, str], classes: Sequence[str]) ->
 
 
 def _why_dropped(entry: Entry, box: Box, size: tuple[int, int] | None) -> str:
-    """Return why mmdet's ``CocoDataset`` leaves an annotation out; nothing where it does not."""
+    """Return why mmdet's ``CocoDataset`` leaves an annotation out; empty where it does not."""
     if not all(map(math.isfinite, box)):
         return ''  # an error whatever becomes of it
     x1, y1, x2, y2 = box

@@ -44,7 +44,7 @@ def folder_names(folder: Path) -> list[str]:
 
 
 def folder_fault(folder: Path, names: Sequence[str], classes: Sequence[str] | None, dataset: dict[str, Any]) -> str:
-    """Return why ``classes`` cannot be those of the folders ``names``; nothing if they can."""
+    """Return why ``classes`` cannot be those of the folders ``names``; empty if they can."""
     if classes is None:
         return ''
     if len(classes) != len(names):

@@ -106,7 +106,7 @@ def classes_of(cfg: Config, dataset: dict[str, Any]) -> tuple[str, ...] | None:
 
 
 def _build(cfg: Config, dataset: dict[str, Any]) -> Any:
-    """Return the library's data set object with nothing read yet: it knows its paths, classes and defaults."""
+    """Return the library's data set object without reading files: it knows its paths, classes and defaults."""
     node = {**copy.deepcopy(dict(dataset)), 'pipeline': [], 'lazy_init': True}
     try:
         with DATASETS.switch_scope_and_registry(cfg.get('default_scope') or 'mmengine') as registry:
@@ -126,9 +126,10 @@ def _read(cfg: Config, names: Sequence[tuple[str, str]], dataset: dict[str, Any]
     evaluators = [node for _, part in names for _, node in walk(cfg.get(f'{part}_evaluator') or {}, '')]
     split.unlabeled = not split.training and any(node.get('format_only') for node in evaluators)
     steps = [step for _, step in walk(dataset.get('pipeline') or [], '')]
-    split.any_format = any(
-        'LoadImage' in str(step.get('type')) and step.get('imdecode_backend', 'cv2') != 'cv2' for step in steps
-    )
+    loaders = [step for step in steps if 'LoadImage' in str(step.get('type'))]
+    split.any_format = any(step.get('imdecode_backend', 'cv2') != 'cv2' for step in loaders)
+    flags = [str(step.get('color_type')) for step in loaders]
+    split.turns_images = not any('unchanged' in flag or 'ignore_orientation' in flag for flag in flags)
     split.needs_masks = any(step.get('with_mask') for step in steps)
     split.needs_masks |= any('segm' in (node.get('metric') or ()) for node in evaluators)
     readers = {'coco': read_coco, 'voc': read_voc, 'masks': read_masks}

@@ -63,7 +63,7 @@ def _other_suffix(image: Path) -> str:
 
 
 def vocabulary_fault(source: str, found: Iterable[str], classes: Sequence[str]) -> str:
-    """Return why the names of all objects of a split are those of another vocabulary; nothing if they are not.
+    """Return why the names of all objects of a split are those of another vocabulary; empty if they are not.
 
     A class without an object is a small split, an unknown name a wanted subset; both at once, or no known name at all,
     is another vocabulary. Names that are spelled almost alike are reported one by one.
