@@ -138,7 +138,7 @@ def writable_dir(folder: str | Path, option: str) -> Path:
     Raises:
         UserError: It cannot be created or written to.
     """
-    folder = Path(folder).expanduser()
+    folder = Path(os.path.expanduser(folder))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -155,7 +155,7 @@ def writable_file(path: str | Path, option: str) -> Path:
     Raises:
         UserError: It is a folder, or its folder cannot be created or written to.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     if path.is_dir():
         raise UserError(f'{option} {path}: this is a folder; name a file in it')
     if not path.exists() or path.is_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,7 +68,7 @@ def check_checkpoint(file: str | Path, role: str, *, allow_pickle: bool = False)
     try:
         if is_stored(name):
             return name if allow_pickle else load_from_store(name)['']
-        path = fetch_checkpoint(name) if '://' in name else Path(name).expanduser()
+        path = fetch_checkpoint(name) if '://' in name else Path(os.path.expanduser(name))
         if path.is_dir() and any(path.iterdir()):
             if not allow_pickle:
                 raise UserError(

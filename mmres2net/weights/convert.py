@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -200,7 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         UserError: The file cannot be read, converted or written; nothing is written then.
     """
     args = flags_of_convert_weights().parse_args(argv)
-    source, target = Path(args.source).expanduser(), Path(args.target).expanduser()
+    source, target = Path(os.path.expanduser(args.source)), Path(os.path.expanduser(args.target))
     check_paths(source, target, force=args.force)
     content = read_checkpoint(source, allow_pickle=args.allow_unsafe_checkpoint)
     entry = weights_key(content, args.key)

@@ -183,7 +183,7 @@ def origin_of(name: str) -> Origin | Path:
     """
     scheme, mark, rest = name.partition('://')
     if not mark:
-        return _of_arch(name) or Path(name).expanduser()
+        return _of_arch(name) or Path(os.path.expanduser(name))
     if scheme in ('http', 'https'):
         return _of_url(name)
     if scheme in ('torchvision', 'modelzoo', 'open-mmlab', 'openmmlab', 'mmcls'):
@@ -254,7 +254,7 @@ def _of_mmengine(scheme: str, name: str) -> Origin | Path:
     if urlparse(place).scheme in ('http', 'https'):
         return _of_url(place)
     home = os.environ.get('MMENGINE_HOME') or Path(os.environ.get('XDG_CACHE_HOME', '~/.cache')) / 'mmengine'
-    return Path(home).expanduser() / place
+    return Path(os.path.expanduser(home)) / place
 
 
 def _fetch_url(origin: Origin, ways_out: Sequence[str]) -> Path:

@@ -47,7 +47,7 @@ def read_checkpoint(
     Raises:
         UserError: There is no such file, or it cannot be read safely; the message says why.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     check_file(path)
     try:
         content = _read(path, allow_pickle, map_location)
@@ -95,9 +95,12 @@ def _names_foreign_file(key: Any, value: Any, work_dir: str | Path | None) -> bo
 
 
 def _is_own_best(name: str, work_dir: str | Path | None) -> bool:
-    if work_dir is None or '\0' in name:
+    if work_dir is None:
         return False
-    path = Path(os.path.realpath(name))
+    try:
+        path = Path(os.path.realpath(name))
+    except (OSError, ValueError):  # no name of a file at all
+        return False
     return path.name.startswith('best_') and path.parent == Path(os.path.realpath(work_dir))
 
 

@@ -321,6 +321,7 @@ def test_damaged_in_the_middle(tmp_path: Path) -> None:
 
 def test_absent_and_folder(tmp_path: Path) -> None:
     refusal(tmp_path / 'absent.pth')
+    refusal(Path('~nobody_of_this_name/a.pth'))
     refusal(tmp_path)
 
 
@@ -455,6 +456,8 @@ def test_paths_of_other_runs_are_removed(tmp_path: Path, monkeypatch: pytest.Mon
         '.',
         '',
         'a\0b',
+        '\ud800/best_a.pth',
+        'x' * 10**5,
         [f'{tmp_path}/other/best_mIoU_iter_9.pth'],
         os.fsencode(f'{tmp_path}/other'),
         3,
