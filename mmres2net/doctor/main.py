@@ -71,8 +71,9 @@ def check_required(found: Mapping[str, str], required: Sequence[str]) -> list[Re
     """Compare what the probes found, by name, with the requirements that are not libraries."""
     gpu, driver, results = found.get('gpu', ''), nvidia_driver(), []
     hidden = os.environ.get('CUDA_VISIBLE_DEVICES', '0') in ('', '-1')
-    if 'cuda' in required and gpu.endswith('CUDA None'):
-        results.append(Result('cuda', 'fail', 'torch is built for the CPU only', 'install a torch built for CUDA'))
+    if 'cuda' in required and (gpu.endswith('CUDA None') or 'CUDA not available' in found.get('operators', '')):
+        remedy = 'install a torch built for CUDA, and compile mmcv with FORCE_CUDA=1'
+        results.append(Result('cuda', 'fail', 'torch, or the compiled operators of mmcv, are for the CPU only', remedy))
     if gpu.startswith('none') and ('gpu' in required or (driver and not hidden)):
         remedy = 'install a driver that supports this CUDA, or a torch built for CUDA; in Docker: --gpus all'
         status = 'fail' if 'gpu' in required else 'warn'

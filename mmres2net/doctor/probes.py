@@ -37,7 +37,8 @@ def operators() -> str:
         box = torch.tensor([[0.0, 0.5, 1.5, 2.5, 4.5]], device=device)
         pooled = ops.roi_align(torch.arange(24.0).reshape(1, 1, 6, 4).to(device), box, 1, 1.0, 2, 'avg', True)
         expect(f'mmcv.ops.roi_align on {device}', pooled.flatten().tolist(), [4 * 2.5 + 1.0])
-    provider = 'provided by mmres2net' if origin.startswith('mmres2net') else 'compiled in mmcv'
+    compiled = f'compiled in mmcv (CUDA {ops.get_compiling_cuda_version()})'
+    provider = 'provided by mmres2net' if origin.startswith('mmres2net') else compiled
     return f'{provider}; NMS and RoIAlign are right on {", ".join(devices)}'
 
 

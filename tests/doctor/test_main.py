@@ -75,6 +75,7 @@ CPU, CUDA = 'torch is built for CUDA None', 'torch is built for CUDA 13.0'
         (f'none; {CPU}', 'compiled in mmcv', ['cuda', 'compiled-ops'], None, '0', {'cuda': 'fail'}),
         (f'none; {CUDA}', 'compiled in mmcv', ['cuda', 'compiled-ops'], None, '0', {}),
         (f'none; {CUDA}', '', ['gpu'], None, '0', {'gpu': 'fail'}),
+        (f'none; {CUDA}', 'compiled in mmcv (CUDA not available); x', ['cuda'], None, '0', {'cuda': 'fail'}),
         (f'none; {CPU}', '', [], '570.86', '0', {'gpu': 'warn'}),
         (f'none; {CPU}', '', [], '570.86', '', {}),
         (f'H100; {CUDA}', '', ['gpu', 'cuda'], '570.86', '0', {}),
