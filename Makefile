@@ -26,7 +26,7 @@ setup:  ## create the environment and install everything; seconds when it is don
 	@$(INSTALL)
 
 demo: setup  ## train the demo detector on generated images and print its AP table
-	@$(BIN)/mmres2net train demo/faster_rcnn_r2n50
+	@$(BIN)/mmres2net train demo/faster_rcnn_r2n50 --overwrite
 
 test: setup  ## run the default tests
 	@$(BIN)/python -m pytest -n $(TESTS) --dist loadfile
