@@ -28,6 +28,7 @@ from mmres2net.engine.launcher import is_first_process, world_size
 from mmres2net.engine.loading import safe_loading
 from mmres2net.engine.profiling import ProfileDone
 from mmres2net.engine.resume import (
+    BEST,
     Start,
     changes_since,
     checkpoints_in,
@@ -122,13 +123,13 @@ def find_start(cfg: Config, args: argparse.Namespace) -> Start | None:
         UserError: The checkpoint cannot be resumed from, or the run would overwrite those of another one.
     """
     folder, unsafe = Path(cfg.work_dir), args.allow_unsafe_checkpoint
-    asked = args.resume or (cfg.get('resume') and (cfg.get('load_from') or 'auto'))
+    asked = args.resume or (cfg.get('resume') and not args.overwrite and (cfg.get('load_from') or 'auto'))
     cfg.resume = False
     if not asked:
-        old = checkpoints_in(folder)
+        old = checkpoints_in(folder) or sorted(folder.glob(BEST))
         if old and not args.overwrite and not args.profile:
             raise UserError(
-                f'{folder} has checkpoints of an earlier run ({old[0].name} is the newest): --resume continues it, '
+                f'{folder} has checkpoints of an earlier run (such as {old[0].name}): --resume continues it, '
                 '--work-dir DIR trains elsewhere, --overwrite deletes them'
             )
         return None

@@ -167,6 +167,11 @@ def test_checkpoints_of_an_earlier_run_are_not_overwritten(folder: Path) -> None
     assert anew.status == 0
     assert saved() == {'epoch_1.pth', 'best_score_epoch_1.pth'}
     assert train('--overwrite', '--resume').status == 2
+    again = train('--overwrite', resume=True, train_cfg__max_epochs=1)
+    assert again.status == 0
+    assert 'resumed epoch' not in again.out
+    Path('work_dirs/tiny/epoch_1.pth').unlink()
+    assert train().status == 2  # the best one is left
 
 
 def _hold(path: str, ready: Any) -> None:
