@@ -6,6 +6,7 @@ torch.export files are programs: open them only if you trust their source. Pickl
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -128,13 +129,19 @@ def _open_torch_export(path: Path, threads: int | None) -> Session:
 
 @contextmanager
 def _data_only() -> Iterator[None]:
-    """Within the block ``torch.load`` unpickles nothing but tensors, whatever the environment says."""
+    """Within the block ``torch.load`` unpickles nothing but tensors, whatever the environment says.
+
+    What torch logs about a damaged file, with a traceback, is not shown; the exception tells it.
+    """
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     names = (FORCE_DATA, 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD')
     before = {name: os.environ.pop(name, None) for name in names}
     os.environ[FORCE_DATA] = '1'
     try:
         yield
     finally:
+        logging.disable(level)
         del os.environ[FORCE_DATA]
         os.environ.update({name: value for name, value in before.items() if value is not None})
 

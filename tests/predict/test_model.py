@@ -138,12 +138,15 @@ def test_outputs_that_are_not_finite_are_an_error(value: float) -> None:
         ('alone.xml', b'<net/>', r'alone\.bin'),
     ],
 )
-def test_files_that_are_no_models(name: str, content: bytes | None, named: str, tmp_path: Path) -> None:
+def test_files_that_are_no_models(
+    name: str, content: bytes | None, named: str, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
     pytest.importorskip('onnxruntime')
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=named):
         predict.load(tmp_path / name)
+    assert 'Traceback' not in capfd.readouterr().err
 
 
 GOOD = ExportMetadata('detection', ('boxes',), transforms=({'type': 'Resize', 'scale': (3, 4)},))
