@@ -23,14 +23,12 @@ PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'docker/README.md'
 RUN = ('complexity ', 'sweep run --dry-run')
 # Why a command is not run here. A command that is neither run nor named here fails the test.
 NOT_RUN = {
-    'benchmark': 'takes minutes and a quiet machine',
     'cam': 'needs images and downloads weights',
     'check-data': 'needs a data set; the examples of own-data.md are checked below',
     'configs': 'prints a folder',
     'convert-weights': 'needs a checkpoint',
     'doctor': 'depends on the machine',
     'export': 'needs a checkpoint',
-    'make-demo-data': 'draws 500 images',
     'predict': 'needs an exported file',
     'prepare-data': 'downloads gigabytes',
     'sweep': 'trains for days',
@@ -94,11 +92,17 @@ def test_command_runs(argv: list[str]) -> None:
     assert (result.status, bool(result.out)) == (0, True)
 
 
-@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_to_files(page: Path) -> None:
     links = re.findall(r'\]\(([^)#]+)[^)]*\)', re.sub(r'```.*?```', '', page.read_text(), flags=re.DOTALL))
     missing = [link for link in links if '://' not in link and not (page.parent / link).exists()]
     assert missing == []
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_paths_in_the_text_exist(page: Path) -> None:
+    named = re.findall(r'`((?:mmres2net|tests|configs|tools|benchmarks|docs|docker)/[\w./-]*)`', page.read_text())
+    assert [path for path in named if not (ROOT / path).exists()] == []
 
 
 def test_every_page_is_in_the_index_and_readme_is_short() -> None:
