@@ -1,13 +1,21 @@
-"""The rooms of the package and the direction of their imports."""
+"""The direction of imports: one list, which a test holds and which writes the table in CONTRIBUTING.md.
+
+``python -m tests.test_architecture`` writes the table.
+"""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
+from mmres2net.text import format_table
+
 PACKAGE = Path(__file__).resolve().parents[1] / 'mmres2net'
+CONTRIBUTING = PACKAGE.parent / 'CONTRIBUTING.md'
+MARKS = '<!-- imports -->', '<!-- /imports -->'
 HOSTS = {'mmdet', 'mmseg', 'mmpretrain'}
-# What each room may import of the package; a room may always import from itself.
+# What each part of the package may import of it; a part may always import from itself.
 ALLOWED = {
     'registry.py': set(),
     'errors.py': set(),
@@ -76,20 +84,45 @@ def imported(path: Path) -> set[str]:
     return names
 
 
-def test_every_room_is_known() -> None:
-    rooms = {p.name for p in PACKAGE.iterdir() if p.suffix == '.py' or (p.is_dir() and list(p.glob('*.py')))}
-    assert rooms == set(ALLOWED)
+def test_every_part_is_known() -> None:
+    parts = {p.name for p in PACKAGE.iterdir() if p.suffix == '.py' or (p.is_dir() and list(p.glob('*.py')))}
+    assert parts == set(ALLOWED)
 
 
-@pytest.mark.parametrize('room', ALLOWED)
-def test_imports_point_one_way(room: str) -> None:
-    place = PACKAGE / room
+@pytest.mark.parametrize('part', ALLOWED)
+def test_imports_point_one_way(part: str) -> None:
+    place = PACKAGE / part
     for path in [place] if place.is_file() else sorted(place.rglob('*.py')):
         names = imported(path)
         ours = {name.split('.')[1] for name in names if name.startswith('mmres2net.')}
-        assert ours <= ALLOWED[room] | {room}, path
+        assert ours <= ALLOWED[part] | {part}, path
         assert not {name.split('.')[0] for name in names} & (HOSTS | {'tools', 'configs', 'tests'}), path
 
 
 def test_registry_needs_mmengine_alone() -> None:
     assert imported(PACKAGE / 'registry.py') == {'mmengine.registry'}
+
+
+def import_table() -> str:
+    """The list as a Markdown table, with the first line of each part's docstring."""
+    rows = []
+    for part, allowed in sorted(ALLOWED.items()):
+        file = PACKAGE / part
+        docstring = ast.get_docstring(ast.parse((file / '__init__.py' if file.is_dir() else file).read_text())) or ''
+        what = re.sub(r':\w+:|`(?=`)', '', ' '.join(docstring.split('\n\n')[0].split()))
+        rows.append([f'`{part}`', what, ', '.join(sorted(allowed))])
+    return format_table(rows, ['part', 'what', 'may import'], markdown=True)
+
+
+def with_table(text: str) -> str:
+    start, rest = text.split(MARKS[0])
+    return f'{start}{MARKS[0]}\n{import_table()}\n{MARKS[1]}{rest.split(MARKS[1])[1]}'
+
+
+def test_the_table_in_contributing_is_that_list() -> None:
+    text = CONTRIBUTING.read_text()
+    assert text == with_table(text), 'run: python -m tests.test_architecture'
+
+
+if __name__ == '__main__':
+    CONTRIBUTING.write_text(with_table(CONTRIBUTING.read_text()))
