@@ -120,8 +120,11 @@ def with_table(text: str) -> str:
 
 
 def test_the_table_in_contributing_is_that_list() -> None:
-    text = CONTRIBUTING.read_text()
-    assert text == with_table(text), 'run: python -m tests.test_architecture'
+    """Parts and what they may import; what they are for is copied from their docstrings when the table is written."""
+    table = CONTRIBUTING.read_text().split(MARKS[0])[1].split(MARKS[1])[0]
+    rows = [[cell.strip() for cell in line.split(' | ')] for line in table.strip().splitlines()[2:]]
+    found = {row[0].strip('|` '): set(row[-1].strip('| ').split(', ')) - {''} for row in rows}
+    assert found == ALLOWED, 'run: python -m tests.test_architecture'
 
 
 if __name__ == '__main__':
