@@ -92,7 +92,8 @@ def _draw(path: Path, rows: Sequence[dict[str, Any]], which: str) -> None:
         if line:
             style: Any = {'color': COLORS[axis], 'marker': MARKERS[axis], 'markersize': 5, 'capsize': 3}
             errors = [row['std'] or 0 for row in line]
-            axes.errorbar(*zip(*points, strict=True), yerr=errors, label=axis, **style)
+            x, y = zip(*points, strict=True)
+            axes.errorbar(x, y, yerr=errors, label=axis, **style)
         for row, point in zip(line, points, strict=True):
             axes.annotate(row[axis], point, (4, -10), textcoords='offset points', fontsize=7, color=COLORS[axis])
     seeds = sorted({row['seeds'] for row in rows})
