@@ -18,7 +18,7 @@ from PIL import Image
 from mmres2net.data.check import check_before_training
 from mmres2net.data.check.report import ERRORS, NOTES
 from mmres2net.errors import UserError
-from tests.data.tiny_sets import OBJECT, TinySet, coco_set, draw, folder_set, mask_set, turned, voc_set
+from tests.data.tiny_sets import HEIGHT, OBJECT, WIDTH, TinySet, coco_set, draw, folder_set, mask_set, turned, voc_set
 from tests.support.cli import run_cli
 
 Change = Callable[[TinySet], None]
@@ -531,6 +531,17 @@ def repeated(made: TinySet) -> None:
     made.cfg.train_dataloader.dataset = dict(type='RepeatDataset', times=3, dataset=made.dataset().to_dict())
 
 
+def two_training_sets(made: TinySet) -> None:
+    """The road is in one of them alone."""
+    for path in (made.root / 'ann/val').iterdir():
+        Image.new('L', (WIDTH, HEIGHT)).save(path)
+    made.dataset().update(data_prefix=dict(img_path='img/val', seg_map_path='ann/val'))
+    both = [made.dataset().to_dict(), mask_set(made.root / 'more').dataset().to_dict()]
+    made.cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=both)
+    for part in ('val', 'test'):
+        made.cfg[f'{part}_dataloader'].dataset = mask_set(made.root / 'third').dataset('val').to_dict()
+
+
 SEG: dict[str, tuple[Callable[[np.ndarray], Any], Change, Any]] = {
     'sound': (*seg(nothing), case()),
     'palette': (palette, nothing, case()),
@@ -568,6 +579,7 @@ SEG: dict[str, tuple[Callable[[np.ndarray], Any], Change, Any]] = {
         every(lambda made: one_class_with_sigmoid(made, type='DiceLoss')),
         case(),
     ),
+    'a class in one of two training sets': (*seg(two_training_sets), case()),
     'missing mask': (*seg(every(lambda made: (made.root / 'ann/train/0.png').unlink())), case('missing mask')),
     'damaged mask': (*seg(every(lambda made: damage(made.root / 'ann/train/0.png'))), case('unreadable mask')),
     'pipe as mask': (

@@ -6,7 +6,6 @@ order the config has, draw batches from an empty set forever and read half of a 
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from mmres2net.data.formats.base import Split
 from mmres2net.data.formats.folders import check_same_folders, image_folder
 from mmres2net.data.formats.read import classes_of, dataset_class, format_of, read_splits
 from mmres2net.data.layout import datasets_of, needed_paths
+from mmres2net.environment import granted_cores
 from mmres2net.errors import UserError
 from mmres2net.text import join_some
 
@@ -82,7 +82,7 @@ def _listed(reports: Sequence[Report], kinds: Sequence[str], show: int) -> str:
 
 def default_workers() -> int:
     """Return how many threads read files by default."""
-    return min(os.cpu_count() or 1, 16)
+    return max(min(int(granted_cores()), 16), 1)
 
 
 def list_splits(cfg: Config, parts: Sequence[str]) -> list[Split]:

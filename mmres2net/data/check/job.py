@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
@@ -53,6 +53,9 @@ def check_splits(splits: Sequence[Split], *, workers: int = 8, decode: int | Non
                 progress.update()
             _finish(report, split)
             reports.append(report)
+    trained = sum((r.counts for s, r in zip(splits, reports, strict=True) if s.training), start=Counter[str]())
+    for split, report in zip(splits, reports, strict=True):
+        report.findings += _empty_classes(report, split, trained if split.training else report.counts)
     _find_leaks(splits, reports)
     return reports
 
@@ -105,8 +108,6 @@ def _finish(report: Report, split: Split) -> None:
     if split.check_names is not None and (report.counts or report.unknown):
         fault = split.check_names([*report.counts, *report.unknown])
         report.findings += [Finding('classes do not fit', report.source, fault)] if fault else []
-    if not empty and not split.unlabeled:
-        report.findings += _empty_classes(report, split)
     for first, *others in _by_digest(report).values():
         if others:
             more = f' and {len(others) - 1} more' if len(others) > 1 else ''
@@ -128,17 +129,20 @@ def _why_empty(report: Report, split: Split) -> str:
     return ''
 
 
-def _empty_classes(report: Report, split: Split) -> Iterator[Finding]:
-    """Yield a finding for each class without an annotation.
+def _empty_classes(report: Report, split: Split, counts: Mapping[str, int]) -> Iterator[Finding]:
+    """Yield a finding for each class without an annotation in ``counts``: those of all training sets, or of one other.
 
     For detection it is a note: a subset of a large data set is sound to train on, and the class is just never
     predicted. In semantic masks it is an error of a training split: there, masks with other values are the usual cause.
     """
+    empty = [name for name in report.classes if not counts.get(name)]
+    if split.unlabeled or any(finding.kind in ('broken annotation file', 'empty split') for finding in report.findings):
+        return
     if report.unit != 'pixels':
         kind = 'class without an object'
     elif any(not sample.mask for sample in split.samples):
         return
-    elif (binary := binary_fault(split, report.values)) is not None:
+    elif empty and (binary := binary_fault(split, report.values)) is not None:
         yield binary
         return
     elif report.masks_read < report.images:
@@ -147,8 +151,7 @@ def _empty_classes(report: Report, split: Split) -> Iterator[Finding]:
         kind = 'class without a pixel' if split.training and split.read_mask is None else 'class without an object'
     held = ', '.join(f'{value}' for value in sorted(report.values)[:20])
     what = f'the masks hold the values {held}' if kind == 'class without a pixel' else ''
-    for name in report.empty_classes:
-        yield Finding(kind, name, what)
+    yield from (Finding(kind, name, what) for name in empty)
 
 
 def _by_digest(report: Report) -> dict[bytes, list[str]]:
