@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +36,7 @@ def interruptible() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         if os.getpid() == owner:
             # PyTorch turns the end of a data worker, which the same signal may have ended, into an exception.
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGCHLD, lambda number, frame: None)
             received.append(number)
             raise Interrupted(number)
         if number != signal.SIGINT:
@@ -46,6 +47,8 @@ def interruptible() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda what: None if isinstance(what.exc_value, Interrupted) else hook(what)  # see received
     before = {number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGCHLD)}
     try:
         for number in SIGNALS:
@@ -59,5 +62,6 @@ def interruptible() -> Iterator[None]:
             child.join(WAIT)
         raise
     finally:
+        sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)

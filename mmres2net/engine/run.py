@@ -138,10 +138,13 @@ class GuardHook(Hook):
         Raises:
             UserError: They are no tensors, not finite, or of another model.
         """
-        state = checkpoint.get('state_dict', checkpoint)
+        state, file = checkpoint.get('state_dict', checkpoint), self.checkpoint or runner.cfg.get('load_from')
         if not isinstance(state, Mapping):
-            raise UserError(f'the checkpoint holds no weights: state_dict is a {type(state).__name__}')
-        check_finite({name: value for name, value in state.items() if isinstance(value, torch.Tensor)})
+            raise UserError(f'{file} holds no weights: state_dict is a {type(state).__name__}')
+        try:
+            check_finite({name: value for name, value in state.items() if isinstance(value, torch.Tensor)})
+        except UserError as error:
+            raise UserError(f'{file}: {error}') from error
         if not runner.cfg.get('resume') or 'state_dict' not in checkpoint:  # a sharded one holds it elsewhere
             return
         own = unwrapped(runner.model).state_dict()
