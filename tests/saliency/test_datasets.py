@@ -210,7 +210,7 @@ def test_check_of_sound_files(usual: Path) -> None:
 
 
 def test_files_of_another_suffix_are_noted(usual: Path) -> None:
-    Image.new('RGB', (9, 9)).save(usual / 'images/z.JPG', format='JPEG')
+    Image.new('RGB', (9, 9)).save(usual / 'images/z.webp')
     _, report = checked(usual)
     assert list(found(report)) == ['files left out']
     assert found(checked(usual, ann_file='train.txt')[1]) == {}

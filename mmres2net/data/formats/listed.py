@@ -31,7 +31,7 @@ def read_listed(built: Any, split: Split) -> None:
     if hasattr(built, 'read_mask'):
         split.unit, split.mask_values = 'pixels', dict(enumerate(split.classes))
         split.read_mask, split.image_fault = built.read_mask, built.image_fault
-        split.findings += suffix_notes(built)
+        split.findings += suffix_notes(built, ignore_case=True)
     elif infos and 'instances' in infos[0]:
         split.parse = lambda sample: _parse_instances(sample, split.classes)
     else:

@@ -28,14 +28,14 @@ def read_masks(built: Any, split: Split) -> None:
     split.samples = [Sample(info['img_path'], mask=info.get('seg_map_path') or '') for info in infos]
 
 
-def suffix_notes(built: Any) -> list[Finding]:
+def suffix_notes(built: Any, *, ignore_case: bool = False) -> list[Finding]:
     """Return a note on the files of an image folder that a data set without a list does not read."""
     images, masks = (str(built.data_prefix.get(key) or '') for key in ('img_path', 'seg_map_path'))
     if built.ann_file or not images:
         return []
     together = bool(masks) and Path(masks).is_relative_to(images)
     suffixes = (built.img_suffix, built.seg_map_suffix) if together else (built.img_suffix,)
-    note = left_out(Path(images), suffixes, ignore_case=False)
+    note = left_out(Path(images), suffixes, ignore_case=ignore_case)
     return [note] if note else []
 
 
