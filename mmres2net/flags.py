@@ -6,13 +6,27 @@ Choices that are restated here are compared with their modules by a test.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 CONFIG = 'a config file, the name of a shipped config, or mmdet::NAME, mmseg::NAME, mmpretrain::NAME'
 UNSAFE = '--allow-unsafe-checkpoint'
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 PROFILE_STEPS = 20
+DATA_SETS = (
+    'coco',
+    'voc07',
+    'voc12',
+    'voc12aug',
+    'cifar100',
+    'imagenet',
+    'msra-b',
+    'ecssd',
+    'pascal-s',
+    'hku-is',
+    'dut-omron',
+)
 SPLITS = ('train', 'val', 'test')
 FORMATS = ('onnx', 'openvino', 'torchscript', 'torch-export')
 EXPORTED = ('whole', 'backbone')
@@ -186,6 +200,31 @@ def flags_of_check_data(prog: str = 'mmres2net check-data') -> argparse.Argument
     flags.add_argument('--json', type=path, metavar='FILE', help='write all counts and findings to this file')
     flags.add_argument('--workers', type=int, metavar='N', help='threads that read; default: one a core, at most 16')
     add_cfg_options(flags)
+    return flags
+
+
+def flags_of_prepare_data(
+    prog: str = 'mmres2net prepare-data', names: Iterable[str] = DATA_SETS
+) -> argparse.ArgumentParser:
+    """Return the flags of the command for the data sets ``names``."""
+    flags = argparse.ArgumentParser(
+        prog=prog,
+        description='Fetch a public data set, check it, and put it where the configs read it. '
+        'After an interruption, run the same command again: it resumes.',
+    )
+    flags.add_argument('dataset', choices=list(names))
+    flags.add_argument(
+        '--root', type=Path, default=Path('data'), metavar='DIR', help='folder of the data sets (default: %(default)s)'
+    )
+    flags.add_argument(
+        '--from',
+        dest='source',
+        type=Path,
+        metavar='DIR',
+        help='use the archives, or files that have to be fetched by hand, in DIR; it is only read',
+    )
+    flags.add_argument('--remove-archives', action='store_true', help='remove downloads once they are unpacked')
+    flags.add_argument('--dry-run', action='store_true', help='print what would be done, and the URLs')
     return flags
 
 

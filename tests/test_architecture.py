@@ -34,7 +34,7 @@ ALLOWED = {
     'mmcv_ops': {'errors'},
     'models': {'init_cfg', 'registry'},
     'fetch': {'errors', 'files'},
-    'data': {'drawing', 'environment', 'errors', 'fetch', 'files', 'registry', 'text', 'version'},
+    'data': {'drawing', 'environment', 'errors', 'fetch', 'files', 'flags', 'registry', 'text', 'version'},
     'weights': {'errors', 'fetch', 'files', 'flags', 'init_cfg', 'models', 'registry', 'text'},
     'swap': {'data', 'errors', 'init_cfg', 'models', 'registry', 'weights'},
     'malloc.py': set(),

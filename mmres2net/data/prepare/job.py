@@ -7,7 +7,6 @@ archive that is being unpacked.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
 from collections import Counter
@@ -23,6 +22,7 @@ from mmres2net.errors import UserError
 from mmres2net.fetch.download import RetryPolicy, damage, fetch
 from mmres2net.fetch.progress import log
 from mmres2net.files import disk_error, file_size, locked, nearest_folder, require_space, size_text
+from mmres2net.flags import flags_of_prepare_data
 
 DOWNLOADS = 'downloads'
 
@@ -243,36 +243,13 @@ def _state(job: Job, archive: Archive, todo: Sequence[Archive]) -> str:
     return 'will be fetched and unpacked' + (f'; {size_text(part)} are there' if part > 0 else '')
 
 
-def parser(names: Iterable[str]) -> argparse.ArgumentParser:
-    """Return the flags."""
-    flags = argparse.ArgumentParser(
-        prog='mmres2net prepare-data',
-        description='Fetch a public data set, check it, and put it where the configs read it. '
-        'After an interruption, run the same command again: it resumes.',
-    )
-    flags.add_argument('dataset', choices=list(names))
-    flags.add_argument(
-        '--root', type=Path, default=Path('data'), metavar='DIR', help='folder of the data sets (default: %(default)s)'
-    )
-    flags.add_argument(
-        '--from',
-        dest='source',
-        type=Path,
-        metavar='DIR',
-        help='use the archives, or files that have to be fetched by hand, in DIR; it is only read',
-    )
-    flags.add_argument('--remove-archives', action='store_true', help='remove downloads once they are unpacked')
-    flags.add_argument('--dry-run', action='store_true', help='print what would be done, and the URLs')
-    return flags
-
-
 def main(argv: Sequence[str], datasets: Mapping[str, DataSet] = DATASETS) -> int:
     """Prepare the data set that ``argv`` names; return the exit status.
 
     Raises:
         UserError: As `prepare`, or a folder that cannot be used.
     """
-    args = parser(datasets).parse_args(argv)
+    args = flags_of_prepare_data(names=datasets).parse_args(argv)
     root, source = args.root.expanduser(), args.source.expanduser() if args.source else None
     if source and not source.is_dir():
         raise UserError(f'--from {args.source}: no such folder')
