@@ -25,10 +25,6 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / 'configs'
 
 
-def test_checkout_gives_its_own_configs() -> None:
-    assert paths.config_dir() == ROOT / 'configs'
-
-
 def test_wheel_goes_before_a_neighbouring_folder(shipped: Path) -> None:
     assert paths.config_dir() == shipped
     inside = shipped.parent / 'mmres2net' / '.mim' / 'configs'
@@ -38,7 +34,7 @@ def test_wheel_goes_before_a_neighbouring_folder(shipped: Path) -> None:
 
 def test_package_without_configs_says_where_it_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, '_PACKAGE', tmp_path / 'mmres2net')
-    with pytest.raises(FileNotFoundError, match=r'\.mim.configs.*checkout'):
+    with pytest.raises(FileNotFoundError, match='checkout'):
         paths.config_dir()
 
 
@@ -46,14 +42,10 @@ def test_list_is_sorted_and_without_fragments(shipped: Path) -> None:
     assert paths.list_configs() == ['demo/faster_rcnn_r2n50.py', 'faster_rcnn_r2n50.py', 'faster_rcnn_r50.py']
 
 
-@pytest.mark.parametrize('name', ['faster_rcnn_r2n50.py', 'faster_rcnn_r2n50', 'demo/faster_rcnn_r2n50'])
+@pytest.mark.parametrize('name', ['faster_rcnn_r2n50.py', 'faster_rcnn_r2n50', 'demo/faster_rcnn_r2n50', 'lr0.02'])
 def test_name_means_the_shipped_file(shipped: Path, name: str) -> None:
+    (shipped / 'lr0.02.py').touch()  # its dot begins no suffix
     assert paths.find_config(name) == shipped / f'{name.removesuffix(".py")}.py'
-
-
-def test_dot_in_a_name_is_no_suffix(shipped: Path) -> None:
-    (shipped / 'r2n50_lr0.02.py').touch()
-    assert paths.find_config('r2n50_lr0.02') == shipped / 'r2n50_lr0.02.py'
 
 
 def test_existing_path_is_returned_as_it_is(shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,23 +57,19 @@ def test_existing_path_is_returned_as_it_is(shipped: Path, tmp_path: Path, monke
     assert paths.find_config('faster_rcnn_r50.py') == Path('faster_rcnn_r50.py')  # the user's file, not the shipped one
 
 
-def test_folder_is_no_config(shipped: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no config 'demo'"):
-        paths.find_config('demo')
-
-
-def test_wrong_name_lists_what_comes_close(shipped: Path) -> None:
-    with pytest.raises(FileNotFoundError) as error:
-        paths.find_config('faster_rcnn_r2n5O.py')
-    message = str(error.value)
-    assert message.startswith("no config 'faster_rcnn_r2n5O.py', neither as a path nor in ")
-    assert 'close matches: demo/faster_rcnn_r2n50.py, faster_rcnn_r2n50.py' in message
-    assert '_base_' not in message
-
-
-def test_hopeless_name_lists_all(shipped: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r'the shipped ones are: demo/faster_rcnn_r2n50\.py, faster'):
-        paths.find_config('zzz')
+@pytest.mark.parametrize(
+    ('name', 'listed'),
+    [
+        ('faster_rcnn_r2n5O.py', 'demo/faster_rcnn_r2n50.py, faster_rcnn_r2n50.py'),
+        ('zzz', 'demo/faster_rcnn_r2n50.py, faster_rcnn_r2n50.py, faster_rcnn_r50.py'),
+        ('demo', 'demo/faster_rcnn_r2n50.py'),  # a folder
+    ],
+)
+def test_wrong_name_lists_what_comes_close_or_all(shipped: Path, name: str, listed: str) -> None:
+    with pytest.raises(FileNotFoundError, match=name) as error:
+        paths.find_config(name)
+    assert f': {listed}' in str(error.value)
+    assert '_base_' not in str(error.value)
 
 
 def test_command_prints_the_folder_without_loading_torch() -> None:
@@ -92,36 +80,36 @@ def test_command_prints_the_folder_without_loading_torch() -> None:
 
 
 @pytest.fixture
-def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make an importable package that ships configs as the hosts do, and one that ships none."""
+def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make an importable package that ships configs as the OpenMMLab libraries do, and one that ships none."""
     for name in ('retina/retina_r50-d8_1x.py', 'retina/twice.py', 'other/twice.py', '_base_/model.py'):
-        path = tmp_path / 'somehost' / '.mim' / 'configs' / name
+        path = tmp_path / 'somelib' / '.mim' / 'configs' / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    for name in ('somehost', 'plain'):
+    for name in ('somelib', 'plain'):
         (tmp_path / name).mkdir(exist_ok=True)
         (tmp_path / name / '__init__.py').write_text('raise RuntimeError("imported")')
     monkeypatch.syspath_prepend(tmp_path)
-    return tmp_path / 'somehost' / '.mim' / 'configs'
+    return tmp_path / 'somelib' / '.mim' / 'configs'
 
 
 @pytest.mark.parametrize('name', ['retina/retina_r50-d8_1x.py', 'retina/retina_r50-d8_1x', 'retina_r50-d8_1x'])
-def test_config_of_a_host(hosts: Path, name: str) -> None:
-    assert paths.find_config(f'somehost::{name}') == hosts / 'retina' / 'retina_r50-d8_1x.py'
+def test_config_of_a_library(library: Path, name: str) -> None:
+    assert paths.find_config(f'somelib::{name}') == library / 'retina' / 'retina_r50-d8_1x.py'
 
 
 @pytest.mark.parametrize(
     ('name', 'text'),
     [
-        ('somehost::retina_r50_d8_2x', r'no such config in .*; close matches: somehost::retina/retina_r50-d8_1x\.py$'),
-        ('somehost::twice', r'close matches: somehost::other/twice\.py, somehost::retina/twice\.py$'),
-        ('somehost::zzz', 'nothing comes close$'),
-        ('plain::x', "no package 'plain' with configs"),
-        ('absent_host::x', "no package 'absent_host' with configs"),
-        ('../up::x', r"no package '\.\./up' with configs"),
-        ('__main__::x', "no package '__main__' with configs"),
+        ('somelib::retina_r50_d8_2x', r'somelib::retina/retina_r50-d8_1x\.py$'),
+        ('somelib::twice', r'somelib::other/twice\.py, somelib::retina/twice\.py$'),
+        ('somelib::zzz', 'somelib'),
+        ('plain::x', 'plain'),
+        ('absent_lib::x', 'absent_lib'),
+        ('../up::x', r'\.\./up'),
+        ('__main__::x', '__main__'),
     ],
 )
-def test_config_that_no_host_has(hosts: Path, name: str, text: str) -> None:
+def test_config_that_no_library_has(library: Path, name: str, text: str) -> None:
     with pytest.raises(FileNotFoundError, match=text):
         paths.find_config(name)

@@ -1,7 +1,12 @@
-"""Each file of this folder begins with no visualizer made."""
+"""Whole runs: each file begins with no visualizer made; the tiny config; one trained detector for all files."""
+
+from pathlib import Path
 
 import pytest
 from mmengine.visualization import Visualizer
+
+from tests.engine.demo import train_demo
+from tests.engine.tiny import write_config
 
 
 @pytest.fixture(autouse=True, scope='module')
@@ -11,3 +16,19 @@ def _no_visualizers() -> None:
     for kind in kinds:
         kinds += kind.__subclasses__()
         kind._instance_dict.clear()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, which holds the config ``tiny.py``."""
+    monkeypatch.chdir(tmp_path)
+    write_config(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope='session')
+def trained_demo(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The work dir of a detector trained for one epoch, for reading only."""
+    work_dir = tmp_path_factory.mktemp('demo') / 'first'
+    assert train_demo(work_dir, shapes).status == 0
+    return work_dir

@@ -1,13 +1,13 @@
-"""The same command trains and tests configs of the other hosts, with our backbone and the same checks."""
+"""The same command trains and tests configs of mmseg and mmpretrain, with our backbone and the same checks."""
 
+import itertools
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 
-from mmres2net.cli import main
-from mmres2net.data.shapes import ShapesSpec, make_shapes
+from tests.support.cli import run_cli
 
 COMMON = """
 custom_imports = dict(imports=['mmres2net.models'], allow_failed_imports=False)
@@ -52,7 +52,7 @@ val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
 model = dict(
     type='EncoderDecoder', data_preprocessor=dict(type='SegDataPreProcessor', size=(64, 64)), backbone=backbone,
-    decode_head=dict(type='FCNHead', in_channels=2048, channels=8, num_convs=1, num_classes=7, norm_cfg=NORM),
+    decode_head=dict(type='FCNHead', num_convs=1, in_channels=2048, channels=8, num_classes=7, norm_cfg=NORM),
     train_cfg=dict(), test_cfg=dict(mode='whole'),
 )
 """
@@ -79,77 +79,53 @@ model = dict(
 )
 
 
-@pytest.fixture(scope='module')
-def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shapes(tmp_path_factory.mktemp('data') / 'shapes', spec=ShapesSpec(n_train=6, n_val=3, seed=1))
+def run(text: str, data: Path, folder: Path, metric: str) -> str:
+    """Train two steps, test the checkpoint and compare the metrics of the two; return what training printed."""
+    config, run_dir = folder / 'config.py', folder / 'run'
+    config.write_text(text)
+    where = ('--data', data, '--work-dir', run_dir)
+    trained = run_cli('train', config, *where)
+    assert trained.status == 0
+    assert run_cli('test', config, run_dir / 'iter_2.pth', *where, '--draw', '2').status == 0
+    assert len(list((run_dir / 'predictions').iterdir())) == 2
+    scalars = [line for file in sorted(run_dir.glob('*/vis_data/scalars.json')) for line in file.open()]
+    (tested,) = (json.loads(file.read_text())[metric] for file in run_dir.glob('*/*.json'))
+    assert [json.loads(line)[metric] for line in scalars if metric in line] == pytest.approx([tested])
+    table = trained.out.split('last evaluation\n')[1].split('checkpoints and logs')[0]
+    assert (metric in table, f'{tested:.3f}' in table) == (True, True)
+    return trained.out
 
 
-@pytest.fixture
-def pets(shapes: Path, tmp_path: Path) -> Path:
-    """A folder per class, as classifiers read them."""
-    for split in ('train', 'val'):
-        for name, image in zip('ab', sorted((shapes / 'train2017').iterdir()), strict=False):
-            (tmp_path / 'pets' / split / name).mkdir(parents=True)
-            shutil.copy(image, tmp_path / 'pets' / split / name)
-    return tmp_path / 'pets'
+def test_segmentor(shapes: Path, tmp_path: Path) -> None:
+    assert 'model.backbone.norm_cfg.type SyncBN -> BN' in run(SEGMENTOR, shapes, tmp_path, 'mIoU')
 
 
-def run(text: str, data: Path, folder: Path, metric: str) -> None:
-    """Train two steps, test the checkpoint and compare the metrics of the two."""
-    (folder / 'config.py').write_text(text)
-    where = ['--data', str(data), '--work-dir', str(folder / 'run')]
-    assert main(['train', str(folder / 'config.py'), *where]) == 0
-    assert main(['test', str(folder / 'config.py'), str(folder / 'run' / 'iter_2.pth'), *where, '--draw', '2']) == 0
-    assert len(list((folder / 'run' / 'predictions').iterdir())) == 2
-    scalars = [line for file in sorted(folder.glob('run/*/vis_data/scalars.json')) for line in file.open()]
-    trained = [json.loads(line)[metric] for line in scalars if metric in line]
-    (tested,) = (json.loads(file.read_text())[metric] for file in folder.glob('run/*/*.json'))
-    logs = ''.join(log.read_text() for log in folder.glob('run/*/*.log'))
-    table = logs.split('last evaluation\n')[1].split('checkpoints and logs')[0]
-    assert f'{tested:.3f}' in table
-    assert metric in table
-    assert trained == pytest.approx([tested])
-
-
-def test_segmentor(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run(SEGMENTOR, shapes, tmp_path, 'mIoU')
-    assert 'model.backbone.norm_cfg.type SyncBN -> BN' in capsys.readouterr().out
-
-
-def test_segmentor_with_another_number_of_classes(shapes: Path, tmp_path: Path, capsys) -> None:
+def test_segmentor_with_another_number_of_classes(shapes: Path, tmp_path: Path) -> None:
     (tmp_path / 'config.py').write_text(SEGMENTOR.replace('num_classes=7', 'num_classes=21'))
-    assert main(['train', str(tmp_path / 'config.py'), '--data', str(shapes)]) == 2
-    assert 'model.decode_head.num_classes=21, but the data set has 7 classes' in capsys.readouterr().err
+    refused = run_cli('train', tmp_path / 'config.py', '--data', shapes)
+    assert refused.status == 2
+    assert all(text in refused.err for text in ('model.decode_head.num_classes=21', '7 classes'))
 
 
-def test_one_image_per_batch_behind_a_pooling_to_one_pixel(shapes: Path, tmp_path: Path, capsys) -> None:
-    head = "type='ASPPHead', dilations=(1, 2), in_channels=2048, channels=8, num_classes=7, norm_cfg=NORM"
-    text = SEGMENTOR.replace(
-        "type='FCNHead', in_channels=2048, channels=8, num_convs=1, num_classes=7, norm_cfg=NORM", head
-    )
+def test_one_image_per_batch_behind_a_pooling_to_one_pixel(shapes: Path, tmp_path: Path) -> None:
+    text = SEGMENTOR.replace("type='FCNHead', num_convs=1", "type='ASPPHead', dilations=(1, 2)")
     assert text != SEGMENTOR
     epochs = text.replace("type='IterBasedTrainLoop', max_iters=2, val_interval=2", 'by_epoch=True, max_epochs=1')
-    epochs = epochs.replace('InfiniteSampler', 'DefaultSampler')
     (tmp_path / 'steps.py').write_text(text)
-    (tmp_path / 'epochs.py').write_text(epochs)
-
-    def train(config: str, batch_size: int) -> int:
-        where = ['--data', str(shapes), '--work-dir', str(tmp_path / config)]
-        return main(
-            [
-                'train',
-                str(tmp_path / f'{config}.py'),
-                *where,
-                '--cfg-options',
-                f'train_dataloader.batch_size={batch_size}',
-            ]
-        )
-
-    for config, batch_size in (('steps', 1), ('epochs', 1), ('epochs', 5)):  # there are six images
-        assert train(config, batch_size) == 2
-        assert 'batch' in capsys.readouterr().err
-    assert train('steps', 5) == 0
+    (tmp_path / 'epochs.py').write_text(epochs.replace('InfiniteSampler', 'DefaultSampler'))
+    for config, batch_size in (('steps', 1), ('epochs', 1), ('epochs', 11), ('steps', 5)):  # there are twelve images
+        where = ('--data', shapes, '--work-dir', tmp_path / config)
+        options = ('--cfg-options', f'train_dataloader.batch_size={batch_size}')
+        done = run_cli('train', tmp_path / f'{config}.py', *where, *options)
+        sound = (config, batch_size) == ('steps', 5)
+        assert done.status == (0 if sound else 2)
+        assert sound or 'batch' in done.err
 
 
-def test_classifier(pets: Path, tmp_path: Path) -> None:
-    run(CLASSIFIER, pets, tmp_path, 'accuracy/top1')
+def test_classifier(shapes: Path, tmp_path: Path) -> None:
+    images = sorted((shapes / 'train2017').iterdir())
+    for split, (name, image) in itertools.product(('train', 'val'), zip('ab', images, strict=False)):
+        folder = tmp_path / 'pets' / split / name  # one a class, as classifiers read them
+        folder.mkdir(parents=True)
+        shutil.copy(image, folder)
+    run(CLASSIFIER, tmp_path / 'pets', tmp_path, 'accuracy/top1')

@@ -11,12 +11,10 @@ import torch
 from torch import nn
 from torch.profiler import profile
 
-from mmres2net.cli import main
-from mmres2net.data.shapes import ShapesSpec, make_shapes
 from mmres2net.engine import profiling
 from mmres2net.engine.profiling import ProfileDone, ProfileHook, record, tables
+from tests.engine.demo import test_demo, train_demo
 
-CONFIG = 'configs/demo/faster_rcnn_r2n50.py'
 PARTS = {'waiting for data', 'data_preprocessor', 'backbone', 'neck', 'rpn_head', 'roi_head', 'other'}
 
 
@@ -63,22 +61,14 @@ def test_run_that_is_too_short(done: int, tmp_path: Path) -> None:
     assert 'too short' in (tmp_path / 'profile_test.txt').read_text()
 
 
-def test_training_and_testing(tmp_path: Path) -> None:
-    shapes = make_shapes(tmp_path / 'shapes', spec=ShapesSpec(n_train=8, n_val=8, seed=1))
-    loaders = [f'{part}_dataloader.num_workers=0' for part in ('train', 'val', 'test')]
-    loaders += [f'{part}_dataloader.persistent_workers=False' for part in ('train', 'val', 'test')]
-    short = ['train_dataloader.dataset.indices=1', 'val_dataloader.dataset.indices=1', 'train_cfg.max_epochs=1']
-    options = ['--cfg-options', *loaders, 'model.backbone.arch=res2net50_18w_4s', 'train_dataloader.batch_size=1']
-    common = ['--data', str(shapes), '--skip-data-check']
-    profiled = ['--work-dir', str(tmp_path / 'profile'), '--profile', '2']
-    assert main(['train', CONFIG, *common, *profiled, '--from-scratch', *options]) == 0
-    found = shares((tmp_path / 'profile' / 'profile_train.txt').read_text())
+def test_training_and_testing(trained_demo: Path, shapes: Path, tmp_path: Path) -> None:
+    flags = ('--skip-data-check', '--profile', '2')
+    assert train_demo(tmp_path, shapes, *flags, epochs=2).status == 0
+    found = shares((tmp_path / 'profile_train.txt').read_text())
     assert {*PARTS, 'backward', 'optimizer'} < set(found)
     assert sum(found.values()) == pytest.approx(200, abs=1)
     assert not list(tmp_path.rglob('*.pth'))
-    run = ['--work-dir', str(tmp_path / 'run'), '--from-scratch', *options, *short]
-    assert main(['train', CONFIG, *common, *run]) == 0
-    assert main(['test', CONFIG, str(tmp_path / 'run' / 'epoch_1.pth'), *common, *profiled, *options]) == 0
-    found = shares((tmp_path / 'profile' / 'profile_test.txt').read_text())
+    assert test_demo(trained_demo / 'epoch_1.pth', tmp_path, shapes, *flags).status == 0
+    found = shares((tmp_path / 'profile_test.txt').read_text())
     assert {*PARTS, 'evaluation'} - {'data_preprocessor'} < {*found, 'data_preprocessor'}
-    assert not list((tmp_path / 'profile').glob('*/*.json'))  # no metrics
+    assert not list(tmp_path.glob('*/*.json'))  # no metrics

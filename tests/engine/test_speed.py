@@ -50,7 +50,13 @@ def build(name: str) -> nn.Module:
         cfg.model.train_cfg.rpn_proposal.update(nms_pre=100, max_per_img=60)
         cfg.model.test_cfg.rpn.update(nms_pre=100, max_per_img=60)
         cfg.model.test_cfg.rcnn.score_thr = 0.0
+        cfg.model.test_cfg.rcnn.max_per_img = 20
         cfg.model.roi_head.bbox_head.fc_out_channels = 64
+    if 'mask_head' in cfg.model.get('roi_head', {}):
+        cfg.model.roi_head.mask_head.update(num_convs=1, conv_out_channels=32)
+    if 'decode_head' in cfg.model:  # grouped convolutions are slow in float64
+        cfg.model.decode_head.update(dilations=(1, 12), channels=32, c1_channels=16)
+        cfg.model.pop('auxiliary_head')
     init_default_scope(cfg.default_scope)
     torch.manual_seed(0)
     model = MODELS.build(cfg.model)

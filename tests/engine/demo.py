@@ -1,0 +1,31 @@
+"""The detector of the demo, made small: whole runs on the embedded data set in seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.support.cli import CliResult, run_cli
+
+CONFIG = 'demo/faster_rcnn_r2n50.py'
+SMALL = [
+    *(f'{part}_dataloader.num_workers=0' for part in ('train', 'val', 'test')),
+    'train_dataloader.batch_size=4',
+    'test_dataloader.batch_size=1',
+    'model.backbone.arch=res2net50_18w_4s',
+    'train_cfg.val_interval=1',
+]
+
+
+def train_demo(work_dir: Path, data: Path, *flags: str, epochs: int = 1) -> CliResult:
+    """Train by the command line."""
+    options = ('--cfg-options', *SMALL, f'train_cfg.max_epochs={epochs}')
+    return run_cli('train', CONFIG, '--data', data, '--work-dir', work_dir, *flags, *options)
+
+
+def test_demo(checkpoint: Path, work_dir: Path, data: Path, *flags: str | Path) -> CliResult:
+    """Test a checkpoint by the command line."""
+    where = ('--data', data, '--work-dir', work_dir)
+    return run_cli('test', CONFIG, checkpoint, *where, *flags, '--cfg-options', *SMALL)
+
+
+test_demo.__test__ = False  # a helper, not a test
