@@ -209,10 +209,32 @@ def test_headers_are_read_of_all(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_a_class_that_the_sample_lacks_is_no_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ('value', 'decode', 'errors', 'notes'),
+    [
+        (0, None, {'class without a pixel'}, set()),
+        (0, 2, set(), {'class not in the sample'}),
+        (255, None, {'masks of 0 and 255'}, set()),
+        (255, 2, {'masks of 0 and 255'}, set()),
+        (9, 2, {'mask value without class'}, {'class not in the sample'}),
+    ],
+)
+def test_a_class_is_missed_only_if_all_masks_were_decoded(
+    value: int, decode: int | None, errors: set[str], notes: set[str], tmp_path: Path
+) -> None:
+    made = mask_set(tmp_path, lambda mask: mask * value)
+    [report] = check(made.cfg, 'train', decode=decode)
+    assert (report.masks_read, set(report.kinds())) == (decode or 4, errors | notes)
+    assert errors <= set(ERRORS)
+    assert notes <= set(NOTES)
+
+
+@pytest.mark.parametrize(('decode', 'kind'), [(2, 'class not in the sample'), (4, 'class without a pixel')])
+def test_one_training_set_that_was_sampled_is_enough(decode: int, kind: str, tmp_path: Path) -> None:
     made = mask_set(tmp_path, lambda mask: mask * 0)
-    assert [f.kind for f in check(made.cfg, 'train', decode=1)[0].findings] == ['class not in the sample']
-    assert [f.kind for f in check(made.cfg, 'train')[0].findings] == ['class without a pixel']
+    both = [made.dataset('val').to_dict(), made.dataset().to_dict()]  # of two images and of four
+    made.cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=both)
+    assert [set(report.kinds()) for report in check(made.cfg, 'train', decode=decode)] == [{kind}, {kind}]
 
 
 def test_a_passed_check_is_remembered_until_a_file_changes(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
@@ -53,9 +53,9 @@ def check_splits(splits: Sequence[Split], *, workers: int = 8, decode: int | Non
                 progress.update()
             _finish(report, split)
             reports.append(report)
-    trained = sum((r.counts for s, r in zip(splits, reports, strict=True) if s.training), start=Counter[str]())
+    training = [report for split, report in zip(splits, reports, strict=True) if split.training]
     for split, report in zip(splits, reports, strict=True):
-        report.findings += _empty_classes(report, split, trained if split.training else report.counts)
+        report.findings += _empty_classes(split, report, training if split.training else [report])
     _find_leaks(splits, reports)
     return reports
 
@@ -129,13 +129,14 @@ def _why_empty(report: Report, split: Split) -> str:
     return ''
 
 
-def _empty_classes(report: Report, split: Split, counts: Mapping[str, int]) -> Iterator[Finding]:
-    """Yield a finding for each class without an annotation in ``counts``: those of all training sets, or of one other.
+def _empty_classes(split: Split, report: Report, together: Sequence[Report]) -> Iterator[Finding]:
+    """Yield a finding for each class without an annotation in ``together``: all training sets, or one other set.
 
     For detection it is a note: a subset of a large data set is sound to train on, and the class is just never
-    predicted. In semantic masks it is an error of a training split: there, masks with other values are the usual cause.
+    predicted. In semantic masks it is an error of a training split, as masks with other values are the usual cause; but
+    only if all masks were decoded, as large data sets have classes that are in one image of a thousand.
     """
-    empty = [name for name in report.classes if not counts.get(name)]
+    empty = [name for name in report.classes if not any(other.counts[name] for other in together)]
     if split.unlabeled or any(finding.kind in ('broken annotation file', 'empty split') for finding in report.findings):
         return
     if report.unit != 'pixels':
@@ -145,7 +146,7 @@ def _empty_classes(report: Report, split: Split, counts: Mapping[str, int]) -> I
     elif empty and (binary := binary_fault(split, report.values)) is not None:
         yield binary
         return
-    elif report.masks_read < report.images:
+    elif any(other.masks_read < other.images for other in together):
         kind = 'class not in the sample'
     else:
         kind = 'class without a pixel' if split.training and split.read_mask is None else 'class without an object'
