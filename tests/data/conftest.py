@@ -1,5 +1,9 @@
-"""One small set of `shapes` for all tests of this folder: its files, its scenes as drawn, and its COCO annotations."""
+"""One small set of `shapes` for all tests of this folder: its files, its scenes as drawn, and its COCO annotations.
 
+And a server, for tests of downloads.
+"""
+
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +12,7 @@ from pycocotools.coco import COCO
 from mmres2net.data import shapes_layout
 from mmres2net.data.shapes import ShapesSpec, draw_scene, make_shapes
 from mmres2net.data.shapes_scene import Scene
+from tests.support.archive_server import Server, serving
 
 
 @pytest.fixture(scope='session')
@@ -31,3 +36,9 @@ def scenes(spec: ShapesSpec) -> dict[str, Scene]:
 def coco(root: Path) -> dict[str, COCO]:
     """COCO annotations by split, as pycocotools reads them."""
     return {split: COCO(root / 'annotations' / f'instances_{split}2017.json') for split in ('train', 'val')}
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving() as running:
+        yield running

@@ -16,13 +16,14 @@ import pytest
 from mmres2net.data.prepare.archives import DamagedArchiveError, unpack
 from mmres2net.errors import UserError
 from tests.support.archive_server import tar_of, zip_of
+from tests.support.folders import contents
 
 FILES = {f'set/{folder}/{i}.jpg': bytes([i]) * (1000 + i) for folder in ('a', 'b') for i in range(5)}
 PLACES = {'set/': 'own/place/'}
 PACKED = {
     'x.zip': zip_of(FILES),
     'x.tar': tar_of(FILES),
-    'x.tgz': tar_of(FILES, mode='w:gz'),
+    'x.tgz': tar_of({**FILES, 'no_place/1.jpg': b'stays packed'}, mode='w:gz'),
     'dotted.tar': tar_of({f'./{name}': content for name, content in FILES.items()}),
 }
 
@@ -32,10 +33,6 @@ def packed(folder: Path, name: str, content: bytes) -> Path:
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
     return path
-
-
-def unpacked(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob('*') if path.is_file()}
 
 
 def expected() -> dict[str, bytes]:
@@ -52,17 +49,9 @@ def root(tmp_path: Path) -> Path:
 def test_files_land_in_their_place(tmp_path: Path, root: Path, name: str) -> None:
     path, temporary = packed(tmp_path, name, PACKED[name]), tmp_path / 'unpacking'
     unpack(path, PLACES, root, temporary)
-    assert unpacked(root) == expected()
+    assert contents(root) == expected()
     assert path.read_bytes() == PACKED[name]
     assert not temporary.exists()
-
-
-def test_members_without_a_place_stay_packed(tmp_path: Path, root: Path) -> None:
-    path = packed(
-        tmp_path, 'x.tgz', tar_of({'r/cls/1.mat': b'1', 'r/img/1.jpg': b'2', 'r/train.txt': b'3'}, mode='w:gz')
-    )
-    unpack(path, {'r/cls/': 'aug/cls/', 'r/train.txt': 'aug/train.txt'}, root, tmp_path / 'unpacking')
-    assert unpacked(root) == {'aug/cls/1.mat': b'1', 'aug/train.txt': b'3'}
 
 
 def special(kind: bytes, name: str = 'set/evil', target: str = '') -> tarfile.TarInfo:
@@ -83,7 +72,6 @@ def zip_with_link() -> bytes:
 EVIL = {
     'parent.zip': (zip_of({**FILES, 'set/../../evil': b'!'}), 'a path that leads outside'),
     'parent.tar': (tar_of({**FILES, 'set/../../evil': b'!'}), 'a path that leads outside'),
-    'parent2.tar': (tar_of({**FILES, '../evil': b'!'}), 'a path that leads outside'),
     'absolute.zip': (zip_of({**FILES, '/evil': b'!'}), 'a path that leads outside'),
     'absolute.tar': (tar_of({**FILES, '/evil': b'!'}), 'a path that leads outside'),
     'symlink.tar': (tar_of(FILES, extra=special(tarfile.SYMTYPE, target='../../..')), 'a link'),
@@ -95,7 +83,7 @@ EVIL = {
 
 
 @pytest.mark.parametrize('name', EVIL)
-def test_nothing_of_an_unsafe_archive_is_unpacked(tmp_path: Path, root: Path, name: str) -> None:
+def test_nothing_of_an_unsafe_archive_is_contents(tmp_path: Path, root: Path, name: str) -> None:
     content, what = EVIL[name]
     path = packed(tmp_path, name, content)
     before = sorted(tmp_path.rglob('*'))
@@ -120,43 +108,46 @@ def test_unpacking_that_fails_changes_nothing(tmp_path: Path, root: Path, monkey
         patch.setattr(tarfile, 'copyfileobj', full)
         with pytest.raises(OSError, match='No space left'):
             unpack(path, PLACES, root, temporary)
-    assert unpacked(root) == {}
+    assert contents(root) == {}
     assert temporary.is_dir()
     unpack(path, PLACES, root, temporary)
-    assert unpacked(root) == expected()
+    assert contents(root) == expected()
     assert not temporary.exists()
-
-
-def test_files_that_are_there_are_not_unpacked_again(tmp_path: Path, root: Path) -> None:
-    path = packed(tmp_path, 'x.zip', PACKED['x.zip'])
-    unpack(path, PLACES, root, tmp_path / 'unpacking')
-    (root / 'own/place/a/3.jpg').unlink()
-    stamps = {p: p.stat().st_mtime_ns for p in root.rglob('*.jpg')}
-    unpack(path, PLACES, root, tmp_path / 'unpacking')
-    assert unpacked(root) == expected()
-    assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
-
-
-def test_file_of_the_user_is_kept_beside(tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (root / 'own/place/a').mkdir(parents=True)
-    (root / 'own/place/a/0.jpg').write_bytes(b'mine')
-    unpack(packed(tmp_path, 'x.zip', PACKED['x.zip']), PLACES, root, tmp_path / 'unpacking')
-    assert unpacked(root) == {**expected(), 'own/place/a/0.jpg.old': b'mine'}
-    assert 'kept as 0.jpg.old' in capsys.readouterr().err
 
 
 def test_folder_that_the_user_linked_elsewhere_is_used(tmp_path: Path, root: Path) -> None:
     (tmp_path / 'large_disk').mkdir()
     (root / 'own').symlink_to(tmp_path / 'large_disk')
     unpack(packed(tmp_path, 'x.tar', PACKED['x.tar']), PLACES, root, tmp_path / 'unpacking')
-    assert len(unpacked(tmp_path / 'large_disk')) == len(FILES)
+    assert len(contents(tmp_path / 'large_disk')) == len(FILES)
 
 
-@pytest.mark.parametrize('name', ['x.zip', 'x.tar', 'x.tgz'])
-def test_truncated_archive_is_damaged(tmp_path: Path, root: Path, name: str) -> None:
-    path = packed(tmp_path, name, PACKED[name][: len(PACKED[name]) // 2])
-    with pytest.raises(DamagedArchiveError, match='it cannot be unpacked'):
-        unpack(path, PLACES, root, tmp_path / 'unpacking')
+def test_too_little_room_is_told_before_anything_is_written(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = packed(tmp_path, 'x.tar', PACKED['x.tar'])
+    monkeypatch.setattr(shutil, 'disk_usage', lambda _: shutil._ntuple_diskusage(10**9, 10**9, 10_019))
+    with pytest.raises(UserError, match='--root'):
+        unpack(path, PLACES, root, tmp_path / 'unpacking')  # 10,020 bytes
+    assert contents(root) == {}
+    monkeypatch.setattr(shutil, 'disk_usage', lambda _: shutil._ntuple_diskusage(10**9, 10**9, 10_020))
+    unpack(path, PLACES, root, tmp_path / 'unpacking')
+
+
+def test_files_that_are_there_stay_and_other_ones_are_kept_beside(
+    tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = packed(tmp_path, 'x.zip', PACKED['x.zip'])
+    unpack(path, PLACES, root, tmp_path / 'unpacking')
+    (root / 'own/place/a/3.jpg').unlink()
+    stamps = {p: p.stat().st_mtime_ns for p in root.rglob('*.jpg')}
+    unpack(path, PLACES, root, tmp_path / 'unpacking')
+    assert contents(root) == expected()
+    assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
+    (root / 'own/place/a/0.jpg').write_bytes(b'mine')
+    unpack(path, PLACES, root, tmp_path / 'unpacking')
+    assert contents(root) == {**expected(), 'own/place/a/0.jpg.old': b'mine'}
+    assert '0.jpg.old' in capsys.readouterr().err
 
 
 def unreadable(flag: int = 0, method: int = zipfile.ZIP_STORED) -> bytes:
@@ -170,29 +161,21 @@ def unreadable(flag: int = 0, method: int = zipfile.ZIP_STORED) -> bytes:
     return bytes(content)
 
 
-@pytest.mark.parametrize('content', [unreadable(flag=1), unreadable(method=9)], ids=['encrypted', 'Deflate64'])
-def test_zip_that_python_cannot_read_is_one_error(tmp_path: Path, root: Path, content: bytes) -> None:
+def flipped(content: bytes, at: int) -> bytes:
+    return content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :]
+
+
+DAMAGED = {
+    **{f'half {name}': PACKED[name][: len(PACKED[name]) // 2] for name in ('x.zip', 'x.tar', 'x.tgz')},
+    'flipped bits in the first member': flipped(PACKED['x.zip'], 45),
+    'encrypted': unreadable(flag=1),
+    'Deflate64': unreadable(method=9),
+}
+
+
+@pytest.mark.parametrize('content', DAMAGED.values(), ids=DAMAGED)
+def test_archive_that_cannot_be_unpacked_is_one_error(tmp_path: Path, root: Path, content: bytes) -> None:
     with pytest.raises(DamagedArchiveError):
-        unpack(packed(tmp_path, 'x.zip', content), PLACES, root, tmp_path / 'unpacking')
-    assert unpacked(root) == {}
+        unpack(packed(tmp_path, 'x', content), PLACES, root, tmp_path / 'unpacking')
+    assert contents(root) == {}
     assert not (tmp_path / 'unpacking').exists()
-
-
-def test_flipped_bits_are_damage(tmp_path: Path, root: Path) -> None:
-    content = bytearray(PACKED['x.zip'])
-    content[45] ^= 0xFF  # in the first member's data
-    with pytest.raises(DamagedArchiveError, match='it cannot be unpacked'):
-        unpack(packed(tmp_path, 'x.zip', bytes(content)), PLACES, root, tmp_path / 'unpacking')
-    assert [path for path in root.rglob('*') if path.is_file()] == []
-
-
-def test_too_little_room_is_told_before_anything_is_written(
-    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = packed(tmp_path, 'x.tar', PACKED['x.tar'])
-    monkeypatch.setattr(shutil, 'disk_usage', lambda _: shutil._ntuple_diskusage(10**9, 10**9, 10_019))
-    with pytest.raises(UserError, match='--root'):
-        unpack(path, PLACES, root, tmp_path / 'unpacking')  # 10,020 bytes
-    assert unpacked(root) == {}
-    monkeypatch.setattr(shutil, 'disk_usage', lambda _: shutil._ntuple_diskusage(10**9, 10**9, 10_020))
-    unpack(path, PLACES, root, tmp_path / 'unpacking')

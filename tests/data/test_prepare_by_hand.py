@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,15 +18,10 @@ from mmres2net.data.prepare.job import Job, prepare
 from mmres2net.data.prepare.sources import DATASETS, DataSet
 from mmres2net.errors import UserError
 from mmres2net.fetch.download import RetryPolicy
-from tests.support.archive_server import Server, archive_of, serving, tar_of, zip_of
+from tests.support.archive_server import Server, archive_of, tar_of, zip_of
+from tests.support.folders import contents
 
 SMALL = {'train.txt': 3, 'val.txt': 1, 'test.txt': 2}
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with serving() as running:
-        yield running
 
 
 def fewer(check: Check, count: int) -> Check:
@@ -68,10 +63,6 @@ def write(root: Path, content: Mapping[str, bytes]) -> Path:
     return root
 
 
-def laid_out(root: Path) -> dict[str, bytes]:
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob('*') if path.is_file()}
-
-
 def moved(content: Mapping[str, bytes], places: Mapping[str, str]) -> dict[str, bytes]:
     """The same files, in other folders."""
     return {f'{places[name.rpartition("/")[0]]}/{name.rpartition("/")[2]}': data for name, data in content.items()}
@@ -83,10 +74,7 @@ def hasty(dataset: DataSet, root: Path, source: Path | None = None) -> Job:
 
 ECSSD = {**files('images', '.jpg', 4), **files('ground_truth_mask', '.png', 4)}
 PASCAL = {**files('datasets/imgs/pascal', '.jpg', 4), **files('datasets/masks/pascal', '.png', 4)}
-PASCAL_PLACES = {
-    'datasets/imgs/pascal': 'saliency/PASCAL-S/images',
-    'datasets/masks/pascal': 'saliency/PASCAL-S/masks',
-}
+PASCAL_PLACES = {'datasets/imgs/pascal': 'PASCAL-S/images', 'datasets/masks/pascal': 'PASCAL-S/masks'}
 MORE = {'datasets/fixations/pascalFix.mat': b'x', 'algmaps/pascal/humanFix/1.png': b'x', 'readme.txt': b'x'}
 
 
@@ -98,7 +86,7 @@ def test_ecssd_from_its_two_archives(server: Server, tmp_path: Path) -> None:
     dataset = served(server, small('ecssd', 4), packed, 4)
     prepare(hasty(dataset, tmp_path))
     made = moved(ECSSD, {'images': 'ECSSD/images', 'ground_truth_mask': 'ECSSD/masks'})
-    assert laid_out(tmp_path / 'saliency') == made
+    assert contents(tmp_path / 'saliency') == made
     prepare(hasty(dataset, tmp_path))
     assert [path for path, _ in server.log] == ['images.zip', 'ground_truth_mask.zip']
     # Another file of the same size is not the archive.
@@ -114,13 +102,6 @@ def msra_b(server: Server) -> DataSet:
     return served(server, small('msra-b', 6), {'MSRA-B.zip': zip_of(flat)}, 6)
 
 
-def check_msra_b(root: Path) -> None:
-    expected = {f'images/{i}.jpg': f'MSRA-B {i}'.encode() for i in range(6)}
-    expected |= {f'masks/{i}.png': f'MSRA-B {i}'.encode() for i in range(6)}
-    expected |= {'train.txt': b'5\n0\n2\n', 'val.txt': b'1\n', 'test.txt': b'3\n4\n'}
-    assert laid_out(root / 'saliency/MSRA-B') == expected
-
-
 LISTS = {'train': ['5.jpg', '0.jpg', '2.jpg'], 'val': ['1.jpg'], 'test': ['3.jpg', '4.jpg']}
 
 
@@ -130,12 +111,9 @@ def test_msra_b_wants_its_lists(server: Server, tmp_path: Path, form: str) -> No
     dataset, source, root = msra_b(server), tmp_path / 'given', tmp_path / 'data'
     with pytest.raises(UserError) as caught:
         prepare(hasty(dataset, root))
-    told = str(caught.value)
-    assert f'{root}/saliency/MSRA-B/train.txt is missing' in told
-    assert 'https://people.cs.umass.edu/~hzjiang/drfi/' in told
-    assert '--from DIR' in told
-    assert f'{root}/downloads' in told
-    assert len(laid_out(root / 'saliency/MSRA-B')) == 12
+    for part in (f'{root}/saliency/MSRA-B/train.txt', '~hzjiang/drfi/', '--from DIR', f'{root}/downloads'):
+        assert part in str(caught.value)
+    assert len(contents(root / 'saliency/MSRA-B')) == 12
     source.mkdir()
     for split, names in LISTS.items():
         if form == 'mat':
@@ -144,28 +122,16 @@ def test_msra_b_wants_its_lists(server: Server, tmp_path: Path, form: str) -> No
         else:
             lines = [f'Imgs/{name} Imgs/{Path(name).stem}.png' if form == 'pairs' else name for name in names]
             (source / f'{split}.txt').write_text('\n'.join(lines) + '\n')
-    before = laid_out(source)
+    before = contents(source)
     prepare(hasty(dataset, root, source))
-    check_msra_b(root)
-    assert laid_out(source) == before, 'only read'
+    expected = {f'images/{i}.jpg': f'MSRA-B {i}'.encode() for i in range(6)}
+    expected |= {f'masks/{i}.png': f'MSRA-B {i}'.encode() for i in range(6)}
+    expected |= {'train.txt': b'5\n0\n2\n', 'val.txt': b'1\n', 'test.txt': b'3\n4\n'}
+    assert contents(root / 'saliency/MSRA-B') == expected
+    assert contents(source) == before, 'only read'
     assert [path for path, _ in server.log] == ['MSRA-B.zip']
     prepare(hasty(dataset, root))
     assert len(server.log) == 1
-
-
-def test_a_list_that_is_none(server: Server, tmp_path: Path) -> None:
-    source = write(tmp_path / 'given', {'trainImgSet.mat': b'no mat file'})
-    with pytest.raises(UserError, match=r'trainImgSet\.mat'):
-        prepare(hasty(msra_b(server), tmp_path / 'data', source))
-
-
-def test_lists_of_another_split(server: Server, tmp_path: Path) -> None:
-    source = write(tmp_path / 'given', {'train.txt': b'5\n9\n2\n', 'val.txt': b'1\n', 'test.txt': b'3\n'})
-    with pytest.raises(UserError) as caught:
-        prepare(hasty(msra_b(server), tmp_path / 'data', source))
-    assert '2 files that ' in str(caught.value)
-    assert 'images/9.jpg' in str(caught.value)
-    assert 'test.txt lists 1 images, not 2' in str(caught.value)
 
 
 @pytest.mark.parametrize('begin', ['', 'datasets/', 'salObj/datasets/', 'salObj/'])
@@ -180,7 +146,7 @@ def test_pascal_s_unpacked_anywhere(tmp_path: Path, begin: str) -> None:
     (source / 'datasets').mkdir(exist_ok=True)
     given = source / 'salObj/datasets' if begin == 'salObj/datasets/' else source
     prepare(hasty(small('pascal-s', 4), tmp_path / 'data', given))
-    assert laid_out(tmp_path / 'data') == moved(PASCAL, PASCAL_PLACES)
+    assert contents(tmp_path / 'data/saliency') == moved(PASCAL, PASCAL_PLACES)
 
 
 @pytest.mark.parametrize('where', ['given', 'data/downloads'])
@@ -188,9 +154,7 @@ def test_pascal_s_from_its_archive(tmp_path: Path, where: str) -> None:
     source = write(tmp_path / where, {'salObj.zip': zip_of(PASCAL | MORE)})
     dataset = small('pascal-s', 4)
     prepare(hasty(dataset, tmp_path / 'data', source if where == 'given' else None))
-    assert laid_out(tmp_path / 'data/saliency') == moved(
-        PASCAL, {old: new.removeprefix('saliency/') for old, new in PASCAL_PLACES.items()}
-    )
+    assert contents(tmp_path / 'data/saliency') == moved(PASCAL, PASCAL_PLACES)
     assert (source / 'salObj.zip').is_file()
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / 'data/saliency').rglob('*')}
     (tmp_path / 'data/saliency/PASCAL-S/masks/2.png').unlink()
@@ -199,74 +163,16 @@ def test_pascal_s_from_its_archive(tmp_path: Path, where: str) -> None:
     assert all(times[path] == stamp for path, stamp in after.items()), 'nothing twice'
 
 
-def test_archives_that_are_no_good(tmp_path: Path) -> None:
-    source = write(tmp_path / 'given', {'salObj.zip': zip_of(PASCAL)[:-300]})
-    with pytest.raises(UserError, match=r'(?s)given/salObj\.zip.*--from'):
-        prepare(hasty(small('pascal-s', 4), tmp_path / 'data', source))
-    write(source, {'salObj.zip': zip_of({'datasets/imgs/pascal/../../../../evil.jpg': b'x'})})
-    with pytest.raises(UserError, match=r'evil'):
-        prepare(hasty(small('pascal-s', 4), tmp_path / 'data', source))
-    assert not list(tmp_path.rglob('evil*'))
-
-
-def test_an_archive_that_is_not_the_official_one(tmp_path: Path) -> None:
-    source = write(tmp_path / 'given', {'salObj.zip': zip_of(PASCAL)})
-    with pytest.raises(UserError, match='e48b4e5deac08bddcaec55ce56e4d420'):
-        prepare(hasty(DATASETS['pascal-s'], tmp_path / 'data', source))
-    assert not list((tmp_path / 'data').rglob('*.jpg'))
-
-
-@pytest.mark.parametrize('begin', ['HKU-IS/', ''])
-def test_hku_is_unpacked(tmp_path: Path, begin: str) -> None:
-    content = {**files(f'{begin}imgs', '.png', 5), **files(f'{begin}gt', '.png', 5)}
-    source = write(tmp_path / 'given', {**content, f'{begin}imgs/Thumbs.db': b'x', f'{begin}gt/._0.png': b'x'})
-    prepare(hasty(small('hku-is', 5), tmp_path / 'data', source))
-    places = {f'{begin}imgs': 'HKU-IS/images', f'{begin}gt': 'HKU-IS/masks'}
-    assert laid_out(tmp_path / 'data/saliency') == moved(content, places)
-
-
-def test_dut_omron_from_its_two_archives(tmp_path: Path) -> None:
-    images, masks = files('DUT-OMRON-image', '.jpg', 3), files('pixelwiseGT-new-PNG', '.png', 3)
-    mac = {'__MACOSX/DUT-OMRON-image/._0.jpg': b'x'}
-    packed = {'DUT-OMRON-image.zip': zip_of(images | mac), 'DUT-OMRON-gt-pixelwise.zip.zip': zip_of(masks)}
-    prepare(hasty(small('dut-omron', 3), tmp_path / 'data', write(tmp_path / 'given', packed)))
-    places = {'DUT-OMRON-image': 'DUT-OMRON/images', 'pixelwiseGT-new-PNG': 'DUT-OMRON/masks'}
-    assert laid_out(tmp_path / 'data/saliency') == moved(images | masks, places)
-
-
-def test_what_is_missing_is_told_with_what_to_do(tmp_path: Path) -> None:
-    dataset, root = small('hku-is', 5), tmp_path / 'data'
-    with pytest.raises(UserError) as caught:
-        prepare(hasty(dataset, root))
-    told = str(caught.value)
-    for part in ('images has 0 of 5 .png', 'masks has 0 of 5 .png', 'HKU-IS.rar', '--from DIR', f'{root}/downloads'):
-        assert part in told
-    assert not (root / 'downloads').exists()
-    source = write(tmp_path / 'given', {**files('imgs', '.png', 5), **files('gt', '.png', 4), 'gt/9.png': b'x'})
-    with pytest.raises(UserError, match=r'1 images of .*images have no mask in .*HKU-IS/masks, such as 4'):
-        prepare(hasty(dataset, root, source))
-
-
-def test_too_many_are_strangers(tmp_path: Path) -> None:
-    write(tmp_path, files('saliency/HKU-IS/images', '.png', 6))
-    with pytest.raises(UserError, match=r'images has 6 of 5 \.png files'):
-        prepare(hasty(small('hku-is', 5), tmp_path))
-
-
-def test_imagenet_is_checked_and_not_laid_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_imagenet_is_checked_and_not_contents(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     parts = {'train': (2, 5), 'val': (2, 3)}
     checks = tuple(Classes(f'imagenet/{part}', '.JPEG', *numbers) for part, numbers in parts.items())
     datasets = {'imagenet': replace(DATASETS['imagenet'], checks=checks)}
-    root = write(
-        tmp_path / 'data', {**files('imagenet/train/n1', '.JPEG', 3), **files('imagenet/train/n2', '.JPEG', 2)}
-    )
-    with pytest.raises(UserError) as caught:
+    train = files('imagenet/train/n1', '.JPEG', 3) | files('imagenet/train/n2', '.JPEG', 2)
+    root = write(tmp_path / 'data', train)
+    with pytest.raises(UserError, match=r'imagenet/val has 0 of 2 .* 0 of 3 \.JPEG files') as caught:
         job.main(['imagenet', '--root', str(root)], datasets)
-    told = str(caught.value)
-    assert f'{root}/imagenet/val has 0 of 2 class folders, with 0 of 3 .JPEG files' in told
-    assert 'imagenet/train has' not in told
-    assert f'unpack the first into {root}/imagenet/train, and' in told
-    assert told.endswith('  - run the same command again')
+    assert 'imagenet/train has' not in str(caught.value)
+    assert f'{root}/imagenet/train' in str(caught.value)
     with pytest.raises(UserError, match=r'--from .*imagenet'):
         job.main(['imagenet', '--root', str(root), '--from', str(tmp_path)], datasets)
     write(root, {**files('imagenet/val/n1', '.JPEG', 1), **files('imagenet/val/n2', '.JPEG', 1)})
@@ -276,17 +182,8 @@ def test_imagenet_is_checked_and_not_laid_out(tmp_path: Path, capsys: pytest.Cap
     capsys.readouterr()
     assert job.main(['imagenet', '--root', str(root)], datasets) == 0
     out = capsys.readouterr().out
-    assert 'terms of use: https://image-net.org/' in out
-    assert f'use it with: mmres2net train imagenet/res2net50_26w_4s.py --data {root}/imagenet' in out
-
-
-def test_dry_run_says_what_to_bring(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert job.main(['msra-b', '--root', str(tmp_path / 'data'), '--dry-run'], {'msra-b': msra_b(server)}) == 0
-    out = capsys.readouterr().out
-    assert server.url('MSRA-B.zip') in out
-    assert 'hzjiang/drfi' in out
-    assert server.log == []
-    assert not (tmp_path / 'data').exists()
+    assert 'https://image-net.org/' in out
+    assert f'mmres2net train imagenet/res2net50_26w_4s.py --data {root}/imagenet' in out
 
 
 def test_cifar100_from_its_archive(server: Server, tmp_path: Path) -> None:
@@ -295,7 +192,7 @@ def test_cifar100_from_its_archive(server: Server, tmp_path: Path) -> None:
     fake = archive_of(server, row.name, tar_of(content, mode='w:gz'), row.places, checks=row.checks)
     dataset = replace(DATASETS['cifar100'], archives=(fake,))
     prepare(hasty(dataset, tmp_path))
-    assert laid_out(tmp_path / 'cifar-100-python') == {name.partition('/')[2]: data for name, data in content.items()}
+    assert contents(tmp_path / 'cifar-100-python') == {name.partition('/')[2]: data for name, data in content.items()}
 
 
 @pytest.mark.parametrize(
@@ -308,3 +205,66 @@ def test_numbers_of_images(name: str, count: int) -> None:
     assert [check.folder for check in found] == [f'saliency/{folder}/images', f'saliency/{folder}/masks']
     lists = {check.path: check.count for check in DATASETS[name].checks if isinstance(check, Listed)}
     assert name != 'msra-b' or list(lists.values()) == [2_500, 500, 2_000]
+
+
+MSRA_B_LISTS = {'train.txt': b'5\n9\n2\n', 'val.txt': b'1\n', 'test.txt': b'3\n'}
+
+
+@pytest.mark.parametrize(
+    ('lists', 'parts'),
+    [
+        ({'trainImgSet.mat': b'no mat file'}, ['trainImgSet.mat']),
+        (MSRA_B_LISTS, ['2 files that ', 'images/9.jpg', 'test.txt lists 1 images, not 2']),
+    ],
+)
+def test_lists_that_do_not_fit(server: Server, tmp_path: Path, lists: dict[str, bytes], parts: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        prepare(hasty(msra_b(server), tmp_path / 'data', write(tmp_path / 'given', lists)))
+    assert [part for part in parts if part not in str(caught.value)] == []
+
+
+@pytest.mark.parametrize(
+    ('packed', 'official', 'message'),
+    [
+        (zip_of(PASCAL)[:-300], False, r'(?s)given/salObj\.zip.*--from'),
+        (zip_of({'datasets/imgs/pascal/../../../../evil.jpg': b'x'}), False, 'evil'),
+        (zip_of(PASCAL), True, 'e48b4e5deac08bddcaec55ce56e4d420'),
+    ],
+    ids=['cut short', 'hostile', 'not the official one'],
+)
+def test_archives_that_are_refused(tmp_path: Path, packed: bytes, official: bool, message: str) -> None:
+    source = write(tmp_path / 'given', {'salObj.zip': packed})
+    dataset = DATASETS['pascal-s'] if official else small('pascal-s', 4)
+    with pytest.raises(UserError, match=message):
+        prepare(hasty(dataset, tmp_path / 'data', source))
+    assert not list(tmp_path.rglob('*.jpg'))
+
+
+@pytest.mark.parametrize('begin', ['HKU-IS/', ''])
+def test_hku_is_unpacked(tmp_path: Path, begin: str) -> None:
+    content = {**files(f'{begin}imgs', '.png', 5), **files(f'{begin}gt', '.png', 5)}
+    source = write(tmp_path / 'given', {**content, f'{begin}imgs/Thumbs.db': b'x', f'{begin}gt/._0.png': b'x'})
+    prepare(hasty(small('hku-is', 5), tmp_path / 'data', source))
+    places = {f'{begin}imgs': 'HKU-IS/images', f'{begin}gt': 'HKU-IS/masks'}
+    assert contents(tmp_path / 'data/saliency') == moved(content, places)
+
+
+def test_dut_omron_from_its_two_archives(tmp_path: Path) -> None:
+    images, masks = files('DUT-OMRON-image', '.jpg', 3), files('pixelwiseGT-new-PNG', '.png', 3)
+    mac = {'__MACOSX/DUT-OMRON-image/._0.jpg': b'x'}
+    packed = {'DUT-OMRON-image.zip': zip_of(images | mac), 'DUT-OMRON-gt-pixelwise.zip.zip': zip_of(masks)}
+    prepare(hasty(small('dut-omron', 3), tmp_path / 'data', write(tmp_path / 'given', packed)))
+    places = {'DUT-OMRON-image': 'DUT-OMRON/images', 'pixelwiseGT-new-PNG': 'DUT-OMRON/masks'}
+    assert contents(tmp_path / 'data/saliency') == moved(images | masks, places)
+
+
+def test_what_is_missing_is_told_with_what_to_do(tmp_path: Path) -> None:
+    dataset, root = small('hku-is', 5), tmp_path / 'data'
+    with pytest.raises(UserError) as caught:
+        prepare(hasty(dataset, root))
+    for part in ('images has 0 of 5 .png', 'masks has 0 of 5 .png', 'HKU-IS.rar', '--from DIR', f'{root}/downloads'):
+        assert part in str(caught.value)
+    assert not (root / 'downloads').exists()
+    source = write(tmp_path / 'given', {**files('imgs', '.png', 5), **files('gt', '.png', 4), 'gt/9.png': b'x'})
+    with pytest.raises(UserError, match=r'1 images of .*images have no mask in .*HKU-IS/masks, such as 4'):
+        prepare(hasty(dataset, root, source))

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -27,16 +25,11 @@ from mmres2net.errors import UserError
 from mmres2net.fetch.download import RetryPolicy
 from mmres2net.files import locked
 from mmres2net.paths import config_dir
-from tests.support.archive_server import Answer, Server, archive_of, heed_interrupts, serving, tar_of, zip_of
+from tests.support.archive_server import Answer, Server, archive_of, heed_interrupts, tar_of, zip_of
+from tests.support.folders import contents
 from tests.support.voc_files import make_voc
 
 TRAIN, ANNOTATIONS = 'train2017.zip', 'annotations_trainval2017.zip'
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with serving() as running:
-        yield running
 
 
 @pytest.fixture
@@ -64,18 +57,10 @@ def hasty(dataset: DataSet, root: Path, **options: object) -> Job:
     return Job(dataset, root, patience=RetryPolicy(tries=2, pause=0.01, timeout=5.0), **options)  # type: ignore[arg-type]
 
 
-def content(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
-
-
 def check_coco(made: Path, original: Path) -> None:
     """The folder is the original, in the layout that the shipped config reads."""
-    wanted = {
-        str(path.relative_to(original)): path.read_bytes()
-        for folder in ('train2017', 'val2017', 'annotations')
-        for path in (original / folder).iterdir()
-    }
-    assert content(made) == wanted
+    folders = ('train2017/', 'val2017/', 'annotations/')
+    assert contents(made) == {name: data for name, data in contents(original).items() if name.startswith(folders)}
     cfg = point_at(Config.fromfile(config_dir() / 'faster_rcnn_r2n50.py'), made)
     assert {dataset['data_root'] for part in ('train', 'val') for dataset in datasets_of(cfg, part)} == {str(made)}
 
@@ -86,15 +71,16 @@ def test_coco_from_nothing_and_nothing_twice(
     prepare(hasty(coco, tmp_path))
     check_coco(tmp_path / 'coco', root)
     assert [path for path, _ in server.log] == [ANNOTATIONS, 'val2017.zip', TRAIN]
-    assert sorted(path.name for path in (tmp_path / 'downloads').iterdir()) == sorted(
-        [ANNOTATIONS, TRAIN, 'val2017.zip']
-    )
+    assert {path.name for path in (tmp_path / 'downloads').iterdir()} == {ANNOTATIONS, TRAIN, 'val2017.zip'}
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')}
     capsys.readouterr()
-    prepare(hasty(coco, tmp_path))
+    assert job.main(['coco', '--root', str(tmp_path)], {'coco': coco}) == 0
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')} == before
     assert len(server.log) == 3
-    assert 'unpacking' not in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert 'unpacking' not in told.err
+    assert '60 .jpg files in coco/train2017' in told.out
+    assert f'mmres2net train faster_rcnn_r2n50.py --data {tmp_path}/coco' in told.out
 
 
 def test_only_what_was_lost_is_made_again(server: Server, coco: DataSet, root: Path, tmp_path: Path) -> None:
@@ -109,31 +95,6 @@ def test_only_what_was_lost_is_made_again(server: Server, coco: DataSet, root: P
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
 
 
-def test_data_that_others_laid_out_are_accepted(server: Server, coco: DataSet, root: Path, tmp_path: Path) -> None:
-    (tmp_path / 'coco').symlink_to(root)
-    prepare(hasty(coco, tmp_path))
-    assert server.log == []
-    assert [path.name for path in tmp_path.iterdir()] == ['coco']
-
-
-def test_strange_files_are_named_before_anything_is_fetched(server: Server, coco: DataSet, tmp_path: Path) -> None:
-    folder = tmp_path / 'coco/val2017'
-    folder.mkdir(parents=True)
-    for i in range(15):
-        (folder / f'own{i}.jpg').touch()
-    with pytest.raises(UserError, match=r'coco/val2017 has 15 of 14 \.jpg files'):
-        prepare(hasty(coco, tmp_path))
-    assert server.log == []
-
-
-def test_wrong_counts_are_told(coco: DataSet, tmp_path: Path) -> None:
-    more = replace(coco, checks=(*coco.checks, Files('coco/train2017', '.jpg', 61), Present('coco/LICENSE')))
-    with pytest.raises(UserError) as caught:
-        prepare(hasty(more, tmp_path))
-    assert 'coco/train2017 has 60 of 61 .jpg files' in str(caught.value)
-    assert 'coco/LICENSE is missing or empty' in str(caught.value)
-
-
 def test_damaged_archive_among_the_downloads_is_removed_and_fetched_again(
     server: Server, coco: DataSet, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -144,35 +105,23 @@ def test_damaged_archive_among_the_downloads_is_removed_and_fetched_again(
     prepare(hasty(coco, tmp_path))
     check_coco(tmp_path / 'coco', root)
     assert server.ranges(TRAIN) == [None]
-    told = capsys.readouterr().err
-    assert f'{tmp_path}/downloads/{TRAIN} is damaged: its MD5 is ' in told
+    assert f'{tmp_path}/downloads/{TRAIN} is damaged' in capsys.readouterr().err
 
 
-def test_archives_that_are_there_are_used_and_left(server: Server, coco: DataSet, root: Path, tmp_path: Path) -> None:
-    source = tmp_path / 'given'
-    source.mkdir()
-    for name, data in server.files.items():
-        (source / name).write_bytes(data)
-    before = {path: path.stat().st_mtime_ns for path in source.iterdir()}
-    prepare(hasty(coco, tmp_path / 'data', source=source, remove=True))
-    check_coco(tmp_path / 'data/coco', root)
-    assert server.log == []
-    assert {path: path.stat().st_mtime_ns for path in source.iterdir()} == before
-
-
-def test_given_archives_that_are_damaged_or_absent_are_fetched_and_left(
+def test_given_archives_are_used_and_left_and_others_are_fetched(
     server: Server, coco: DataSet, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = tmp_path / 'given'
     source.mkdir()
     (source / TRAIN).write_bytes(b'cut short')
     (source / ANNOTATIONS).write_bytes(server.files[ANNOTATIONS])
-    prepare(hasty(coco, tmp_path / 'data', source=source))
+    before = contents(source)
+    prepare(hasty(coco, tmp_path / 'data', source=source, remove=True))
     check_coco(tmp_path / 'data/coco', root)
     assert [path for path, _ in server.log] == ['val2017.zip', TRAIN]
-    assert (source / TRAIN).read_bytes() == b'cut short'
+    assert contents(source) == before
     told = capsys.readouterr().err
-    assert f'{source}/{TRAIN} is damaged: it has 9 bytes, not' in told
+    assert f'{source}/{TRAIN} is damaged' in told
     assert f'val2017.zip is not in {source}' in told
 
 
@@ -251,30 +200,19 @@ def test_room_counts_what_is_there_already(server: Server, coco: DataSet, tmp_pa
 
 def test_one_job_at_a_time(server: Server, coco: DataSet, tmp_path: Path) -> None:
     (tmp_path / 'downloads').mkdir()
-    with (
-        locked(tmp_path / 'downloads', busy='taken'),
-        pytest.raises(UserError, match=r'downloads'),
-    ):
+    with locked(tmp_path / 'downloads', busy='taken'), pytest.raises(UserError, match='downloads'):
         prepare(hasty(coco, tmp_path))
     assert server.log == []
-    prepare(hasty(coco, tmp_path))
-
-
-def test_folder_that_cannot_be_written(coco: DataSet, tmp_path: Path) -> None:
-    (tmp_path / 'downloads').write_text('a file')
-    with pytest.raises(UserError, match=r'downloads: File exists'):
-        prepare(hasty(coco, tmp_path))
 
 
 def test_voc12aug_from_its_two_archives(server: Server, tmp_path: Path) -> None:
     make_voc(tmp_path / 'made')
     (tmp_path / 'made/VOCdevkit/VOCaug/dataset/img').mkdir()
     (tmp_path / 'made/VOCdevkit/VOCaug/dataset/img/e.jpg').write_bytes(b'a second copy of a photograph')
-    files = content(tmp_path / 'made')
+    files = contents(tmp_path / 'made')
     voc = {name: data for name, data in files.items() if '/VOC2012/' in name}
-    sbd = {
-        name.replace('VOCdevkit/VOCaug', 'benchmark_RELEASE'): data for name, data in files.items() if 'VOCaug' in name
-    }
+    places = ('VOCdevkit/VOCaug', 'benchmark_RELEASE')
+    sbd = {name.replace(*places): data for name, data in files.items() if 'VOCaug' in name}
     row = DATASETS['voc12aug']
     packed = {'VOCtrainval_11-May-2012.tar': tar_of(voc), 'benchmark.tgz': tar_of(sbd, mode='w:gz')}
     counts = {'train.txt': 2, 'val.txt': 2, 'aug.txt': 2, 'trainaug.txt': 4, 'VOCaug/dataset/train.txt': 3}
@@ -292,24 +230,13 @@ def test_voc12aug_from_its_two_archives(server: Server, tmp_path: Path) -> None:
     prepare(hasty(dataset, tmp_path / 'data', remove=True))
     make_trainaug(tmp_path / 'made')
     (tmp_path / 'made/VOCdevkit/VOCaug/dataset/img/e.jpg').unlink()
-    assert content(tmp_path / 'data') == content(tmp_path / 'made')
+    assert contents(tmp_path / 'data') == contents(tmp_path / 'made')
     # What SBD was needed for is made: it may go.
     for path in (tmp_path / 'data/VOCdevkit/VOCaug/dataset/cls').iterdir():
         path.unlink()
     server.log.clear()
     prepare(hasty(dataset, tmp_path / 'data'))
     assert server.log == []
-
-
-def test_command_line_tells_what_there_is(
-    coco: DataSet, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert job.main(['coco', '--root', str(tmp_path)], {'coco': coco}) == 0
-    told = capsys.readouterr().out.splitlines()
-    assert told[0].startswith('COCO 2017')
-    assert f'complete in {tmp_path}/coco:' in told
-    assert '  60 .jpg files in coco/train2017' in told
-    assert told[-1] == f'use it with: mmres2net train faster_rcnn_r2n50.py --data {tmp_path}/coco'
 
 
 def test_dry_run_writes_and_fetches_nothing(
@@ -330,16 +257,6 @@ def test_dry_run_writes_and_fetches_nothing(
     assert server.url('val2017.zip') not in told
 
 
-def test_mistakes_of_the_command_line(coco: DataSet, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r'--from .*/none: no such folder'):
-        job.main(['coco', '--root', str(tmp_path), '--from', str(tmp_path / 'none')], {'coco': coco})
-    (tmp_path / 'file').touch()
-    with pytest.raises(UserError, match=r'--root .*/file: this is a file'):
-        job.main(['coco', '--root', str(tmp_path / 'file')], {'coco': coco})
-    with pytest.raises(SystemExit):
-        job.main(['imagenet22k'])
-
-
 @pytest.mark.parametrize('how', [signal.SIGKILL, signal.SIGINT])
 def test_killed_job_continues_where_it_was(
     server: Server, coco: DataSet, root: Path, tmp_path: Path, how: signal.Signals
@@ -352,13 +269,8 @@ def test_killed_job_continues_where_it_was(
         'from mmres2net.data.prepare.sources import Archive, DataSet\n'
         f"sys.exit(job.main(['coco', '--root', {str(tmp_path)!r}], {{'coco': {coco!r}}}))\n"
     )
-    process = subprocess.Popen(
-        [sys.executable, '-c', code],
-        stderr=subprocess.PIPE,
-        env=os.environ,
-        text=True,
-        preexec_fn=heed_interrupts,
-    )
+    command = [sys.executable, '-c', code]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts)
     part, deadline = tmp_path / f'downloads/{TRAIN}.part', time.monotonic() + 60
     while not (part.exists() and part.stat().st_size):
         assert process.poll() is None
@@ -391,12 +303,8 @@ def test_rows_of_the_table(name: str) -> None:
         for url in archive.urls:
             assert url.startswith(('http://', 'https://'))
             assert url.endswith(f'/{archive.name}')
-    assert name != 'voc12aug' or {c.count for c in dataset.checks if isinstance(c, Listed)} == {
-        1_464,
-        1_449,
-        9_118,
-        1_464 + 9_118,
-    }
+    lists = {check.count for check in dataset.checks if isinstance(check, Listed)}
+    assert name != 'voc12aug' or lists == {1_464, 1_449, 9_118, 1_464 + 9_118}
 
 
 def made_by(dataset: DataSet) -> list[str]:
@@ -421,3 +329,37 @@ def test_shipped_configs_read_what_is_made(name: str) -> None:
             for path in needed_paths(entry):
                 full = root / path
                 assert any(full.is_relative_to(place) for place in places), full
+
+
+def test_data_that_others_laid_out(server: Server, coco: DataSet, root: Path, tmp_path: Path) -> None:
+    """Complete ones are accepted; files too many and too few are named, and nothing is fetched in vain."""
+    (tmp_path / 'coco').symlink_to(root)
+    prepare(hasty(coco, tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ['coco']
+    folder = tmp_path / 'other/coco/val2017'
+    folder.mkdir(parents=True)
+    for i in range(15):
+        (folder / f'own{i}.jpg').touch()
+    with pytest.raises(UserError, match=r'coco/val2017 has 15 of 14 \.jpg files'):
+        prepare(hasty(coco, tmp_path / 'other'))
+    assert server.log == []
+    more = replace(coco, checks=(*coco.checks, Files('coco/train2017', '.jpg', 61), Present('coco/LICENSE')))
+    with pytest.raises(
+        UserError, match=r'(?s)coco/train2017 has 60 of 61 \.jpg files.*coco/LICENSE is missing or empty'
+    ):
+        prepare(hasty(more, tmp_path / 'third'))
+
+
+def test_mistakes_of_the_command_line(coco: DataSet, tmp_path: Path) -> None:
+    file = tmp_path / 'file'
+    file.touch()
+    (tmp_path / 'downloads').touch()
+    for flags, named in (
+        (['--root', str(tmp_path), '--from', str(tmp_path / 'none')], '--from .*/none'),
+        (['--root', str(file)], '--root .*/file'),
+        (['--root', str(tmp_path)], 'downloads: File exists'),
+    ):
+        with pytest.raises(UserError, match=named):
+            job.main(['coco', *flags], {'coco': coco})
+    with pytest.raises(SystemExit):
+        job.main(['imagenet22k'])

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS as ROOT_MODELS
 from torch import Tensor, nn
 
 from mmres2net.deploy import fuse
@@ -28,7 +27,7 @@ from tests.models.families import (
     stages_of,
     stem_of,
 )
-from tests.reference.compare import assert_same_function, largest_difference, randomise
+from tests.reference.compare import largest_difference, randomise
 
 
 @dataclass
@@ -80,11 +79,6 @@ def test_output_has_the_stated_channels_and_sizes_round_up(family: Family) -> No
         assert tuple(out.shape) == (1, channels, math.ceil(size[0] / stride), math.ceil(size[1] / stride))
 
 
-def test_same_input_same_output(family: Family) -> None:
-    with torch.no_grad():
-        assert all(torch.equal(a, b) for a, b in zip(family.network(family.x), family.outs, strict=True))
-
-
 def test_every_parameter_gets_a_gradient_and_norms_train(family: Family) -> None:
     model = copy.deepcopy(family.network).train()
     before = {name: value.clone() for name, value in model.named_buffers()}
@@ -103,11 +97,13 @@ def test_channels_last_equals_contiguous(family: Family) -> None:
 
 @pytest.mark.parametrize('name', [*BACKBONES, 'dense'])
 def test_with_cp_is_exact(name: str) -> None:
-    """Outputs, gradients and statistics; a network with frozen and with fixed norms as well."""
+    """Outputs, gradients and statistics, also with frozen stages; each block is computed twice."""
     family = family_of(name)
-    for options in [{}, dict(frozen_stages=1), dict(norm_eval=True)] if family.name in BACKBONES else [{}]:
+    for options in [{}, dict(frozen_stages=1)] if family.name in BACKBONES else [{}]:
         plain, cheap = same_weights(family.build(**options), family.build(with_cp=True, **options))
-        results = []
+        results, calls = [], []
+        for block in blocks(cheap):
+            block.conv3.register_forward_hook(lambda *_, calls=calls: calls.append(1))
         for model in (plain, cheap):
             leaf = family.x.clone().requires_grad_()
             outs = model.train()(leaf)
@@ -116,16 +112,8 @@ def test_with_cp_is_exact(name: str) -> None:
             results.append([*outs, leaf.grad, *gradients, *model.buffers()])
         assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
         assert {norm.momentum for norm in norms_of(cheap)} == {0.1}
-
-
-@pytest.mark.parametrize(('with_cp', 'times'), [(False, 1), (True, 2)])
-def test_with_cp_recomputes_blocks(backbone: Family, with_cp: bool, times: int) -> None:
-    model = backbone.build(with_cp=with_cp).double().train()
-    calls = []
-    for block in blocks(model):
-        block.conv3.register_forward_hook(lambda *_: calls.append(1))
-    model(backbone.x)[-1].sum().backward()
-    assert len(calls) == times * len(blocks(model))
+        if not options:
+            assert len(calls) == 2 * len(blocks(cheap))
 
 
 # State ----------------------------------------------------------------------------------------------------------------
@@ -185,9 +173,7 @@ def test_outputs_of_fewer_stages(backbone: Family) -> None:
 
 
 @pytest.mark.parametrize('norm_eval', [False, True])
-@pytest.mark.parametrize(
-    ('frozen_stages', 'freeze_stem'), [(-1, None), (-1, True), (0, None), (1, None), (2, False), (3, None)]
-)
+@pytest.mark.parametrize(('frozen_stages', 'freeze_stem'), [(-1, True), (0, None), (2, False), (3, None)])
 def test_freezing(backbone: Family, frozen_stages: int, freeze_stem: bool | None, norm_eval: bool) -> None:
     model = backbone.build(frozen_stages=frozen_stages, freeze_stem=freeze_stem, norm_eval=norm_eval)
     assert model.eval() is model
@@ -208,14 +194,6 @@ def test_frozen_parts_stay_as_they_are_in_a_training_step(backbone: Family) -> N
     frozen = {id(t) for m in [*stem_of(model), *stages_of(model)[:2]] for t in [*m.parameters(), *m.buffers()]}
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         assert torch.equal(tensor, before[name]) is (id(tensor) in frozen), name
-
-
-def test_norm_eval_keeps_statistics_but_not_weights(backbone: Family) -> None:
-    model = backbone.build(norm_eval=True).double().train()
-    before = {k: v.clone() for k, v in model.named_buffers()}
-    sum(out.mean() for out in model(backbone.x)).backward()
-    assert all(torch.equal(v, before[k]) for k, v in model.named_buffers())
-    assert all(p.grad is not None for p in model.parameters())
 
 
 @pytest.mark.parametrize('channels', [1, 4])
@@ -272,17 +250,15 @@ def test_weight_standardization_by_conv_cfg(backbone: Family) -> None:
 # Dilation -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('size', [(64, 96), (65, 97)], ids=str)
 @pytest.mark.parametrize('name', ['v1', 'v1b', 'next', 'dla', 'dla x'])  # not SE: it averages over all pixels
 @pytest.mark.parametrize('output_stride', [8, 16])
-def test_dilated_network_contains_the_strided_one(output_stride: int, name: str, size: tuple[int, int]) -> None:
+def test_dilated_network_contains_the_strided_one(output_stride: int, name: str) -> None:
     """Every other pixel of the dense features is the strided network's, exactly.
 
     At 1/8 this ends before the last stage, whose pools stay 3x3 or 2x2 on the denser grid (as timm's do). The shortcut
     of v1b averages a window cut off at an odd edge otherwise (as timm's does), so its sizes must be even.
     """
-    if name == 'v1b':
-        size = (size[0] // 32 * 32, size[1] // 32 * 32)
+    size = (64, 96) if name == 'v1b' else (65, 97)
     strided, dense = same_weights(FAMILIES[name](), FAMILIES[name](output_stride=output_stride))
     assert dense.out_strides == tuple(min(s, output_stride) for s in strided.out_strides)
     x = images(size=size, number=1)
@@ -337,16 +313,3 @@ def test_with_cp_can_be_compiled(build: Callable[..., nn.Module]) -> None:
         sum(out.square().mean() for out in run(x)).backward()
         results.append([*(p.grad for p in model.parameters()), *model.buffers()])
     assert largest_difference(*results) < 1e-9
-
-
-def test_registered_under_its_own_scope_only(family: Family) -> None:
-    name = type(family.network).__name__
-    assert ROOT_MODELS.get(f'mmres2net.{name}') is type(family.network)
-    assert name not in ROOT_MODELS.module_dict
-
-
-def test_parity_of_a_copy(family: Family) -> None:
-    """A deep copy is a network of its own: the same function, no shared memory."""
-    model = copy.deepcopy(family.network)
-    assert_same_function(model, copy.deepcopy(family.network), family.x, modes=['train'])
-    assert not {p.data_ptr() for p in model.parameters()} & {p.data_ptr() for p in family.network.parameters()}

@@ -72,13 +72,21 @@ def deformable(module):
 
 @pytest.mark.parametrize('options', [SMALL, dict(depths=(1, 1, 1, 2), base_width=4, cardinality=8)], ids=['v1', 'next'])
 @pytest.mark.parametrize('kind', DCN)
-def test_deformable_convolutions_start_as_plain_ones(kind, options):
-    """Offsets start at zero, and DCNv2's mask at sigmoid(0): the layer is a plain convolution times one half."""
+def test_deformable_convolutions_start_as_plain_ones(kind, options, tmp_path):
+    """Offsets start at zero, and DCNv2's mask at sigmoid(0): the layer is a plain convolution times one half.
+
+    So do those beside pretrained weights, which hold no offsets.
+    """
     layer, mask = DCN[kind]
     stages = (False, True, True, True)
-    model = Res2Net(**options, dcn=dict(type=kind, deform_groups=1), stage_with_dcn=stages)
-    model.init_weights()
     plain = Res2Net(**options)
+    torch.save(plain.state_dict(), tmp_path / 'weights.pth')
+    pretrained = dict(type='Pretrained', checkpoint=str(tmp_path / 'weights.pth'))
+    dcn = dict(dcn=dict(type=kind, deform_groups=1), stage_with_dcn=stages)
+    for init_cfg in (pretrained, None):
+        model = Res2Net(**options, **dcn, init_cfg=init_cfg)
+        model.init_weights()
+        assert not any(p.any() for m in deformable(model) for p in m.conv_offset.parameters())
     assert [len(deformable(stage)) for stage in stages_of(model)] == [
         used * 3 * depth for used, depth in zip(stages, options['depths'], strict=True)
     ]
@@ -88,23 +96,10 @@ def test_deformable_convolutions_start_as_plain_ones(kind, options):
         if '.convs.' in name and not name.startswith('layer1.'):
             weights[name] = weights[name] * mask
     plain.load_state_dict(weights, strict=True)
-    x = images(size=(96, 96))  # mmcv's DCN refuses maps smaller than its kernel
+    x = images(size=(96, 96), number=1)  # mmcv's DCN refuses maps smaller than its kernel
     with torch.no_grad():
         outs, expected = model.double().eval()(x), plain.double().eval()(x)
     assert largest_difference(outs, expected) < 1e-10 * max(1, expected[-1].abs().max().item())
-
-
-def test_deformable_convolutions_learn_offsets():
-    model = Res2Net(**SMALL, dcn=dict(type='DCNv2', deform_groups=1), stage_with_dcn=(False, False, False, True))
-    model.init_weights()
-    model.train()
-    sum(out.square().mean() for out in model(torch.randn(2, 3, 64, 64))).backward()
-    assert all(m.conv_offset.bias.grad.abs().max() > 0 for m in deformable(model))
-    with torch.no_grad():
-        before = model.eval()(torch.ones(1, 3, 64, 64))[-1]
-        for m in deformable(model):
-            m.conv_offset.bias.normal_()
-        assert (model(torch.ones(1, 3, 64, 64))[-1] - before).abs().max() > 1e-3
 
 
 def test_deformable_convolutions_fall_back_where_strided():
@@ -120,31 +115,6 @@ def test_deformable_convolutions_keep_dilation():
     dcn = dict(type='DCN', deform_groups=1)
     model = Res2Net(**SMALL, output_stride=16, dcn=dcn, stage_with_dcn=(False, False, False, True))
     assert [tuple(m.dilation) for m in deformable(model)] == [(1, 1)] * 3 + [(2, 2)] * 3
-
-
-def test_channels_last_equals_contiguous_with_deformable_convolutions():
-    kwargs = dict(SMALL, dcn=dict(type='DCNv2', deform_groups=1), stage_with_dcn=(False, True, True, True))
-    model, other = same_weights(Res2Net(**kwargs), Res2Net(**kwargs))
-    other = other.to(memory_format=torch.channels_last)
-    x = images()
-    with torch.no_grad():
-        outs = model.eval()(x)
-        last = other.eval()(x.to(memory_format=torch.channels_last))
-    assert largest_difference(outs, last) < 1e-10 * max(1, outs[-1].abs().max().item())
-
-
-def test_offsets_start_at_zero_beside_pretrained_weights(tmp_path):
-    """A checkpoint without offsets, as published ones are, leaves a plain grid."""
-    torch.save(Res2Net(**SMALL).state_dict(), tmp_path / 'weights.pth')
-    cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'weights.pth'))
-    model = Res2Net(
-        **SMALL,
-        dcn=dict(type='DCNv2', deform_groups=1),
-        stage_with_dcn=(False, True, True, True),
-        init_cfg=cfg,
-    )
-    model.init_weights()
-    assert not any(p.any() for m in deformable(model) for p in m.conv_offset.parameters())
 
 
 # Plugins --------------------------------------------------------------------------------------------------------------
@@ -198,7 +168,6 @@ def test_zero_init_residual_starts_blocks_as_their_shortcut():
         model = Res2Net(**SMALL, zero_init_residual=zero)
         model.init_weights()
         assert {b.bn3.weight.abs().max().item() for b in blocks(model)} == {0.0 if zero else 1.0}
-        assert {b.bn1.weight.min().item() for b in blocks(model)} == {1.0}
         x = torch.rand(2, 512, 8, 8)
         assert torch.equal(model.layer2[1].eval()(x), x) is zero
 
@@ -291,18 +260,12 @@ def test_errors_name_the_value_and_what_is_allowed(kind, options, parts):
     assert [part for part in parts if part not in str(caught.value)] == []
 
 
-@pytest.mark.parametrize('keyword', ['style', 'depth', 'num_stages', 'pretrained'])
-def test_unknown_keywords_are_errors(keyword):
+def test_unknown_keywords_are_errors():
     for kind, arch in ((Res2Net, 'res2net50_26w_4s'), (Res2NetDLA, 'dla60')):
-        with pytest.raises(TypeError, match=keyword):
-            kind(arch, **{keyword: 'pytorch'})
-
-
-def test_options_are_keywords_only():
-    with pytest.raises(TypeError, match='positional'):
-        Res2Net('res2net50_26w_4s', (3, 4, 6, 3))
-    with pytest.raises(TypeError, match='positional'):
-        Res2NetDLA('dla60', 3)
+        with pytest.raises(TypeError, match='style'):
+            kind(arch, style='pytorch')
+        with pytest.raises(TypeError, match='positional'):
+            kind(arch, (3, 4, 6, 3))
 
 
 def test_configs_passed_in_are_left_alone():

@@ -65,15 +65,14 @@ def test_output_strides(small: str, output_stride: int) -> None:
     options = dict(depths=(1, 2, 2, 3), base_width=8, output_stride=output_stride) | ours
     theirs = dict(theirs, output_stride=output_stride)
     check = partial(check_timm, lambda: Res2Net(**options), 'res2net50_26w_4s')
-    backbone = check(images(size=(65, 50)), ['eval', 'train'], **theirs)
+    backbone = check(images(size=(33, 50)), ['eval', 'train'], **theirs)
     assert backbone.out_strides == tuple(min(s, output_stride) for s in (4, 8, 16, 32))
 
 
-@pytest.mark.parametrize('channels', [1, 4])
-def test_input_channels(channels: int) -> None:
-    x = images(channels=channels, size=(33, 49))
-    options = dict(depths=(1, 2, 2, 3), base_width=8, deep_stem=True, avg_down=True, in_channels=channels)
-    check_timm(lambda: Res2Net(**options), 'res2net50_26w_4s', x, ['train'], in_chans=channels, **TIMM_SMALL['v1b'][1])
+def test_input_channels() -> None:
+    x = images(channels=4, size=(33, 49))
+    options = dict(depths=(1, 2, 2, 3), base_width=8, deep_stem=True, avg_down=True, in_channels=4)
+    check_timm(lambda: Res2Net(**options), 'res2net50_26w_4s', x, ['train'], in_chans=4, **TIMM_SMALL['v1b'][1])
 
 
 # mmpretrain and mmdet -------------------------------------------------------------------------------------------------
@@ -116,7 +115,7 @@ def test_mmpretrain(options: dict, stem: dict[str, str]) -> None:
         depths=(3, 4, 6, 3),
         **options,
     )
-    assert_same_function(ours, theirs, images(size=(65, 50)), rename=lambda name: their_name(name, stem))
+    assert_same_function(ours, theirs, images(size=(33, 50)), rename=lambda name: their_name(name, stem))
 
 
 @pytest.mark.parametrize('plan', [{}, PLAN], ids=['strided', 'dilated'])
@@ -131,7 +130,7 @@ def test_mmdet(plan: dict) -> None:
         stage_pool='mmdet',
         **plan,
     )
-    x = images(size=(65, 50))
+    x = images(size=(33, 50))
     assert_same_function(ours, theirs, x, rename=lambda name: their_name(name, MMDET_STEM))
     official = with_weights(lambda: Res2Net(arch, **plan), ours.state_dict()).eval()
     theirs.eval()  # which returns nothing
@@ -190,7 +189,7 @@ def test_every_network_is_compared() -> None:
 @pytest.mark.parametrize('name', SPECS_SMALL)
 def test_stage_pools(name: str, mode: str) -> None:
     spec = SPECS_SMALL[name]
-    check(spec, options_of(spec, stage_pool=mode), size=(65, 50), mode=mode)
+    check(spec, options_of(spec, stage_pool=mode), size=(33, 50), mode=mode)
 
 
 @pytest.mark.parametrize('spec', [V1, SPECS_SMALL['v1b']], ids=['v1', 'v1b'])
@@ -220,12 +219,11 @@ def test_dilations_beside_strides(contract: bool) -> None:
     check(spec, options_of(spec, contract_dilation=contract, **plan), contract=contract, **plan)
 
 
-@pytest.mark.parametrize('output_stride', [None, 8, 16])
-@pytest.mark.parametrize('grid', [(2, 4, 8), (3, 1, 2)], ids=str)
+@pytest.mark.parametrize(('grid', 'output_stride'), [((2, 4, 8), None), ((3, 1, 2), 8), ((2, 4, 8), 16)], ids=str)
 def test_multi_grid(grid: tuple[int, ...], output_stride: int | None) -> None:
     options = options_of(V1, output_stride=output_stride, multi_grid=grid)
     theirs = output_stride_kwargs(output_stride) if output_stride else {}
-    check(V1, options, size=(64, 97), modes=['eval'], multi_grid=grid, **theirs)
+    check(V1, options, size=(32, 65), modes=['eval'], multi_grid=grid, **theirs)
 
 
 def test_contraction_is_off_with_dilations_and_on_with_output_stride() -> None:
@@ -253,7 +251,7 @@ def test_contraction_is_off_with_dilations_and_on_with_output_stride() -> None:
     ids=str,
 )
 def test_networks_outside_the_table(spec: Spec) -> None:
-    backbone = check(spec, options_of(spec), size=(65, 48))
+    backbone = check(spec, options_of(spec), size=(33, 48))
     assert backbone.out_channels == (256, 512, 1024, 2048)[: len(spec.depths)]
 
 

@@ -12,7 +12,6 @@ from mmengine.registry import DefaultScope
 
 import mmres2net
 from mmres2net.models import Res2Net, Res2NetDLA
-from mmres2net.registry import MODELS
 from tests.support import library_models
 
 LIBRARIES = ('mmdet', 'mmseg', 'mmpretrain')
@@ -89,13 +88,6 @@ def test_package_itself_imports_no_torch():
         print(mmres2net.__version__, [m for m in heavy if m in sys.modules])
     """)
     assert done.stdout.strip() == f'{mmres2net.__version__} []', done.stderr
-
-
-def test_configs_with_unknown_keys_fail_at_build():
-    with pytest.raises(TypeError, match='deepstem'):
-        MODELS.build(dict(library_models.BACKBONE, deepstem=True))
-    with pytest.raises(ValueError, match=r"'res2net50_26w'.*res2net50_26w_4s"):
-        MODELS.build(dict(library_models.BACKBONE, arch='res2net50_26w'))
 
 
 @pytest.mark.parametrize(

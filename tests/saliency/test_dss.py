@@ -13,9 +13,8 @@ from torch.nn import functional
 
 from mmres2net.deploy import use_fused_blocks
 from mmres2net.errors import UserError
-from mmres2net.models import Res2Net
 from mmres2net.saliency import DSSHead, WithStem
-from mmres2net.saliency.dss import CONNECTIONS, upsample
+from mmres2net.saliency.dss import upsample
 
 STAGES = dict(strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2))
 RESNET = dict(type='mmseg.ResNet', depth=18, **STAGES)
@@ -62,6 +61,12 @@ def test_stem_comes_before_the_stages(name: str) -> None:
         for channels, stride in zip(BACKBONES[name][1], (2, 4, 8, 16, 16), strict=True)
     ]
     assert not inner.maxpool._forward_pre_hooks
+    if name == 'Res2Net':
+        with torch.no_grad():
+            before = wrapped(x)
+            assert use_fused_blocks(wrapped) == 4
+            for a, b in zip(before, wrapped(x), strict=True):
+                torch.testing.assert_close(a, b.contiguous(), rtol=0, atol=1e-5 * float(a.abs().max()))
 
 
 def test_backbone_keeps_names_freezing_and_config() -> None:
@@ -72,17 +77,6 @@ def test_backbone_keeps_names_freezing_and_config() -> None:
     assert not any(m.training for m in wrapped.modules() if isinstance(m, nn.BatchNorm2d))
     assert not any(p.requires_grad for p in wrapped.backbone.layer1.parameters())
     assert config == dict(RES2NET, frozen_stages=1, norm_eval=True)
-
-
-def test_stem_of_the_fast_backbone() -> None:
-    wrapped = WithStem(dict(type='mmres2net.Res2Net', arch='res2net50_26w_4s')).eval()
-    x = torch.rand(1, 3, 64, 64)
-    with torch.no_grad():
-        before = wrapped(x)
-        assert use_fused_blocks(wrapped) == 16
-        assert type(wrapped.backbone) is not Res2Net
-        for a, b in zip(before, wrapped(x), strict=True):
-            torch.testing.assert_close(a, b.contiguous(), rtol=0, atol=1e-5 * float(a.abs().max()))
 
 
 def test_backbone_without_a_pool_behind_its_stem() -> None:
@@ -99,19 +93,9 @@ def test_enlarged_ramp_is_a_ramp(factor: int, size: tuple[int, int]) -> None:
     """A map of the pixel that each feature sits on is the map of pixels, up to the last feature."""
     rows, columns = (factor * torch.arange(math.ceil(n / factor)).float() for n in size)
     x = torch.stack(torch.meshgrid(rows, columns, indexing='ij'))[None]
-    expected = torch.stack(
-        torch.meshgrid(
-            torch.arange(size[0]).float().clamp(max=float(rows[-1])),
-            torch.arange(size[1]).float().clamp(max=float(columns[-1])),
-            indexing='ij',
-        )
-    )
+    pixels = [torch.arange(n).float().clamp(max=float(last[-1])) for n, last in zip(size, (rows, columns), strict=True)]
+    expected = torch.stack(torch.meshgrid(*pixels, indexing='ij'))
     torch.testing.assert_close(upsample(x, factor, size)[0], expected, rtol=0, atol=1e-4)
-
-
-def test_map_of_another_size() -> None:
-    with pytest.raises(ValueError, match=r'\(4, 4\).*\(64, 64\).*stride 8'):
-        upsample(torch.zeros(1, 1, 4, 4), 8, (64, 64))
 
 
 @pytest.mark.parametrize('name', BACKBONES)
@@ -146,43 +130,12 @@ def head_of_constants(values: tuple[float, ...], **options: Any) -> tuple[DSSHea
     return head, [torch.rand(1, 3, 32 // s, 48 // s) for s in (2, 4, 8, 16, 16)]
 
 
-def test_short_connections() -> None:
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def test_short_connections_and_what_is_predicted() -> None:
     """Stage 2 and stage 1 take the maps of the two deepest sides, the stem those of all four."""
-    a, b, c, d, e = values = (0.25, -2.0, 3.0, -0.5, 1.0)
-    head, features = head_of_constants(values)
-    one, two = b + d + e, c + d + e
-    sides = [a + one + two + d + e, one, two, d, e]
-    expected = [*sides, sum(sides) / 5]
-    maps = head.maps(features, (32, 48))
-    assert [map_.shape for map_ in maps] == [(1, 1, 32, 48)] * 6
-    for map_, value in zip(maps, expected, strict=True):
-        torch.testing.assert_close(map_, torch.full_like(map_, value))
-    assert [len(deeper) for deeper in CONNECTIONS] == [4, 2, 2, 0, 0]
-
-
-def test_start_of_sums_and_fusion() -> None:
-    head = DSSHead(in_channels=(3, 3, 3, 3, 3), **SMALL)
-    head.init_weights()
-    assert torch.equal(head.fusion.weight, torch.full((1, 5, 1, 1), 0.2))
-    assert [float(m.weight.detach().mean()) for m in head.merges if isinstance(m, nn.Conv2d)] == pytest.approx(
-        [1 / 5, 1 / 3, 1 / 3]
-    )
-    assert float(head.sides[0][0].bias.abs().max()) == 0
-
-
-def test_parameters_of_the_published_sides() -> None:
-    """Two convolutions and one to a map each; counted by hand from the table in the module's docstring."""
-    with torch.device('meta'):
-        head = DSSHead()
-    sides = [(64, 128, 3), (256, 256, 5), (512, 256, 5), (1024, 512, 5), (2048, 512, 7)]
-    count = sum((i * c + c * c) * k * k + 2 * c + c + 1 for i, c, k in sides) + (5 + 1) + 2 * (3 + 1) + (5 + 1)
-    assert sum(p.numel() for p in head.parameters()) == count
-
-
-def test_what_is_predicted() -> None:
-    def sigmoid(x: float) -> float:
-        return 1 / (1 + math.exp(-x))
-
     a, b, c, d, e = values = (0.25, -2.0, 3.0, -0.5, 1.0)
     one, two = b + d + e, c + d + e
     stem = a + one + two + d + e
@@ -194,26 +147,37 @@ def test_what_is_predicted() -> None:
     }
     for inference, probability in expected.items():
         head, features = head_of_constants(values, inference=inference)
-        for logits in (head(features), head.predict(features, [dict(img_shape=(32, 48))], None)):
-            assert logits.shape == (1, 1, 32, 48)
+        for map_, value in zip(head.maps(features, (32, 48)), (stem, one, two, d, e, fused), strict=True):
+            torch.testing.assert_close(map_, torch.full((1, 1, 32, 48), value))
+        # mmseg says the size of a padded image, or of a window of one
+        padded = dict(img_shape=(30, 40), pad_shape=(32, 48))
+        window = dict(img_shape=torch.Size((32, 48)), pad_shape=(90, 90))
+        for logits in (head(features), head.predict(features, [padded], None), head.predict(features, [window], None)):
             torch.testing.assert_close(logits.sigmoid(), torch.full((1, 1, 32, 48), probability))
 
 
-def test_certain_maps_have_finite_logits() -> None:
-    head, _ = head_of_constants((0.0,) * 5)
-    for dtype in (torch.float32, torch.float16):
-        for logit in (-500.0, 500.0):
-            maps = [torch.full((1, 1, 2, 2), logit, dtype=dtype)] * 6
-            assert bool(torch.isfinite(head.predicted(maps)).all())
+@pytest.mark.parametrize('logit', [-500.0, 500.0])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16])
+def test_certain_maps_have_finite_logits(dtype: torch.dtype, logit: float) -> None:
+    maps = [torch.full((1, 1, 2, 2), logit, dtype=dtype)] * 6
+    assert bool(torch.isfinite(DSSHead(in_channels=(3,) * 5, **SMALL).predicted(maps)).all())
 
 
-def test_size_of_the_input_is_taken_from_what_mmseg_says() -> None:
-    head, features = head_of_constants((0.0,) * 5)
-    padded = dict(img_shape=(30, 40), pad_shape=(32, 48))
-    window = dict(img_shape=torch.Size((32, 48)), pad_shape=(90, 90))
-    assert (
-        head.predict(features, [padded], None).shape == head.predict(features, [window], None).shape == (1, 1, 32, 48)
-    )
+def test_start_of_sums_and_fusion() -> None:
+    head = DSSHead(in_channels=(3, 3, 3, 3, 3), **SMALL)
+    head.init_weights()
+    assert torch.equal(head.fusion.weight, torch.full((1, 5, 1, 1), 0.2))
+    sums = [float(m.weight.detach().mean()) for m in head.merges if isinstance(m, nn.Conv2d)]
+    assert sums == pytest.approx([1 / 5, 1 / 3, 1 / 3])
+
+
+def test_parameters_of_the_published_sides() -> None:
+    """Two convolutions and one to a map each; counted by hand from the table in the module's docstring."""
+    with torch.device('meta'):
+        head = DSSHead()
+    sides = [(64, 128, 3), (256, 256, 5), (512, 256, 5), (1024, 512, 5), (2048, 512, 7)]
+    count = sum((i * c + c * c) * k * k + 2 * c + c + 1 for i, c, k in sides) + (5 + 1) + 2 * (3 + 1) + (5 + 1)
+    assert sum(p.numel() for p in head.parameters()) == count
 
 
 # Losses
@@ -235,19 +199,10 @@ def test_losses_are_means_of_what_counts() -> None:
         logit = map_[0, 0, 0, 0]
         positive, negative = functional.softplus(-logit), functional.softplus(logit)
         torch.testing.assert_close(loss, (positive + 2 * negative) / 3)  # a third of what counts is salient
-
-
-def test_image_without_a_pixel_that_counts() -> None:
-    head, features = head_of_constants((1.0,) * 5)
-    losses = head.loss(features, samples(torch.full((1, 1, 32, 48), 255)), None)
+    losses = head.loss(features, samples(torch.full_like(labels, 255)), None)
     assert [float(loss) for loss in losses.values()] == [0.0] * 6
-
-
-def test_labels_that_are_no_saliency() -> None:
-    head, features = head_of_constants((0.0,) * 5)
-    labels = torch.zeros(1, 1, 32, 48, dtype=torch.long)
     labels[0, 0, 0, 0] = 7
-    with pytest.raises(UserError, match=r'\[0, 7\].*LoadSaliencyMask'):
+    with pytest.raises(UserError, match=r'\[0, 1, 7, 255\].*LoadSaliencyMask'):
         head.loss(features, samples(labels), None)
 
 
@@ -279,7 +234,7 @@ def test_predicts_probabilities_at_the_size_of_the_file(name: str, ori_shape: tu
     assert torch.equal(found.pred_sem_seg.data, (probabilities > 0.5).float())
 
 
-# Options
+# What is refused
 
 
 @pytest.mark.parametrize(
@@ -296,7 +251,9 @@ def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:
         DSSHead(**options)
 
 
-def test_features_without_the_stem() -> None:
+def test_features_that_do_not_fit() -> None:
     head, features = head_of_constants((0.0,) * 5)
     with pytest.raises(ValueError, match=r'4 features.*WithStem'):
         head.maps(features[1:], (32, 48))
+    with pytest.raises(ValueError, match=r'\(4, 4\).*\(64, 64\).*stride 8'):
+        upsample(torch.zeros(1, 1, 4, 4), 8, (64, 64))

@@ -20,33 +20,24 @@ def save(path: Path, values: np.ndarray | Image.Image, mode: str | None = None) 
     return str(path)
 
 
-def test_half_of_255_is_salient(tmp_path: Path) -> None:
-    pixels = salient_pixels(save(tmp_path / 'm.png', VALUES))
-    assert pixels.tolist() == SALIENT
-    assert pixels.dtype == np.uint8
+@pytest.mark.parametrize('mode', ['L', 'RGB', 'RGBA', 'LA', 'P'])
+def test_half_of_255_is_salient(tmp_path: Path, mode: str) -> None:
+    pixels = salient_pixels(save(tmp_path / 'm.png', VALUES, mode))
+    assert (pixels.tolist(), pixels.dtype) == (SALIENT, np.uint8)
 
 
-@pytest.mark.parametrize('mode', ['RGB', 'RGBA', 'LA', 'P'])
-def test_grey_in_other_forms(tmp_path: Path, mode: str) -> None:
-    assert salient_pixels(save(tmp_path / 'm.png', VALUES, mode)).tolist() == SALIENT
-
-
-def test_one_bit_masks(tmp_path: Path) -> None:
-    bits = np.array([[True, False], [False, True]])
-    assert salient_pixels(save(tmp_path / 'm.png', bits)).tolist() == [[1, 0], [0, 1]]
-    assert salient_pixels(save(tmp_path / 'none.png', ~bits & bits)).tolist() == [[0, 0], [0, 0]]
-
-
-@pytest.mark.parametrize('value', [0, 255])
-def test_masks_of_one_class_are_masks(tmp_path: Path, value: int) -> None:
-    path = save(tmp_path / 'm.png', np.full((4, 6), value, np.uint8))
-    assert salient_pixels(path).tolist() == [[value // 255] * 6] * 4
-
-
-def test_graded_mask_without_a_salient_pixel_is_a_mask(tmp_path: Path) -> None:
-    """One vote of twelve, as in PASCAL-S."""
-    path = save(tmp_path / 'm.png', np.full((4, 6), 255 // 12, np.uint8))
-    assert salient_pixels(path).max() == 0
+@pytest.mark.parametrize(
+    ('values', 'salient'),
+    [
+        (np.array([[True, False], [False, True]]), [[1, 0], [0, 1]]),
+        (np.zeros((2, 2), bool), [[0, 0], [0, 0]]),
+        (np.zeros((1, 2), np.uint8), [[0, 0]]),
+        (np.full((1, 2), 255, np.uint8), [[1, 1]]),
+        (np.full((1, 2), 255 // 12, np.uint8), [[0, 0]]),  # one vote of twelve, as in PASCAL-S
+    ],
+)
+def test_masks_of_one_bit_and_of_one_class(tmp_path: Path, values: np.ndarray, salient: list[list[int]]) -> None:
+    assert salient_pixels(save(tmp_path / 'm.png', values)).tolist() == salient
 
 
 def test_jpeg_mask(tmp_path: Path) -> None:
@@ -57,68 +48,56 @@ def test_jpeg_mask(tmp_path: Path) -> None:
     assert np.array_equal(salient_pixels(str(path)) * 255, values)
 
 
-def test_classes_0_and_1_are_refused(tmp_path: Path) -> None:
-    path = save(tmp_path / 'm.png', (VALUES > 127).astype(np.uint8))
-    with pytest.raises(UserError, match=r'm\.png: .*value is 1,.*128'):
-        salient_pixels(path)
-
-
-def test_colours_are_refused(tmp_path: Path) -> None:
-    colours = np.zeros((4, 4, 3), np.uint8)
-    colours[1:3, 1:3, 0] = 255
-    palette = Image.fromarray((VALUES > 127).astype(np.uint8), 'P')
-    palette.putpalette([0, 0, 0, 128, 0, 0])
-    for image in (Image.fromarray(colours), palette):
-        with pytest.raises(UserError, match=r'm\.png: .*colours'):
-            salient_pixels(save(tmp_path / 'm.png', image))
-
-
-def test_deep_masks_are_refused(tmp_path: Path) -> None:
-    path = save(tmp_path / 'm.png', VALUES.astype(np.uint16) * 257)
-    with pytest.raises(UserError, match=r'm\.png: .*I;16'):
-        salient_pixels(path)
-
-
 def transparent(values: np.ndarray) -> Image.Image:
     image = Image.fromarray(values).convert('RGBA')
     image.putpixel((1, 1), (*image.getpixel((1, 1))[:3], 0))
     return image
 
 
-def test_transparent_pixels_are_refused(tmp_path: Path) -> None:
-    path = save(tmp_path / 'a.png', transparent(VALUES))
-    with pytest.raises(UserError, match=r'a\.png: .*transparent'):
-        salient_pixels(path)
-    assert 'transparent' in transparency_fault(path)
-    keyed = save(tmp_path / 'k.png', VALUES)
-    Image.open(keyed).save(tmp_path / 'key.png', transparency=255)
+def coloured(*, palette: bool) -> Image.Image:
+    image = Image.fromarray((VALUES > 127).astype(np.uint8), 'P')
+    image.putpalette([0, 0, 0, 128, 0, 0])
+    return image if palette else image.convert('RGB')
+
+
+@pytest.mark.parametrize(
+    ('image', 'reason'),
+    [
+        (Image.fromarray((VALUES > 127).astype(np.uint8)), 'value is 1,.*128'),
+        (coloured(palette=False), 'colours'),
+        (coloured(palette=True), 'colours'),
+        (Image.fromarray(VALUES.astype(np.uint16) * 257), 'I;16'),
+        (transparent(VALUES), 'transparent'),
+    ],
+    ids=['classes 0 and 1', 'colours', 'palette', '16 bits', 'transparent'],
+)
+def test_refused_masks(tmp_path: Path, image: Image.Image, reason: str) -> None:
+    with pytest.raises(UserError, match=rf'm\.png: .*{reason}'):
+        salient_pixels(save(tmp_path / 'm.png', image))
+
+
+def test_transparent_images(tmp_path: Path) -> None:
+    assert 'transparent' in transparency_fault(save(tmp_path / 'a.png', transparent(VALUES)))
+    grey = save(tmp_path / 'k.png', VALUES)
+    Image.open(grey).save(tmp_path / 'key.png', transparency=255)
     assert 'transparent' in transparency_fault(str(tmp_path / 'key.png'))
-    assert transparency_fault(keyed) == transparency_fault(save(tmp_path / 'o.png', VALUES, 'RGBA')) == ''
+    assert transparency_fault(grey) == transparency_fault(save(tmp_path / 'o.png', VALUES, 'RGBA')) == ''
 
 
-# Beside their images
-
-
-def test_sample_that_is_sound(tmp_path: Path) -> None:
+def test_image_and_mask(tmp_path: Path) -> None:
+    """Sizes are compared as loaders turn the image."""
     mask = save(tmp_path / 'm.png', VALUES)
     for image in (Image.new('L', (4, 2)), Image.new('1', (4, 2)), Image.new('RGBA', (4, 2), 'red')):
         assert sample_fault(save(tmp_path / 'i.png', image), mask) == ''
     assert sample_fault(save(tmp_path / 'i.jpg', Image.new('CMYK', (4, 2))), mask) == ''
     assert 'transparent' in sample_fault(save(tmp_path / 'i.png', Image.new('RGBA', (4, 2), (9, 9, 9, 254))), mask)
-
-
-def test_image_and_mask_of_different_sizes(tmp_path: Path) -> None:
-    image, mask = save(tmp_path / 'i.jpg', Image.new('RGB', (5, 2))), save(tmp_path / 'm.png', VALUES)
-    fault = sample_fault(image, mask)
-    assert f'{image} has 5x2' in fault
-    assert f'{mask} has 4x2' in fault
-
-
-def test_turned_image_has_the_size_that_loaders_give_it(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new('RGB', (2, 4)).save(tmp_path / 'i.jpg', exif=exif)
-    assert sample_fault(str(tmp_path / 'i.jpg'), save(tmp_path / 'm.png', VALUES)) == ''
+    assert sample_fault(str(tmp_path / 'i.jpg'), mask) == ''
+    fault = sample_fault(save(tmp_path / 'i.jpg', Image.new('RGB', (5, 2))), mask)
+    assert f'{tmp_path}/i.jpg has 5x2' in fault
+    assert f'{mask} has 4x2' in fault
 
 
 # The transform
@@ -132,10 +111,8 @@ def test_transform_gives_labels(tmp_path: Path) -> None:
     image, mask = save(tmp_path / 'i.jpg', Image.new('RGB', (4, 2))), save(tmp_path / 'm.png', VALUES)
     given = loaded(image, mask, (2, 4))
     results = LoadSaliencyMask()(given)
-    assert results['gt_seg_map'].tolist() == SALIENT
-    assert results['seg_fields'] == ['gt_seg_map']
+    assert (results['gt_seg_map'].tolist(), results['seg_fields']) == (SALIENT, ['gt_seg_map'])
     assert given == loaded(image, mask, (2, 4))
-    assert repr(LoadSaliencyMask()) == 'LoadSaliencyMask()'
 
 
 def test_transform_refuses_what_the_check_refuses(tmp_path: Path) -> None:

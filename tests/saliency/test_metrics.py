@@ -10,7 +10,6 @@ import numpy as np
 import py_sod_metrics as library
 import pytest
 import torch
-from mmengine.hooks import CheckpointHook
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
@@ -24,7 +23,7 @@ NAMES = ['maxF', 'meanF', 'adpF', 'wF', 'MAE', 'Sm', 'maxE', 'meanE', 'adpE', 'm
 
 
 @pytest.mark.parametrize('stretch', [True, False])
-@pytest.mark.parametrize('seed', range(6))
+@pytest.mark.parametrize('seed', range(4))
 @pytest.mark.parametrize('kind', [object_map, noise_map])
 def test_one_map_beside_the_definitions(kind: Any, seed: int, stretch: bool) -> None:
     """Two things differ. The library finds the level of a pixel in floating point and cuts off, which takes some a
@@ -82,10 +81,8 @@ def test_figures_of_one_set_have_plain_names(dataset: str | None, monkeypatch: p
     figures = run(samples_of(range(3), dataset))
     assert list(figures) == NAMES, "save_best='auto' follows the first"
     (table,) = said
-    header, row = (line.split() for line in table.splitlines()[1:])
-    assert header == ['data', 'set', 'images', *NAMES]
+    row = table.splitlines()[2].split()
     assert row == [dataset or 'all', '3', *(f'{value:.3f}' for value in figures.values())]
-    assert CheckpointHook(save_best='maxF', rule='greater').key_indicators == ['maxF']
     assert list(run(samples_of(range(2), dataset), prefix='sal')) == [f'sal/{name}' for name in NAMES]
 
 
@@ -190,18 +187,12 @@ def test_memory_does_not_grow() -> None:
 
 def test_evaluations_do_not_mix() -> None:
     evaluator = build()
-    for seeds in ([0, 1], [2, 3, 4]):
-        for one in samples_of(seeds):
-            evaluator.process(data_samples=[one], data_batch=None)
-        assert evaluator.evaluate(len(seeds)) == run(samples_of(seeds))
-
-
-def test_more_images_than_there_are() -> None:
-    evaluator = build()
     evaluator.process(data_samples=samples_of([0, 1, 2]), data_batch=None)
     with pytest.raises(UserError, match=r'3 images.*1 of 1.*DefaultSampler'):
         evaluator.evaluate(1)
-    assert evaluator.metrics[0]._shown == 0
+    for seeds in ([0, 1], [2, 3, 4]):
+        evaluator.process(data_samples=samples_of(seeds), data_batch=None)
+        assert evaluator.evaluate(len(seeds)) == run(samples_of(seeds))
 
 
 MASK = [[0, 1], [1, 1]]
@@ -211,33 +202,31 @@ HALF = np.full((2, 2), 0.5)
 @pytest.mark.parametrize(
     ('prediction', 'mask', 'message'),
     [
-        ([[0.1, float('nan')], [0, 0]], MASK, r'dog\.jpg: .*NaN'),
-        ([[0.1, float('inf')], [0, 0]], MASK, r'dog\.jpg: .*NaN'),
-        ([[0.1, 3.5], [-2, 0]], MASK, r'dog\.jpg: .*-2 to 3\.5'),
-        (HALF, [[0, 1, 1]], r'dog\.jpg: .*\(2, 2\).*\(1, 3\).*Resize'),
-        (HALF, [[0, 1], [255, 1]], r'dog\.jpg: label 255'),
-        (np.zeros((0, 2)), MASK, r'dog\.jpg: .*\(1, 0, 2\)'),
+        ([[0.1, float('nan')], [0, 0]], MASK, 'NaN'),
+        ([[0.1, float('inf')], [0, 0]], MASK, 'NaN'),
+        ([[0.1, 3.5], [-2, 0]], MASK, r'-2 to 3\.5'),
+        (HALF, [[0, 1, 1]], r'\(2, 2\).*\(1, 3\)'),
+        (HALF, [[0, 1], [255, 1]], 'label 255'),
+        (np.zeros((0, 2)), MASK, r'\(1, 0, 2\)'),
     ],
 )
 def test_what_is_refused(prediction: Any, mask: Any, message: str) -> None:
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=rf'dog\.jpg: .*{message}'):
         run([sample(prediction, mask)])
 
 
-def test_two_channels_and_no_mask_and_no_image() -> None:
-    two = SegDataSample(metainfo={'img_path': 'cat.jpg'}, seg_logits=PixelData(data=torch.zeros(2, 3, 3)))
+def test_two_channels_and_no_mask_and_no_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    two, bare = (
+        SegDataSample(metainfo={'img_path': 'cat.jpg'}, seg_logits=PixelData(data=torch.zeros(channels, 3, 3)))
+        for channels in (2, 1)
+    )
     with pytest.raises(UserError, match=r'cat\.jpg: .*\(2, 3, 3\)'):
         run([two])
-    bare = SegDataSample(metainfo={'img_path': 'cat.jpg'}, seg_logits=PixelData(data=torch.zeros(1, 3, 3)))
     with pytest.raises(UserError, match=r'cat\.jpg .*format_only=True'):
         run([bare])
-    assert run([bare], format_only=True) == {}
     with pytest.raises(UserError, match='no image'):
         run([])
-
-
-def test_library_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, 'py_sod_metrics', None)
     with pytest.raises(UserError, match='pip install pysodmetrics'):
         SaliencyMetric()
-    assert SaliencyMetric(format_only=True).evaluate(3) == {}
+    assert run([bare], format_only=True) == {}
