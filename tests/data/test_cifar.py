@@ -2,7 +2,6 @@
 
 import io
 import pickle
-import pickletools
 import struct
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from mmengine.config import Config
-from mmengine.registry import DATASETS, init_default_scope
 
 from mmres2net.data.check import check_before_training, check_paths
 from mmres2net.data.check.config import head_faults
@@ -64,12 +62,6 @@ def python2_pickle(content: dict[str, Any]) -> bytes:
     return out.getvalue()
 
 
-def spell(data: bytes, old: bytes, new: bytes) -> bytes:
-    """A pickle of protocol 2 with another module's name; names are ended by a newline there."""
-    assert old in data
-    return data.replace(b'c' + old + b'\n', b'c' + new + b'\n')
-
-
 def assert_is(dataset: CIFAR100, content: dict[str, Any], labels: str) -> None:
     assert len(dataset) == len(content['data'])
     for i, row in enumerate(content['data']):
@@ -84,58 +76,24 @@ def assert_is(dataset: CIFAR100, content: dict[str, Any], labels: str) -> None:
 # What is read -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('protocol', range(6))
+@pytest.mark.parametrize('protocol', [0, 2, 5])
 @pytest.mark.parametrize('serialize', [True, False])
 def test_pixels_and_labels_are_those_of_the_file(tmp_path: Path, protocol: int, serialize: bool) -> None:
     content = content_of()
     dump(tmp_path, content, protocol=protocol)
     assert_is(CIFAR100('train', str(tmp_path), serialize_data=serialize), content, 'fine_labels')
     assert_is(CIFAR100Coarse('train', str(tmp_path)), content, 'coarse_labels')
+    assert len(CIFAR100('train', str(tmp_path), indices=2)) == 2
 
 
-def test_file_of_python_2_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize('module', [b'numpy.core.multiarray', b'numpy._core.multiarray'])
+def test_file_of_python_2_is_read(tmp_path: Path, module: bytes) -> None:
+    """As in the official files, the pixels are a string of Python 2."""
     content = content_of()
     data = python2_pickle(content)
-    (tmp_path / 'train').write_bytes(data)
-    strings = [argument for code, argument, _ in pickletools.genops(data) if code.name == 'BINSTRING']
-    assert len(strings) == 1  # as in the official files, the pixels are a string of Python 2
     assert pickle.loads(data, encoding='latin1')['data'].tolist() == content['data'].tolist()
+    (tmp_path / 'train').write_bytes(data.replace(b'cnumpy.core.multiarray\n', b'c' + module + b'\n'))
     assert_is(CIFAR100('train', str(tmp_path)), content, 'fine_labels')
-
-
-@pytest.mark.parametrize('spelling', [b'numpy.core.multiarray', b'numpy._core.multiarray'])
-def test_both_names_of_numpys_inside_are_read(tmp_path: Path, spelling: bytes) -> None:
-    content = content_of()
-    (tmp_path / 'train').write_bytes(spell(python2_pickle(content), b'numpy.core.multiarray', spelling))
-    assert_is(CIFAR100('train', str(tmp_path)), content, 'fine_labels')
-
-
-def test_first_samples_alone(tmp_path: Path) -> None:
-    dump(tmp_path, content_of(5))
-    assert len(CIFAR100('train', str(tmp_path), indices=2)) == 2
-    assert [CIFAR100('train', str(tmp_path), indices=[4])[0]['gt_label']] == content_of(5)['fine_labels'][4:]
-
-
-def test_lazy_set_reads_no_file(tmp_path: Path) -> None:
-    dataset = CIFAR100Coarse('train', str(tmp_path / 'nowhere'), lazy_init=True)
-    assert dataset.metainfo['classes'] == COARSE
-
-
-def test_class_names() -> None:
-    assert (len(FINE), len(set(FINE)), len(COARSE), len(set(COARSE))) == (100, 100, 20, 20)
-    assert list(FINE) == sorted(FINE)
-
-
-def test_goes_through_the_hosts_pipeline(tmp_path: Path) -> None:
-    content = content_of()
-    dump(tmp_path, content)
-    init_default_scope('mmpretrain')
-    steps = [dict(type='RandomCrop', crop_size=32, padding=4), dict(type='PackInputs')]
-    node = dict(type='mmres2net.CIFAR100', data_root=str(tmp_path), ann_file='train', pipeline=steps)
-    sample = DATASETS.build(node)[1]
-    assert tuple(sample['inputs'].shape) == (3, 32, 32)
-    assert sample['data_samples'].gt_label.tolist() == [content['fine_labels'][1]]
-    assert sample['data_samples'].img_shape[:2] == (32, 32)
 
 
 @pytest.mark.realdata
@@ -147,15 +105,9 @@ def test_real_files(name: str, count: int, classes: int) -> None:
     assert len(fine) == count
     assert len(pairs) == len({pair[0] for pair in pairs}) == classes  # each fine class is of one coarse class
     # The first image of each file, by the class in its name: cattle, from bos_taurus, and mountain, from volcano
-    first = FINE[fine[0]['gt_label']], COARSE[coarse[0]['gt_label']]
-    assert (
-        first
-        == dict(train=('cattle', 'large_omnivores_and_herbivores'), test=('mountain', 'large_natural_outdoor_scenes'))[
-            name
-        ]
-    )
-    with open(Path(root) / name, 'rb') as stream:
-        raw = pickle.load(stream, encoding='latin1')['data']
+    first = dict(train=('cattle', 'large_omnivores_and_herbivores'), test=('mountain', 'large_natural_outdoor_scenes'))
+    assert (FINE[fine[0]['gt_label']], COARSE[coarse[0]['gt_label']]) == first[name]
+    raw = pickle.loads((Path(root) / name).read_bytes(), encoding='latin1')['data']
     assert np.array_equal(fine[3]['img'].transpose(2, 0, 1).ravel(), raw[3])
 
 
@@ -173,7 +125,7 @@ class Hostile:
 
 
 @pytest.mark.parametrize('name', ['train', 'meta'])
-@pytest.mark.parametrize('protocol', [0, 2, 4])
+@pytest.mark.parametrize('protocol', [0, 4])
 def test_hostile_pickle_is_named_and_not_run(tmp_path: Path, name: str, protocol: int) -> None:
     mark = tmp_path / 'was_run'
     dump(tmp_path, content_of())
@@ -198,18 +150,11 @@ def test_hostile_pickle_is_named_and_not_run(tmp_path: Path, name: str, protocol
 )
 def test_nothing_but_the_parts_of_arrays_is_found(tmp_path: Path, code: bytes, named: str) -> None:
     (tmp_path / 'train').write_bytes(code)
-    with pytest.raises(UserError, match='could run code') as caught:
+    with pytest.raises(UserError, match=named):
         read_pickle(tmp_path / 'train')
-    assert f'it asks for {named}' in str(caught.value)
 
 
-def test_array_of_objects_is_not_made(tmp_path: Path) -> None:
-    dump(tmp_path, content_of(data=np.array([[1] * 3072] * 4, dtype=object)))
-    with pytest.raises(UserError, match="of type 'O8'"):
-        CIFAR100('train', str(tmp_path))
-
-
-@pytest.mark.parametrize('cut', [0, 1, 500, -1, -5000])
+@pytest.mark.parametrize('cut', [0, 500, -1])
 def test_truncated_file_is_one_error(tmp_path: Path, cut: int) -> None:
     path = dump(tmp_path, content_of())
     path.write_bytes(path.read_bytes()[:cut])
@@ -237,6 +182,7 @@ BROKEN = [
     (dict(data=np.zeros((4, 3071), np.uint8)), r'shape \(4, 3071\)'),
     (dict(data=np.zeros((4, 32, 96), np.uint8)), r'shape \(4, 32, 96\)'),
     (dict(data=np.zeros((4, 3072), np.int64)), r"of type 'i8'"),
+    (dict(data=np.array([[1] * 3072] * 4, dtype=object)), r"of type 'O8'"),
     (dict(data=np.asfortranarray(np.arange(4 * 3072).reshape(4, 3072).astype(np.uint8))), r"order 'F'"),
     (dict(data=[[0] * 3072] * 4), r"'data' is a list"),
     (dict(data=np.zeros((0, 3072), np.uint8), fine_labels=[]), 'train .*again'),
@@ -255,17 +201,15 @@ def test_content_that_does_not_fit_is_one_error(tmp_path: Path, changes: dict[st
     assert str(path) in str(caught.value)
 
 
-def test_other_files_are_one_error(tmp_path: Path) -> None:
-    dump(tmp_path, {'data': content_of()['data'], 'labels': [0] * 4})
-    with pytest.raises(UserError, match=r"no 'fine_labels' \(it has data, labels\)"):
-        CIFAR100('train', str(tmp_path))
-    dump(tmp_path, [1, 2])
-    with pytest.raises(UserError, match='list'):
-        CIFAR100('train', str(tmp_path))
-    with pytest.raises(UserError, match='test cannot be read: No such file'):
-        CIFAR100('test', str(tmp_path))
-    with pytest.raises(UserError, match='cannot be read: Is a directory'):
-        CIFAR100('.', str(tmp_path))
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [('labels', "'fine_labels'.*data, labels"), ('list', 'list'), ('none', 'No such file'), ('.', 'Is a directory')],
+)
+def test_other_files_are_one_error(tmp_path: Path, name: str, message: str) -> None:
+    dump(tmp_path, {'data': content_of()['data'], 'labels': [0] * 4}, 'labels')
+    dump(tmp_path, [1, 2], 'list')
+    with pytest.raises(UserError, match=message):
+        CIFAR100(name, str(tmp_path))
 
 
 def test_meta_with_other_classes_is_one_error(tmp_path: Path) -> None:
@@ -288,15 +232,9 @@ def config_of(kind: str, classes: int, root: str = 'data/cifar-100-python/') -> 
     def loader(name: str) -> dict[str, Any]:
         return dict(dataset=dict(type=f'mmres2net.{kind}', data_root=root, ann_file=name, pipeline=[]))
 
-    head = dict(type='LinearClsHead', num_classes=classes)
-    return Config(
-        dict(
-            default_scope='mmpretrain',
-            train_dataloader=loader('train'),
-            val_dataloader=loader('test'),
-            model=dict(head=head),
-        )
-    )
+    model = dict(head=dict(type='LinearClsHead', num_classes=classes))
+    loaders = dict(train_dataloader=loader('train'), val_dataloader=loader('test'))
+    return Config(dict(default_scope='mmpretrain', model=model, **loaders))
 
 
 @pytest.mark.parametrize(('kind', 'classes', 'wrong'), [('CIFAR100', 100, 20), ('CIFAR100Coarse', 20, 100)])

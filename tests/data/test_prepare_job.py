@@ -33,23 +33,14 @@ TRAIN, ANNOTATIONS = 'train2017.zip', 'annotations_trainval2017.zip'
 
 
 @pytest.fixture
-def packed(root: Path) -> dict[str, bytes]:
-    """The embedded set, 60 training and 14 validation images, as COCO's three archives."""
-    members = {TRAIN: 'train2017/*.jpg', 'val2017.zip': 'val2017/*.jpg', ANNOTATIONS: 'annotations/*.json'}
-    return {
-        name: zip_of({path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.glob(pattern))})
-        for name, pattern in members.items()
-    }
-
-
-@pytest.fixture
-def coco(server: Server, packed: dict[str, bytes]) -> DataSet:
-    """COCO's row with the small archives; its counts are those of the embedded set."""
-    counts = {TRAIN: 60, 'val2017.zip': 14}
-    rows = []
+def coco(server: Server, root: Path) -> DataSet:
+    """COCO's row with archives of the embedded set, which has 60 training and 14 validation images."""
+    counts, rows = {TRAIN: 60, 'val2017.zip': 14}, []
     for row in DATASETS['coco'].archives:
+        folder = row.name.partition('_')[0].removesuffix('.zip')
+        packed = zip_of({f'{folder}/{path.name}': path.read_bytes() for path in sorted((root / folder).iterdir())})
         checks = tuple(replace(c, count=counts[row.name]) if isinstance(c, Files) else c for c in row.checks)
-        rows.append(archive_of(server, row.name, packed[row.name], row.places, checks=checks))
+        rows.append(archive_of(server, row.name, packed, row.places, checks=checks))
     return replace(DATASETS['coco'], archives=tuple(rows), checks=tuple(c for row in rows for c in row.checks))
 
 
@@ -95,34 +86,30 @@ def test_only_what_was_lost_is_made_again(server: Server, coco: DataSet, root: P
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
 
 
-def test_damaged_archive_among_the_downloads_is_removed_and_fetched_again(
+def test_archives_that_are_there_are_used_and_damaged_ones_fetched(
     server: Server, coco: DataSet, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / 'downloads').mkdir()
-    content = bytearray(server.files[TRAIN])
-    content[5000] ^= 1
-    (tmp_path / 'downloads' / TRAIN).write_bytes(content)
-    prepare(hasty(coco, tmp_path))
-    check_coco(tmp_path / 'coco', root)
-    assert server.ranges(TRAIN) == [None]
-    assert f'{tmp_path}/downloads/{TRAIN} is damaged' in capsys.readouterr().err
-
-
-def test_given_archives_are_used_and_left_and_others_are_fetched(
-    server: Server, coco: DataSet, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    source = tmp_path / 'given'
+    """Those of the user are left; a damaged download is removed."""
+    source, downloads = tmp_path / 'given', tmp_path / 'data/downloads'
     source.mkdir()
+    downloads.mkdir(parents=True)
     (source / TRAIN).write_bytes(b'cut short')
     (source / ANNOTATIONS).write_bytes(server.files[ANNOTATIONS])
+    content = bytearray(server.files['val2017.zip'])
+    content[5000] ^= 1
+    (downloads / 'val2017.zip').write_bytes(content)
     before = contents(source)
     prepare(hasty(coco, tmp_path / 'data', source=source, remove=True))
     check_coco(tmp_path / 'data/coco', root)
-    assert [path for path, _ in server.log] == ['val2017.zip', TRAIN]
+    assert server.log == [('val2017.zip', None), (TRAIN, None)]
     assert contents(source) == before
     told = capsys.readouterr().err
-    assert f'{source}/{TRAIN} is damaged' in told
-    assert f'val2017.zip is not in {source}' in told
+    for text in (
+        f'{source}/{TRAIN} is damaged',
+        f'val2017.zip is not in {source}',
+        f'{downloads}/val2017.zip is damaged',
+    ):
+        assert text in told
 
 
 def test_archive_that_cannot_be_unpacked_is_fetched_once_more(
@@ -169,19 +156,16 @@ def test_archives_are_removed_only_once_all_is_done(server: Server, coco: DataSe
     assert len(server.log) == 3  # nothing was fetched twice
 
 
-def test_too_little_room_is_told_before_the_first_byte(
+def test_room_counts_what_is_there_already(
     server: Server, coco: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    need = sum(2 * archive.size for archive in coco.archives)
-    monkeypatch.setattr(shutil, 'disk_usage', lambda _: shutil._ntuple_diskusage(need, 0, need - 1))
-    with pytest.raises(UserError, match='--root'):
-        prepare(hasty(coco, tmp_path))
-    assert server.log == []
-    assert not (tmp_path / 'coco').exists()
-
-
-def test_room_counts_what_is_there_already(server: Server, coco: DataSet, tmp_path: Path) -> None:
     annotations, val, train = coco.archives
+    need = sum(2 * archive.size for archive in coco.archives)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, 'disk_usage', lambda _: shutil._ntuple_diskusage(need, 0, need - 1))
+        with pytest.raises(UserError, match='--root'):
+            prepare(hasty(coco, tmp_path))
+    assert (server.log, list(tmp_path.iterdir())) == ([], [])
     (tmp_path / 'downloads').mkdir()
     (tmp_path / 'downloads' / val.name).write_bytes(server.files[val.name])
     (tmp_path / 'downloads' / f'{train.name}.part').write_bytes(b'x' * 1000)
@@ -189,10 +173,8 @@ def test_room_counts_what_is_there_already(server: Server, coco: DataSet, tmp_pa
     (tmp_path / 'coco/val2017/a.jpg').write_bytes(b'x' * 50)
     downloads = annotations.size + train.size - 1000
     unpacked = {'annotations': annotations.size, 'val2017': val.size - 50, 'train2017': train.size}
-    expected = {
-        tmp_path / 'downloads': downloads,
-        **{tmp_path / 'coco' / name: size for name, size in unpacked.items()},
-    }
+    expected = {tmp_path / 'coco' / name: size for name, size in unpacked.items()}
+    expected[tmp_path / 'downloads'] = downloads
     assert job.space_needed(hasty(coco, tmp_path), coco.archives) == expected
     expected[tmp_path / 'downloads'] = max(annotations.size, train.size - 1000)
     assert job.space_needed(hasty(coco, tmp_path, remove=True), coco.archives) == expected
@@ -215,8 +197,8 @@ def test_voc12aug_from_its_two_archives(server: Server, tmp_path: Path) -> None:
     sbd = {name.replace(*places): data for name, data in files.items() if 'VOCaug' in name}
     row = DATASETS['voc12aug']
     packed = {'VOCtrainval_11-May-2012.tar': tar_of(voc), 'benchmark.tgz': tar_of(sbd, mode='w:gz')}
-    counts = {'train.txt': 2, 'val.txt': 2, 'aug.txt': 2, 'trainaug.txt': 4, 'VOCaug/dataset/train.txt': 3}
-    counts['VOCaug/dataset/val.txt'] = 1
+    counts = {'train.txt': 2, 'val.txt': 2, 'aug.txt': 2, 'trainaug.txt': 4}
+    counts |= {'VOCaug/dataset/train.txt': 3, 'VOCaug/dataset/val.txt': 1}
 
     def small(check: Files | Listed | Present) -> Files | Listed | Present:
         if isinstance(check, Listed):
@@ -251,9 +233,8 @@ def test_dry_run_writes_and_fetches_nothing(
     assert sorted(tmp_path.rglob('*')) == before
     assert server.log == []
     told = capsys.readouterr().out
-    assert '1.5 kB' in told
-    assert f'{tmp_path}/data/downloads/val2017.zip' in told
-    assert server.url(ANNOTATIONS) in told
+    for text in ('1.5 kB', f'{tmp_path}/data/downloads/val2017.zip', server.url(ANNOTATIONS)):
+        assert text in told
     assert server.url('val2017.zip') not in told
 
 
@@ -263,11 +244,10 @@ def test_killed_job_continues_where_it_was(
 ) -> None:
     server.answers[TRAIN] = [Answer(pause=0.1)]
     code = (
-        'import pathlib, sys\n'
-        'from mmres2net.data.prepare import job, sources\n'
-        'from mmres2net.data.prepare.checks import Files, Listed, Present\n'
-        'from mmres2net.data.prepare.sources import Archive, DataSet\n'
-        f"sys.exit(job.main(['coco', '--root', {str(tmp_path)!r}], {{'coco': {coco!r}}}))\n"
+        'import sys\n'
+        'from mmres2net.data.prepare.checks import *\n'
+        'from mmres2net.data.prepare.job import Archive, DataSet, main\n'
+        f"sys.exit(main(['coco', '--root', {str(tmp_path)!r}], {{'coco': {coco!r}}}))\n"
     )
     command = [sys.executable, '-c', code]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts)

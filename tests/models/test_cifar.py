@@ -22,13 +22,6 @@ def test_stages_start_with_a_plain_resnext_block() -> None:
     assert second.se.fc1.out_channels == 512 // 32
 
 
-def test_family_is_of_large_images_by_default() -> None:
-    with torch.device('meta'):
-        default, small = Res2Net(depths=(1, 1)), Res2Net(depths=(1, 1), family='cifar')
-    assert (default.conv1.weight.shape[-1], small.conv1.weight.shape[-1]) == (7, 3)
-    assert (default.out_strides, small.out_strides) == ((4, 8), (1, 2))
-
-
 @pytest.mark.parametrize(
     ('kind', 'channels', 'ten', 'printed'),
     [(WideResNet, 640, 36_479_194, 36.5), (DenseNetBC, 2190, 25_624_430, 25.6)],

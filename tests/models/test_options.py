@@ -34,15 +34,11 @@ def test_checkpointing_repeats_the_same_drops():
     assert all((a is b is None) or torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
-def test_drop_path_rises_from_none_to_the_rate():
+def test_drop_path_rises_from_none_to_the_rate_and_is_nothing_in_evaluation():
     model = Res2Net(depths=(2, 1, 1, 1), base_width=8, drop_path_rate=0.4)
     assert [getattr(b.drop_path, 'drop_prob', 0.0) for b in blocks(model)] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
-
-
-@pytest.mark.parametrize('rate', [0.0, 0.3])
-def test_drop_path_is_nothing_in_eval_and_at_rate_zero(rate):
-    plain, dropping = same_weights(Res2Net(**SMALL), Res2Net(**SMALL, drop_path_rate=rate))
-    assert_same_function(dropping, plain, images(), modes=['eval', 'train'] if rate == 0 else ['eval'])
+    plain, dropping = same_weights(Res2Net(depths=(2, 1, 1, 1), base_width=8), model)
+    assert_same_function(dropping, plain, images(), modes=['eval'])
 
 
 def test_drop_path_drops_samples_and_scales_the_others():
@@ -102,19 +98,15 @@ def test_deformable_convolutions_start_as_plain_ones(kind, options, tmp_path):
     assert largest_difference(outs, expected) < 1e-10 * max(1, expected[-1].abs().max().item())
 
 
-def test_deformable_convolutions_fall_back_where_strided():
+def test_deformable_convolutions_fall_back_where_strided_and_keep_dilation():
     dcn = dict(type='DCNv2', deform_groups=1, fallback_on_stride=True)
     model = Res2Net(**SMALL, dcn=dcn, stage_with_dcn=(True, True, True, True))
+    dilated = Res2Net(**SMALL, dcn=dict(dcn), output_stride=16, stage_with_dcn=(False, False, False, True))
+    assert [tuple(m.dilation) for m in deformable(dilated)] == [(1, 1)] * 3 + [(2, 2)] * 3
     for name, module in model.named_modules():
         if name.split('.')[-2:-1] == ['convs']:
             assert isinstance(module, ModulatedDeformConv2dPack) is (module.stride in (1, (1, 1))), name
     assert {tuple(b.convs[0].stride) for b in blocks(model) if not deformable(b)} == {(2, 2)}
-
-
-def test_deformable_convolutions_keep_dilation():
-    dcn = dict(type='DCN', deform_groups=1)
-    model = Res2Net(**SMALL, output_stride=16, dcn=dcn, stage_with_dcn=(False, False, False, True))
-    assert [tuple(m.dilation) for m in deformable(model)] == [(1, 1)] * 3 + [(2, 2)] * 3
 
 
 # Plugins --------------------------------------------------------------------------------------------------------------
@@ -185,29 +177,22 @@ MISTAKES = [
     (dict(), ['arch', 'depths', 'res2net50_26w_4s']),
     (dict(arch='dla60'), ['Res2NetDLA']),
     (dict(ROW, depths=(3, 4, 6, 3)), ['res2net50_26w_4s', 'depths', 'leave out']),
-    (dict(ROW, scales=4), ['res2net50_26w_4s', 'scales', 'leave out']),
     (dict(depths=()), ['depths', '()', '1 to 4']),
     (dict(depths=(3, 4, 0, 3)), ['depths[2]=0', '1 or more']),
-    (dict(depths=(1, 1, 1, 1, 1)), ['depths', '5 stages', '1 to 4']),
     (dict(depths=4), ['depths=4', 'list or tuple']),
     (dict(depths=(1, 1), scales=0), ['scales=0', '1 or more']),
     (dict(depths=(1, 1), base_width=2.5), ['base_width=2.5', 'whole number']),
-    (dict(depths=(1, 1), cardinality=True), ['cardinality=True', 'whole number']),
     (dict(ROW, se_reduction=0), ['se_reduction=0', '1 or more']),
     (dict(ROW, se_reduction=512), ['se_reduction=512', '256']),
     (dict(ROW, in_channels=0), ['in_channels=0', '1 or more']),
     (dict(ROW, out_indices=(0, 4)), ['(0, 4)', '(0, 1, 2, 3)']),
-    (dict(ROW, out_indices=(-1,)), ['-1', '0 or more']),
     (dict(ROW, out_indices=(1, 1)), ['(1, 1)', 'each once']),
     (dict(ROW, out_indices=(2, 1)), ['(2, 1)', 'ascending']),
     (dict(ROW, out_indices=()), ['()', 'at least one']),
     (dict(ROW, out_indices=3), ['out_indices=3', 'list or tuple']),
     (dict(arch='resnext29_8c64w', out_indices=(3,)), ['(3,)', '(0, 1, 2)']),
     (dict(ROW, strides=(1, 2, 2)), ['strides', '(1, 2, 2)', '4 stages']),
-    (dict(ROW, strides=(1, 2, 0, 1)), ['strides[2]=0', '1 or more']),
-    (dict(ROW, dilations=(1, 1, 2, 4, 8)), ['dilations', '(1, 1, 2, 4, 8)', '4 stages']),
     (dict(ROW, dilations=(1, 1, 1, 0)), ['dilations[3]=0', '1 or more']),
-    (dict(ROW, dilations=(1, 1, 1, 1.5)), ['dilations[3]=1.5', 'whole number']),
     (dict(ROW, output_stride=4), ['output_stride=4', '(8, 16, 32)']),
     (dict(ROW, output_stride=16, strides=(1, 2, 2, 1)), ['output_stride=16', 'strides', 'leave']),
     (dict(ROW, output_stride=16, dilations=(1, 1, 1, 2)), ['output_stride=16', 'dilations', 'leave']),
@@ -217,7 +202,6 @@ MISTAKES = [
     (dict(ROW, multi_grid=(1, 2, 4), out_indices=(0, 1)), ['(1, 2, 4)', 'out_indices']),
     (dict(ROW, stage_pool='timm'), ["'timm'", "('official', 'mmdet', 'maskrcnn')"]),
     (dict(ROW, frozen_stages=5), ['frozen_stages=5', '-1', '4']),
-    (dict(ROW, frozen_stages=-2), ['frozen_stages=-2', '-1', '4']),
     (dict(ROW, frozen_stages=3, out_indices=(0, 1)), ['frozen_stages=3', '2']),
     (dict(ROW, frozen_stages=True), ['frozen_stages=True', '-1', '4']),
     (dict(ROW, drop_path_rate=1.0), ['drop_path_rate=1.0', 'less than 1']),
@@ -233,7 +217,6 @@ MISTAKES = [
     (dict(ROW, norm_cfg=dict(type='GN', num_groups=32)), ['32 groups', '26', 'num_groups']),
     (dict(arch='res2next29_6c24w4s', family='cifar'), ['res2next29_6c24w4s', 'leave out family']),
     (dict(depths=(1, 1), family='dla'), ["'dla'", "('res2net', 'cifar')"]),
-    (dict(depths=(1, 1), family=['cifar']), ["['cifar']", "('res2net', 'cifar')"]),
     (dict(depths=(1, 1, 1, 1), family='cifar'), ['4 stages', "'cifar'", '1 to 3']),
 ]
 
@@ -242,19 +225,14 @@ DLA_MISTAKES = [
     (dict(arch='res2net50_26w_4s'), ['res2net50_26w_4s', 'mmres2net.Res2Net']),
     (dict(arch='dla61'), ["'dla61'", 'dla60']),
     (dict(arch='dla60', out_indices=(4,)), ['(4,)', '(0, 1, 2, 3)']),
-    (dict(arch='dla60', output_stride=64), ['output_stride=64', '(8, 16, 32)']),
-    (dict(arch='dla60', frozen_stages=5), ['frozen_stages=5', '4']),
     (dict(arch='dla60', in_channels=-3), ['in_channels=-3', '1 or more']),
     (dict(arch='dla60', norm_cfg=dict(type='GN', num_groups=32)), ['32 groups', '16', 'num_groups']),
 ]
 
 
-@pytest.mark.parametrize(
-    ('kind', 'options', 'parts'),
-    [*((Res2Net, *wrong) for wrong in MISTAKES), *((Res2NetDLA, *wrong) for wrong in DLA_MISTAKES)],
-    ids=[str(options) for options, _ in [*MISTAKES, *DLA_MISTAKES]],
-)
-def test_errors_name_the_value_and_what_is_allowed(kind, options, parts):
+@pytest.mark.parametrize(('options', 'parts'), [*MISTAKES, *DLA_MISTAKES], ids=str)
+def test_errors_name_the_value_and_what_is_allowed(options, parts):
+    kind = Res2NetDLA if (options, parts) in DLA_MISTAKES else Res2Net
     with torch.device('meta'), pytest.raises(ValueError) as caught:  # noqa: PT011 - the message is compared below
         kind(**options)
     assert [part for part in parts if part not in str(caught.value)] == []

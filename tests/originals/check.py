@@ -3,9 +3,8 @@
 
     python tests/originals/check.py --work DIR
 
-The originals are installed into a folder of their own; everything else (torch, numpy) is linked from this environment,
-and the maintained distributions are left out. The network is needed once, for 7 MB. The originals' mmcv has no compiled
-operators; with ``--borrow-ops`` mmdet, which needs them, gets those that are compiled here.
+The originals are installed (7 MB) into a folder of their own; torch, numpy and the rest are linked from here. With
+``--borrow-ops``, mmdet gets the operators that are compiled here, which the originals' mmcv lacks.
 """
 
 from __future__ import annotations
@@ -119,16 +118,14 @@ def main() -> int:
     for name, requirements in SETS.items():
         full = name == 'libraries' and args.borrow_ops
         folder = work / (f'{name}_ops' if full else name)
-        install(
-            requirements, folder, next(Path(sysconfig.get_paths()['platlib'], 'mmcv').glob('_ext.*')) if full else None
-        )
+        ops = next(Path(sysconfig.get_paths()['platlib'], 'mmcv').glob('_ext.*')) if full else None
+        install(requirements, folder, ops)
         some = LIBRARIES if full else LIBRARIES[: 1 if name == 'newest' else 2]
         # -S: without the packages of this environment
         theirs = results_with([folder, work / 'linked'], some, '-S')
         differing = [key for key, value in theirs['results'].items() if value != ours['results'][key]]
-        print(
-            f'{folder.name}, {theirs["versions"]}: {len(theirs["results"])} results, different: {differing or "none"}'
-        )
+        count = len(theirs['results'])
+        print(f'{folder.name}, {theirs["versions"]}: {count} results, different: {differing or "none"}')
         faults += len(differing)
     return int(faults > 0)
 

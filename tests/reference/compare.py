@@ -11,10 +11,7 @@ GRADIENT_TOL = 1e-9
 
 
 def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Random weights and random norm parameters and statistics, in float64: no layer is left an identity.
-
-    Scaled so that activations stay of order one through a hundred blocks.
-    """
+    """Random weights, norm parameters and statistics in float64; activations stay of order one in deep networks."""
     gen = torch.Generator().manual_seed(seed)
     model.double()
     with torch.no_grad():
@@ -34,17 +31,14 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def random_network(build: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
-    """What `build` returns, randomised; its own initialisation costs nothing, as it happens on no device."""
+    """What `build` returns, randomised; its own initialisation costs nothing, on the meta device."""
     with torch.device('meta'):
         model = build()
     return randomise(model.to_empty(device='cpu'), seed)
 
 
 def with_weights(build: Callable[[], nn.Module], weights: Mapping[str, Tensor]) -> nn.Module:
-    """What `build` returns, holding `weights`: every name of the one is in the other, and shapes are equal.
-
-    Convolutions share memory with `weights`, norms and their statistics are copies.
-    """
+    """What `build` returns, with exactly these weights; convolutions share their memory."""
     with torch.device('meta'):
         model = build()
     own = {name: tensor if tensor.dim() == 4 else tensor.clone() for name, tensor in weights.items()}
@@ -68,18 +62,12 @@ def assert_same_function(
     rename: Callable[[str], str] = lambda name: name,
     modes: Sequence[str] = ('eval', 'train'),
 ) -> None:
-    """Features, gradients and norm statistics of two networks that already hold the same weights agree.
-
-    `rename` turns a parameter name of `ours` into the one of `theirs`.
-    """
+    """Features, gradients and norm statistics agree; `rename` turns a parameter name of `ours` into theirs."""
     for mode in modes:
         for model in (ours, theirs):
             model.train(mode == 'train')
             model.zero_grad()
-        try:
-            _assert_same_in_this_mode(ours, theirs, x, run_theirs or theirs, rename)
-        except AssertionError as error:
-            raise AssertionError(f'in {mode} mode: {error}') from None
+        _assert_same_in_this_mode(ours, theirs, x, run_theirs or theirs, rename)
 
 
 def _assert_same_in_this_mode(

@@ -1,7 +1,5 @@
-"""Res2Net written a second time, in plain torch, to compare `mmres2net.models.Res2Net` with.
-
-Written from the paper (arXiv 1904.01169: Figure 2 and section 3.1 for the block, Tables 3 and 4 for widths and scales)
-and from facts of the public releases that the paper does not state:
+"""Res2Net written a second time, in plain torch: from the paper (arXiv 1904.01169: figure 2, section 3.1, tables 3 and
+4) and from facts of the public releases that the paper does not state.
 
 * width of a split = floor(planes * base_width / 64) * cardinality; scales - 1 convolutions, the last split has none;
 * a stage's first block has no hierarchical additions, and its last split is average-pooled 3x3 with the padding
@@ -73,16 +71,10 @@ SPECS = {
 
 # Rows that timm has too, under its names
 TIMM_NAMES = {
-    'res2net50_48w_2s': 'res2net50_48w_2s',
-    'res2net50_26w_4s': 'res2net50_26w_4s',
-    'res2net50_14w_8s': 'res2net50_14w_8s',
-    'res2net50_26w_6s': 'res2net50_26w_6s',
-    'res2net50_26w_8s': 'res2net50_26w_8s',
-    'res2net101_26w_4s': 'res2net101_26w_4s',
-    'res2next50_4s': 'res2next50',
-    'res2net50_v1b_26w_4s': 'res2net50d',
-    'res2net101_v1b_26w_4s': 'res2net101d',
+    f'res2net50_{width}': f'res2net50_{width}' for width in ('48w_2s', '26w_4s', '14w_8s', '26w_6s', '26w_8s')
 }
+TIMM_NAMES |= {'res2net101_26w_4s': 'res2net101_26w_4s', 'res2next50_4s': 'res2next50'}
+TIMM_NAMES |= {'res2net50_v1b_26w_4s': 'res2net50d', 'res2net101_v1b_26w_4s': 'res2net101d'}
 
 
 def conv3x3(cin: int, cout: int, stride: int = 1, dilation: int = 1, groups: int = 1) -> nn.Conv2d:
@@ -162,11 +154,7 @@ class Block(nn.Module):
 
 
 class ReferenceRes2Net(nn.Module):
-    """(N, in_channels, H, W) -> list of every stage's (N, 256 * 2**i, H_i, W_i).
-
-    `strides` and `dilations` are per stage; `contract`: the first block of a dilated stage dilates by half;
-    `multi_grid` are the dilations of the last stage's blocks themselves.
-    """
+    """`contract`: the first block of a dilated stage dilates by half; `multi_grid`: dilations of the last blocks."""
 
     def __init__(
         self, spec, *, in_channels=3, mode='official', strides=None, dilations=None, contract=False, multi_grid=None

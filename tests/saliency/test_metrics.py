@@ -26,8 +26,9 @@ NAMES = ['maxF', 'meanF', 'adpF', 'wF', 'MAE', 'Sm', 'maxE', 'meanE', 'adpE', 'm
 @pytest.mark.parametrize('seed', range(4))
 @pytest.mark.parametrize('kind', [object_map, noise_map])
 def test_one_map_beside_the_definitions(kind: Any, seed: int, stretch: bool) -> None:
-    """Two things differ. The library finds the level of a pixel in floating point and cuts off, which takes some a
-    level down; and which of several object pixels at the same distance is the nearest, weighted F leaves open.
+    """The library finds the level of a pixel in floating point and cuts off, which takes some a level down.
+
+    Which of several object pixels at the same distance is the nearest, weighted F leaves open.
     """
     grey, mask = kind(seed)
     found, expected = measure(grey, mask, stretch=stretch), one_image(grey, mask, stretch)
@@ -158,16 +159,6 @@ def test_edge_cases_have_figures_and_no_warning(case: str, stretch: bool) -> Non
     assert figures['wF'] == pytest.approx(expected['wF'], abs=0.01)
     if not mask.any():
         assert figures['maxF'] == figures['wF'] == 0, 'nothing to find: no F'
-
-
-def test_library_has_no_figure_at_the_border() -> None:
-    """Why `streaming.py` has its own quadrants; if this fails, they can go."""
-    grey, mask = edge_cases()['line']
-    plain = library.Smeasure()
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        plain.step(grey, 255 * mask.astype(np.uint8))
-    assert np.isnan(plain.get_results()['sm'])
 
 
 def held(metric: SaliencyMetric) -> int:
