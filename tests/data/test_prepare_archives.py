@@ -20,6 +20,7 @@ from tests.support.folders import contents
 
 FILES = {f'set/{folder}/{i}.jpg': bytes([i]) * (1000 + i) for folder in ('a', 'b') for i in range(5)}
 PLACES = {'set/': 'own/place/'}
+EXPECTED = {name.replace('set/', 'own/place/'): content for name, content in FILES.items()}
 PACKED = {
     'x.zip': zip_of(FILES),
     'x.tar': tar_of(FILES),
@@ -35,10 +36,6 @@ def packed(folder: Path, name: str, content: bytes) -> Path:
     return path
 
 
-def expected() -> dict[str, bytes]:
-    return {name.replace('set/', 'own/place/'): content for name, content in FILES.items()}
-
-
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     (tmp_path / 'root').mkdir()
@@ -49,7 +46,7 @@ def root(tmp_path: Path) -> Path:
 def test_files_land_in_their_place(tmp_path: Path, root: Path, name: str) -> None:
     path, temporary = packed(tmp_path, name, PACKED[name]), tmp_path / 'unpacking'
     unpack(path, PLACES, root, temporary)
-    assert contents(root) == expected()
+    assert contents(root) == EXPECTED
     assert path.read_bytes() == PACKED[name]
     assert not temporary.exists()
 
@@ -111,7 +108,7 @@ def test_unpacking_that_fails_changes_nothing(tmp_path: Path, root: Path, monkey
     assert contents(root) == {}
     assert temporary.is_dir()
     unpack(path, PLACES, root, temporary)
-    assert contents(root) == expected()
+    assert contents(root) == EXPECTED
     assert not temporary.exists()
 
 
@@ -142,11 +139,11 @@ def test_files_that_are_there_stay_and_other_ones_are_kept_beside(
     (root / 'own/place/a/3.jpg').unlink()
     stamps = {p: p.stat().st_mtime_ns for p in root.rglob('*.jpg')}
     unpack(path, PLACES, root, tmp_path / 'unpacking')
-    assert contents(root) == expected()
+    assert contents(root) == EXPECTED
     assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
     (root / 'own/place/a/0.jpg').write_bytes(b'mine')
     unpack(path, PLACES, root, tmp_path / 'unpacking')
-    assert contents(root) == {**expected(), 'own/place/a/0.jpg.old': b'mine'}
+    assert contents(root) == {**EXPECTED, 'own/place/a/0.jpg.old': b'mine'}
     assert '0.jpg.old' in capsys.readouterr().err
 
 
