@@ -81,11 +81,9 @@ def _is_made(root: Path, spec: ShapesSpec) -> bool:
         )
     manifest = verify_shapes(root)
     if manifest['spec'] != asdict(spec):
-        changed = ', '.join(
-            f'{key}={manifest["spec"].get(key)} (requested: {value})'
-            for key, value in asdict(spec).items()
-            if manifest['spec'].get(key) != value
-        )
+        made = manifest['spec']
+        differing = [(key, value) for key, value in asdict(spec).items() if made.get(key) != value]
+        changed = ', '.join(f'{key}={made.get(key)} (requested: {value})' for key, value in differing)
         raise FileExistsError(f'{root} has a set with {changed}; choose another folder, or remove it yourself')
     return True
 
@@ -183,18 +181,12 @@ def verify_shapes(root: str | Path) -> dict[str, Any]:
 
 def summary(manifest: dict[str, Any]) -> str:
     """Return the counts by split, class and COCO size as a table."""
+    totals = ('images', 'objects', 'crowds')
     rows = [
-        (
-            split,
-            count['images'],
-            count['objects'],
-            count['crowds'],
-            *count['classes'].values(),
-            *count['sizes'].values(),
-        )
+        (split, *(count[key] for key in totals), *count['classes'].values(), *count['sizes'].values())
         for split, count in manifest['counts'].items()
     ]
-    return format_table(rows, ('split', 'images', 'objects', 'crowds', *CLASSES, *COCO_SIZES))
+    return format_table(rows, ('split', *totals, *CLASSES, *COCO_SIZES))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -17,7 +17,7 @@ upsamples the map of its deepest side 32 times although it has stride 16; here e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Literal, get_args
 
@@ -80,7 +80,8 @@ class DSSHead(BaseModule):
         ignore_index: int = 255,
     ) -> None:
         super().__init__()
-        _check_options(in_channels, channels, kernel_sizes, strides, inference)
+        shape = dict(in_channels=in_channels, channels=channels, kernel_sizes=kernel_sizes, strides=strides)
+        _check_options(shape, inference)
         self.strides, self.inference = tuple(strides), inference
         self.threshold, self.ignore_index = threshold, ignore_index
         shapes = zip(in_channels, channels, kernel_sizes, strict=True)
@@ -104,11 +105,7 @@ class DSSHead(BaseModule):
                 nn.init.constant_(mixed.weight, 1 / mixed.in_channels)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Return the logits (N, 1, H, W) of the prediction, of the image's size if that is even.
-
-        Args:
-            inputs: Features (N, C_i, ceil(H / s_i), ceil(W / s_i)).
-        """
+        """Return the logits (N, 1, H, W) of the prediction, of the image's size if that is even, for `maps`' inputs."""
         height, width = inputs[0].shape[2:]
         return self.predicted(self.maps(inputs, (height * self.strides[0], width * self.strides[0])))
 
@@ -148,7 +145,7 @@ class DSSHead(BaseModule):
         """Return the cross entropy of each side's map and of the fused map, each averaged over the labelled pixels.
 
         Args:
-            inputs: Features (N, C_i, ceil(H / s_i), ceil(W / s_i)).
+            inputs: Features, as for :meth:`maps`.
             batch_data_samples: A sample per image with ``gt_sem_seg.data`` (1, H, W): 1 is salient.
             train_cfg: Not used; mmseg passes it to every head.
 
@@ -227,17 +224,11 @@ def _side(in_channels: int, channels: int, kernel_size: int) -> nn.Sequential:
     )
 
 
-def _check_options(
-    in_channels: Sequence[int],
-    channels: Sequence[int],
-    kernel_sizes: Sequence[int],
-    strides: Sequence[int],
-    inference: str,
-) -> None:
-    named = {'in_channels': in_channels, 'channels': channels, 'kernel_sizes': kernel_sizes, 'strides': strides}
-    for name, values in named.items():
+def _check_options(shape: Mapping[str, Sequence[int]], inference: str) -> None:
+    for name, values in shape.items():
         if len(values) != SIDES:
             raise ValueError(f'{name}={tuple(values)}: give {SIDES} values, one for the stem and one per stage')
+    kernel_sizes, strides = shape['kernel_sizes'], shape['strides']
     if any(size % 2 == 0 for size in kernel_sizes):
         raise ValueError(f'kernel_sizes={tuple(kernel_sizes)}: all must be odd, because even ones would shift the maps')
     if any(deep % shallow for shallow, deep in pairwise(strides)):

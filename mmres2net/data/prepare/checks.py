@@ -1,4 +1,7 @@
-"""Checks of a complete data set on disk: numbers of files, lists with all their files, pairs of images and masks."""
+"""Checks of a complete data set on disk: numbers of files, lists with all their files, pairs of images and masks.
+
+``fault(root)`` returns what is wrong below a folder, else ''; ``summary()`` a line for the report of a complete set.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,6 @@ class Files:
     count: int
 
     def found(self, root: Path) -> int:
-        """Return the number of files."""
         folder = root / self.folder
         if not folder.is_dir():
             return 0
@@ -24,14 +26,12 @@ class Files:
             return sum(entry.name.endswith(self.suffix) and not entry.name.startswith('.') for entry in entries)
 
     def fault(self, root: Path) -> str:
-        """Return what is wrong below ``root``, else ''."""
         found = self.found(root)
-        return (
-            '' if found == self.count else f'{root / self.folder} has {found:,} of {self.count:,} {self.suffix} files'
-        )
+        if found == self.count:
+            return ''
+        return f'{root / self.folder} has {found:,} of {self.count:,} {self.suffix} files'
 
     def summary(self) -> str:
-        """Return a line for the report of a complete data set."""
         return f'{self.count:,} {self.suffix} files in {self.folder}'
 
 
@@ -44,20 +44,17 @@ class Listed:
     files: tuple[str, ...]
 
     def fault(self, root: Path) -> str:
-        """Return what is wrong below ``root``, else ''."""
         path = root / self.path
         if not path.is_file():
             return f'{path} is missing'
         names = path.read_text(encoding='utf-8', errors='replace').split()
         if len(names) != self.count:
             return f'{path} lists {len(names):,} images, not {self.count:,}'
-        missing = [
-            place for name in names for files in self.files if not (place := root / files.format(name)).is_file()
-        ]
+        places = [root / files.format(name) for name in names for files in self.files]
+        missing = [place for place in places if not place.is_file()]
         return f'{len(missing):,} files that {path} lists are missing, such as {missing[0]}' if missing else ''
 
     def summary(self) -> str:
-        """Return a line for the report of a complete data set."""
         return f'{self.count:,} images in {self.path}'
 
 
@@ -68,12 +65,10 @@ class Present:
     path: str
 
     def fault(self, root: Path) -> str:
-        """Return what is wrong below ``root``, else ''."""
         path = root / self.path
         return '' if path.is_file() and path.stat().st_size else f'{path} is missing or empty'
 
     def summary(self) -> str:
-        """Return a line for the report of a complete data set."""
         return self.path
 
 
@@ -87,17 +82,12 @@ class Masks:
     mask_suffix: str
 
     def fault(self, root: Path) -> str:
-        """Return what is wrong below ``root``, else ''."""
         names = _stems(root / self.images, self.image_suffix)
         bare = sorted(names - _stems(root / self.masks, self.mask_suffix))
-        return (
-            f'{len(bare):,} images of {root / self.images} have no mask in {root / self.masks}, such as {bare[0]}'
-            if bare
-            else ''
-        )
+        where = f'{root / self.images} have no mask in {root / self.masks}'
+        return f'{len(bare):,} images of {where}, such as {bare[0]}' if bare else ''
 
     def summary(self) -> str:
-        """Return a line for the report of a complete data set."""
         return f'a mask in {self.masks} for each image in {self.images}'
 
 
@@ -115,7 +105,6 @@ class Classes:
     count: int
 
     def fault(self, root: Path) -> str:
-        """Return what is wrong below ``root``, else ''."""
         place = root / self.folder
         names = [path.name for path in place.iterdir() if path.is_dir()] if place.is_dir() else []
         found = sum(Files(f'{self.folder}/{name}', self.suffix, 0).found(root) for name in names)
@@ -127,7 +116,6 @@ class Classes:
         )
 
     def summary(self) -> str:
-        """Return a line for the report of a complete data set."""
         return f'{self.count:,} {self.suffix} files in {self.classes:,} folders of {self.folder}'
 
 

