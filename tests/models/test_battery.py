@@ -95,11 +95,11 @@ def test_channels_last_equals_contiguous(family: Family) -> None:
     assert all(out.is_contiguous(memory_format=torch.channels_last) for out in outs)
 
 
-@pytest.mark.parametrize('name', [*BACKBONES, 'dense'])
+@pytest.mark.parametrize('name', ['v1', 'v1b', 'next', 'se', 'cifar', 'dla', 'dense'])
 def test_with_cp_is_exact(name: str) -> None:
     """Outputs, gradients and statistics, also with frozen stages; each block is computed twice."""
     family = family_of(name)
-    for options in [{}, dict(frozen_stages=1)] if family.name in BACKBONES else [{}]:
+    for options in [{}, dict(frozen_stages=1)] if name in ('v1', 'dla') else [{}]:
         plain, cheap = same_weights(family.build(**options), family.build(with_cp=True, **options))
         results, calls = [], []
         for block in blocks(cheap):
