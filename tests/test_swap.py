@@ -1,11 +1,13 @@
 """The swap of a backbone: what is carried over, changed and refused, and that swapped models run."""
 
 import copy
+import importlib
+import inspect
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -32,11 +34,11 @@ def openmmlab(name: str) -> Config:
     return Config.fromfile(find_config(name))
 
 
-def config(host: str = 'mmdet', pre: dict | None = None, **backbone: Any) -> Config:
+def config(library: str = 'mmdet', pre: dict | None = None, **backbone: Any) -> Config:
     """The least that a swap needs: a ResNet-50 with pre-trained weights, and its input."""
     old = {'type': 'ResNet', 'depth': 50, 'init_cfg': {'type': 'Pretrained', 'checkpoint': 'torchvision://resnet50'}}
     model = {'backbone': {**old, **backbone}, 'data_preprocessor': dict(RGB if pre is None else pre)}
-    return Config({'default_scope': host, 'model': model})
+    return Config({'default_scope': library, 'model': model})
 
 
 def swapped(*args: Any, arch: str = ARCH, **kwargs: Any) -> Config:
@@ -49,9 +51,6 @@ def refusal(cfg: Config, arch: str = ARCH, **options: Any) -> str:
     return str(caught.value)
 
 
-# --- configs of the OpenMMLab libraries, built and run ----------------------------------------------------------------
-
-
 def detection_batch() -> dict:
     from mmdet.structures import DetDataSample
     from mmdet.structures.bbox import HorizontalBoxes
@@ -62,17 +61,10 @@ def detection_batch() -> dict:
     for i in range(2):
         shape = {'img_shape': (96, 96), 'ori_shape': (96, 96), 'scale_factor': (1.0, 1.0), 'img_id': i}
         sample = DetDataSample(metainfo=shape)
-        masks = BitmapMasks([box_mask(box) for box in boxes], 96, 96)
+        masks = BitmapMasks(np.ones((2, 96, 96), np.uint8), 96, 96)
         sample.gt_instances = InstanceData(bboxes=HorizontalBoxes(boxes), labels=torch.tensor([0, 1]), masks=masks)
         samples.append(sample)
     return {'inputs': images(), 'data_samples': samples}
-
-
-def box_mask(box: torch.Tensor) -> Any:
-    x1, y1, x2, y2 = box.int().tolist()
-    mask = torch.zeros(96, 96, dtype=torch.uint8)
-    mask[y1:y2, x1:x2] = 1
-    return mask.numpy()
 
 
 def segmentation_batch() -> dict:
@@ -97,34 +89,24 @@ def images() -> list[torch.Tensor]:
     return list(torch.randint(0, 256, (2, 3, 96, 96), dtype=torch.uint8))
 
 
+NONE, LATE = (False,) * 4, (False, True, True, True)
+DILATED = {'strides': (1, 2, 1, 1), 'dilations': (1, 1, 2, 4), 'contract_dilation': True}
+GRID = {'dilations': (1, 1, 1, 2), 'multi_grid': (1, 2, 4), 'contract_dilation': True}
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py': (ARCH, {'frozen_stages': 1, 'norm_eval': True}),
     'mmdet::cascade_rcnn/cascade-rcnn_x101-32x4d_fpn_1x_coco.py': (V1B, {'frozen_stages': 1}),
     'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py': (ARCH, {'norm_cfg': {'type': 'BN', 'requires_grad': False}}),
     'mmdet::faster_rcnn/faster-rcnn_r50-caffe-c4_ms-1x_coco.py': (ARCH, {'out_indices': (2,)}),
-    'mmdet::dcn/faster-rcnn_r50-dconv-c3-c5_fpn_1x_coco.py': (
-        'res2net50_14w_8s',
-        {'stage_with_dcn': (False, True, True, True)},
-    ),
+    'mmdet::dcn/faster-rcnn_r50-dconv-c3-c5_fpn_1x_coco.py': ('res2net50_14w_8s', {'stage_with_dcn': LATE}),
     'mmdet::detr/detr_r50_8xb2-150e_coco.py': (ARCH, {'out_indices': (3,), 'norm_eval': True}),
     'mmdet::gcnet/mask-rcnn_r50-syncbn-gcb-r16-c3-c5_fpn_1x_coco.py': (ARCH, {'norm_eval': False}),
-    'mmseg::pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py': (
-        ARCH,
-        {'strides': (1, 2, 1, 1), 'dilations': (1, 1, 2, 4), 'contract_dilation': True},
-    ),
+    'mmseg::pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py': (ARCH, DILATED),
     'mmseg::upernet/upernet_r50_4xb2-40k_cityscapes-512x1024.py': ('res2next50_4s', {'strides': (1, 2, 2, 2)}),
-    'mmseg::deeplabv3plus/deeplabv3plus_r101-d16-mg124_4xb2-40k_cityscapes-512x1024.py': (
-        ARCH,
-        {'dilations': (1, 1, 1, 2), 'multi_grid': (1, 2, 4), 'contract_dilation': True},
-    ),
+    'mmseg::deeplabv3plus/deeplabv3plus_r101-d16-mg124_4xb2-40k_cityscapes-512x1024.py': (ARCH, GRID),
     'mmpretrain::resnet/resnet50_8xb32_in1k.py': (ARCH, {'out_indices': (3,), 'norm_eval': False}),
     'mmpretrain::seresnet/seresnet50_8xb32_in1k.py': ('se_res2net50_26w_4s', {'out_indices': (3,)}),
 }
-BATCHES: dict[str, Callable[[], dict]] = {
-    'mmdet': detection_batch,
-    'mmseg': segmentation_batch,
-    'mmpretrain': classification_batch,
-}
+BATCHES = {'mmdet': detection_batch, 'mmseg': segmentation_batch, 'mmpretrain': classification_batch}
 
 
 @pytest.mark.parametrize('name', CONFIGS)
@@ -176,7 +158,7 @@ def check_prediction(sample: Any, scope: str) -> None:
 def test_shared_head_of_a_detector_without_pyramid() -> None:
     cfg = openmmlab('mmdet::faster_rcnn/faster-rcnn_r50-caffe-c4_ms-1x_coco.py')
     old = cfg.model.roi_head.shared_head.to_dict()
-    cfg, lines = explain_swap(cfg, ARCH)
+    cfg = swap_backbone(cfg, ARCH)
     head = cfg.model.roi_head.shared_head
     assert (head.type, head.arch, head.init_cfg) == ('mmres2net.Res2LayerHead', ARCH, cfg.model.backbone.init_cfg)
     kept = ('stage', 'stride', 'dilation', 'norm_cfg', 'norm_eval')
@@ -184,7 +166,6 @@ def test_shared_head_of_a_detector_without_pyramid() -> None:
     assert not {'depth', 'style'} & set(head)
     assert cfg.model.backbone.strides == (1, 2, 2, 2)
     assert cfg.model.backbone.init_cfg.checkpoint == ARCH
-    assert f'model.roi_head.shared_head ResLayer -> mmres2net.Res2LayerHead {ARCH}, weights of the same file' in lines
     assert isinstance(MODELS.build(head), Res2LayerHead)
     again = swap_backbone(cfg, 'res2net101_26w_4s')
     assert again.model.roi_head.shared_head.arch == 'res2net101_26w_4s'
@@ -202,22 +183,10 @@ def test_classifier_for_small_images_gets_its_channels() -> None:
     assert new.data_preprocessor == before  # these images are read as RGB, and the networks take their statistics
     assert any(line.startswith('model.head.in_channels 2048 -> 1024') for line in lines)
     assert build(new).backbone.out_channels == (1024,)
-    assert 'made for images of 32 pixels, of which res2net50_26w_4s would leave one' in refusal(cfg)
-    assert 'res2next29_6c24w4s is made for images of 32 pixels' in refusal(config(), 'res2next29_6c24w4s')
+    assert '32 pixels' in refusal(cfg)
+    assert '32 pixels' in refusal(config(), 'res2next29_6c24w4s')
     cfg.model.neck = None
     assert 'in_channels=2048' in refusal(cfg, 'res2next29_6c24w4s')
-
-
-# --- what is carried over ---------------------------------------------------------------------------------------------
-
-
-def test_given_config_stays_as_it_is() -> None:
-    cfg = openmmlab('mmdet::faster_rcnn/faster-rcnn_r50-caffe-c4_ms-1x_coco.py')
-    before, text = copy.deepcopy(cfg.to_dict()), cfg.pretty_text
-    new = swap_backbone(cfg, ARCH)
-    new.model.backbone.norm_cfg.type = 'changed'
-    assert cfg.to_dict() == before
-    assert cfg.pretty_text == text
 
 
 DCN = {'type': 'DCNv2', 'deform_groups': 1, 'fallback_on_stride': False}
@@ -240,30 +209,29 @@ def test_plugins_start_random_beside_published_weights(tmp_path: Path) -> None:
     assert {name.split('.')[0] for name in state.keys() - published.keys()} == {'layer3'}
 
 
+SAME: list[dict] = [
+    {'strides': (1, 2, 2, 1), 'dilations': (1, 1, 1, 2)},
+    {'frozen_stages': 0},
+    {'norm_cfg': {'type': 'SyncBN', 'eps': 1e-3}},
+    {'norm_eval': False, 'with_cp': True, 'zero_init_residual': False, 'drop_path_rate': 0.1},
+    {'multi_grid': (1, 2, 4), 'contract_dilation': True},
+    {'dcn': DCN, 'stage_with_dcn': LATE},
+    {'plugins': [PLUGIN]},
+]
+
+
 @pytest.mark.parametrize(
     ('old', 'new'),
     [
+        *zip(SAME, SAME, strict=True),
         ({'out_indices': [1, 3]}, {'out_indices': (1, 3)}),
-        ({'strides': (1, 2, 2, 1), 'dilations': (1, 1, 1, 2)}, {'strides': (1, 2, 2, 1), 'dilations': (1, 1, 1, 2)}),
-        ({'frozen_stages': 0}, {'frozen_stages': 0}),
         ({'frozen_stages': 4, 'out_indices': (1,)}, {'frozen_stages': 2}),  # stages 3 and 4 are not built
-        ({'norm_cfg': {'type': 'SyncBN', 'eps': 1e-3}}, {'norm_cfg': {'type': 'SyncBN', 'eps': 1e-3}}),
-        ({'norm_eval': False}, {'norm_eval': False}),
-        ({'with_cp': True}, {'with_cp': True}),
-        ({'zero_init_residual': False}, {'zero_init_residual': False}),
-        ({'drop_path_rate': 0.1}, {'drop_path_rate': 0.1}),
-        ({'multi_grid': (1, 2, 4), 'contract_dilation': True}, {'multi_grid': (1, 2, 4), 'contract_dilation': True}),
-        (
-            {'dcn': DCN, 'stage_with_dcn': (False, True, True, True)},
-            {'dcn': DCN, 'stage_with_dcn': (False, True, True, True)},
-        ),
         (
             {'num_stages': 3, 'out_indices': (2,), 'strides': (1, 2, 1), 'dilations': (1, 1, 2), 'dcn': DCN}
             | {'stage_with_dcn': (False, False, True), 'plugins': [{**PLUGIN, 'stages': (True, False, True)}]},
             {'strides': (1, 2, 1, 2), 'dilations': (1, 1, 2, 1), 'stage_with_dcn': (False, False, True, False)}
             | {'plugins': [{**PLUGIN, 'stages': (True, False, True, False)}]},
         ),
-        ({'plugins': [PLUGIN]}, {'plugins': [PLUGIN]}),
     ],
 )
 def test_carried_over(old: dict, new: dict) -> None:
@@ -271,51 +239,36 @@ def test_carried_over(old: dict, new: dict) -> None:
     assert {key: backbone[key] for key in new} == new
 
 
-def test_deformable_stages_that_are_off_stay_off() -> None:
-    for options in ({'dcn': DCN}, {'dcn': DCN, 'stage_with_dcn': (False,) * 4}, {'stage_with_dcn': (False,) * 4}):
-        assert not {'dcn', 'stage_with_dcn'} & set(swapped(**options).model.backbone)
+@pytest.mark.parametrize('off', [{'dcn': DCN}, {'dcn': DCN, 'stage_with_dcn': NONE}, {'stage_with_dcn': NONE}])
+def test_deformable_stages_that_are_off_stay_off(off: dict) -> None:
+    assert not {'dcn', 'stage_with_dcn'} & set(swapped(**off).model.backbone)
 
 
 @pytest.mark.parametrize(
     ('scope', 'kind', 'out_indices', 'norm_eval'),
     [
-        ('mmdet', 'ResNet', (0, 1, 2, 3), True),
-        ('mmseg', 'ResNetV1c', (0, 1, 2, 3), False),
         ('mmpretrain', 'ResNeXt', (3,), False),
         ('mmdet', 'mmpretrain.ResNet', (3,), False),
         ('', 'mmseg.ResNetV1d', (0, 1, 2, 3), False),
         ('', 'mmdet.models.backbones.resnet.ResNet', (0, 1, 2, 3), True),
     ],
 )
-def test_defaults_of_each_library(scope: str, kind: str, out_indices: tuple, norm_eval: bool) -> None:
+def test_library_of_a_type_by_its_name(scope: str, kind: str, out_indices: tuple, norm_eval: bool) -> None:
     backbone = swapped(scope, type=kind).model.backbone
     assert (backbone.out_indices, backbone.norm_eval, backbone.zero_init_residual) == (out_indices, norm_eval, True)
 
 
 def test_defaults_are_those_of_the_libraries() -> None:
-    import inspect
-
-    import mmdet.models
-    import mmpretrain.models
-    import mmseg.models
-
-    for package in (mmdet, mmseg, mmpretrain):
-        defaults = inspect.signature(package.models.backbones.ResNet).parameters
-        backbone = swapped(package.__name__).model.backbone
+    for name in ('mmdet', 'mmseg', 'mmpretrain'):
+        library = importlib.import_module(f'{name}.models.backbones')
+        defaults = inspect.signature(library.ResNet).parameters
+        backbone = swapped(name).model.backbone
         for key in ('out_indices', 'norm_eval', 'zero_init_residual'):
-            assert backbone[key] == defaults[key].default, (package.__name__, key)
-
-
-def test_scope_of_an_inherited_model_is_its_library() -> None:
-    cfg = config('mmdet')
-    cfg.model['_scope_'] = 'mmpretrain'
-    assert swap_backbone(cfg, ARCH).model.backbone.out_indices == (3,)
-
-
-def test_class_in_the_place_of_a_name() -> None:
-    from mmseg.models.backbones import ResNetV1c
-
-    assert swapped('mmdet', type=ResNetV1c).model.backbone.norm_eval is False
+            assert backbone[key] == defaults[key].default, (name, key)
+        cfg = config('other')
+        cfg.model['_scope_'] = name  # of an inherited model
+        assert swap_backbone(cfg, ARCH).model.backbone == backbone
+        assert swapped('', type=library.ResNet).model.backbone == backbone
 
 
 PURE = """
@@ -378,24 +331,13 @@ def test_between_our_own() -> None:
     assert '128, 256, 512, 1024' in refusal(tree)
 
 
-# --- input normalization ----------------------------------------------------------------------------------------------
-
-
-def test_caffe_normalization_becomes_rgb() -> None:
+@pytest.mark.parametrize('pretrained', [True, False])
+def test_caffe_normalization_becomes_rgb(pretrained: bool) -> None:
     pre = {'type': 'DetDataPreprocessor', **CAFFE, 'pad_size_divisor': 32, 'rgb_to_bgr': True}
-    cfg, lines = explain_swap(config(pre=pre), ARCH)
+    cfg, lines = explain_swap(config(pre=pre), ARCH, pretrained=pretrained)
     assert cfg.model.data_preprocessor.to_dict() == {**pre, **RGB, 'rgb_to_bgr': False}
     assert 'model.data_preprocessor.mean [103.53, 116.28, 123.675] -> [123.675, 116.28, 103.53]' in lines
-    assert 'model.data_preprocessor.bgr_to_rgb False -> True' in lines
-
-
-def test_right_normalization_is_not_mentioned() -> None:
-    assert not [line for line in explain_swap(config(), ARCH)[1] if 'data_preprocessor' in line]
-
-
-def test_normalization_is_the_same_with_and_without_weights() -> None:
-    for pretrained in (True, False):
-        assert swap_backbone(config(pre=CAFFE), ARCH, pretrained=pretrained).model.data_preprocessor == RGB
+    assert not [line for line in explain_swap(config(), ARCH)[1] if 'data_preprocessor' in line]  # right already
 
 
 def test_every_preprocessor_changes() -> None:
@@ -428,26 +370,28 @@ def test_images_of_other_channels_keep_their_statistics() -> None:
 
 
 def test_normalization_that_the_swap_cannot_set() -> None:
-    bare = config()
+    bare, old_style, distilled = config(), config(), config(pre=CAFFE)
     del bare.model['data_preprocessor']
-    assert 'data_preprocessor' in refusal(bare)
-    old_style = config()
     old_style.test_dataloader = {'dataset': {'pipeline': [{'type': 'mmdet.Normalize', 'mean': [0], 'std': [1]}]}}
-    assert 'test_dataloader.dataset.pipeline.0' in refusal(old_style)
-    distilled = config(pre=CAFFE)
     distilled.model.teacher_config = 'teacher.py'
+    assert 'data_preprocessor' in refusal(bare)
+    assert 'test_dataloader.dataset.pipeline.0' in refusal(old_style)
     assert 'model.teacher_config=teacher.py' in refusal(distilled)
-
-
-# --- where the model starts from --------------------------------------------------------------------------------------
 
 
 def test_weights_licence_and_recipe_are_named() -> None:
     lines = explain_swap(config(), V1B)[1]
     (line,) = (line for line in lines if 'starts from' in line)
     assert '3cf99910.pth (licence CC BY-NC-SA 4.0: not for commercial use), before from torchvision://resnet50' in line
-    assert [line for line in lines if line.startswith('note') and 'CutMix, about 300 epochs' in line]
+    assert [line for line in lines if line.startswith('note') and 'CutMix' in line]
     assert not [line for line in explain_swap(config(), ARCH)[1] if 'CutMix' in line]
+
+
+def test_without_published_weights_a_start_is_random_only_where_asked() -> None:
+    name = 'res2net50_18w_4s'
+    assert '--from-scratch' in refusal(config(), name)
+    for cfg, options in ((config(), {'pretrained': False}), (config(init_cfg=None), {})):
+        assert 'init_cfg' not in swap_backbone(cfg, name, **options).model.backbone
 
 
 def test_old_checkpoints_go() -> None:
@@ -455,44 +399,17 @@ def test_old_checkpoints_go() -> None:
     cfg.load_from, cfg.resume = 'detector.pth', True
     cfg.model.pretrained = 'open-mmlab://resnet50_v1c'
     cfg.model.init_cfg = {'type': 'Pretrained', 'checkpoint': 'segmentor.pth'}
-    new, lines = explain_swap(cfg, ARCH)
+    new = swap_backbone(cfg, ARCH)
     assert (new.load_from, new.resume, new.model.pretrained, new.model.init_cfg) == (None, False, None, None)
     assert new.model.backbone.init_cfg.checkpoint == ARCH
-    assert [line.partition(':')[0] for line in lines if '-> None' in line] == [
-        'load_from detector.pth -> None',
-        'model.pretrained open-mmlab',
-        'model.init_cfg segmentor.pth -> None',
-    ]
 
 
-def test_random_start_stays_random() -> None:
-    cfg, lines = explain_swap(config(init_cfg=None), 'res2net50_18w_4s')
-    assert 'init_cfg' not in cfg.model.backbone
-    assert 'model.backbone starts from random weights as before: this config names none' in lines
-
-
-def test_no_published_weights() -> None:
-    text = refusal(config(), 'res2net50_18w_4s')
-    for word in ('torchvision://resnet50', 'res2net50_18w_4s', '--from-scratch', 'res2net50_26w_4s, '):
-        assert word in text
-    cfg, lines = explain_swap(config(), 'res2net50_18w_4s', pretrained=False)
-    assert 'init_cfg' not in cfg.model.backbone
-    assert 'model.backbone loads no published weights' in lines
-
-
-@pytest.mark.parametrize(
-    ('option', 'text'),
-    [
-        ({'norm_cfg': {'type': 'GN', 'num_groups': 32}}, "norm_cfg.type='GN'"),
-        ({'conv_cfg': {'type': 'ConvWS'}}, "conv_cfg.type='ConvWS'"),
-    ],
-)
-def test_layers_that_the_weights_do_not_know(option: dict, text: str) -> None:
-    assert text in refusal(config(**option))
-    if 'conv_cfg' in option:
-        assert swap_backbone(config(**option), ARCH, pretrained=False).model.backbone.conv_cfg.type == 'ConvWS'
-    else:
-        assert 'num_groups' in refusal(config(**option), pretrained=False)
+def test_layers_that_the_weights_do_not_know() -> None:
+    norm, conv = {'norm_cfg': {'type': 'GN', 'num_groups': 32}}, {'conv_cfg': {'type': 'ConvWS'}}
+    assert "norm_cfg.type='GN'" in refusal(config(**norm))
+    assert 'num_groups' in refusal(config(**norm), pretrained=False)
+    assert "conv_cfg.type='ConvWS'" in refusal(config(**conv))
+    assert swap_backbone(config(**conv), ARCH, pretrained=False).model.backbone.conv_cfg.type == 'ConvWS'
 
 
 def test_custom_imports_are_kept() -> None:
@@ -516,6 +433,10 @@ def test_table_of_published_weights() -> None:
     with pytest.raises(ValueError, match="unknown arch 'res2net5'"):
         find_published('res2net5')
     assert normalization_of('resnext29_8c64w') is None
+    shipped = ''.join(path.read_text() for path in find_config('dss_r50.py').parents[1].rglob('*.py'))
+    named = set(re.findall(r"type='mmres2net.Pretrained', checkpoint='(\w+)'", shipped))
+    assert len(named) == 7
+    assert named <= set(PUBLISHED)
 
 
 def test_backbone_within_a_wrapper() -> None:
@@ -527,56 +448,33 @@ def test_backbone_within_a_wrapper() -> None:
     assert wrapper == expected
 
 
-def test_shipped_configs_start_from_published_weights() -> None:
-    root = Path(__file__).resolve().parents[1] / 'configs'
-    named = {
-        name
-        for path in root.rglob('*.py')
-        for name in re.findall(r"type='mmres2net.Pretrained', checkpoint='(\w+)'", path.read_text())
-    }
-    assert len(named) == 7
-    assert named <= set(PUBLISHED)
+REFUSED = {
+    'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py': '[96, 192, 384, 768]',
+    'mmseg::hrnet/fcn_hr18_4xb2-40k_cityscapes-512x1024.py': 'mmseg.HRNet',
+    'mmdet::atss/atss_r18_fpn_8xb8-amp-lsj-200e_coco.py': '64, 128, 256, 512',
+    'mmdet::detectors/detectors_cascade-rcnn_r50_1x_coco.py': 'model.neck.rfp_backbone',
+    'mmdet::lad/lad_r50-paa-r101_fpn_2xb8_coco_1x.py': 'model.teacher_backbone',
+    'mmdet::deepsort/deepsort_faster-rcnn_r50_fpn_8xb2-4e_mot17halftrain_test-mot17halfval.py': 'model.reid.backbone',
+    'mmseg::icnet/icnet_r50-d8_4xb2-80k_cityscapes-832x832.py': 'mmseg.ICNet',
+}
 
 
-# --- what is refused --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ('name', 'text'),
-    [
-        ('mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py', '[96, 192, 384, 768]'),
-        ('mmseg::hrnet/fcn_hr18_4xb2-40k_cityscapes-512x1024.py', 'mmseg.HRNet'),
-        ('mmseg::convnext/convnext-tiny_upernet_8xb2-amp-160k_ade20k-512x512.py', 'mmpretrain.ConvNeXt'),
-        ('mmdet::regnet/retinanet_regnetx-1.6GF_fpn_1x_coco.py', 'mmdet.RegNet'),
-        ('mmdet::atss/atss_r18_fpn_8xb8-amp-lsj-200e_coco.py', '64, 128, 256, 512'),
-        ('mmdet::detectors/detectors_cascade-rcnn_r50_1x_coco.py', 'model.neck.rfp_backbone'),
-        ('mmdet::lad/lad_r50-paa-r101_fpn_2xb8_coco_1x.py', 'model.teacher_backbone'),
-        (
-            'mmdet::deepsort/deepsort_faster-rcnn_r50_fpn_8xb2-4e_mot17halftrain_test-mot17halfval.py',
-            'model.detector.backbone and model.reid.backbone',
-        ),
-        ('mmseg::icnet/icnet_r50-d8_4xb2-80k_cityscapes-832x832.py', 'mmseg.ICNet'),
-    ],
-)
+@pytest.mark.parametrize(('name', 'text'), REFUSED.items())
 def test_openmmlab_configs_that_are_refused(name: str, text: str) -> None:
     assert text in refusal(openmmlab(name))
 
 
 def test_refusals_of_mistakes() -> None:
-    assert "unknown arch 'res2net5_26w_4s': did you mean res2net50_26w_4s" in refusal(config(), 'res2net5_26w_4s')
+    assert 'res2net50_26w_4s' in refusal(config(), 'res2net5_26w_4s')
     assert "'backbone'" in refusal(Config({'model': {'type': 'X'}}))
-    assert 'model.backbone is mmrotate.ResNet, not a ResNet of mmdet' in refusal(config('mmrotate'))
-    text = refusal(config(sac={'type': 'SAC'}))
-    assert "model.backbone (mmdet.ResNet of depth 50) has sac={'type': 'SAC'}" in text
-    text = refusal(config(), 'res2net_dla60_4s')
-    for word in ('256, 512, 1024, 2048', '128, 256, 512, 1024', 'choose from res2net50_48w_2s, '):
-        assert word in text
+    assert 'mmrotate.ResNet' in refusal(config('mmrotate'))
+    assert "sac={'type': 'SAC'}" in refusal(config(sac={'type': 'SAC'}))
+    assert '128, 256, 512, 1024' in refusal(config(), 'res2net_dla60_4s')
     dcn = {'type': 'DCNv2', 'deform_groups': 8}
-    text = refusal(config(dcn=dcn, stage_with_dcn=(False, True, True, True)))
-    assert 'model.backbone.dcn.deform_groups=8' in text
-    assert '52 channels' in text
-    text = refusal(config(plugins=[{'cfg': {'type': 'Absent'}, 'position': 'after_conv3'}]))
-    assert 'model.backbone (mmdet.ResNet of depth 50)' in text
+    assert 'model.backbone.dcn.deform_groups=8' in refusal(config(dcn=dcn, stage_with_dcn=LATE))
+    assert 'model.backbone (mmdet.ResNet of depth 50)' in refusal(
+        config(plugins=[{'cfg': {'type': 'Absent'}, 'position': 'after_conv3'}])
+    )
 
 
 def test_optimizer_settings_that_name_parameters() -> None:
@@ -587,21 +485,17 @@ def test_optimizer_settings_that_name_parameters() -> None:
 
     for key in ('backbone', 'backbone.layer1', 'norm', 'downsample.1', 'neck'):
         swap_backbone(keyed(key), ARCH)
-    text = refusal(keyed('backbone.stem'))
-    assert "custom_keys['backbone.stem']" in text
-    assert 'backbone.conv1, backbone.bn1, backbone.layer1' in text
+    assert "custom_keys['backbone.stem']" in refusal(keyed('backbone.stem'))
     assert 'downsample.2' in refusal(keyed('downsample.1'), V1B)
 
 
-@pytest.mark.parametrize(
-    'name',
-    [
-        'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
-        'mmseg::pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py',
-        'mmpretrain::resnet/resnet50_8xb32_in1k.py',
-    ],
-)
-def test_written_config_reads_the_same(name: str, tmp_path: Path) -> None:
-    new = swap_backbone(openmmlab(name), ARCH)
+@pytest.mark.parametrize('name', [*CONFIGS][3::4])
+def test_written_config_reads_the_same_and_the_given_one_is_unchanged(name: str, tmp_path: Path) -> None:
+    cfg = openmmlab(name)
+    before, text = copy.deepcopy(cfg.to_dict()), cfg.pretty_text
+    new = swap_backbone(cfg, ARCH)
     new.dump(tmp_path / 'new.py')
     assert Config.fromfile(tmp_path / 'new.py').to_dict() == new.to_dict()
+    for _, node in walk(new.model.backbone, ''):
+        node['type'] = 'changed'
+    assert (cfg.to_dict(), cfg.pretty_text) == (before, text)

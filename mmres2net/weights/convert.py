@@ -22,12 +22,9 @@ from mmres2net.weights.naming import SHARED_HEAD, Family, Recognised, recognise,
 from mmres2net.weights.reading import read_checkpoint, unwrap, weights_key
 
 TARGETS: tuple[Family, ...] = get_args(Family)
+# OpenMMLab's libraries with Res2Nets, and their depths
 MMLABS = ('mmdet', 'mmpretrain')
-DEPTHS: dict[tuple[int, ...], int] = {
-    (3, 4, 6, 3): 50,
-    (3, 4, 23, 3): 101,
-    (3, 8, 36, 3): 152,
-}  # of mmdet and mmpretrain
+DEPTHS: dict[tuple[int, ...], int] = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
 SUFFIXES = ('.pth', '.pt', '.safetensors')
 TRAINING = ('optimizer', 'optim', 'param_schedulers', 'lr_scheduler', 'scheduler', 'scaler', 'amp_scaler')
 OTHER_FUNCTION = (
@@ -38,19 +35,12 @@ OTHER_FUNCTION = (
 
 @dataclass(frozen=True)
 class Converted:
-    """A converted checkpoint.
-
-    Args:
-        state: Weights under the names of the target.
-        ours: The network in it under our names.
-        recognised: What the source was recognised as.
-        report: What happened to the source's tensors.
-    """
+    """A converted checkpoint: the weights under the names of the target, and the network in it under our names."""
 
     state: dict[str, Tensor]
     ours: dict[str, Tensor]
-    recognised: Recognised
-    report: Report
+    recognised: Recognised  # what the source was recognised as
+    report: Report  # what happened to the source's tensors
 
     @property
     def is_model(self) -> bool:
@@ -92,11 +82,7 @@ def convert(
 
 
 def check_target(recognised: Recognised, target: Family) -> None:
-    """Check that ``target`` has the network.
-
-    Raises:
-        UserError: It has not; the message says why, and which targets have it.
-    """
+    """Raise a UserError if ``target`` does not have the network; it says why, and which targets have it."""
     obstacle = _obstacle(recognised.row, target)
     if obstacle:
         others = [other for other in TARGETS if not _obstacle(recognised.row, other)]
@@ -126,11 +112,7 @@ def _obstacle(row: Arch, target: Family) -> str:
 
 
 def check_complete(ours: Mapping[str, Tensor], recognised: Recognised) -> None:
-    """Check that a network under our names is complete, with the shapes that it should have.
-
-    Raises:
-        UserError: It is not; the message names what is missing or has another shape.
-    """
+    """Raise a UserError if a network under our names lacks a tensor, or one has another shape."""
     build = Res2NetDLA if recognised.row.family == 'dla' else Res2Net
     with torch.device('meta'):
         expected = build(**recognised.options).state_dict()
@@ -140,13 +122,7 @@ def check_complete(ours: Mapping[str, Tensor], recognised: Recognised) -> None:
 
 
 def network_for(target: Family, ours: Mapping[str, Tensor], row: Arch) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Return a network under the names of ``target``, and sentences about what was added.
-
-    Args:
-        target: The library.
-        ours: The network under our names.
-        row: What network it is.
-    """
+    """Return ``ours``, a network under our names, under those of ``target``, and sentences about what was added."""
     layers = stem_names(target, row.deep_stem)
     state = {rename(name, layers): tensor for name, tensor in ours.items()}
     if target != 'official' or row.family != 'dla':
@@ -195,11 +171,7 @@ def _with_parts(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Convert by the flags in ``argv``, and print what happened to the weights.
-
-    Raises:
-        UserError: The file cannot be read, converted or written; nothing is written then.
-    """
+    """Convert by the flags in ``argv``, and print what happened; after a UserError nothing has been written."""
     args = flags_of_convert_weights().parse_args(argv)
     source, target = Path(os.path.expanduser(args.source)), Path(os.path.expanduser(args.target))
     check_paths(source, target, force=args.force)
@@ -231,11 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def check_paths(source: Path, target: Path, *, force: bool) -> None:
-    """Check the output before anything is read.
-
-    Raises:
-        UserError: ``target`` cannot be written.
-    """
+    """Raise a UserError if ``target`` cannot be written; it comes before anything is read."""
     if target.suffix not in SUFFIXES:
         raise UserError(f'{target}: the suffix selects the format, one of {", ".join(SUFFIXES)}')
     if target.exists() and source.exists() and target.samefile(source):
@@ -275,15 +243,9 @@ def _is_plain(value: Any) -> bool:
 
 
 def write(state: Mapping[str, Tensor], target: Path, extra: Mapping[str, Any]) -> None:
-    """Write weights to ``target``, in the format of its suffix; it is complete or unchanged.
+    """Write weights to ``target``, in the format of its suffix; after a UserError it is unchanged.
 
-    Args:
-        state: Tensors by name: the file holds only them if there is no ``extra``, else under ``state_dict``.
-        target: The file.
-        extra: Entries beside ``state_dict``, of plain data; none for safetensors.
-
-    Raises:
-        UserError: It cannot be written.
+    The file holds only ``state`` if there is no ``extra`` (as for safetensors), else both, under ``state_dict``.
     """
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     try:

@@ -58,25 +58,15 @@ IMAGENET = Normalization((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 
 @dataclass(frozen=True)
 class Published:
-    """Published weights of one architecture.
+    """Published weights of one architecture."""
 
-    Args:
-        arch: The name in :data:`mmres2net.models.ARCHS`.
-        sha256: The first digits of the file's hash, which also end its name.
-        recipe: How the weights were trained (the authors' answers in issues 38, 67 and 71 of the official code).
-        top1: Top-1 accuracy on ImageNet-1k in percent as ``source`` publishes it; None: not published.
-        source: Where ``top1`` is from.
-        timm: timm's name of a network whose weights are also published; None: timm has none.
-        licence: The licence, with what it means.
-    """
-
-    arch: str
-    sha256: str
-    recipe: str = PLAIN
-    top1: float | None = None
+    arch: str  # the name in mmres2net.models.ARCHS
+    sha256: str  # the first digits of the file's hash, which also end its name
+    recipe: str = PLAIN  # of the training: the authors' answers in issues 38, 67 and 71 of the official code
+    top1: float | None = None  # accuracy on ImageNet-1k in percent as `source` publishes it; None: not published
     source: str | None = README
-    timm: str | None = None
-    licence: str = LICENCE
+    timm: str | None = None  # timm's name of a network whose weights are also published; None: timm has none
+    licence: str = LICENCE  # with what it means
 
     @property
     def url(self) -> str:
@@ -102,11 +92,7 @@ PUBLISHED: Mapping[str, Published] = MappingProxyType({entry.arch: entry for ent
 
 
 def find_published(arch: str) -> Published | None:
-    """Return the published weights of ``arch``, an official name or timm's alias; None if there are none.
-
-    Raises:
-        ValueError: There is no such architecture.
-    """
+    """Return the published weights of ``arch``, an official name or timm's alias; None if there are none."""
     find_arch(arch)
     return PUBLISHED.get(ALIASES.get(arch, arch))
 
@@ -115,19 +101,12 @@ def normalization_of(arch: str) -> Normalization | None:
     """Return the normalization for ``arch``; None for CIFAR networks, which use that of their data set.
 
     Networks without published weights get the same as the others of the release, so that they can be compared.
-
-    Raises:
-        ValueError: There is no such architecture.
     """
     return None if find_arch(arch).family == 'cifar' else IMAGENET
 
 
 def normalization_of_checkpoint(name: str) -> Normalization | None:
-    """Return the normalization that a checkpoint was trained with; None if only its owner can know.
-
-    Raises:
-        UserError: ``timm://NAME`` is not in timm.
-    """
+    """Return the normalization that a checkpoint was trained with; None if only its owner can know."""
     if name.startswith('timm://'):
         cfg = _timm_cfg(name)
         mean, std = (tuple(round(value * 255, 4) for value in values) for values in (cfg.mean, cfg.std))
@@ -138,21 +117,13 @@ def normalization_of_checkpoint(name: str) -> Normalization | None:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the file of a checkpoint comes from, and where it is kept.
+    """Where the file of a checkpoint comes from, and where it is kept."""
 
-    Attributes:
-        urls: URLs in the order of trying.
-        path: The file on this machine.
-        digest: The first digits of its SHA-256; empty: unknown.
-        licence: What it may be used for.
-        ways_out: What else to try if it cannot be downloaded.
-    """
-
-    urls: tuple[str, ...]
-    path: Path
-    digest: str
-    licence: str = UNKNOWN
-    ways_out: tuple[str, ...] = ()
+    urls: tuple[str, ...]  # in the order of trying
+    path: Path  # on this machine
+    digest: str  # the first digits of its SHA-256; empty: unknown
+    licence: str = UNKNOWN  # what it may be used for
+    ways_out: tuple[str, ...] = ()  # what else to try if it cannot be downloaded
 
 
 def fetch_checkpoint(name: str, *, ways_out: Sequence[str] = ()) -> Path:
@@ -160,11 +131,8 @@ def fetch_checkpoint(name: str, *, ways_out: Sequence[str] = ()) -> Path:
 
     An interrupted download is resumed. A file gets its name when it is complete and has the hash that its name says.
     The folder is torch's (``torch.hub.get_dir()/checkpoints``), so files that torch or MMEngine have downloaded are
-    used; timm's are in the cache of huggingface_hub. The licence is printed when a file is downloaded.
-
-    Args:
-        name: See the module.
-        ways_out: What else the user can do if it cannot be downloaded, for the message.
+    used; timm's are in the cache of huggingface_hub. The licence is printed when a file is downloaded. ``ways_out``
+    says what else the user can do if it cannot be, for the message.
 
     Raises:
         UserError: There is no such checkpoint, it cannot be downloaded, or the file is not a checkpoint.
@@ -176,11 +144,7 @@ def fetch_checkpoint(name: str, *, ways_out: Sequence[str] = ()) -> Path:
 
 
 def origin_of(name: str) -> Origin | Path:
-    """Return where a checkpoint can be downloaded, or the path that ``name`` is.
-
-    Raises:
-        UserError: ``name`` is none of the names in the module's description.
-    """
+    """Return where a checkpoint can be downloaded, or the path that ``name`` is; a UserError if it is no name."""
     scheme, mark, rest = name.partition('://')
     if not mark:
         return _of_arch(name) or Path(os.path.expanduser(name))

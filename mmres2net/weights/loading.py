@@ -70,23 +70,14 @@ class Pretrained:
 
 @dataclass(frozen=True)
 class Report:
-    """What happened to the tensors of a file.
+    """What happened to the tensors of a file."""
 
-    Args:
-        source: What was recognised, in words.
-        loaded: Our names of the tensors that were used.
-        renamed: Our name of each tensor that the file names otherwise, by the file's name.
-        adapted: What was changed, a sentence each.
-        left: Names of the file that were not used.
-        random: Parameters that stay as they were initialized, as asked for.
-    """
-
-    source: str
-    loaded: Sequence[str] = ()
-    renamed: Mapping[str, str] = field(default_factory=dict)
-    adapted: Sequence[str] = ()
-    left: Sequence[str] = ()
-    random: Sequence[str] = ()
+    source: str  # what was recognised, in words
+    loaded: Sequence[str] = ()  # our names of the tensors that were used
+    renamed: Mapping[str, str] = field(default_factory=dict)  # our names, by the file's, where they differ
+    adapted: Sequence[str] = ()  # what was changed, a sentence each
+    left: Sequence[str] = ()  # names of the file that were not used
+    random: Sequence[str] = ()  # parameters that stay as they were initialized, as asked for
 
     def __str__(self) -> str:
         lines = [f'{self.source}: {len(self.loaded)} tensors used']
@@ -106,10 +97,6 @@ def to_ours(state: Mapping[str, Tensor], recognised: Recognised) -> tuple[dict[s
 
     Tensors are passed on, not copied or cast. Counters of batches, which files of old versions of torch lack, become
     zero. A classifier is left out, and so is what an official DLA file holds and never uses.
-
-    Args:
-        state: Weights by name, as :func:`mmres2net.weights.unwrap` returns them.
-        recognised: What :func:`recognise` returned for them.
 
     Raises:
         UserError: A tensor holds NaN or infinite values, or integers instead of weights.
@@ -184,10 +171,7 @@ def differences(
 ) -> list[str]:
     """Return a line for each kind of difference: missing names, other shapes, names that match no parameter.
 
-    Args:
-        weights: What a file holds, under our names; parts that the network does not have may be among it.
-        own: The state dict of the network.
-        allowed: Names in ``own`` that may be missing or have another shape.
+    Parts that the network does not have may be in ``weights``; names in ``allowed`` may be missing or differ in shape.
     """
     missing = [name for name in own if name not in weights and name not in allowed]
     misshapen = [
@@ -197,11 +181,8 @@ def differences(
     ]
     roots = {name.split('.')[0] for name in own}
     free = {name.rpartition('.')[0] for name in allowed}
-    unexpected = [
-        name
-        for name in weights
-        if name not in own and name.split('.')[0] in roots and name.rpartition('.')[0] not in free
-    ]
+    unknown = [name for name in weights if name not in own and name.split('.')[0] in roots]
+    unexpected = [name for name in unknown if name.rpartition('.')[0] not in free]
     faults = []
     if missing:
         faults.append(f'  - {len(missing)} tensors of the network are missing in the file: {join_some(missing)}')
@@ -249,13 +230,10 @@ def stage_pools_of(module: nn.Module) -> frozenset[str]:
 
 
 def check_stage_pool(recognised: Recognised, module: nn.Module) -> None:
-    """Check that ``module`` computes the function that the weights were trained with, where the names prove which.
+    """Raise a UserError if the names prove that the weights were trained with another function than ``module`` has.
 
     No published weights were trained with ``maskrcnn``: who sets it wants what the paper's Mask R-CNN runs did, which
     started from weights of the other function. It is therefore taken as meant.
-
-    Raises:
-        UserError: It computes another one.
     """
     pools = stage_pools_of(module)
     if recognised.stage_pool_sure and recognised.stage_pool not in pools and pools != {'maskrcnn'}:
@@ -292,11 +270,7 @@ def fill_counters(state: dict[str, Tensor]) -> tuple[str, ...]:
 
 
 def check_values(state: Mapping[str, Tensor]) -> None:
-    """Check that all weights are finite floating-point numbers.
-
-    Raises:
-        UserError: They are not; the message names the tensors.
-    """
+    """Raise a UserError that names the tensors which are not finite floating-point numbers, if there are any."""
     integers = [n for n, t in state.items() if not t.is_floating_point() and not n.endswith(COUNTER)]
     if integers:
         raise UserError(
@@ -307,11 +281,7 @@ def check_values(state: Mapping[str, Tensor]) -> None:
 
 
 def check_finite(state: Mapping[str, Tensor]) -> None:
-    """Check that no tensor holds NaN or infinite values.
-
-    Raises:
-        UserError: One does; the message names the tensors.
-    """
+    """Raise a UserError that names the tensors with NaN or infinite values, if there are any."""
     broken = [name for name, t in state.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
     if broken:
         raise UserError(

@@ -28,12 +28,8 @@ SHARED_HEAD = 'roi_head.shared_head.'
 STEM_NAMES: Mapping[str, Mapping[str, str]] = {
     'mmdet': {**{f'conv1.{i}': f'stem.{i}' for i in (0, 1, 3, 4, 6)}, 'bn1': 'stem.7'},
     'mmpretrain': {
-        'conv1.0': 'stem.0.conv',
-        'conv1.1': 'stem.0.bn',
-        'conv1.3': 'stem.1.conv',
-        'conv1.4': 'stem.1.bn',
-        'conv1.6': 'stem.2.conv',
-        'bn1': 'stem.2.bn',
+        **{f'conv1.{3 * i}': f'stem.{i}.conv' for i in range(3)},
+        **{'conv1.1': 'stem.0.bn', 'conv1.4': 'stem.1.bn', 'bn1': 'stem.2.bn'},
     },
 }
 # The first convolution of each kind of stem
@@ -56,27 +52,16 @@ _BASIC_RESNETS: dict[tuple[int, ...], str] = {(2, 2, 2, 2): 'ResNet-18', (3, 4, 
 
 @dataclass(frozen=True)
 class Recognised:
-    """What the names and shapes in a file tell.
+    """What the names and shapes in a file tell."""
 
-    Args:
-        family: The library whose names these are; ours for names that several libraries share.
-        arch: The name in :data:`mmres2net.models.ARCHS`; None: a network outside the table.
-        row: The network. Its depths end with the last stage in the file.
-        stage_pool: The option of :class:`mmres2net.models.Res2Net` that the weights were trained with.
-        stage_pool_sure: The names prove ``stage_pool``; otherwise it is the likeliest.
-        prefix: Prefix of the network's parameter names: '' or such as ``'backbone.'``.
-        in_channels: Channels of the image.
-        shared_head: The last stage is in the RoI head, as in a Faster R-CNN without a pyramid.
-    """
-
-    family: Family
-    arch: str | None
-    row: Arch
-    stage_pool: StagePool
-    stage_pool_sure: bool
-    prefix: str
-    in_channels: int
-    shared_head: bool = False
+    family: Family  # the library whose names these are; ours for names that several libraries share
+    arch: str | None  # the name in mmres2net.models.ARCHS; None: a network outside the table
+    row: Arch  # the network; its depths end with the last stage in the file
+    stage_pool: StagePool  # the option of mmres2net.models.Res2Net that the weights were trained with
+    stage_pool_sure: bool  # the names prove it; otherwise it is the likeliest
+    prefix: str  # of the network's parameter names: '' or such as 'backbone.'
+    in_channels: int  # of the image
+    shared_head: bool = False  # the last stage is in the RoI head, as in a Faster R-CNN without a pyramid
 
     @property
     def options(self) -> dict[str, Any]:
@@ -106,11 +91,9 @@ class Recognised:
 
 
 def recognise(state: Mapping[str, Tensor], *, prefix: str | None = None) -> Recognised:
-    """Return whose weights ``state`` holds and of which network.
+    """Return whose weights ``state`` holds and of which network; only names and shapes are read.
 
-    Args:
-        state: Weights by name, as :func:`mmres2net.weights.unwrap` returns them; only names and shapes are read.
-        prefix: Prefix of the network's parameter names; None: found, if there is one network.
+    ``prefix`` begins the network's parameter names; None: it is found, if there is one network.
 
     Raises:
         UserError: There is no Res2Net, or several, or a part of one; the message says what was found.
@@ -246,11 +229,7 @@ def _measure_block(network: Mapping[str, Tensor], block: str, conv: str) -> tupl
 def _arch_of(row: Arch) -> str | None:
     """Return the name of the architecture whose first stages ``row`` has; None if there is none, or several."""
     stages = len(row.depths)
-    names = [
-        name
-        for name, known in ARCHS.items()
-        if known.depths[:stages] == row.depths and replace(known, depths=row.depths) == row
-    ]
+    names = [n for n, a in ARCHS.items() if a.depths[:stages] == row.depths and replace(a, depths=row.depths) == row]
     complete = [name for name in names if len(ARCHS[name].depths) == stages]
     return (complete or names)[0] if len(complete or names) == 1 else None
 

@@ -38,11 +38,9 @@ LATIN = ('latin1', 'latin-1')
 
 
 class StandIn:
-    """An object of a checkpoint that is not yet the real one."""
+    """An object of a checkpoint that is not yet the real one, which is its ``value``."""
 
-    def real(self) -> Any:
-        """Return the real object."""
-        raise NotImplementedError
+    value: Any
 
 
 class _Dtype(StandIn):
@@ -58,14 +56,9 @@ class _Dtype(StandIn):
             raise UnpicklingError('a numpy type with a state that plain numbers do not have')
         self.value = self.value.newbyteorder(state[1])
 
-    def real(self) -> np.dtype:
-        return self.value
-
 
 class _Array(StandIn):
     """Stand-in for ``numpy.ndarray``: as many bytes as its shape and type say."""
-
-    value: np.ndarray
 
     def __setstate__(self, state: Any) -> None:
         _, shape, dtype, fortran, content = state
@@ -74,21 +67,15 @@ class _Array(StandIn):
             raise UnpicklingError('an array whose bytes do not fit its shape')
         self.value = np.frombuffer(content, dtype.value).reshape(shape, order='F' if fortran else 'C').copy()
 
-    def real(self) -> np.ndarray:
-        return self.value
-
 
 class _History(StandIn):
     """Stand-in for ``HistoryBuffer``: two arrays and a length; its statistics are MMEngine's, not the file's."""
 
     def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-    def real(self) -> HistoryBuffer:
-        log, count, length = (self.state.get(key) for key in ('_log_history', '_count_history', 'max_length'))
+        log, count, length = (state.get(key) for key in ('_log_history', '_count_history', 'max_length'))
         if type(log) is not _Array or type(count) is not _Array or type(length) is not int:
             raise UnpicklingError('a history without its arrays')
-        return HistoryBuffer(log.value, count.value, length)
+        self.value = HistoryBuffer(log.value, count.value, length)
 
 
 def _reconstruct(kind: Any, shape: Any, code: Any) -> _Array:
@@ -127,10 +114,7 @@ STAND_INS: dict[str, Callable[..., Any]] = {
 def resolve(content: Any, file_size: int, *, meta: bool = False) -> Any:
     """Return ``content`` with the real objects instead of stand-ins; its dicts and lists are changed in place.
 
-    Args:
-        content: What torch's reader returned.
-        file_size: Bytes of the file. What the content expands to is limited by it.
-        meta: Tensors without data are wanted.
+    Tensors without data are refused unless ``meta`` wants them.
 
     Raises:
         UnpicklingError: The content is nested too deep, or expands to more than files of its size can hold: a small
@@ -168,8 +152,7 @@ class _Resolver:
 
     def _children(self, value: Any, depth: int) -> tuple[Any, int]:
         if isinstance(value, StandIn):
-            real = value.real()
-            return real, getattr(real, 'nbytes', LEAF)
+            return value.value, getattr(value.value, 'nbytes', LEAF)
         if isinstance(value, dict):
             size = LEAF
             for key, entry in value.items():
@@ -193,11 +176,7 @@ def code_of(path: Path) -> list[str]:
 
 
 def check_globals(path: Path) -> None:
-    """Check a checkpoint's pickles before they are read.
-
-    Raises:
-        UnpicklingError: One is damaged, or would keep torch's reader busy or fill the memory.
-    """
+    """Raise an UnpicklingError for a pickle that is damaged, or would keep torch's reader busy or fill the memory."""
     for name in _globals_of(path):
         if name.rpartition('.')[2] in EXPANDING:
             raise UnpicklingError(f'{name}, which can expand to any size')
@@ -210,11 +189,8 @@ def is_zip(head: bytes) -> bool:
 
 def _is_plain(name: str) -> bool:
     known = {*HARMLESS, *TENSORS, *STAND_INS}
-    return (
-        name.replace('__builtin__.', 'builtins.') in known
-        or name.startswith(('torch._utils._rebuild',))
-        or (name.startswith('torch.') and name.endswith('Storage'))
-    )
+    storage = name.startswith('torch.') and name.endswith('Storage')
+    return storage or name.startswith('torch._utils._rebuild') or name.replace('__builtin__.', 'builtins.') in known
 
 
 def _globals_of(path: Path) -> Iterator[str]:
@@ -226,8 +202,7 @@ def _globals_of(path: Path) -> Iterator[str]:
                 yield from _follow(stream)
             return
     with zipfile.ZipFile(path) as archive:
-        names = [name for name in archive.namelist() if name.rpartition('/')[2] == 'data.pkl']
-        for name in names:
+        for name in (name for name in archive.namelist() if name.rpartition('/')[2] == 'data.pkl'):
             with archive.open(name) as part:
                 yield from _follow(part)
 

@@ -105,14 +105,9 @@ def _is_own_best(name: str, work_dir: str | Path | None) -> bool:
 
 
 def weights_key(content: Mapping[str, Any], key: str | None = None) -> str:
-    """Return the key under which ``content`` holds weights; '' if it is itself a dict of weights.
+    """Return the key under which ``content`` holds weights: ``key``, or the first of :data:`WEIGHT_KEYS` there.
 
-    Args:
-        content: The content of a checkpoint.
-        key: The key to use; None: the first of :data:`WEIGHT_KEYS` that is there.
-
-    Raises:
-        UserError: There are no weights under ``key``.
+    It is '' if ``content`` is itself a dict of weights, and a UserError if there are none under ``key``.
     """
     holders = [name for name, value in content.items() if isinstance(value, Mapping) and _tensors(value)]
     if key is not None and key not in holders:
@@ -125,9 +120,7 @@ def weights_key(content: Mapping[str, Any], key: str | None = None) -> str:
 def unwrap(content: Mapping[str, Any], *, key: str | None = None) -> dict[str, Tensor]:
     """Return the weights in ``content`` by name, without the prefixes of wrappers such as ``module.``.
 
-    Args:
-        content: The content of a checkpoint: weights by name, or a dict that holds them.
-        key: Where the weights are, such as ``'state_dict'``; None: the first of :data:`WEIGHT_KEYS` that is there.
+    ``content`` holds weights by name, or a dict of them under ``key``; None: the first of :data:`WEIGHT_KEYS` there.
 
     Raises:
         UserError: There are no weights (under ``key``), or two whose names differ only in a wrapper.
@@ -155,11 +148,7 @@ def _tensors(holder: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def check_file(path: Path) -> None:
-    """Check a file's form before its content is read: its first bytes, its size, a zip's parts and checksums.
-
-    Raises:
-        UserError: It is not a checkpoint, is cut short or damaged, or expands to more than its size.
-    """
+    """Check a file's form before its content is read: its first bytes, its size, a zip's parts and checksums."""
     if not path.is_file():
         raise UserError(f'no checkpoint at {path}')
     try:

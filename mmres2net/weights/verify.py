@@ -26,19 +26,12 @@ TIMM_DLA = {'dla60': 'dla60', 'dla60x': 'dla60x'} | {
 
 @dataclass(frozen=True)
 class Comparison:
-    """The difference between two networks with the same weights.
-
-    Args:
-        library: The library whose code was compared with ours.
-        stage_pool: The option with which ours computes that library's function.
-        difference: The largest difference of a feature.
-        scale: The largest feature.
-    """
+    """The difference between the networks of a library and of this project with the same weights."""
 
     library: str
-    stage_pool: str
-    difference: float
-    scale: float
+    stage_pool: str  # the option with which ours computes that library's function
+    difference: float  # the largest of a feature
+    scale: float  # the largest feature
 
     @property
     def equal(self) -> bool:
@@ -54,11 +47,7 @@ class Comparison:
 
 
 def verify(ours: Mapping[str, Tensor], recognised: Recognised, target: Family) -> Iterator[Comparison]:
-    """Compare the code of the source's and the target's library with ours, on the converted weights.
-
-    Raises:
-        UserError: A library is missing, or features differ.
-    """
+    """Compare the code of the source's and the target's library with ours; a UserError if features differ."""
     families: list[Family] = [family for family in dict.fromkeys((recognised.family, target)) if family != 'mmres2net']
     for family in families or [target]:
         check_comparable(recognised, family)
@@ -72,13 +61,8 @@ def verify(ours: Mapping[str, Tensor], recognised: Recognised, target: Family) -
 def compare(ours: Mapping[str, Tensor], recognised: Recognised, family: Family, *, seed: int = 0) -> Comparison:
     """Compare the network of ``family`` with ours on a random image of 64 by 96.
 
-    The official code cannot be installed as a library; timm, which has its names and function, takes its place.
-
-    Args:
-        ours: A network under our names.
-        recognised: What it is; its ``stage_pool`` is replaced by that of ``family``.
-        family: The library to compare with.
-        seed: Of the image.
+    The official code cannot be installed as a library; timm, which has its names and function, takes its place. The
+    ``stage_pool`` is that of ``family``.
 
     Raises:
         UserError: The library is not installed or does not have the network, or the network is not complete.
@@ -101,11 +85,7 @@ def compare(ours: Mapping[str, Tensor], recognised: Recognised, family: Family, 
 
 
 def check_comparable(recognised: Recognised, family: Family) -> None:
-    """Check that a comparison is possible, before any work.
-
-    Raises:
-        UserError: It is not.
-    """
+    """Raise a UserError if no comparison is possible, before any work."""
     if family == 'mmres2net':
         raise UserError(
             "--verify compares with another library's code: leave it out, or convert --to another library that has "

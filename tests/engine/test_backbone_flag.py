@@ -80,9 +80,6 @@ def test_written_config_is_the_run_and_is_not_overwritten_by_it(folder: Path) ->
     assert path == Path(f'work_dirs/detector-{ARCH}/detector-{ARCH}.py')
     assert Config.fromfile(path).to_dict() == cfg.to_dict()
     assert Path(cfg.filename).name == f'detector-{ARCH}_as_run.py'  # what MMEngine calls its copy
-
-
-def test_folder_that_cannot_be_written(folder: Path) -> None:
     (folder / 'file').touch()
     with pytest.raises(UserError, match='--work-dir file'):
         write_swapped(load(work_dir='file'))
@@ -108,18 +105,14 @@ def test_options_of_the_old_backbone_are_carried_over_and_those_of_the_new_hold(
 
 
 def test_from_scratch_freezes_no_noise_not_even_in_the_file() -> None:
-    cfg, lines = load_swapped(flags(from_scratch=True, backbone='res2net50_18w_4s'), training=True)
+    cfg = load(from_scratch=True, backbone='res2net50_18w_4s')
     backbone = Config.fromfile(write_swapped(cfg)).model.backbone
     assert (backbone.frozen_stages, backbone.norm_eval, backbone.norm_cfg.requires_grad) == (-1, False, True)
     assert 'init_cfg' not in backbone
-    assert 'model.backbone.frozen_stages 1 -> -1 (from scratch)' in lines
-
-
-def test_testing_needs_no_published_weights_and_sees_the_same_network() -> None:
+    # testing needs no published weights, and sees the same network
     tested = load(training=False, backbone='res2net50_18w_4s')
-    trained = load(from_scratch=True, backbone='res2net50_18w_4s')
-    assert tested.model.backbone.arch == trained.model.backbone.arch
-    assert tested.model.data_preprocessor == trained.model.data_preprocessor
+    assert tested.model.backbone.arch == cfg.model.backbone.arch
+    assert tested.model.data_preprocessor == cfg.model.data_preprocessor
     with pytest.raises(UserError, match='has no published weights'):
         load(backbone='res2net50_18w_4s')
 
@@ -132,7 +125,6 @@ def test_train_and_test_by_command(folder: Path, capsys: pytest.CaptureFixture[s
     text = capsys.readouterr().out
     path = f'work_dirs/classifier-{ARCH}/classifier-{ARCH}.py'
     assert f'--backbone {ARCH}: model.backbone mmpretrain.ResNet of depth 50 -> mmres2net.Res2Net' in text
-    assert f'--backbone {ARCH}: data_preprocessor.to_rgb None -> True\n' in text
     assert f': {path}\n' in text
     names = {entry.name for entry in (folder / path).parent.iterdir() if not entry.is_dir()}
     assert names == {f'classifier-{ARCH}.py', f'classifier-{ARCH}_as_run.py', 'iter_1.pth', 'last_checkpoint'}
@@ -148,8 +140,7 @@ def test_train_and_test_by_command(folder: Path, capsys: pytest.CaptureFixture[s
 
 def test_refusal_by_command(capsys: pytest.CaptureFixture[str]) -> None:
     swin = 'mmdet::swin/retinanet_swin-t-p4-w7_fpn_1x_coco.py'
-    assert main(['train', swin, '--backbone', ARCH]) == 2
-    assert capsys.readouterr().err.startswith('error: model.backbone is mmdet.SwinTransformer')
-    assert main(['train', 'classifier.py', '--backbone', 'resnet50']) == 2
-    assert "error: unknown arch 'resnet50': did you mean" in capsys.readouterr().err
+    for config, arch, word in ((swin, ARCH, 'mmdet.SwinTransformer'), ('classifier.py', 'resnet50', 'resnet50')):
+        assert main(['train', config, '--backbone', arch]) == 2
+        assert word in capsys.readouterr().err
     assert not Path('work_dirs').exists()

@@ -24,17 +24,9 @@ from tests.support.cli import run_cli
 from tests.support.hostile import hostile, works
 
 CONFIG = 'demo/faster_rcnn_r2n50.py'
-SMALL = [
-    'train_dataloader.batch_size=4',
-    'train_dataloader.num_workers=0',
-    'train_dataloader.persistent_workers=False',
-    'val_dataloader.num_workers=0',
-    'val_dataloader.persistent_workers=False',
-    'test_dataloader.num_workers=0',
-    'test_dataloader.persistent_workers=False',
-    'model.backbone.arch=res2net50_18w_4s',
-    'train_cfg.max_epochs=1',
-]
+ONE_PROCESS = ('num_workers=0', 'persistent_workers=False')
+SMALL = ['model.backbone.arch=res2net50_18w_4s', 'train_cfg.max_epochs=1', 'train_dataloader.batch_size=4']
+SMALL += [f'{part}_dataloader.{key}' for part in ('train', 'val', 'test') for key in ONE_PROCESS]
 KINDS = ('Pretrained', 'mmengine.Pretrained', 'mmres2net.Pretrained')
 
 
@@ -68,59 +60,33 @@ def run(verb: str, shapes: Path, tmp_path: Path, *flags: str, options: tuple[str
     return main([verb, CONFIG, *flags, *where, '--cfg-options', *SMALL, *options])
 
 
-def check_refused(capsys: pytest.CaptureFixture[str], marker: Path, *words: str) -> None:
+@pytest.mark.parametrize('way', ['--resume', 'last_checkpoint', 'test', 'load_from', *KINDS])
+def test_every_way_into_a_run(
+    shapes: Path, tmp_path: Path, bad: str, marker: Path, capsys: pytest.CaptureFixture[str], way: str
+) -> None:
+    (tmp_path / 'run').mkdir()
+    start = 'model.backbone.init_cfg'
+    verb = 'test' if way == 'test' else 'train'
+    flags = {'--resume': ('--resume', bad), 'last_checkpoint': ('--resume',), 'test': (bad,)}.get(way, ())
+    options = {'load_from': (f'load_from={bad}',)}.get(way, ())
+    if way in KINDS:
+        options = (f'{start}.type={way}', f'{start}.checkpoint={bad}')
+    if way == 'last_checkpoint':
+        (tmp_path / 'run' / 'last_checkpoint').write_text(bad)
+    assert run(verb, shapes, tmp_path, *flags, options=options) == 2
     text = capsys.readouterr().err
     assert 'posix.system' in text
-    assert [word for word in words if word not in text] == []
+    assert (f'{start}.checkpoint' if way in KINDS else '--resume' if flags[:1] == ('--resume',) else bad) in text
     assert not marker.exists()
 
 
-def test_resume(shapes: Path, tmp_path: Path, bad: str, marker: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run('train', shapes, tmp_path, '--resume', bad) == 2
-    check_refused(capsys, marker, 'error: named by --resume: ', '--allow-unsafe-checkpoint')
-    (tmp_path / 'run').mkdir(exist_ok=True)
-    (tmp_path / 'run' / 'last_checkpoint').write_text(bad)
-    assert run('train', shapes, tmp_path, '--resume') == 2
-    check_refused(capsys, marker, '--resume: ')
-
-
-def test_test(shapes: Path, tmp_path: Path, bad: str, marker: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run('test', shapes, tmp_path, bad) == 2
-    check_refused(capsys, marker, 'error: the checkpoint to test: ')
-
-
-def test_load_from(shapes: Path, tmp_path: Path, bad: str, marker: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run('train', shapes, tmp_path, options=(f'load_from={bad}',)) == 2
-    check_refused(capsys, marker, 'error: named by load_from: ')
-
-
-@pytest.mark.parametrize('kind', KINDS)
-def test_init_cfg(
-    shapes: Path, tmp_path: Path, bad: str, marker: Path, capsys: pytest.CaptureFixture[str], kind: str
-) -> None:
-    start = 'model.backbone.init_cfg'
-    assert run('train', shapes, tmp_path, options=(f'{start}.type={kind}', f'{start}.checkpoint={bad}')) == 2
-    check_refused(capsys, marker, f'{start}.checkpoint={bad}')
-
-
-def test_flag_names_the_risk_and_opens_the_door(
-    shapes: Path, tmp_path: Path, bad: str, marker: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit):
-        main(['train', '--help'])
-    assert '--allow-unsafe-checkpoint' in (text := capsys.readouterr().out)
-    assert 'RUN THE CODE' in text
+def test_flag_opens_the_door(shapes: Path, tmp_path: Path, bad: str, marker: Path) -> None:
     assert run('test', shapes, tmp_path, bad, '--allow-unsafe-checkpoint') == 2  # it is read, and does not fit
-    assert 'does not fit the config' in capsys.readouterr().err
     assert marker.exists()
-    marker.unlink()
-
-
-# --- MMEngine's loaders -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('name', ['FILE', 'URL', 'open-mmlab://bad', 'openmmlab://bad_url'])
-def test_every_scheme_of_the_host(
+def test_every_scheme_of_mmengine(
     tmp_path: Path, bad: str, marker: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serving() as server:
@@ -146,17 +112,14 @@ def test_no_scheme_is_left_to_mmengine() -> None:
     assert before == CheckpointLoader._schemes
 
 
-def test_plain_checkpoints_load_as_ever(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    torch.save({'state_dict': {'backbone.a': torch.ones(2), 'head.b': torch.ones(1)}}, tmp_path / 'net.pth')
-    with safe_loading():
-        found = _load_checkpoint(str(tmp_path / 'net.pth'), map_location='cpu')
-    assert list(found['state_dict']) == ['backbone.a', 'head.b']
-
-
-def test_mmcls_is_the_backbone_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_checkpoints_are_loaded_and_of_mmcls_the_backbone_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.save({'state_dict': {'backbone.a': torch.ones(2), 'head.b': torch.ones(1)}}, tmp_path / 'net.pth')
     monkeypatch.setattr('mmres2net.engine.loading.fetch_checkpoint', lambda _: tmp_path / 'net.pth')
     with safe_loading():
+        plain = _load_checkpoint(str(tmp_path / 'net.pth'), map_location='cpu')
+        assert list(plain['state_dict']) == ['backbone.a', 'head.b']
         assert list(_load_checkpoint('mmcls://vgg11')['state_dict']) == ['a']
 
 
@@ -169,9 +132,6 @@ def test_code_that_calls_torch_itself(bad: str, marker: Path, monkeypatch: pytes
     monkeypatch.setenv(FORCE_NOT, '1')
     with pytest.raises(UserError, match=f'{FORCE_NOT} is set'), safe_loading():
         pass
-
-
-# --- what a resumed run would execute or delete -----------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -196,27 +156,12 @@ def test_own_run_is_resumed_without_any_flag(trained: Path) -> None:
     assert histories[0] == histories[1]
 
 
-def names_of(best: Path, kind: str) -> str:
-    """Spell the path of another run's best checkpoint, seen from the folder of the test."""
-    folder = best.parents[1]
-    return {
-        'folder': str(best.parent),
-        'file': str(best),
-        'relative': 'other/best_score_epoch_1.pth',
-        'dotted': f'{folder}/own/../other/{best.name}',
-        'through a link': f'{folder}/own/link/{best.name}',
-        'as a link': f'{folder}/own/best_link.pth',
-        'own work dir': f'{folder}/own',
-        'home': '~',
-        'here': '.',
-    }[kind]
+# Another run's best checkpoint, seen from the folder of the test; more spellings are in tests/weights/test_reading.py
+NAMES = ('other/{0}', '{1}/other/{0}', '{1}/own/link/{0}', '{1}/own/best_link.pth', '{1}/own', '.')
 
 
-KINDS_OF_NAMES = ('folder', 'file', 'relative', 'dotted', 'through a link', 'as a link', 'own work dir', 'home', 'here')
-
-
-@pytest.mark.parametrize('kind', KINDS_OF_NAMES)
-def test_resume_runs_and_deletes_nothing(trained: Path, kind: str) -> None:
+@pytest.mark.parametrize('name', NAMES)
+def test_resume_runs_and_deletes_nothing(trained: Path, name: str) -> None:
     """MMEngine itself would run meta.config, and delete best_ckpt when a better checkpoint comes."""
     best = trained / 'other' / 'best_score_epoch_1.pth'
     best.parent.mkdir()
@@ -226,7 +171,10 @@ def test_resume_runs_and_deletes_nothing(trained: Path, kind: str) -> None:
     content = torch.load('own/epoch_1.pth', weights_only=False)
     content['meta']['config'] = f"import os; os.system('touch {trained}/marker')"
     keys = ('best_ckpt', 'best_ckpt_score', 'last_ckpt', 'another')
-    content['message_hub']['runtime_info'] |= {**dict.fromkeys(keys, names_of(best, kind)), 'best_score': -1.0}
+    content['message_hub']['runtime_info'] |= {
+        **dict.fromkeys(keys, name.format(best.name, trained)),
+        'best_score': -1.0,
+    }
     content['message_hub']['runtime_info'] |= {'keep_ckpt_ids': ['../../other/best_score_epoch_1']}
     content['message_hub']['resumed_keys'] |= dict.fromkeys([*keys, 'keep_ckpt_ids'], True)
     torch.save(content, 'command.pth')
@@ -269,11 +217,10 @@ def test_metadata_of_a_bomb(trained: Path, verb: str) -> None:
     content = torch.load('own/epoch_1.pth', weights_only=False)
     content['meta']['dataset_meta'] = {'classes': leaf}
     torch.save(content, 'bomb.pth')
-    if verb == 'test':
-        done = run_cli('test', 'tiny.py', 'bomb.pth')
-    elif verb == 'train':
-        done = train('--resume', 'bomb.pth', '--work-dir', 'own', train_cfg__max_epochs=2)
-    else:
-        done = train('--work-dir', 'new', load_from='bomb.pth')
+    done = {
+        'test': lambda: run_cli('test', 'tiny.py', 'bomb.pth'),
+        'train': lambda: train('--resume', 'bomb.pth', '--work-dir', 'own', train_cfg__max_epochs=2),
+        'load_from': lambda: train('--work-dir', 'new', load_from='bomb.pth'),
+    }[verb]()
     assert done.status == 2
     assert 'bomb.pth' in done.err

@@ -58,6 +58,9 @@ def serving() -> Iterator[Server]:
     """Serve on a free local port until the end of the block."""
 
     class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
         def do_GET(self) -> None:
             path = self.path.lstrip('/')
             asked = self.headers.get('Range')
@@ -80,7 +83,11 @@ def serving() -> Iterator[Server]:
                 self.send_header('Transfer-Encoding', 'chunked')
             elif answer.length:
                 self.send_header('Content-Length', answer.length_text or str(len(content) - begin))
+            self.send_header('ETag', f'"{hashlib.sha1(content).hexdigest()}"')
+            self.send_header('X-Repo-Commit', '0' * 40)  # for the client of the Hugging Face hub
             self.end_headers()
+            if self.command == 'HEAD':
+                return
             body = content[begin:] if answer.cut is None else content[begin : begin + answer.cut]
             if answer.chunked:
                 end = b'\r\n0\r\n\r\n' if answer.cut is None else b''

@@ -1,5 +1,7 @@
 """Whose weights a file holds and of which network; what is none is refused by what it is."""
 
+import re
+
 import pytest
 import torch
 
@@ -7,19 +9,14 @@ from mmres2net.errors import UserError
 from mmres2net.models import ARCHS, Res2Net
 from mmres2net.weights.naming import STEM_NAMES, recognise, rename
 from mmres2net.weights.reading import unwrap, weights_key
-from tests.weights.networks import build, classifier, numbered, state_of, under
+from tests.weights.networks import classifier, numbered, state_of, under
 
-STEMS = {'mmdet': STEM_NAMES['mmdet'], 'mmpretrain': STEM_NAMES['mmpretrain']}
 V1B = [name for name, row in ARCHS.items() if row.deep_stem]
 
 
 def meta(make):
     with torch.device('meta'):
         return make()
-
-
-def host_state(arch, host):
-    return {rename(name, STEMS[host]): tensor for name, tensor in state_of(arch).items()}
 
 
 @pytest.mark.parametrize('arch', ARCHS)
@@ -39,44 +36,32 @@ def test_a_classifier_tells_the_library(arch):
     assert (found.arch, found.stage_pool, found.stage_pool_sure) == (arch, 'official', True)
 
 
+@pytest.mark.parametrize(
+    ('library', 'prefix', 'pool', 'sure'),
+    [
+        ('mmdet', 'backbone.', 'mmdet', True),
+        # mmdet's ImageNet weights are the official ones renamed, so nothing says that mmdet's function is theirs
+        ('mmdet', '', 'official', False),
+        ('mmpretrain', '', 'official', True),
+    ],
+)
 @pytest.mark.parametrize('arch', V1B)
-def test_hosts_are_told_by_the_deep_stem(arch):
-    detector = recognise(under('backbone.', host_state(arch, 'mmdet')))
-    assert (detector.family, detector.arch, detector.stage_pool, detector.stage_pool_sure) == (
-        'mmdet',
-        arch,
-        'mmdet',
-        True,
-    )
-    # mmdet's ImageNet weights are the official ones renamed, so nothing says that mmdet's function is theirs
-    backbone = recognise(host_state(arch, 'mmdet'))
-    assert (backbone.family, backbone.stage_pool, backbone.stage_pool_sure) == ('mmdet', 'official', False)
-    theirs = recognise(host_state(arch, 'mmpretrain'))
-    assert (theirs.family, theirs.arch, theirs.stage_pool, theirs.stage_pool_sure) == (
-        'mmpretrain',
-        arch,
-        'official',
-        True,
-    )
+def test_libraries_are_told_by_the_deep_stem(arch, library, prefix, pool, sure):
+    found = recognise({prefix + rename(name, STEM_NAMES[library]): t for name, t in state_of(arch).items()})
+    assert (found.family, found.arch, found.stage_pool, found.stage_pool_sure) == (library, arch, pool, sure)
 
 
-def test_a_classifier_of_mmpretrain_is_told_by_its_head():
-    found = recognise({**under('backbone.', state_of('res2net50_14w_8s')), **classifier('res2net50_14w_8s', 'head.fc')})
-    assert (found.family, found.arch, found.prefix, found.stage_pool_sure) == (
-        'mmpretrain',
-        'res2net50_14w_8s',
-        'backbone.',
-        True,
-    )
-
-
-def test_official_dla_files_are_told_by_what_they_never_run():
+def test_files_are_told_by_a_classifier_in_the_head_or_by_projections_that_never_run():
+    plain, dla = 'res2net50_14w_8s', 'res2net_dla60_4s'
+    found = recognise({**under('backbone.', state_of(plain)), **classifier(plain, 'head.fc')})
+    assert (found.family, found.arch, found.prefix) == ('mmpretrain', plain, 'backbone.')
+    assert found.stage_pool_sure
     extra = numbered({'level3.project.0.weight': (256, 128, 1, 1)})
-    found = recognise({**state_of('res2net_dla60_4s'), **classifier('res2net_dla60_4s'), **extra})
-    assert (found.family, found.arch) == ('official', 'res2net_dla60_4s')
+    found = recognise({**state_of(dla), **classifier(dla), **extra})
+    assert (found.family, found.arch) == ('official', dla)
 
 
-def test_the_published_models_of_the_hosts_and_timm():
+def test_the_published_models_of_other_libraries():
     """Their own code names the tensors, so that the tables of this test are not all there is to go by."""
     timm = pytest.importorskip('timm')
     mmdet = pytest.importorskip('mmdet.models.backbones')
@@ -123,46 +108,30 @@ def test_the_last_stage_may_lie_in_the_shared_head():
     assert (found.arch, found.row.depths, found.shared_head) == ('res2net50_26w_4s', (3, 4, 6, 3), True)
 
 
-@pytest.mark.parametrize(
-    ('name', 'words'),
-    [
-        ('resnet18', 'ResNet-18'),
-        ('resnet34', 'ResNet-34'),
-        ('resnet50', 'ResNet-50'),
-        ('resnet101', 'ResNet-101'),
-        ('resnext50_32x4d', 'ResNeXt'),
-    ],
-)
+TORCHVISION = dict(resnet18='ResNet-18', resnet34='ResNet-34', resnet101='ResNet-101', resnext50_32x4d='ResNeXt')
+
+
+@pytest.mark.parametrize(('name', 'words'), TORCHVISION.items())
 def test_torchvision_is_refused_by_its_name(name, words):
     models = pytest.importorskip('torchvision.models')
     with pytest.raises(UserError, match=words):
         recognise(meta(lambda: getattr(models, name)()).state_dict())
 
 
-def test_what_is_no_res2net_is_refused():
-    with pytest.raises(UserError, match=r'patch_embed.weight'):
-        recognise(numbered({'patch_embed.weight': (1,), 'head.weight': (1,)}))
-    state = state_of('res2net50_26w_4s')
-    with pytest.raises(UserError, match=r'no stem: none of conv1.weight'):
-        recognise({name: tensor for name, tensor in state.items() if not name.startswith('conv1')})
-    with pytest.raises(UserError, match=r"lacks 'layer1.1.convs.0.weight': it holds a part"):
-        recognise({name: tensor for name, tensor in state.items() if not name.startswith('layer1.1.convs')})
-    with pytest.raises(UserError, match=r'2 3x3 convolutions of 26 channels'):
-        recognise({name: tensor for name, tensor in state.items() if name != 'layer1.1.convs.2.weight'})
-    with pytest.raises(UserError, match=r'neither convs.0 nor conv2'):
-        recognise({name: tensor for name, tensor in state.items() if 'convs' not in name})
-
-
-def test_of_several_networks_one_must_be_named():
-    both = {**under('teacher.backbone.', state_of('res2net50_26w_4s')), **under('student.', state_of('dla60'))}
-    with pytest.raises(UserError, match=r"'teacher.backbone.', 'student.'"):
-        recognise(both)
-    assert recognise(both, prefix='teacher.backbone.').arch == 'res2net50_26w_4s'
-    assert recognise(both, prefix='student.').arch == 'dla60'
-
-
-def test_other_input_channels_are_read():
-    assert recognise(build('res2net50_v1b_26w_4s', in_channels=1).state_dict()).in_channels == 1
+@pytest.mark.parametrize(
+    ('lacking', 'words'),
+    [
+        (r'conv1', r'no stem: none of conv1.weight'),
+        (r'layer1\.1\.convs', r"'layer1.1.convs.0.weight'"),
+        (r'layer1\.1\.convs\.2\.weight', r'2 3x3 convolutions of 26 channels'),
+        (r'.*convs', r'neither convs.0 nor conv2'),
+        (r'.*', r'patch_embed.weight'),
+    ],
+)
+def test_what_is_no_res2net_is_refused(lacking, words):
+    state = {n: t for n, t in state_of('res2net50_26w_4s').items() if not re.match(lacking, n)}
+    with pytest.raises(UserError, match=words):
+        recognise(state or numbered({'patch_embed.weight': (1,), 'head.weight': (1,)}))
 
 
 @pytest.mark.parametrize('key', ['state_dict', 'model', 'state_dict_ema', 'model_ema'])
@@ -177,17 +146,12 @@ def test_wrappers_come_off(key, wrapper):
 
 
 def test_an_average_comes_before_what_it_averages():
-    content = {
-        'state_dict': numbered({'a': (1,)}),
-        'state_dict_ema': numbered({'a': (1,)}, first=5),
-        'optimizer': {},
-    }
-    assert unwrap(content)['a'] == 5
-    assert unwrap(content, key='state_dict')['a'] == 1
+    weights, average = numbered({'a': (1,)}), numbered({'a': (1,)}, first=5)
+    content = {'state_dict': weights, 'state_dict_ema': average, 'optimizer': {}}
+    assert unwrap(content) == average
+    assert unwrap(content, key='state_dict') == weights
     # MMEngine's hook puts the average under state_dict itself
-    assert (
-        unwrap({'ema_state_dict': numbered({'module.a': (1,)}, first=5), 'state_dict': numbered({'a': (1,)})})['a'] == 1
-    )
+    assert unwrap({'ema_state_dict': under('module.', average), 'state_dict': weights}) == weights
 
 
 def test_content_without_weights_is_refused():

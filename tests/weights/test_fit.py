@@ -54,8 +54,7 @@ def test_timm_models_give_the_same_features(arch):
 def test_timm_squeeze_excite_gives_the_same_features():
     timm = pytest.importorskip('timm')
     layer = pytest.importorskip('timm.layers').SEModule
-    model = randomise(timm.create_model('res2net50_26w_4s', block_args=dict(scale=4, attn_layer=layer), num_classes=10))
-    model.eval()
+    model = randomise(timm.create_model('res2net50_26w_4s', block_args=dict(scale=4, attn_layer=layer))).eval()
     assert recognise(model.state_dict()).arch == 'se_res2net50_26w_4s'
     same_features(build('se_res2net50_26w_4s'), model.state_dict(), resnet_features(model))
 
@@ -79,11 +78,8 @@ def test_mmpretrain_gives_the_same_features(name):
     backbones = pytest.importorskip('mmpretrain.models.backbones')
     arch = f'res2net{name}'
     row = ARCHS[arch]
-    stem = dict(deep_stem=row.deep_stem, avg_down=row.avg_down)
-    depth = int(name.split('_')[0])
-    model = backbones.Res2Net(
-        depth=depth, base_width=row.base_width, scales=row.scales, out_indices=(0, 1, 2, 3), **stem
-    )
+    options = {key: getattr(row, key) for key in ('base_width', 'scales', 'deep_stem', 'avg_down')}
+    model = backbones.Res2Net(depth=int(name.split('_')[0]), out_indices=(0, 1, 2, 3), **options)
     randomise(model).eval()
     same_features(build(arch), model.state_dict(), model)
 
@@ -120,18 +116,13 @@ def test_equal_channels_give_what_a_grey_image_gave(options, channels):
             assert_close(out, want, 1e-12, 'features')
 
 
-def test_only_rgb_is_adapted():
+def test_only_rgb_is_adapted_and_only_memory_is_filled():
     with pytest.raises(UserError, match=r'conv1.weight \(64, 4, 7, 7\) in the file, \(64, 1, 7, 7\) here'):
         fit(small(in_channels=4).state_dict(), small(in_channels=1))
-
-
-def test_a_random_stem_is_an_error_and_nothing_is_loaded():
-    net, source = small(), small()
-    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    state = {n: t + 1 for n, t in source.state_dict().items() if not n.startswith(('conv1', 'bn1'))}
-    with pytest.raises(UserError, match=r'(?s)6 tensors .*: conv1.weight, bn1.weight.*random_ok='):
-        fit(state, net)
-    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+    with torch.device('meta'):
+        net = Res2Net(**SMALL)
+    with pytest.raises(ValueError, match='meta device'):
+        fit(small().state_dict(), net)
 
 
 @pytest.mark.parametrize('random_ok', [['conv1', 'bn1'], ['conv1.weight', 'bn1.*'], ['*n1.weight', 'bn1', 'conv1']])
@@ -155,30 +146,20 @@ def test_names_that_the_network_does_not_have_cannot_stay_random():
 
 def test_another_network_is_named_with_both_names():
     net = build('res2net50_26w_4s')
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError, match=r'(?s)(?=.*res2net50_26w_4s)(?=.*res2net50_v1b_26w_4s).*conv1.weight'):
         fit(state_of('res2net50_v1b_26w_4s'), net)
-    text = str(caught.value)
-    assert 'res2net50_26w_4s' in text
-    assert 'res2net50_v1b_26w_4s' in text
-    assert 'conv1.weight' in text
     with pytest.raises(UserError, match=r'layer1.0.conv1.weight \(112, 64, 1, 1\) in the file, \(104, 64, 1, 1\) here'):
         fit(state_of('res2net50_14w_8s'), net)
 
 
 @pytest.mark.parametrize(
     ('options', 'words'),
-    [
-        (dict(norm_cfg=dict(type='GN', num_groups=2)), r'bn1.running_mean.*norm_cfg'),
-        (dict(se_reduction=4), 'layer1.0.se.fc1.weight'),
-    ],
+    [(dict(norm_cfg=dict(type='GN', num_groups=2)), r'bn1.running_mean'), (dict(se_reduction=4), 'se.fc1.weight')],
 )
 def test_layers_of_another_kind_are_errors(options, words):
     with pytest.raises(UserError, match=f'(?s){words}'):
         fit(small().state_dict(), small(**options))
-
-
-def test_weights_without_a_place_are_errors():
-    with pytest.raises(UserError, match=r'20 tensors .*layer1.0.se.fc1.weight'):
+    with pytest.raises(UserError, match='tensors in the file match no parameter'):
         fit(small(se_reduction=4).state_dict(), small())
 
 
@@ -204,8 +185,9 @@ def test_offsets_of_deformable_convolutions_may_start_at_zero():
     deform = dict(dcn=dict(type='DCNv2', deform_groups=1), stage_with_dcn=(False, False, True, False))
     net = Res2Net(**SMALL, **deform)
     report = fit(small().state_dict(), net)
-    assert '6 offsets of deformable convolutions start at zero' in str(report)
+    assert '6 offsets' in str(report)
     assert report.random == ()
+    assert not any(value.any() for name, value in net.state_dict().items() if 'conv_offset' in name)
     net.layer3[0].convs[0].conv_offset.bias.data += 1
     with pytest.raises(UserError, match=r'1 tensors .*layer3.0.convs.0.conv_offset.bias'):
         fit(small().state_dict(), net)
@@ -215,19 +197,12 @@ def test_offsets_of_deformable_convolutions_may_start_at_zero():
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 def test_half_precision_is_cast_and_said(dtype):
-    source, net = small(), small()
-    state = {n: t.to(dtype) if t.is_floating_point() else t for n, t in source.state_dict().items()}
+    net = small()
+    state = {n: t.to(dtype) if t.is_floating_point() else t for n, t in small().state_dict().items()}
     report = fit(state, net)
     assert net.conv1.weight.dtype == torch.float32
     assert torch.equal(net.conv1.weight, state['conv1.weight'].float())
     assert f'tensors cast from {str(dtype)[6:]} to float32' in str(report)
-
-
-def test_a_network_without_memory_is_refused():
-    with torch.device('meta'):
-        net = Res2Net(**SMALL)
-    with pytest.raises(ValueError, match='meta device'):
-        fit(small().state_dict(), net)
 
 
 @pytest.mark.parametrize('avg_down', [False, True])
@@ -236,14 +211,11 @@ def test_a_network_without_memory_is_refused():
 def test_a_network_tells_its_stage_pool(pool, output_stride, avg_down):
     net = Res2Net(**SMALL, stage_pool=pool, output_stride=output_stride, avg_down=avg_down)
     assert stage_pools_of(net) == {pool}
+    head = Res2LayerHead(**SMALL, stage_pool=pool)  # strided, so that it is the same function in mmdet
+    assert stage_pools_of(head) == ({'maskrcnn'} if pool == 'maskrcnn' else {'official', 'mmdet'})
 
 
-def test_a_strided_head_is_the_same_in_mmdet():
-    assert stage_pools_of(Res2LayerHead('res2net50_26w_4s', stage_pool='mmdet')) == {'official', 'mmdet'}
-    assert stage_pools_of(Res2LayerHead('res2net50_26w_4s', stage_pool='maskrcnn')) == {'maskrcnn'}
-
-
-def test_the_papers_mask_rcnn_starts_from_official_weights() -> None:
+def test_the_papers_mask_rcnn_starts_from_official_weights():
     """Nothing was trained with `maskrcnn` before; who asks for it by name means it."""
     state = {**Res2Net('res2net50_26w_4s').state_dict(), 'fc.weight': torch.zeros(1000, 2048)}
     recognised = recognise(state)

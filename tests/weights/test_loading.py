@@ -17,7 +17,6 @@ from mmres2net.errors import UserError
 from mmres2net.models import Res2Net, Res2NetDLA
 from mmres2net.registry import MODELS, WEIGHT_INITIALIZERS
 from mmres2net.weights.loading import Pretrained
-from tests.support.hostile import hostile
 
 SMALL = 'res2net50_18w_4s'
 
@@ -54,10 +53,13 @@ def check_same(net: nn.Module, wanted: dict[str, torch.Tensor]) -> None:
 
 def test_every_tensor_is_the_files(tmp_path: Path) -> None:
     check_same(start(saved(tmp_path / 'net.pth')), source().state_dict())
+    wanted = Res2NetDLA('res2net_dla60_4s').state_dict()
+    torch.save(wanted, tmp_path / 'net.pth')
+    check_same(start(str(tmp_path / 'net.pth'), kind='mmres2net.Res2NetDLA', arch='res2net_dla60_4s'), wanted)
 
 
 @pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpretrain'])
-def test_resolves_under_every_host(tmp_path: Path, scope: str) -> None:
+def test_resolves_under_every_library(tmp_path: Path, scope: str) -> None:
     with DefaultScope.overwrite_default_scope(scope):
         assert type(WEIGHT_INITIALIZERS.build(dict(type='mmres2net.Pretrained', checkpoint='a'))) is Pretrained
         init_cfg = dict(type='mmres2net.Pretrained', checkpoint=saved(tmp_path / 'net.pth'))
@@ -71,11 +73,11 @@ def test_whole_detector_and_classifier(tmp_path: Path) -> None:
         renamed = {f'module.backbone.{name}': tensor for name, tensor in state.items()}
         return {'state_dict': {**renamed, 'module.neck.conv.weight': torch.ones(1)}, 'meta': {'epoch': 1}}
 
-    wanted = source().state_dict()
-    check_same(start(saved(tmp_path / 'detector.pth', detector)), wanted)
-    check_same(start(saved(tmp_path / 'detector.pth', detector), prefix='backbone.'), wanted)
-    classifier = lambda state: {**state, 'fc.weight': torch.ones(1000, 2048), 'fc.bias': torch.ones(1000)}  # noqa: E731
-    check_same(start(saved(tmp_path / 'net.pth', classifier)), wanted)
+    wanted, path = source().state_dict(), saved(tmp_path / 'detector.pth', detector)
+    check_same(start(path), wanted)
+    check_same(start(path, prefix='backbone.'), wanted)
+    classifier = {'fc.weight': torch.ones(1000, 2048), 'fc.bias': torch.ones(1000)}
+    check_same(start(saved(tmp_path / 'net.pth', lambda state: state | classifier)), wanted)
 
 
 def test_head_and_short_backbone_share_a_file(tmp_path: Path) -> None:
@@ -84,39 +86,18 @@ def test_head_and_short_backbone_share_a_file(tmp_path: Path) -> None:
     check_same(start(path, kind='mmres2net.Res2LayerHead', stage=3, stride=2), wanted)
 
 
-def test_dla(tmp_path: Path) -> None:
-    wanted = Res2NetDLA('res2net_dla60_4s').state_dict()
-    torch.save(wanted, tmp_path / 'net.pth')
-    check_same(start(str(tmp_path / 'net.pth'), kind='mmres2net.Res2NetDLA', arch='res2net_dla60_4s'), wanted)
-
-
 @pytest.mark.parametrize('name', ['conv1.weight', 'layer3.2.bns.1.running_var', 'layer2.0.downsample.1.weight'])
 def test_nothing_stays_random_unnamed(tmp_path: Path, name: str) -> None:
     path = saved(tmp_path / 'net.pth', lambda state: {key: value for key, value in state.items() if key != name})
     net = Res2Net(SMALL)
     before = {key: value.clone() for key, value in net.state_dict().items()}
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError, match='no stem' if name == 'conv1.weight' else name) as caught:
         Pretrained(path)(net)
-    assert str(caught.value).startswith(f"weights '{path}': ")
-    assert 'stem' in str(caught.value) or name in str(caught.value)
+    assert path in str(caught.value)
     check_same(net, before)
     if name != 'conv1.weight':  # without it the file is of no network
         Pretrained(path, random_ok=[name])(net)
         check_same(net, {**source().state_dict(), name: before[name]})
-
-
-def test_another_network_is_named_with_ours(tmp_path: Path) -> None:
-    path = saved(tmp_path / 'net.pth', arch='res2net50_14w_8s')
-    with pytest.raises(UserError) as caught:
-        start(path)
-    assert 'res2net50_14w_8s' in str(caught.value)
-    assert SMALL in str(caught.value)
-
-
-def test_hostile_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r'posix\.system'):
-        start(str(hostile(tmp_path / 'net.pth', tmp_path / 'marker')))
-    assert not (tmp_path / 'marker').exists()
 
 
 def test_says_what_was_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,15 +130,3 @@ def test_mistakes_in_the_config() -> None:
         Pretrained(None)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match='map_location'):
         Pretrained('a', map_location='cpu')  # type: ignore[call-arg]
-
-
-def test_deformable_offsets_start_at_zero(tmp_path: Path) -> None:
-    net = start(
-        saved(tmp_path / 'net.pth'),
-        dcn=dict(type='DCNv2', deform_groups=1),
-        stage_with_dcn=(False, False, False, True),
-    )
-    offsets = {name: value for name, value in net.state_dict().items() if 'conv_offset' in name}
-    assert offsets
-    assert not any(value.any() for value in offsets.values())
-    check_same(net, {**source().state_dict(), **offsets})
