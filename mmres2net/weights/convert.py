@@ -55,13 +55,8 @@ def convert(
     """Return ``state`` under the names of ``target``; values and types are unchanged.
 
     A whole model stays one if ``target`` has whole models, its other parts unchanged; for the official release and timm
-    its backbone is taken, with the classifier if it has one.
-
-    Args:
-        state: Weights by name, as :func:`mmres2net.weights.unwrap` returns them.
-        target: The library whose names to write.
-        prefix: Prefix of the network's parameter names; None: found.
-        backbone_only: Keep the network alone, without classifier, neck and heads.
+    its backbone is taken, with the classifier if it has one. ``prefix`` begins the network's parameter names; None: it
+    is found. With ``backbone_only`` there are no classifier, neck and heads.
 
     Raises:
         UserError: There is no Res2Net, a part of one, or one that ``target`` does not have.

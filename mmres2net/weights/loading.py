@@ -129,12 +129,8 @@ def fit(state: Mapping[str, Tensor], module: nn.Module, *, random_ok: Sequence[s
 
     The first convolution is adapted to another number of input channels (:func:`adapt_channels`), weights are cast to
     the types of ``module``. Stages that ``module`` does not build, and a classifier, are not used. The offsets of
-    deformable convolutions may be missing where they are zero: these then start as regular convolutions.
-
-    Args:
-        state: Weights under our names, as :func:`to_ours` returns them.
-        module: A :class:`Res2Net`, :class:`Res2NetDLA` or :class:`Res2LayerHead`.
-        random_ok: Names of what may stay as it was initialized: a parameter, a module, or a pattern with ``*``.
+    deformable convolutions may be missing where they are zero: these then start as regular convolutions. ``random_ok``
+    names what may stay as it was initialized: parameters, modules, or patterns with ``*``.
 
     Raises:
         UserError: Parameters would stay random, shapes differ, or weights have no place; ``module`` is unchanged.
@@ -150,7 +146,15 @@ def fit(state: Mapping[str, Tensor], module: nn.Module, *, random_ok: Sequence[s
     offsets = [name for name in missing if '.conv_offset.' in name and not bool(own[name].any())]
     faults = differences(weights, own, _matching(random_ok, own) | set(offsets))
     if faults:
-        raise UserError('\n'.join([f'these weights do not fit {_words(own, module)}:', *faults, _way_out(weights)]))
+        here, there = _network_of(own), _network_of(weights)
+        first = f'these weights do not fit this {f"network ({here})" if here else type(module).__name__}:'
+        way = (
+            f'of {there}: build that network, or use weights of this one'
+            if there
+            else 'a part of a network: use a whole one'
+        )
+        last = f'they are {way}; what may stay random is named in random_ok, e.g. random_ok=["layer4"]'
+        raise UserError('\n'.join([first, *faults, last]))
     casts = Counter((str(weights[n].dtype)[6:], str(own[n].dtype)[6:]) for n in taken if own[n].is_floating_point())
     adapted += [f'{count} tensors cast from {a} to {b}' for (a, b), count in casts.items() if a != b]
     adapted += [f'{len(offsets)} offsets of deformable convolutions start at zero'] if offsets else []
@@ -303,16 +307,9 @@ def _matching(random_ok: Sequence[str], own: Mapping[str, Tensor]) -> set[str]:
     return allowed
 
 
-def _words(own: Mapping[str, Tensor], module: nn.Module) -> str:
+def _network_of(state: Mapping[str, Tensor]) -> str:
+    """Return the name of a whole network; empty for a part, which identifies none."""
     try:
-        return f'this network ({recognise(own).network})'
-    except UserError:  # a head has one stage, which identifies no network
-        return f'this {type(module).__name__}'
-
-
-def _way_out(weights: Mapping[str, Tensor]) -> str:
-    try:
-        start = f'they are of {recognise(weights).network}: build that network, or use weights of this one'
+        return recognise(state).network
     except UserError:
-        start = 'they are a part of a network: use those of a whole one'
-    return f'{start}; what may stay random is named in random_ok, e.g. random_ok=["layer4"]'
+        return ''

@@ -69,18 +69,13 @@ def test_names_that_are_no_weights(name: Any, words: str) -> None:
 
 
 def test_pretrained_options_of_any_form_are_looked_at(tmp_path: Path) -> None:
+    """More forms are in tests/test_init_cfg.py."""
     torch.save({'a': torch.ones(1)}, tmp_path / 'good.pth')
-    good, bad = ({'type': 'Pretrained', 'checkpoint': str(tmp_path / name)} for name in ('good.pth', 'absent.pth'))
-    fetch_weights(Config(dict(model=dict(init_cfg=good, backbone=dict(init_cfg=[dict(type='Kaiming'), good])))))
-    for model in (
-        dict(init_cfg=bad),
-        dict(backbone=dict(init_cfg=[dict(type='Kaiming'), bad])),
-        dict(pretrained=str(tmp_path / 'absent.pth')),
-        dict(heads=[dict(init_cfg=({'type': PretrainedInit, 'checkpoint': bad['checkpoint']},))]),
-    ):
+    good, bad = ({'type': PretrainedInit, 'checkpoint': str(tmp_path / name)} for name in ('good.pth', 'absent.pth'))
+    fetch_weights(Config(dict(model=dict(init_cfg=good, backbone=dict(type='TIMMBackbone', pretrained=True)))))
+    for part in (dict(pretrained=bad['checkpoint']), dict(heads=[dict(init_cfg=(dict(type='Kaiming'), bad))])):
         with pytest.raises(UserError, match=r'absent\.pth'):
-            fetch_weights(Config(dict(model=model)))
-    fetch_weights(Config(dict(model=dict(backbone=dict(type='TIMMBackbone', pretrained=True)))))
+            fetch_weights(Config(dict(model=dict(init_cfg=good, **part))))
 
 
 def test_the_flag_is_for_files_of_mmengine_only(tmp_path: Path) -> None:

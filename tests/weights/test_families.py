@@ -100,14 +100,6 @@ def test_a_backbone_cut_short_keeps_its_name(arch):
     assert found.options['out_indices'] == (0, 1, 2)
 
 
-def test_the_last_stage_may_lie_in_the_shared_head():
-    state = state_of('res2net50_26w_4s')
-    last = {name for name in state if name.startswith('layer4.')}
-    split = {('roi_head.shared_head.' if n in last else 'backbone.') + n: t for n, t in state.items()}
-    found = recognise(split)
-    assert (found.arch, found.row.depths, found.shared_head) == ('res2net50_26w_4s', (3, 4, 6, 3), True)
-
-
 TORCHVISION = dict(resnet18='ResNet-18', resnet34='ResNet-34', resnet101='ResNet-101', resnext50_32x4d='ResNeXt')
 
 

@@ -112,15 +112,6 @@ def test_part_without_a_hash_is_not_continued(server: Server, cache: Path) -> No
     assert server.ranges('model.pth') == [None] * 2
 
 
-def test_server_that_does_not_tell_the_size(server: Server, cache: Path) -> None:
-    """The hash in the name tells whether all of it came; without one nothing does."""
-    server.answers = {NAME: [Answer(chunked=True)], 'model.pth': [Answer(chunked=True)]}
-    server.files['model.pth'] = CONTENT
-    assert fetch_checkpoint(server.url(NAME)).read_bytes() == CONTENT
-    with pytest.raises(UserError, match='checksum'):
-        fetch_checkpoint(server.url('model.pth'))
-
-
 DATES = ('20230101', '20191231235959', '199907041200')
 
 

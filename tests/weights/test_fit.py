@@ -163,22 +163,17 @@ def test_layers_of_another_kind_are_errors(options, words):
         fit(small(se_reduction=4).state_dict(), small())
 
 
-def test_unbuilt_stages_and_a_classifier_are_left():
-    net = Res2Net(**SMALL, out_indices=(0, 1))
-    report = fit({**small().state_dict(), **numbered({'fc.weight': (10, 2048)})}, net)
+def test_a_shared_head_takes_its_stage_and_a_backbone_the_stages_that_it_builds():
+    weights = {**small().state_dict(), **numbered({'fc.weight': (10, 2048)})}
+    net, head = Res2Net(**SMALL, out_indices=(0, 1)), Res2LayerHead(**SMALL)
+    report = fit(weights, net)
     assert {name.split('.')[0] for name in report.left} == {'layer3', 'layer4', 'fc'}
     assert set(report.loaded) == set(net.state_dict())
-
-
-def test_a_shared_head_takes_its_stage():
-    source = small()
-    head = Res2LayerHead(**SMALL)
-    report = fit(source.state_dict(), head)
-    assert torch.equal(head.layer4[0].conv1.weight, source.layer4[0].conv1.weight)
-    assert 'layer4' not in {name.split('.')[0] for name in report.left}
-    lacking = {n: t for n, t in source.state_dict().items() if n != 'layer4.0.bn3.bias'}
+    assert 'layer4' not in {name.split('.')[0] for name in fit(weights, head).left}
+    assert torch.equal(head.layer4[0].conv1.weight, weights['layer4.0.conv1.weight'])
+    del weights['layer4.0.bn3.bias']
     with pytest.raises(UserError, match=r'(?s)Res2LayerHead.*layer4.0.bn3.bias'):
-        fit(lacking, head)
+        fit(weights, head)
 
 
 def test_offsets_of_deformable_convolutions_may_start_at_zero():

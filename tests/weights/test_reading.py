@@ -183,10 +183,6 @@ def test_first_attack_is_one_with_the_list_of_the_host(tmp_path: Path) -> None:
         vars(builtins).pop('abc', None)
 
 
-def bomb(path: Path) -> None:
-    zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED).writestr('archive/data.pkl', bytes(10**6))
-
-
 def overlapping(path: Path) -> None:
     """Two parts in the directory that share the same bytes, as bombs without compression do."""
     buffer = io.BytesIO()
@@ -202,14 +198,6 @@ def overlapping(path: Path) -> None:
     path.write_bytes(buffer.getvalue())
 
 
-def tar(path: Path) -> None:
-    path.write_bytes(tar_of({'storages': b''}))
-
-
-def script(path: Path) -> None:
-    torch.jit.save(torch.jit.trace(torch.nn.ReLU(), torch.ones(1)), path)
-
-
 def encrypted(path: Path) -> None:
     torch.save(WEIGHTS, path)
     content = bytearray(path.read_bytes())
@@ -218,31 +206,27 @@ def encrypted(path: Path) -> None:
     path.write_bytes(content)
 
 
-def pickle_before_zip(path: Path) -> None:
-    """A pickle that torch reads in its old form, with a zip behind it that Python's zipfile finds."""
-    path.write_bytes(pickle.dumps({'a': 1}, protocol=2) + zip_of({'a.txt': b'x'}))
-
-
-def text_of(content: bytes) -> Callable[[Path], object]:
+def content_is(content: bytes) -> Callable[[Path], object]:
     return lambda path: path.write_bytes(content)
 
 
 STRANGERS: dict[str, tuple[Callable[[Path], object], str]] = {
-    'page.pth': (text_of(b'\n<!DOCTYPE html><html>moved</html>'), 'a web page'),
-    'answer.pth': (text_of(b'{"error": "no"}'), 'JSON'),
-    'pointer.pth': (text_of(b'version https://git-lfs.github.com/spec/v1\noid'), "'git lfs pull'"),
-    'note.pth': (text_of(b'hello'), "b'hello'"),
-    'packed.pth': (text_of(b'\x1f\x8b\x08' + bytes(9)), 'archive'),
-    'empty.pth': (text_of(b''), 'empty'),
-    'page.safetensors': (text_of(b'<html>moved</html>'), 'a web page'),
-    'lying.safetensors': (text_of(b'\xff\xff\xff\xff\x00\x00\x00\x00{"a"'), 'safetensors'),
-    'bomb.pth': (bomb, "'archive/data.pkl'"),
+    'page.pth': (content_is(b'\n<!DOCTYPE html><html>moved</html>'), 'a web page'),
+    'answer.pth': (content_is(b'{"error": "no"}'), 'JSON'),
+    'pointer.pth': (content_is(b'version https://git-lfs.github.com/spec/v1\noid'), "'git lfs pull'"),
+    'note.pth': (content_is(b'hello'), "b'hello'"),
+    'packed.pth': (content_is(b'\x1f\x8b\x08' + bytes(9)), 'archive'),
+    'empty.pth': (content_is(b''), 'empty'),
+    'page.safetensors': (content_is(b'<html>moved</html>'), 'a web page'),
+    'lying.safetensors': (content_is(b'\xff\xff\xff\xff\x00\x00\x00\x00{"a"'), 'safetensors'),
+    'bomb.pth': (content_is(zip_of({'archive/data.pkl': bytes(10**6)})), "'archive/data.pkl'"),
     'overlap.pth': (overlapping, 'larger than the file'),
-    'photos.pth': (lambda path: zipfile.ZipFile(path, 'w').writestr('a.jpg', b'1'), 'data.pkl'),
+    'photos.pth': (content_is(zip_of({'a.jpg': b'1'})), 'data.pkl'),
     'encrypted.pth': (encrypted, 'encrypted'),
-    'pickle_before_zip.pth': (pickle_before_zip, 'pickle'),
-    'old.pth': (tar, 'tar'),
-    'script.pt': (script, 'TorchScript'),
+    # torch reads the pickle in its old form, and Python's zipfile finds the zip behind it
+    'pickle_before_zip.pth': (content_is(pickle.dumps({'a': 1}, protocol=2) + zip_of({'a.txt': b'x'})), 'pickle'),
+    'old.pth': (content_is(tar_of({'storages': b''})), 'tar'),
+    'script.pt': (lambda path: torch.jit.save(torch.jit.trace(torch.nn.ReLU(), torch.ones(1)), path), 'TorchScript'),
     'module.pth': (lambda path: torch.save(torch.nn.Linear(2, 2), path), 'torch.nn.modules.linear.Linear'),
     'list.pth': (lambda path: torch.save([1], path), 'builtins.list'),
     'nothing.pth': (lambda path: torch.save({}, path), 'nothing'),
