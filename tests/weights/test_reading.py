@@ -243,11 +243,9 @@ def test_strangers(tmp_path: Path, name: str) -> None:
     assert (tmp_path / name).read_bytes() == before
 
 
-CUT = [(form, kept) for form in ('new', 'old', 'safetensors') for kept in (0.02, 0.5, 0.98)]
-
-
-@pytest.mark.parametrize(('form', 'kept'), [*CUT, ('new', None)])
-def test_cut_short_or_damaged_in_the_middle(tmp_path: Path, form: str, kept: float | None) -> None:
+@pytest.mark.parametrize('form', ['new', 'old', 'safetensors'])
+@pytest.mark.parametrize('kept', [0.02, 0.5, 0.98])
+def test_cut_short(tmp_path: Path, form: str, kept: float) -> None:
     from safetensors.torch import save_file
 
     path = tmp_path / ('net.safetensors' if form == 'safetensors' else 'net.pth')
@@ -256,13 +254,17 @@ def test_cut_short_or_damaged_in_the_middle(tmp_path: Path, form: str, kept: flo
         save_file(weights, path)
     else:
         torch.save(weights, path, _use_new_zipfile_serialization=form == 'new')
-    content = bytearray(path.read_bytes())
-    if kept:
-        del content[int(len(content) * kept) :]
-    else:
-        content[len(content) // 2] ^= 0xFF
-    path.write_bytes(content)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * kept)])
     assert '--allow-unsafe-checkpoint' not in refusal(path)
+
+
+def test_damaged_in_the_middle(tmp_path: Path) -> None:
+    torch.save({'a': torch.arange(4096.0)}, tmp_path / 'net.pth')
+    content = bytearray((tmp_path / 'net.pth').read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    (tmp_path / 'net.pth').write_bytes(content)
+    assert 'net/data/0' in refusal(tmp_path / 'net.pth')
 
 
 def test_absent_and_folder(tmp_path: Path) -> None:
