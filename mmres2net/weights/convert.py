@@ -56,10 +56,8 @@ def convert(
 
     A whole model stays one if ``target`` has whole models, its other parts unchanged; for the official release and timm
     its backbone is taken, with the classifier if it has one. ``prefix`` begins the network's parameter names; None: it
-    is found. With ``backbone_only`` there are no classifier, neck and heads.
-
-    Raises:
-        UserError: There is no Res2Net, a part of one, or one that ``target`` does not have.
+    is found. With ``backbone_only`` there are no classifier, neck and heads. A UserError says that there is no Res2Net,
+    a part of one, or one that ``target`` does not have.
     """
     recognised = recognise(state, prefix=prefix)
     check_target(recognised, target)

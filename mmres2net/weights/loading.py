@@ -96,10 +96,8 @@ def to_ours(state: Mapping[str, Tensor], recognised: Recognised) -> tuple[dict[s
     """Return the network in ``state`` under our names, and what happened to the rest.
 
     Tensors are passed on, not copied or cast. Counters of batches, which files of old versions of torch lack, become
-    zero. A classifier is left out, and so is what an official DLA file holds and never uses.
-
-    Raises:
-        UserError: A tensor holds NaN or infinite values, or integers instead of weights.
+    zero. A classifier is left out, and so is what an official DLA file holds and never uses. A UserError names tensors
+    that hold NaN or infinite values, or integers instead of weights.
     """
     names = {name.removeprefix(recognised.prefix): name for name in state if name.startswith(recognised.prefix)}
     if recognised.shared_head:

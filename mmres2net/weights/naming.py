@@ -93,10 +93,8 @@ class Recognised:
 def recognise(state: Mapping[str, Tensor], *, prefix: str | None = None) -> Recognised:
     """Return whose weights ``state`` holds and of which network; only names and shapes are read.
 
-    ``prefix`` begins the network's parameter names; None: it is found, if there is one network.
-
-    Raises:
-        UserError: There is no Res2Net, or several, or a part of one; the message says what was found.
+    ``prefix`` begins the network's parameter names; None: it is found, if there is one network. A UserError says what
+    was found instead of one Res2Net.
     """
     prefix = _find_prefix(state) if prefix is None else prefix
     network = {name[len(prefix) :]: tensor for name, tensor in state.items() if name.startswith(prefix)}

@@ -120,10 +120,8 @@ def weights_key(content: Mapping[str, Any], key: str | None = None) -> str:
 def unwrap(content: Mapping[str, Any], *, key: str | None = None) -> dict[str, Tensor]:
     """Return the weights in ``content`` by name, without the prefixes of wrappers such as ``module.``.
 
-    ``content`` holds weights by name, or a dict of them under ``key``; None: the first of :data:`WEIGHT_KEYS` there.
-
-    Raises:
-        UserError: There are no weights (under ``key``), or two whose names differ only in a wrapper.
+    ``content`` holds weights by name, or a dict of them under ``key``; None: the first of :data:`WEIGHT_KEYS` there. A
+    UserError says that there are no weights, or two whose names differ only in a wrapper.
     """
     entry = weights_key(content, key)
     tensors = _tensors(content[entry] if entry else content)

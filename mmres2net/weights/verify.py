@@ -62,10 +62,7 @@ def compare(ours: Mapping[str, Tensor], recognised: Recognised, family: Family, 
     """Compare the network of ``family`` with ours on a random image of 64 by 96.
 
     The official code cannot be installed as a library; timm, which has its names and function, takes its place. The
-    ``stage_pool`` is that of ``family``.
-
-    Raises:
-        UserError: The library is not installed or does not have the network, or the network is not complete.
+    ``stage_pool`` is that of ``family``. A UserError says that the library or the network in it is missing.
     """
     check_comparable(recognised, family)
     stage_pool = 'mmdet' if family == 'mmdet' else 'official'
