@@ -46,24 +46,29 @@ def unchanged(made: TinySet) -> None:
     """Leave the set as it is."""
 
 
+def change(function: Callable[..., Any]) -> Callable[..., Change]:
+    """Turn a function of a set and of arguments into a function of the arguments that returns a change."""
+    return lambda *args, **options: lambda made: function(made, *args, **options)
+
+
 def both(*changes: Change) -> Change:
     return lambda made: [change(made) for change in changes]
 
 
+def set_key(entries: list[dict[str, Any]], key: str, value: Any) -> None:
+    """Set a key of all entries; ``...`` removes it."""
+    for entry in entries:
+        entry[key] = value
+        if value is ...:
+            del entry[key]
+
+
 def annotations(key: str, value: Any, *, part: str = 'train', count: int | None = 1) -> Change:
-    """Set a key of the first ``count`` annotations; ``...`` removes it."""
     return lambda made: set_key(made.content[part]['annotations'][:count], key, value)
 
 
 def images(key: str, value: Any, part: str = 'train') -> Change:
     return lambda made: set_key(made.content[part]['images'][:1], key, value)
-
-
-def set_key(entries: list[dict[str, Any]], key: str, value: Any) -> None:
-    for entry in entries:
-        entry[key] = value
-        if value is ...:
-            del entry[key]
 
 
 def segm(value: Any, part: str = 'train') -> Change:
@@ -88,15 +93,13 @@ def head(name: str, **values: Any) -> Change:
     return lambda made: (made.cfg.model.get('roi_head') or made.cfg.model)[name].update(values)
 
 
-def renumber(image: Callable[[int], Any], annotation: Callable[[int], Any]) -> Change:
-    def change(made: TinySet) -> None:
-        for content in made.content.values():
-            for entry in content['images']:
-                entry['id'] = image(entry['id'])
-            for entry in content['annotations']:
-                entry['image_id'], entry['id'] = image(entry['image_id']), annotation(entry['id'])
-
-    return change
+@change
+def renumber(made: TinySet, image: Callable[[int], Any], annotation: Callable[[int], Any]) -> None:
+    for content in made.content.values():
+        for entry in content['images']:
+            entry['id'] = image(entry['id'])
+        for entry in content['annotations']:
+            entry['image_id'], entry['id'] = image(entry['image_id']), annotation(entry['id'])
 
 
 def more_categories(number: int, name: str) -> Change:
@@ -104,15 +107,12 @@ def more_categories(number: int, name: str) -> Change:
     return lambda made: [content['categories'].insert(0, entry) for content in made.content.values()]
 
 
-def json_file(text: str | bytes) -> Change:
+@change
+def json_file(made: TinySet, text: str | bytes) -> None:
     """Replace the annotation file of training."""
-
-    def change(made: TinySet) -> None:
-        made.write()
-        made.content = {}
-        (made.root / 'train.json').write_bytes(text if isinstance(text, bytes) else text.encode())
-
-    return change
+    made.write()
+    made.content = {}
+    (made.root / 'train.json').write_bytes(text if isinstance(text, bytes) else text.encode())
 
 
 def damage(path: Path) -> None:
@@ -123,26 +123,20 @@ def damage(path: Path) -> None:
     path.write_bytes(data)
 
 
-def first_image(make: Callable[[Path], Any], name: str = '0.jpg') -> Change:
+@change
+def first_image(made: TinySet, make: Callable[[Path], Any], name: str = '0.jpg') -> None:
     """Replace the first training image by what ``make`` writes to the path."""
-
-    def change(made: TinySet) -> None:
-        (made.root / 'train/0.jpg').unlink()
-        made.content['train']['images'][0]['file_name'] = name
-        make(made.root / 'train' / name)
-
-    return change
+    (made.root / 'train/0.jpg').unlink()
+    made.content['train']['images'][0]['file_name'] = name
+    make(made.root / 'train' / name)
 
 
 def broken_png(path: Path) -> None:
-    noise = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(path)
-    damage(path)
+    damage(draw(path, 0))
 
 
 def cut_jpeg(path: Path) -> None:
-    draw(path, 5)
-    path.write_bytes(path.read_bytes()[:-200])
+    path.write_bytes(draw(path, 5).read_bytes()[:-200])
 
 
 def classes_file(made: TinySet) -> None:
@@ -160,9 +154,8 @@ def challenge(made: TinySet) -> None:
     """The test split of a challenge: no annotations, detections are written."""
     made.content['test'] = {key: made.content['val'][key] for key in ('images', 'categories')}
     made.cfg.test_dataloader.dataset.ann_file = 'test.json'
-    made.cfg.test_evaluator.update(
-        ann_file=str(made.root / 'test.json'), format_only=True, outfile_prefix=str(made.root / 'out')
-    )
+    files = dict(ann_file=str(made.root / 'test.json'), outfile_prefix=str(made.root / 'out'))
+    made.cfg.test_evaluator.update(files, format_only=True)
 
 
 def evaluate_training_data(made: TinySet) -> None:
@@ -171,28 +164,24 @@ def evaluate_training_data(made: TinySet) -> None:
         made.cfg[f'{part}_evaluator'].ann_file = str(made.root / 'train.json')
 
 
+LOAD_AS_STORED = dict(type='LoadImageFromFile', color_type='color_ignore_orientation')
 RUNS = {'size': [64, 96], 'counts': [10, 50, 64 * 96 - 60]}
 COCO: Cases = {
     'sound': (unchanged,),
     'annotation ids from 0': (renumber(int, lambda i: i - 1),),
     'negative ids': (renumber(lambda i: -i, lambda i: -i),),
     'ids as texts': (renumber(lambda i: f'img-{i}', str),),
-    'ids as floats': (renumber(float, float),),
     'annotation ids that restart': (renumber(int, lambda i: i % 2), 'duplicate annotation id'),
     'two images of one id': (images('id', 2), 'duplicate image id, annotation without image'),
     'no iscrowd': (annotations('iscrowd', ..., count=None),),
     'iscrowd as text': (annotations('iscrowd', '0', count=None), 'broken annotation, empty split'),
-    'iscrowd as bool': (annotations('iscrowd', False),),
     'all crowd': (annotations('iscrowd', 1, count=None), 'empty split'),
     'no area': (annotations('area', ...), 'broken annotation'),
     'area 0': (annotations('area', 0), '', 'annotation left out'),
-    'area 0 in all': (annotations('area', 0, count=None), 'empty split', 'annotation left out'),
     'area as text': (annotations('area', '600'), 'broken annotation'),
     'no bbox': (annotations('bbox', ...), 'broken annotation'),
     'bbox of texts': (annotations('bbox', ['1', '2', '3', '4']), 'broken annotation'),
-    'bbox as text': (annotations('bbox', '[1, 2, 30, 40]'), 'broken annotation'),
     'bbox of three': (annotations('bbox', [1, 2, 3]), 'broken annotation'),
-    'bbox null': (annotations('bbox', None), 'broken annotation'),
     'bbox with NaN': (annotations('bbox', [float('nan'), 1, 5, 5]), 'box that is not finite'),
     'bbox with Infinity': (annotations('bbox', [1, 1, float('inf'), 5]), 'box that is not finite'),
     'bbox with a huge number': (annotations('bbox', [1, 1, 10**400, 5]), 'broken annotation'),
@@ -204,12 +193,10 @@ COCO: Cases = {
     'box that is rounded up': (annotations('bbox', [66, 5, 30.9, 9]),),
     'no segmentation, boxes only': (segm([]),),
     'unknown category': (annotations('category_id', 99), 'label without class'),
-    'category as text': (annotations('category_id', '1'), 'label without class'),
     'unknown image': (annotations('image_id', 777), 'annotation without image'),
     'annotation without id': (annotations('id', ...), 'broken annotation'),
     'image without id': (images('id', ...), 'broken annotation, annotation without image'),
     'image without size': (images('width', ...), 'broken annotation, annotation without image'),
-    'image size as text': (images('width', '96'), 'broken annotation, annotation without image'),
     'image size of 0': (images('width', 0), 'wrong image size', 'annotation left out'),
     'another image size': (images('width', 90), 'wrong image size'),
     'backslash in a name': (images('file_name', '..\\train\\0.jpg'), 'missing image'),
@@ -239,16 +226,12 @@ COCO: Cases = {
     'JSON of a list': (json_file('[1]'), 'broken annotation file'),
     'JSON nested': (json_file('[' * 200_000), 'broken annotation file'),
     'JSON of a huge number': (json_file('[' + '9' * 5000 + ']'), 'broken annotation file'),
-    'JSON empty': (json_file(''), 'broken annotation file'),
     'JSON with a byte order mark': (
         json_file(b'\xef\xbb\xbf{"images": [], "categories": []}'), 'broken annotation file',
     ),
-    'JSON in UTF-16': (json_file('{"images": [], "categories": []}'.encode('utf-16')), 'broken annotation file'),
-    'JSON in another encoding': (json_file(b'\xff\xfe\x00'), 'broken annotation file'),
     'damaged PNG': (first_image(broken_png, '0.png'), 'unreadable image'),
     'cut JPEG': (first_image(cut_jpeg), 'unreadable image'),
     'empty image': (first_image(lambda path: path.touch()), 'unreadable image'),
-    'web page as image': (first_image(lambda path: path.write_text('<html>')), 'unreadable image'),
     'folder as image': (first_image(lambda path: path.mkdir()), 'unreadable image'),
     'pipe as image': (first_image(lambda path: os.mkfifo(path)), 'unreadable image'),
     'missing image': (first_image(lambda path: None), 'missing image'),
@@ -256,10 +239,7 @@ COCO: Cases = {
     'WebP': (first_image(lambda path: draw(path, 1), '0.webp'),),
     'turned image, annotated as stored': (first_image(lambda path: turned(path, 1, (96, 64))), 'wrong image size'),
     'turned image that is loaded as stored': (
-        both(
-            first_image(lambda path: turned(path, 1, (96, 64))),
-            lambda made: made.dataset().pipeline[0].update(color_type='color_ignore_orientation'),
-        ),
+        both(first_image(lambda path: turned(path, 1, (96, 64))), config(pipeline=[LOAD_AS_STORED])),
     ),
     'turned image, annotated as seen': (first_image(lambda path: turned(path, 1, (64, 96))), '', 'EXIF orientation'),
 }  # fmt: skip
@@ -267,7 +247,6 @@ MASKS: Cases = {
     'sound': (unchanged,),
     'run lengths': (segm(RUNS),),
     'no segmentation': (segm([]), 'object without mask'),
-    'null segmentation': (segm(None), 'object without mask'),
     'segmentation absent': (segm(...), 'object without mask'),
     'absent in validation': (segm([], 'val'), 'object without mask'),
     'absent, but left out': (both(segm([]), annotations('bbox', [5, 5, 0, 5])),),
@@ -290,15 +269,12 @@ MASKS: Cases = {
 # VOC
 
 
-def xml(old: str, new: str, *, name: str = 'train0') -> Change:
+@change
+def xml(made: TinySet, old: str, new: str, *, name: str = 'train0') -> None:
     """Replace a text in an annotation file, once."""
-
-    def change(made: TinySet) -> None:
-        path = made.root / f'Annotations/{name}.xml'
-        assert old in path.read_text()
-        path.write_text(path.read_text().replace(old, new, 1))
-
-    return change
+    path = made.root / f'Annotations/{name}.xml'
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
 
 
 def voc_object(*box: Any, label: str = 'car', difficult: int = 0, part: str = 'train') -> Change:
@@ -307,26 +283,21 @@ def voc_object(*box: Any, label: str = 'car', difficult: int = 0, part: str = 't
     return xml('</annotation>', f'{node}</annotation>', name=f'{part}0')
 
 
-def voc_name(new: str, suffix: str = '.jpg') -> Change:
-    def change(made: TinySet) -> None:
-        (made.root / 'JPEGImages/train0.jpg').rename(made.root / f'JPEGImages/{new}{suffix}')
-        (made.root / 'Annotations/train0.xml').rename(made.root / f'Annotations/{new}.xml')
-        lines = (made.root / 'train.txt').read_text().replace('train0\n', f'{new}\n')
-        (made.root / 'train.txt').write_text(lines)
-
-    return change
+@change
+def voc_name(made: TinySet, new: str, suffix: str = '.jpg') -> None:
+    (made.root / 'JPEGImages/train0.jpg').rename(made.root / f'JPEGImages/{new}{suffix}')
+    (made.root / 'Annotations/train0.xml').rename(made.root / f'Annotations/{new}.xml')
+    lines = (made.root / 'train.txt').read_text().replace('train0\n', f'{new}\n')
+    (made.root / 'train.txt').write_text(lines)
 
 
-def voc_bytes(name: str, data: Callable[[bytes], bytes]) -> Change:
-    return lambda made: (made.root / name).write_bytes(data((made.root / name).read_bytes()))
-
-
-def voc_list(data: Callable[[bytes], bytes]) -> Change:
-    return voc_bytes('train.txt', data)
+@change
+def voc_list(made: TinySet, data: Callable[[bytes], bytes], name: str = 'train.txt') -> None:
+    (made.root / name).write_bytes(data((made.root / name).read_bytes()))
 
 
 def voc_xml(data: Callable[[bytes], bytes]) -> Change:
-    return voc_bytes('Annotations/train0.xml', data)
+    return voc_list(data, 'Annotations/train0.xml')
 
 
 def encoded(name: str) -> Callable[[bytes], bytes]:
@@ -338,7 +309,6 @@ BOMB = b'<!DOCTYPE a [<!ENTITY a0 "aaaaaaaaaa">%s]><annotation>&a9;</annotation>
 )
 VOC: Cases = {
     'sound': (unchanged,),
-    'name with spaces': (voc_name('my photo'),),
     'name with umlauts': (voc_name('Straße ä'),),
     'PNG': (voc_name('x', '.png'), 'missing image'),
     'suffix in capitals': (voc_name('x', '.JPG'), 'missing image'),
@@ -360,11 +330,9 @@ VOC: Cases = {
     'box of floats': (voc_object(10.5, 5.25, 40.75, 20.0),),
     'box of texts': (voc_object('ten', 5, 40, 20), 'broken annotation'),
     'box of nan': (voc_object(float('nan'), 5, 40, 20), 'broken annotation'),
-    'box of inf': (voc_object(1, 5, float('inf'), 20), 'broken annotation'),
     'no xmin': (xml('<xmin>10</xmin>', ''), 'broken annotation'),
     'no name': (xml('<name>car</name>', ''), 'broken annotation'),
     'no difficult': (xml('<difficult>0</difficult>', ''),),
-    'difficult empty': (xml('<difficult>0</difficult>', '<difficult/>'), 'broken annotation'),
     'difficult as text': (xml('<difficult>0', '<difficult>Unspecified'), 'broken annotation'),
     'no size': (xml('<size><width>96</width><height>64</height></size>', ''),),
     'size of 0': (xml('<width>96</width><height>64<', '<width>0</width><height>0<'), 'wrong image size'),
@@ -430,15 +398,19 @@ def one_class(**loss: Any) -> Change:
 def three_classes(*parts: str) -> Change:
     """Add a class, with pixels in the masks of ``parts``."""
 
-    def change(made: TinySet) -> None:
+    def add_pixels(made: TinySet) -> None:
         for path in [path for part in parts for path in sorted((made.root / 'ann' / part).iterdir())]:
             Image.fromarray(set_value(2)(np.array(Image.open(path)))).save(path)
 
-    return both(classes_everywhere('ground', 'road', 'sky'), *(head(name, num_classes=3) for name in HEADS), change)
+    return both(classes_everywhere('ground', 'road', 'sky'), *(head(name, num_classes=3) for name in HEADS), add_pixels)
 
 
 def batch(size: int, **others: Any) -> Change:
     return lambda made: made.cfg.train_dataloader.update(batch_size=size, **others)
+
+
+def turned_image(size: tuple[int, int]) -> Change:
+    return lambda made: turned(made.root / 'img/train/0.jpg', 1, size)
 
 
 def without_mask(made: TinySet) -> None:
@@ -476,15 +448,10 @@ SEG: Cases = {
     '1 and 2': (masks(lambda mask: mask + 1), 'class without a pixel, mask value without class'),
     'all ground': (masks(black), 'class without a pixel'),
     'RGB': (masks(colors), 'color mask'),
-    'RGBA': (masks(lambda mask: colors(mask).convert('RGBA')), 'color mask'),
     'gray with alpha': (masks(lambda mask: Image.fromarray(mask).convert('LA')), 'color mask'),
     'another size': (masks(lambda mask: mask[:, :-1]), 'wrong mask size'),
-    'turned image beside an unturned mask': (
-        lambda made: turned(made.root / 'img/train/0.jpg', 1, (96, 64)), 'wrong mask size',
-    ),
-    'turned image, mask as seen': (
-        lambda made: turned(made.root / 'img/train/0.jpg', 1, (64, 96)), '', 'EXIF orientation',
-    ),
+    'turned image beside an unturned mask': (turned_image((96, 64)), 'wrong mask size'),
+    'turned image, mask as seen': (turned_image((64, 96)), '', 'EXIF orientation'),
     'a class without a pixel': (three_classes('val'), 'class without a pixel'),
     'a class without a pixel in validation': (three_classes('train'), '', 'class without an object'),
     'one class with softmax': (one_class(), 'config does not fit'),
@@ -550,10 +517,10 @@ SETS: dict[str, tuple[Callable[[Path], TinySet], Cases]] = {
 @pytest.mark.parametrize(('kind', 'name'), [(kind, name) for kind, (_, cases) in SETS.items() for name in cases])
 def test_both_checks_find_the_same(kind: str, name: str, tmp_path: Path) -> None:
     make, cases = SETS[kind]
-    change, *expected = cases[name]
+    apply, *expected = cases[name]
     errors, notes = ({one for one in text.split(', ') if one} for text in (*expected, '', '')[:2])
     made = make(tmp_path)
-    change(made)
+    apply(made)
     path = made.write()
     status, found, noted = found_by_command(path)
     assert errors_before_a_run(made.cfg) == found == errors

@@ -13,46 +13,29 @@ COCO_FILES = ('annotations/instances_train2017.json', 'annotations/instances_val
 
 
 def coco_config() -> Config:
-    def part(split: str) -> dict:
-        dataset = dict(
-            type='CocoDataset',
-            data_root='data/coco/',
-            ann_file=f'annotations/instances_{split}2017.json',
-            data_prefix=dict(img=f'{split}2017/'),
-        )
-        return dict(dataset=dataset)
-
     evaluator = dict(type='CocoMetric', ann_file='data/coco/annotations/instances_val2017.json')
-    return Config(
-        dict(
-            train_dataloader=part('train'),
-            val_dataloader=part('val'),
-            test_dataloader=part('val'),
-            val_evaluator=evaluator,
-            test_evaluator=[evaluator, dict(type='DumpResults', out_file_path='x.pkl')],
-        )
-    )
+    cfg = dict(val_evaluator=evaluator, test_evaluator=[evaluator, dict(type='DumpResults', out_file_path='x.pkl')])
+    for part, split in (('train', 'train'), ('val', 'val'), ('test', 'val')):
+        files = dict(ann_file=f'annotations/instances_{split}2017.json', data_prefix=dict(img=f'{split}2017/'))
+        cfg[f'{part}_dataloader'] = dict(dataset=dict(type='CocoDataset', data_root='data/coco/', **files))
+    return Config(cfg)
 
 
 def voc_config() -> Config:
-    dataset = dict(
-        type='VOCDataset',
-        data_root='data/VOCdevkit/',
-        ann_file='VOC2007/ImageSets/Main/trainval.txt',
-        data_prefix=dict(sub_data_root='VOC2007/'),
-    )
-    return Config(dict(train_dataloader=dict(dataset=dataset)))
+    files = dict(ann_file='VOC2007/ImageSets/Main/trainval.txt', data_prefix=dict(sub_data_root='VOC2007/'))
+    return Config(dict(train_dataloader=dict(dataset=dict(type='VOCDataset', data_root='data/VOCdevkit/', **files))))
 
 
 def fill(root: Path, *paths: str) -> Path:
-    for path in paths:
+    """Make empty files and folders, those of COCO unless others are named."""
+    for path in paths or (*COCO_FILES, 'train2017/', 'val2017/'):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).mkdir() if path.endswith('/') else (root / path).write_text('')
     return root
 
 
 def test_coco_root_and_evaluators_follow(tmp_path: Path) -> None:
-    root = fill(tmp_path / 'mini', *COCO_FILES, 'train2017/', 'val2017/')
+    root = fill(tmp_path / 'mini')
     cfg = coco_config()
     before = copy.deepcopy(cfg.to_dict())
     moved = point_at(cfg, root)
@@ -71,7 +54,7 @@ def test_voc_root_is_found_from_around_it(tmp_path: Path, given: str) -> None:
 
 
 def test_wrapped_data_sets_are_found(tmp_path: Path) -> None:
-    root = fill(tmp_path, *COCO_FILES, 'train2017/', 'val2017/')
+    root = fill(tmp_path)
     cfg = coco_config()
     inner = cfg.train_dataloader.dataset
     cfg.train_dataloader.dataset = dict(
@@ -89,7 +72,7 @@ def test_only_the_parts_of_the_job_must_be_there(tmp_path: Path) -> None:
 
 
 def test_the_parent_of_the_given_folder_is_named_and_not_read(tmp_path: Path) -> None:
-    root = fill(tmp_path / 'sets', *COCO_FILES, 'train2017/', 'val2017/')
+    root = fill(tmp_path / 'sets')
     (root / 'new_version').mkdir()
     with pytest.raises(UserError) as caught:
         point_at(coco_config(), root / 'new_version')
@@ -99,7 +82,7 @@ def test_the_parent_of_the_given_folder_is_named_and_not_read(tmp_path: Path) ->
 @pytest.mark.parametrize('container', [list, tuple])
 def test_paths_are_rewritten_by_meaning(tmp_path: Path, container: type) -> None:
     """Only keys that hold paths, and only paths below the old root: not texts that begin alike."""
-    root = fill(tmp_path / 'mini', *COCO_FILES, 'train2017/', 'val2017/')
+    root = fill(tmp_path / 'mini')
     cfg = coco_config()
     evaluators = [
         dict(type='A', ann_file='data/coco/annotations/x.json', prefix='data/coco/', outfile_prefix='data/coco/out'),
@@ -131,7 +114,7 @@ def test_roots_that_follow_from_one_another_are_rewritten_once(tmp_path: Path) -
 
 def test_absolute_paths_of_data_sets_follow(tmp_path: Path) -> None:
     """Relative paths of a data set are below its root; absolute ones below the old root must not be read from it."""
-    root = fill(tmp_path / 'mini', *COCO_FILES, 'train2017/', 'val2017/')
+    root = fill(tmp_path / 'mini')
     cfg = coco_config()
     for part in ('train', 'val', 'test'):
         cfg[f'{part}_dataloader'].dataset.data_root = '/old/coco'

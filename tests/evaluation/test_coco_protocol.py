@@ -107,14 +107,14 @@ def test_published_metrics(evaluator: str) -> None:
     }  # fmt: skip
 
 
+def encoded(polygons: list[list[float]]) -> dict[str, Any]:
+    return rle.frPyObjects(polygons, 400, 400)[0]
+
+
 def masks_of(detections: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Detections of masks instead of boxes, of the shape that the objects have."""
-    found = []
-    for one in detections:
-        mask = rle.frPyObjects(triangle(one['bbox']), 400, 400)[0]
-        found.append({'image_id': one['image_id'], 'category_id': one['category_id'], 'score': one['score'],
-                      'segmentation': mask})  # fmt: skip
-    return found
+    keys = ('image_id', 'category_id', 'score')
+    return [{key: one[key] for key in keys} | {'segmentation': encoded(triangle(one['bbox']))} for one in detections]
 
 
 def official(truth: dict[str, Any], found: list[dict[str, Any]], kind: str) -> list[float]:
@@ -159,17 +159,12 @@ def test_same_metrics_as_pycocotools(kind: str, seed: int, classes: int, per_ima
 
 @BOTH
 @pytest.mark.parametrize('kind', ['bbox', 'segm'])
-def test_no_detection_is_an_ap_of_zero(evaluator: str, kind: str) -> None:
+def test_no_detection_is_an_ap_of_zero_and_an_unknown_image_an_error(evaluator: str, kind: str) -> None:
     truth = coco_truth(6, 3, 0)
     metrics = evaluate(truth, [], kind, evaluator=evaluator).overall
     assert metrics['mAP'] == metrics['AR@100'] == 0
-
-
-@BOTH
-def test_a_detection_of_an_unknown_image_is_refused(evaluator: str) -> None:
-    truth, found = of_boxes([(1, 1, 0, 0, 9, 9)], [(1, 1, 0, 0, 9, 9, 0.5)])
     with pytest.raises(UserError, match='image 7'):
-        evaluate(truth, [{**found[0], 'image_id': 7}], 'bbox', evaluator=evaluator)
+        evaluate(truth, [{'image_id': 7, 'category_id': 10, 'score': 1}], kind, evaluator=evaluator)
 
 
 # Files as exporters write them. Each changes what has the same meaning in another form, in truth and detections alike.
@@ -203,26 +198,20 @@ EXPORTS: dict[str, Callable[[dict[str, Any], list], None]] = {
     'annotation ids from 0': annotation('id', lambda i, old: i),
     'negative annotation ids': annotation('id', lambda i, old: -1 - i),
     'annotation ids that restart': annotation('id', lambda i, old: i % 2 + 1),
-    'one annotation id for all': annotation('id', lambda i, old: 7),
     'annotation ids as texts': annotation('id', lambda i, old: f'a-{i}'),
-    'annotation ids as fractions': annotation('id', lambda i, old: i + 0.5),
     'no annotation ids': without('id'),
     'image ids from 0': ids('images', lambda old: old - 1),
     'negative image ids': ids('images', lambda old: -old),
     'image ids as texts': ids('images', lambda old: f'img-{old}'),
-    'image ids as digits': ids('images', lambda old: f'00{old}'),
     'image ids as floats': ids('images', float),
     'huge image ids': ids('images', lambda old: old + 2**70),
     'category ids from 0': ids('categories', lambda old: old - 1),
     'category ids as texts': ids('categories', str),
-    'category ids as floats': ids('categories', float),
     'falling category ids': ids('categories', lambda old: -old),
     'no iscrowd': without('iscrowd'),
     'iscrowd as text': annotation('iscrowd', lambda i, old: str(old)),
-    'iscrowd as bool': annotation('iscrowd', lambda i, old: bool(old)),
     'iscrowd null': annotation('iscrowd', lambda i, old: None),
     'no area': without('area'),
-    'area null': annotation('area', lambda i, old: None),
     'no image sizes': without('width', 'images'),
     'images without objects': lambda truth, found: truth['images'].append({'id': 99, 'width': 9, 'height': 9}),
     'annotations in another order': lambda truth, found: truth['annotations'].reverse(),
@@ -234,13 +223,8 @@ EXPORTS: dict[str, Callable[[dict[str, Any], list], None]] = {
 def test_forms_of_a_file_do_not_change_the_metrics(case: str, evaluator: str) -> None:
     """Two right detections of three objects, and a wrong one between them, in two classes and three images."""
     objects = [(1, 1, 0, 0, 40, 40), (2, 2, 0, 0, 20, 20), (3, 1, 5, 5, 120, 130)]
-    found = [
-        (1, 1, 0, 0, 40, 40, 0.9),
-        (2, 1, 50, 50, 90, 90, 0.8),
-        (3, 1, 5, 5, 120, 130, 0.7),
-        (2, 2, 0, 0, 20, 20, 0.6),
-    ]
-    truth, detections = of_boxes(objects, found)
+    found = [(1, 1, 0, 0, 40, 40), (2, 1, 50, 50, 90, 90), (3, 1, 5, 5, 120, 130), (2, 2, 0, 0, 20, 20)]
+    truth, detections = of_boxes(objects, [(*one, 0.9 - i / 10) for i, one in enumerate(found)])
     EXPORTS[case](truth, detections)
     before = copy.deepcopy((truth, detections))
     metrics = evaluate(truth, detections, 'bbox', evaluator=evaluator)
@@ -251,10 +235,6 @@ def test_forms_of_a_file_do_not_change_the_metrics(case: str, evaluator: str) ->
     assert metrics.overall['mAP'] == pytest.approx((first + 1) / 2, abs=1e-12)
     # By size: 400 pixels are small, 1,600 medium, 14,375 large.
     assert [metrics.overall[f'mAP_{size}'] for size in 'sl'] == pytest.approx([1, 1], abs=1e-12)
-
-
-def encoded(polygons: list[list[float]]) -> dict[str, Any]:
-    return rle.frPyObjects(polygons, 400, 400)[0]
 
 
 MASKS: dict[str, Callable[[list[list[float]]], Any]] = {

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mmengine.evaluator import Evaluator
 from mmengine.hooks import CheckpointHook
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
@@ -13,6 +12,7 @@ from mmseg.structures import SegDataSample
 from mmres2net.errors import UserError
 from mmres2net.evaluation import IoUMetric
 from tests.evaluation.conftest import Build
+from tests.evaluation.samples import run
 
 HOST = 'mmseg'
 CLASSES = ('sky', 'road', 'car', 'bird')
@@ -23,12 +23,6 @@ def sample(predicted: Any, annotated: Any) -> SegDataSample:
     one.pred_sem_seg = PixelData(data=torch.as_tensor(predicted)[None])
     one.gt_sem_seg = PixelData(data=torch.as_tensor(annotated, dtype=torch.uint8)[None])
     return one
-
-
-def run(evaluator: Evaluator, samples: list[Any]) -> dict[str, float]:
-    for one in samples:
-        evaluator.process(data_samples=[one], data_batch=None)
-    return evaluator.evaluate(len(samples))
 
 
 def test_by_hand(build: Build, logged: list[str]) -> None:
@@ -114,12 +108,13 @@ def test_labels_that_do_not_fit(predicted: Any, annotated: Any, message: str, bu
 
 def test_what_cannot_be_evaluated(build: Build) -> None:
     bare = SegDataSample(pred_sem_seg=PixelData(data=torch.zeros(1, 2, 2)))
-    with pytest.raises(UserError, match='LoadAnnotations'):
-        run(build({'type': 'mmres2net.IoUMetric'}, CLASSES), [bare])
-    with pytest.raises(UserError, match='no image'):
-        run(build({'type': 'mmres2net.IoUMetric'}, CLASSES), [])
-    with pytest.raises(UserError, match=r'metainfo\.classes'):
-        run(build({'type': 'mmres2net.IoUMetric'}, None), random_samples(0))
+    for classes, samples, named in (
+        (CLASSES, [bare], 'LoadAnnotations'),
+        (CLASSES, [], 'no image'),
+        (None, random_samples(0), r'metainfo\.classes'),
+    ):
+        with pytest.raises(UserError, match=named):
+            run(build({'type': 'mmres2net.IoUMetric'}, classes), samples)
 
 
 def test_all_ignored_has_no_metric(build: Build) -> None:

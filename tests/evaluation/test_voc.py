@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from mmdet.structures import DetDataSample
-from mmengine.evaluator import Evaluator
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import DATASETS
 from mmengine.structures import InstanceData
@@ -14,7 +13,7 @@ from mmengine.structures import InstanceData
 from mmres2net.errors import UserError
 from mmres2net.evaluation import VOCMetric
 from tests.evaluation.conftest import Build
-from tests.evaluation.samples import instances
+from tests.evaluation.samples import instances, run
 from tests.support.realdata import data_root
 
 HOST = 'mmdet'
@@ -25,12 +24,6 @@ OBJECT, FAR = (0, 0, 9, 9), (100, 100, 109, 109)
 def sample(found: dict[str, Any], objects: dict[str, Any], difficult: dict[str, Any]) -> DetDataSample:
     parts = (InstanceData(**part) for part in (found, objects, difficult))
     return DetDataSample(**dict(zip(('pred_instances', 'gt_instances', 'ignored_instances'), parts, strict=True)))
-
-
-def run(evaluator: Evaluator, samples: list[Any]) -> dict[str, float]:
-    for one in samples:
-        evaluator.process(data_samples=[one], data_batch=None)
-    return evaluator.evaluate(len(samples))
 
 
 NOTHING = instances([], [])
@@ -108,11 +101,7 @@ def test_a_recall_of_three_tenths_counts_here_and_not_in_mmdet(build: Build) -> 
 
 
 @pytest.mark.parametrize(
-    ('options', 'message'),
-    [
-        ({'eval_mode': '11point'}, '11points, area'),
-        ({'iou_thr': 50}, '50'),
-    ],
+    ('options', 'message'), [({'eval_mode': '11point'}, '11points, area'), ({'iou_thr': 50}, '50')]
 )
 def test_wrong_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
@@ -121,16 +110,14 @@ def test_wrong_options(options: dict[str, Any], message: str) -> None:
 
 def test_what_cannot_be_evaluated(build: Build) -> None:
     bare = DetDataSample(pred_instances=InstanceData(**instances([], [], [])))
-    with pytest.raises(UserError, match='LoadAnnotations'):
-        run(build({'type': 'mmres2net.VOCMetric'}, CLASSES), [bare])
-    with pytest.raises(UserError, match='no image'):
-        run(build({'type': 'mmres2net.VOCMetric'}, CLASSES), [])
-    with pytest.raises(UserError, match='label 3'):
-        run(
-            build({'type': 'mmres2net.VOCMetric'}, CLASSES), [sample(instances([OBJECT], [3], [0.9]), NOTHING, NOTHING)]
-        )
-    with pytest.raises(UserError, match=r'metainfo\.classes'):
-        run(build({'type': 'mmres2net.VOCMetric'}, None), TWO_IMAGES)
+    for classes, samples, named in (
+        (CLASSES, [bare], 'LoadAnnotations'),
+        (CLASSES, [], 'no image'),
+        (CLASSES, [sample(instances([OBJECT], [3], [0.9]), NOTHING, NOTHING)], 'label 3'),
+        (None, TWO_IMAGES, r'metainfo\.classes'),
+    ):
+        with pytest.raises(UserError, match=named):
+            run(build({'type': 'mmres2net.VOCMetric'}, classes), samples)
 
 
 @pytest.mark.realdata
