@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from mmres2net.data.formats.read import read_splits
 from mmres2net.data.layout import point_at
 from mmres2net.drawing import GREY
 from mmres2net.engine.config import load_config
-from tests.data.tiny_sets import TinySet, coco_set, draw, mask_set, voc_set
+from tests.data.tiny_sets import TinySet, coco_set, draw, folder_set, mask_set, voc_set
 from tests.support.realdata import data_root
 
 
@@ -289,19 +290,22 @@ def test_sizes_of_drawings(tmp_path: Path) -> None:
         assert image.shape[1] == longer
 
 
-HOSTILE = [
-    {'bbox': [float('nan'), 1, 5, 5]}, {'bbox': [1, 1, float('inf'), 5]}, {'bbox': [-1e300, 1, 1e300, 5]},
-    {'segmentation': [[float('nan')] * 6]}, {'segmentation': {'size': [2**30, 2**30], 'counts': [2**60]}},
-    {'segmentation': {'size': [2**30, 2**30], 'counts': 'P'}}, {'segmentation': 'text'}, {'segmentation': [[1, 2]]},
-    {'category_id': 99}, {'bbox': 'text'},
-]  # fmt: skip
-
-
-@pytest.mark.parametrize('change', HOSTILE)
-def test_hostile_annotations_are_not_drawn(change: dict[str, Any], tmp_path: Path) -> None:
+def test_hostile_annotations_are_not_drawn(tmp_path: Path) -> None:
+    changes = [
+        {'bbox': [float('nan'), 1, 5, 5]}, {'bbox': [1, 1, float('inf'), 5]}, {'bbox': [-1e300, 1, 1e300, 5]},
+        {'segmentation': [[float('nan')] * 6]}, {'segmentation': {'size': [2**30, 2**30], 'counts': [2**60]}},
+        {'segmentation': {'size': [2**30, 2**30], 'counts': 'P'}}, {'segmentation': 'text'}, {'segmentation': [[1, 2]]},
+        {'category_id': 99}, {'bbox': 'text'},
+    ]  # fmt: skip
     made = coco_set(tmp_path, masks=True)
-    made.content['train']['annotations'][0] |= change
+    first = made.content['train']['annotations'][0]
+    made.content['train']['annotations'] = [dict(first, id=i, image_id=i % 4 + 1) | c for i, c in enumerate(changes)]
     assert len(drawn(made)) == 4
+
+
+@pytest.mark.parametrize('make', [voc_set, folder_set])
+def test_other_formats_are_drawn(make: Callable[[Path], TinySet], tmp_path: Path) -> None:
+    assert [max(image.shape) for image in drawn(make(tmp_path))] == [LEAST] * 4
 
 
 def test_masks_are_drawn_with_a_legend(tmp_path: Path) -> None:

@@ -132,12 +132,11 @@ def test_layout_error_names_what_is_missing_and_what_is_there(tmp_path: Path) ->
     assert all(text in str(caught.value) for text in (COCO_FILES[0], 'images/, labels.csv', "'data/coco/'"))
 
 
-@pytest.mark.parametrize('folder', ['absent', ''])
-def test_no_folder(tmp_path: Path, folder: str) -> None:
-    with pytest.raises(UserError, match='--data'):
-        point_at(coco_config(), tmp_path / folder if folder else folder)
-
-
-def test_no_root(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match='data_root'):
-        point_at(Config(dict(train_dataloader=None)), tmp_path)
+def test_no_folder_and_no_root(tmp_path: Path) -> None:
+    for cfg, folder, named in (
+        (coco_config(), tmp_path / 'absent', '--data'),
+        (coco_config(), '', '--data'),
+        (Config(dict(train_dataloader=None)), tmp_path, 'data_root'),
+    ):
+        with pytest.raises(UserError, match=named):
+            point_at(cfg, folder)

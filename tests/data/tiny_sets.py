@@ -15,6 +15,7 @@ from PIL import Image
 
 WIDTH, HEIGHT = 96, 64
 CLASSES = ('car', 'dog')
+COUNTS = {'train': 4, 'val': 2}  # images
 XML = '<annotation><size><width>{width}</width><height>{height}</height></size>{objects}</annotation>'
 OBJECT = (
     '<object><name>{}</name><difficult>0</difficult>'
@@ -61,24 +62,19 @@ def turned(path: Path, seed: int, size: tuple[int, int]) -> Path:
 def config(scope: str, train: dict, val: dict, model: dict, evaluator: dict) -> Config:
     """Return a config that trains on ``train`` and evaluates on ``val``."""
     loader = dict(batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=True))
-    return Config(
-        dict(
-            default_scope=scope,
-            model=model,
-            train_dataloader=dict(loader, dataset=train),
-            val_dataloader=dict(loader, dataset=val),
-            test_dataloader=dict(loader, dataset=copy.deepcopy(val)),
-            val_evaluator=evaluator,
-            test_evaluator=copy.deepcopy(evaluator),
-            work_dir='work_dirs/tiny',
-        )
+    cfg = dict(
+        default_scope=scope, model=model, work_dir='work_dirs/tiny', train_dataloader=dict(loader, dataset=train)
     )
+    for part in ('val', 'test'):
+        cfg[f'{part}_dataloader'] = dict(loader, dataset=copy.deepcopy(val))
+        cfg[f'{part}_evaluator'] = copy.deepcopy(evaluator)
+    return Config(cfg)
 
 
 def coco_set(root: Path, *, masks: bool = False) -> TinySet:
     """Four training images and two of validation, a car and a dog in each, as COCO JSON."""
     content = {}
-    for part, count in (('train', 4), ('val', 2)):
+    for part, count in COUNTS.items():
         images, annotations = [], []
         for i in range(count):
             draw(root / part / f'{i}.jpg', 10 * count + i)
@@ -109,7 +105,7 @@ def coco_set(root: Path, *, masks: bool = False) -> TinySet:
 
 def voc_set(root: Path) -> TinySet:
     """The same as VOC XML."""
-    for part, count in (('train', 4), ('val', 2)):
+    for part, count in COUNTS.items():
         for i in range(count):
             draw(root / f'JPEGImages/{part}{i}.jpg', 10 * count + i)
             objects = OBJECT.format('car', 10, 10, 40, 30) + OBJECT.format('dog', 50, 20, 80, 40)
@@ -136,7 +132,7 @@ def mask_set(root: Path, change: Callable[[np.ndarray], Any] = lambda mask: mask
         root: The folder to write to.
         change: Makes of a mask (H, W) uint8 what is saved: an array, or an image.
     """
-    for part, count in (('train', 4), ('val', 2)):
+    for part, count in COUNTS.items():
         for i in range(count):
             draw(root / f'img/{part}/{i}.jpg', 10 * count + i)
             mask = np.zeros((HEIGHT, WIDTH), np.uint8)
@@ -158,7 +154,7 @@ def mask_set(root: Path, change: Callable[[np.ndarray], Any] = lambda mask: mask
 
 def folder_set(root: Path) -> TinySet:
     """Class folders cat and dog, with four images for training and two for validation."""
-    for part, count in (('train', 4), ('val', 2)):
+    for part, count in COUNTS.items():
         for i in range(count):
             draw(root / part / ('cat', 'dog')[i % 2] / f'{i}.jpg', 10 * count + i)
 

