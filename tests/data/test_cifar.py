@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from mmengine.config import Config
+from mmengine.registry import DATASETS, init_default_scope
 
 from mmres2net.data.check import check_before_training, check_paths
 from mmres2net.data.check.config import head_faults
@@ -95,6 +96,16 @@ def test_file_of_python_2_is_read(tmp_path: Path, module: bytes) -> None:
     assert pickle.loads(data, encoding='latin1')['data'].tolist() == content['data'].tolist()
     (tmp_path / 'train').write_bytes(data.replace(b'cnumpy.core.multiarray\n', b'c' + module + b'\n'))
     assert_is(CIFAR100('train', str(tmp_path)), content, 'fine_labels')
+
+
+def test_samples_go_through_mmpretrains_pipeline(tmp_path: Path) -> None:
+    dump(tmp_path, content_of())
+    init_default_scope('mmpretrain')
+    steps = [dict(type='RandomCrop', crop_size=32, padding=4), dict(type='PackInputs')]
+    node = dict(type='mmres2net.CIFAR100', data_root=str(tmp_path), ann_file='train', pipeline=steps)
+    sample = DATASETS.build(node)[1]
+    assert tuple(sample['inputs'].shape) == (3, 32, 32)
+    assert sample['data_samples'].gt_label.tolist() == content_of()['fine_labels'][1:2]
 
 
 @pytest.mark.realdata
