@@ -259,7 +259,7 @@ def test_defaults_are_those_of_the_libraries() -> None:
         cfg = config('other')
         cfg.model['_scope_'] = name  # of an inherited model
         assert swap_backbone(cfg, ARCH).model.backbone == backbone
-        assert swapped('', type=library.ResNet).model.backbone == backbone
+        assert swapped('other', type=library.ResNet).model.backbone == backbone
 
 
 PURE = """

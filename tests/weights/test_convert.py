@@ -183,3 +183,11 @@ def test_the_tool_is_run_by_its_name(tmp_path, source, monkeypatch, capsys):
             runpy.run_path(str(tool), run_name='__main__')
         assert left.value.code == status
     assert capsys.readouterr().err.startswith('error: ')
+
+
+def test_what_expands_without_end_is_refused(tmp_path, weights):
+    """A file of kilobytes, of which a check of the values or a copy would need terabytes."""
+    torch.save({**weights, 'conv1.0.weight': torch.zeros(1).expand(10**6, 10**6)}, tmp_path / 'a.pth')
+    with pytest.raises(UserError, match=r'a\.pth'):
+        run(tmp_path / 'a.pth', tmp_path / 'b.pth')
+    assert not (tmp_path / 'b.pth').exists()

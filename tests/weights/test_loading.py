@@ -17,6 +17,7 @@ from mmres2net.errors import UserError
 from mmres2net.models import Res2Net, Res2NetDLA
 from mmres2net.registry import MODELS, WEIGHT_INITIALIZERS
 from mmres2net.weights.loading import Pretrained
+from tests.support.hostile import hostile
 
 SMALL = 'res2net50_18w_4s'
 
@@ -98,6 +99,12 @@ def test_nothing_stays_random_unnamed(tmp_path: Path, name: str) -> None:
     if name != 'conv1.weight':  # without it the file is of no network
         Pretrained(path, random_ok=[name])(net)
         check_same(net, {**source().state_dict(), name: before[name]})
+
+
+def test_hostile_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r'posix\.system'):
+        start(str(hostile(tmp_path / 'net.pth', tmp_path / 'marker')))
+    assert not (tmp_path / 'marker').exists()
 
 
 def test_says_what_was_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
