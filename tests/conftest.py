@@ -4,12 +4,16 @@ import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
 
 from mmres2net.data.shapes import ShapesSpec, make_shapes, verify_shapes
+
+if TYPE_CHECKING:
+    from tests.support.exported import Exports, TinyModels
 
 # Before any test: the threads of two processes on two cores would wait for each other most of the time.
 if 'PYTEST_XDIST_WORKER' in os.environ:
@@ -30,3 +34,23 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     root = make_shapes(tmp_path_factory.mktemp('embedded') / 'shapes', spec=ShapesSpec(n_train=12, n_val=6, seed=1))
     yield root
     verify_shapes(root)  # a test that changed it would have spoiled the tests after it
+
+
+@pytest.fixture(scope='session')
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> 'TinyModels':
+    """Paths of config and checkpoint of tiny models by name, see :mod:`tests.support.exported`."""
+    for package in ('mmdet', 'mmseg', 'mmpretrain'):
+        pytest.importorskip(package)
+    from tests.support.exported import TinyModels
+
+    return TinyModels(tmp_path_factory.mktemp('models'))
+
+
+@pytest.fixture(scope='session')
+def exports(tiny_models: 'TinyModels', tmp_path_factory: pytest.TempPathFactory) -> 'Exports':
+    """Exported files of tiny models by names such as ``detector.onnx``."""
+    for package in ('onnx', 'onnxruntime', 'openvino'):
+        pytest.importorskip(package)
+    from tests.support.exported import Exports
+
+    return Exports(tiny_models, tmp_path_factory.mktemp('exports'))

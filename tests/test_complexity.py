@@ -1,6 +1,7 @@
 """What networks cost: the published figures of tables 1 to 4, an independent counter, and the command."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,8 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 from torchvision import models as torchvision_models
 
-from mmres2net.complexity import complexity_of, complexity_of_arch, image_size
+from mmres2net.complexity import Complexity, complexity_of, complexity_of_arch, image_size
 from mmres2net.complexity.job import main
-from mmres2net.data.layout import walk
 from mmres2net.engine.config import load_config
 from mmres2net.errors import UserError
 from mmres2net.models import ARCHS, Res2Net, Res2NetDLA
@@ -42,51 +42,45 @@ TABLE_4 = {
 NEVER_MET = {'se_res2next29_6c24w4s': 24.4}  # 26.0M is printed, which no reduction of the SE block gives
 
 
-def cost(name: str):
-    return complexity_of_arch(name, (224, 224))
+@cache
+def cost(name: str, size: tuple[int, int] = (224, 224)) -> Complexity:
+    return complexity_of_arch(name, size)
 
 
-@pytest.mark.parametrize(('name', 'giga'), TABLE_3.items())
-def test_multiply_adds_of_table_3(name: str, giga: float) -> None:
-    # One place is printed, and 4.255 is printed as 4.2.
-    assert abs(cost(name).macs / 1e9 - giga) < 0.06
+@cache
+def cost_of_config(name: str, size: tuple[int, int] = (224, 224)) -> Complexity:
+    return complexity_of(load_config(name), size)
 
 
-@pytest.mark.parametrize('name', ['res2net50_48w_2s', 'res2net50_26w_4s', 'res2net50_14w_8s', 'res2next50_4s'])
-def test_fifty_layers_cost_about_25_million_and_4_point_2_billion(name: str) -> None:
-    """Section 3.3 says so of the networks of table 1; its baselines are within the same bounds."""
-    for found in (cost(name), complexity_of(load_config('imagenet/resnet50.py'), (224, 224))):
+def test_multiply_adds_of_table_3() -> None:
+    for name, giga in TABLE_3.items():  # one place is printed, and 4.255 is printed as 4.2
+        assert abs(cost(name).macs / 1e9 - giga) < 0.06, name
+
+
+def test_section_3_3_about_25_million_parameters_and_4_point_2_billion_multiply_adds() -> None:
+    baseline = cost_of_config('imagenet/resnet50.py')
+    names = ('res2net50_48w_2s', 'res2net50_26w_4s', 'res2net50_14w_8s', 'res2next50_4s')
+    for found in (baseline, *map(cost, names)):
         assert 24.5e6 < found.parameters < 26e6
         assert 4.0e9 < found.macs < 4.3e9
+    for name in names[:3]:  # those of table 3 with preserved complexity
+        assert abs(cost(name).macs / baseline.macs - 1) < 0.05
 
 
-def test_networks_of_table_1_that_are_not_around_25_million_parameters() -> None:
-    sizes = {
-        'se_res2net50_26w_4s': 28_230_112,
-        'dla60': 22_036_632,
-        'dla60x': 17_352_344,
-        'res2net_dla60_4s': 20_848_072,
-        'res2next_dla60_4s': 17_032_984,
-    }
+def test_networks_of_table_1_with_other_sizes() -> None:
+    sizes = {'se_res2net50_26w_4s': 28_230_112, 'dla60': 22_036_632, 'dla60x': 17_352_344}
+    sizes |= {'res2net_dla60_4s': 20_848_072, 'res2next_dla60_4s': 17_032_984}
     assert {name: cost(name).parameters for name in sizes} == sizes
-
-
-def test_the_preserved_complexity_of_table_3_is_that_of_the_baseline() -> None:
-    baseline = complexity_of(load_config('imagenet/resnet50.py'), (224, 224)).macs
-    for name in list(TABLE_3)[:3]:
-        assert abs(cost(name).macs / baseline - 1) < 0.05
 
 
 @pytest.mark.parametrize(('name', 'millions'), TABLE_4.items())
 def test_sizes_of_table_4_are_those_with_ten_classes(name: str, millions: float) -> None:
     """The table is of CIFAR-100, but its sizes fit a classifier of 10 classes; ours has the 100 that are needed."""
-    found = complexity_of_arch(name, (32, 32)).parameters
-    with_ten = found - 90 * (1024 + 1)
+    with_ten = (cost(name, (32, 32)).parameters - 90 * (1024 + 1)) / 1e6
     if name in NEVER_MET:
-        assert round(with_ten / 1e6, 1) == NEVER_MET[name] != millions
-    else:
-        # 68.155 is printed as 68.1.
-        assert millions in (round(with_ten / 1e6, 1), int(with_ten / 1e5) / 10)
+        assert round(with_ten, 1) == NEVER_MET[name] != millions
+    else:  # 68.155 is printed as 68.1
+        assert millions in (round(with_ten, 1), int(with_ten * 10) / 10)
 
 
 def activations_by_hooks(model: nn.Module, shape: tuple[int, ...]) -> int:
@@ -104,14 +98,19 @@ def activations_by_hooks(model: nn.Module, shape: tuple[int, ...]) -> int:
     return total
 
 
-@pytest.mark.parametrize('name', ARCHS)
+# One of each kind of block and stem.
+COUNTED = ('res2net50_48w_2s', 'res2net50_26w_4s', 'res2net50_v1b_26w_4s', 'res2next50_4s', 'se_res2net50_26w_4s')
+COUNTED += ('dla60', 'res2net_dla60_4s', 'res2next_dla60_4s', 'resnext29_8c64w', 'se_res2next29_6c24w6s')
+
+
+@pytest.mark.parametrize('name', COUNTED)
 def test_arch_is_what_an_independent_counter_counts(name: str) -> None:
     row = ARCHS[name]
     size, classes = ((32, 32), 100) if row.family == 'cifar' else ((224, 160), 1000)
     with torch.device('meta'):
         backbone = (Res2NetDLA(name) if row.family == 'dla' else Res2Net(name)).eval()
     channels = backbone.out_channels[-1]
-    found = complexity_of_arch(name, size)
+    found = cost(name, size)
     assert found.size == size
     assert found.backbone_macs == count_macs(backbone, (1, 3, *size))
     assert found.backbone_activations == activations_by_hooks(backbone, (1, 3, *size))
@@ -121,20 +120,19 @@ def test_arch_is_what_an_independent_counter_counts(name: str) -> None:
     assert found.parameters - found.backbone_parameters == (channels + 1) * classes
 
 
-@pytest.mark.parametrize(
-    ('name', 'weights'),
-    [
-        ('resnet50', torchvision_models.ResNet50_Weights.IMAGENET1K_V1),
-        ('resnet101', torchvision_models.ResNet101_Weights.IMAGENET1K_V1),
-        ('resnext50', torchvision_models.ResNeXt50_32X4D_Weights.IMAGENET1K_V1),
-        ('densenet161', torchvision_models.DenseNet161_Weights.IMAGENET1K_V1),
-    ],
-)
-def test_baselines_cost_what_torchvision_says(name: str, weights: torchvision_models.WeightsEnum) -> None:
-    cfg = load_config(f'imagenet/{name}.py')
-    found = complexity_of(cfg, image_size(cfg))
-    assert found.parameters == weights.meta['num_params']
-    assert round(found.macs / 1e9, 3) == pytest.approx(weights.meta['_ops'], abs=0.002)
+BASELINES = {
+    'resnet50': torchvision_models.ResNet50_Weights.IMAGENET1K_V1,
+    'resnet101': torchvision_models.ResNet101_Weights.IMAGENET1K_V1,
+    'resnext50': torchvision_models.ResNeXt50_32X4D_Weights.IMAGENET1K_V1,
+    'densenet161': torchvision_models.DenseNet161_Weights.IMAGENET1K_V1,
+}
+
+
+@pytest.mark.parametrize('name', BASELINES)
+def test_baselines_cost_what_torchvision_says(name: str) -> None:
+    found, meta = cost_of_config(f'imagenet/{name}.py'), BASELINES[name].meta
+    assert found.parameters == meta['num_params']
+    assert round(found.macs / 1e9, 3) == pytest.approx(meta['_ops'], abs=0.002)
 
 
 @pytest.mark.parametrize(
@@ -142,26 +140,26 @@ def test_baselines_cost_what_torchvision_says(name: str, weights: torchvision_mo
 )
 def test_published_activations(name: str, millions: float) -> None:
     """As timm publishes them, counted with fvcore."""
-    assert round(complexity_of(load_config(f'imagenet/{name}.py'), (224, 224)).activations / 1e6, 2) == millions
+    assert round(cost_of_config(f'imagenet/{name}.py').activations / 1e6, 2) == millions
 
 
 def test_classifier_config_costs_what_its_arch_costs() -> None:
     for name in ('res2net50_26w_4s', 'se_res2net50_26w_4s', 'res2next_dla60_4s'):
-        assert complexity_of(load_config(f'imagenet/{name}.py'), (224, 224)) == cost(name)
+        assert cost_of_config(f'imagenet/{name}.py') == cost(name)
 
 
 def test_detector_with_one_stage() -> None:
     """mmdet publishes 37.74M and 239.32G for 1280 x 800, with norms and activations among the operations."""
-    found = complexity_of(load_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'), (800, 1280))
+    found = cost_of_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', (800, 1280))
     assert round(found.parameters / 1e6, 2) == 37.97
     assert 0.995 < found.macs / 239.32e9 < 1
 
 
 def test_stages_of_a_cascade_are_all_counted() -> None:
     cfg = load_config('mmdet::cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py')
+    before = cfg.to_dict()
     three = complexity_of(cfg, (64, 64))
-    for part in ('bbox_head', 'bbox_roi_extractor'):
-        assert isinstance(cfg.model.roi_head.get(part), list | dict)
+    assert cfg.to_dict() == before, 'the config stays as it is'
     cfg.model.roi_head.update(num_stages=1, stage_loss_weights=[1], bbox_head=cfg.model.roi_head.bbox_head[:1])
     cfg.model.train_cfg.rcnn = cfg.model.train_cfg.rcnn[:1]
     one = complexity_of(cfg, (64, 64))
@@ -169,14 +167,11 @@ def test_stages_of_a_cascade_are_all_counted() -> None:
     assert three.macs - one.macs == 2 * 1000 * box_head
 
 
-def test_models_of_other_parts_are_refused() -> None:
+def test_models_that_cannot_be_counted() -> None:
     with pytest.raises(UserError, match=r'DETR.*encoder, decoder'):
-        complexity_of(load_config('mmdet::detr/detr_r50_8xb2-150e_coco.py'), (64, 64))
-
-
-def test_size_that_a_network_does_not_take_is_an_error() -> None:
-    with pytest.raises(UserError, match=r'ImageClassifier.*8x8'):
-        complexity_of(load_config('mmpretrain::inception_v3/inception-v3_8xb32_in1k.py'), (8, 8))
+        cost_of_config('mmdet::detr/detr_r50_8xb2-150e_coco.py', (64, 64))
+    with pytest.raises(UserError, match='8x8'):
+        cost_of_config('mmpretrain::inception_v3/inception-v3_8xb32_in1k.py', (8, 8))
 
 
 def test_command_prints_a_table_and_writes_exact_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,56 +188,38 @@ def test_command_prints_a_table_and_writes_exact_numbers(tmp_path: Path, capsys:
 def test_size_is_of_the_image(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(['res2net50_26w_4s', 'faster_rcnn_r50', '--size', '64x96']) == 0
     assert [line.split()[1] for line in capsys.readouterr().out.splitlines()[2:4]] == ['64x96', '64x96']
-    assert (
-        complexity_of_arch('res2net50', (64, 96)).backbone_macs * 64
-        == complexity_of_arch('res2net50', (512, 768)).backbone_macs
-    )
-
-
-def test_unknown_name_is_told_from_both_name_spaces() -> None:
-    with pytest.raises(UserError) as caught:
-        main(['res2net50_26w_5s'])
-    for name in ('res2net50_26w_4s,', 'imagenet/res2net50_26w_4s.py'):
-        assert name in str(caught.value)
-
-
-def test_nothing_is_counted_if_one_name_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UserError, match='nothing like it'):
-        main(['res2net50', 'nothing like it'])
-    assert not capsys.readouterr().out
-
-
-def test_json_is_checked_before_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for place in (tmp_path, Path('/proc/x.json')):
-        with pytest.raises(UserError, match='--json'):
-            main(['res2net50', '--json', str(place)])
-    assert not capsys.readouterr().out
-
-
-def test_config_without_a_size_asks_for_one() -> None:
-    with pytest.raises(UserError, match='--size'):
-        image_size(Config(dict(model=dict(type='x'), test_dataloader=dict())))
+    assert cost('res2net50', (64, 96)).backbone_macs * 64 == cost('res2net50', (512, 768)).backbone_macs
 
 
 @pytest.mark.parametrize(
-    ('scope', 'step', 'size'),
+    ('flags', 'named'),
     [
-        ('mmseg', dict(type='RandomCrop', crop_size=(512, 1024)), (512, 1024)),
-        ('mmpretrain', dict(type='RandomCrop', crop_size=(32, 48)), (32, 48)),
-        ('mmpretrain', dict(type='RandomResizedCrop', scale=(32, 48)), (32, 48)),
-        ('mmdet', dict(type='RandomCrop', crop_size=(1024, 512)), (512, 1024)),
-        ('mmpretrain', dict(type='CenterCrop', crop_size=(48, 32)), (32, 48)),
-        ('mmseg', dict(type='Resize', scale=(2048, 1024)), (1024, 2048)),
+        (['res2net50_26w_5s'], r'res2net50_26w_4s,.*imagenet/res2net50_26w_4s\.py'),  # of both name spaces
+        (['nothing like it'], 'nothing like it'),
+        (['--json', '/'], '--json'),
+        (['--json', '/proc/x.json'], '--json'),
     ],
 )
+def test_mistakes_are_refused_before_work(flags: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match=named):
+        main(['res2net50', *flags])
+    assert not capsys.readouterr().out
+
+
+CROPS = [
+    ('mmseg', dict(type='RandomCrop', crop_size=(512, 1024)), (512, 1024)),
+    ('mmpretrain', dict(type='RandomCrop', crop_size=32), (32, 32)),
+    ('mmpretrain', dict(type='RandomResizedCrop', scale=(32, 48)), (32, 48)),
+    ('mmdet', dict(type='RandomCrop', crop_size=(1024, 512)), (512, 1024)),
+    ('mmpretrain', dict(type='CenterCrop', crop_size=(48, 32)), (32, 48)),
+    ('mmseg', dict(type='Resize', scale=(2048, 1024)), (1024, 2048)),
+]
+
+
+@pytest.mark.parametrize(('scope', 'step', 'size'), CROPS)
 def test_height_and_width_of_crops_are_those_of_their_library(scope: str, step: dict, size: tuple[int, int]) -> None:
     loader = dict(dataset=dict(pipeline=[step]))
     assert image_size(Config(dict(default_scope=scope, model={}, train_dataloader=loader))) == size
-
-
-def test_size_without_a_test_crop_is_that_of_the_training_crop() -> None:
-    cfg = Config(dict(model={}, train_dataloader=dict(dataset=dict(pipeline=[dict(type='RandomCrop', crop_size=32)]))))
-    assert image_size(cfg) == (32, 32)
 
 
 def test_images_that_keep_their_sizes_have_the_usual_one() -> None:
@@ -250,21 +227,22 @@ def test_images_that_keep_their_sizes_have_the_usual_one() -> None:
     assert image_size(cfg) == (300, 400)
     cfg.test_dataloader.pipeline = [dict(type='Resize', scale=(640, 480))]
     assert image_size(cfg) == (480, 640)
+    with pytest.raises(UserError, match='--size'):
+        image_size(Config(dict(model=dict(type='x'), test_dataloader=dict())))
 
 
-@pytest.mark.parametrize(
-    ('name', 'size'),
-    [
-        ('faster_rcnn_r50.py', (800, 1344)),
-        ('faster_rcnn_r50_c4.py', (608, 1008)),
-        ('deeplabv3plus_r50.py', (513, 513)),
-        ('demo/mask_rcnn_r50.py', (160, 160)),
-        ('imagenet/resnet50.py', (224, 224)),
-        ('imagenet/res2net50_26w_4s_299.py', (299, 299)),
-    ],
-)
-def test_image_size_is_what_the_network_sees(name: str, size: tuple[int, int]) -> None:
-    assert image_size(load_config(name)) == size
+SIZES = {
+    'faster_rcnn_r50.py': (800, 1344),
+    'faster_rcnn_r50_c4.py': (608, 1008),
+    'deeplabv3plus_r50.py': (513, 513),
+    'demo/mask_rcnn_r50.py': (160, 160),
+    'imagenet/resnet50.py': (224, 224),
+    'imagenet/res2net50_26w_4s_299.py': (299, 299),
+}
+
+
+def test_image_size_is_what_the_network_sees() -> None:
+    assert {name: image_size(load_config(name)) for name in SIZES} == SIZES
 
 
 @pytest.mark.parametrize(('name', 'params', 'gflops'), [('r101', 60.52, 283.14), ('r2n101_v1b', 61.18, 293.68)])
@@ -272,16 +250,16 @@ def test_published_figures(name: str, params: float, gflops: float) -> None:
     """The authors' detection code publishes these for 1280x800; its counter leaves out what is frozen (stem, first
     stage) of the parameters, and has norms, activations and pools among the operations: a little more than ours."""
     cfg = load_config(f'faster_rcnn_{name}.py')
-    cost = complexity_of(cfg, (800, 1280))
+    found = complexity_of(cfg, (800, 1280))
     backbone = MODELS.build(cfg.model.backbone)
     frozen = sum(p.numel() for p in backbone.parameters() if not p.requires_grad)
-    assert round((cost.parameters - frozen) / 1e6, 2) == params
-    assert 0.995 < cost.macs / 1e9 / gflops < 1
+    assert round((found.parameters - frozen) / 1e6, 2) == params
+    assert 0.995 < found.macs / 1e9 / gflops < 1
 
 
 def test_parts_add_up_to_an_independent_count() -> None:
     cfg = load_config('faster_rcnn_r2n50_c4.py')
-    cost = complexity_of(cfg, (96, 128))
+    found = complexity_of(cfg, (96, 128))
     init_default_scope(cfg.default_scope)
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
@@ -289,14 +267,7 @@ def test_parts_add_up_to_an_independent_count() -> None:
     backbone = count_macs(model.backbone, (1, 3, 96, 128))
     rpn = 6 * 8 * (1024 * 512 * 9 + 512 * 12 * 5)  # 12 anchors a place: a score and four offsets each
     regions = 300 * (count_macs(head.shared_head, (1, 1024, 7, 7)) + 2048 * (81 + 320))
-    assert cost.backbone_macs == backbone
-    assert cost.macs == backbone + rpn + regions
-    assert cost.backbone_parameters == count_parameters(model.backbone) + count_parameters(head.shared_head)
-    assert cost.parameters == count_parameters(model)
-
-
-def test_config_stays_as_it_is() -> None:
-    cfg = load_config('mask_rcnn_r2n50.py')
-    before = [dict(node) for _, node in walk(cfg.to_dict(), '')]
-    complexity_of(cfg, (64, 64))
-    assert [dict(node) for _, node in walk(cfg.to_dict(), '')] == before
+    assert found.backbone_macs == backbone
+    assert found.macs == backbone + rpn + regions
+    assert found.backbone_parameters == count_parameters(model.backbone) + count_parameters(head.shared_head)
+    assert found.parameters == count_parameters(model)

@@ -7,7 +7,6 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
-from mmres2net.cam.source import Network, read_network
 from tests.support import tiny
 
 CLASSES = ('tench, Tinca tinca', 'crane', 'drake')
@@ -31,14 +30,6 @@ def classifier(backbone: dict | None = None, classes: tuple[str, ...] = CLASSES,
     )
     data = dict(dataset=dict(type='None', metainfo=dict(classes=classes), pipeline=STEPS))
     return dict(tiny.COMMON, default_scope='mmpretrain', model=model, test_dataloader=data)
-
-
-def network(folder: Path, name: str, config: dict) -> Network:
-    """Return the network of a config as the command reads it, with weights by which it tells images apart."""
-    Config(config).dump(folder / f'{name}.py')
-    found = read_network(str(folder / f'{name}.py'), None)
-    tiny.enliven(found.model)
-    return found
 
 
 def write_image(path: Path, height: int, width: int, mode: str = 'RGB') -> Path:

@@ -6,7 +6,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from PIL import Image
 
@@ -17,9 +16,10 @@ from tests.cam.models import config_of, write_image
 pytest.importorskip('mmpretrain')
 LOAD, PACK = dict(type='LoadImageFromFile'), dict(type='PackInputs')
 EDGE = dict(type='ResizeEdge', scale=48, edge='short', backend='pillow')
-SIZES = [(45, 77), (131, 64), (33, 33)]
+SIZES = [(45, 77), (131, 64)]
 PIPELINES = {
     'plain': [],
+    'without a flip': [dict(type='RandomFlip', prob=0.0)],
     'ratio': [dict(type='Resize', scale=(90, 50), keep_ratio=True)],
     'stretched': [dict(type='Resize', scale=(61, 83))],
     'crop': [EDGE, dict(type='CenterCrop', crop_size=41)],
@@ -108,20 +108,14 @@ def test_what_is_not_seen_is_nothing(tmp_path: Path) -> None:
     # From (4, 56) of 48 x 100 on 41 x 41, in an image twice as large: the crop starts at round(29.5) = 30.
     assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == (8, 90, 60, 142)
     assert set(np.unique(found)) == {0, 1}
+    assert not upsample_to_image(np.zeros((2, 2)), view).any()
     assert not view.visible.is_all_of((96, 200))
-
-
-def test_an_empty_map_is_zeros(tmp_path: Path) -> None:
-    found = upsample_to_image(np.zeros((7, 7)), seen(write_image(tmp_path / 'a.png', 20, 20), []))
-    assert not found.any()
-    assert np.isfinite(found).all()
 
 
 @pytest.mark.parametrize('mode', ['L', 'RGBA', 'P', '1'])
 def test_every_kind_of_file_is_shown_as_the_network_gets_it(mode: str, tmp_path: Path) -> None:
     view = seen(write_image(tmp_path / 'a.png', 41, 30, mode), [])
-    assert view.image.shape == (41, 30, 3)
-    assert view.image.dtype == np.uint8
+    assert (view.image.shape, view.image.dtype) == ((41, 30, 3), np.uint8)
     np.testing.assert_array_equal(view.inputs[0].permute(1, 2, 0).numpy(), view.image)
     if mode == 'L':
         np.testing.assert_array_equal(view.image, np.asarray(Image.open(tmp_path / 'a.png').convert('RGB')))
@@ -129,46 +123,29 @@ def test_every_kind_of_file_is_shown_as_the_network_gets_it(mode: str, tmp_path:
 
 def test_a_turned_photograph_is_shown_as_the_network_gets_it(tmp_path: Path) -> None:
     image = Image.open(write_image(tmp_path / 'a.png', 40, 60))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by a quarter
-    image.save(tmp_path / 'turned.jpg', exif=exif)
+    image.getexif()[0x0112] = 6  # to be turned by a quarter
+    image.save(tmp_path / 'turned.jpg', exif=image.getexif())
     view = seen(tmp_path / 'turned.jpg', [])
-    assert view.image.shape[:2] == view.inputs.shape[2:]
+    assert view.image.shape[:2] == view.inputs.shape[2:] == (60, 40)
     assert view.visible.is_all_of(view.size)
 
 
 MOVING = [
     dict(type='RandomFlip', prob=1.0),
-    dict(type='RandomCrop', crop_size=20),
-    dict(type='EfficientNetCenterCrop', crop_size=20),
+    *(dict(type=kind, crop_size=20) for kind in ('RandomCrop', 'EfficientNetCenterCrop')),
     dict(type='RandomResizedCrop', scale=32),
     dict(type='RandomResize', scale=(32, 32)),
     dict(type='Rotate', angle=30.0, prob=1.0),
-    dict(type='Shear', magnitude=0.3, prob=1.0),
-    dict(type='Translate', magnitude=0.3, prob=1.0),
-    dict(type='ColorTransform', magnitude=0.9, prob=1.0),
+    *(dict(type=kind, magnitude=0.9, prob=1.0) for kind in ('Translate', 'ColorTransform')),
 ]
+BROKEN = [[PACK], [], [LOAD], [LOAD, dict(type='Nonsense'), PACK]]
 
 
-@pytest.mark.parametrize('step', MOVING)
-def test_steps_that_may_move_pixels_are_refused(step: dict, tmp_path: Path) -> None:
-    init_default_scope('mmpretrain')
-    with pytest.raises(UserError, match=step['type']):
-        preprocess_image(
-            config_of([LOAD, step, PACK], 'mmpretrain'), Model(1), write_image(tmp_path / 'a.png', 100, 150)
-        )
-
-
-@pytest.mark.parametrize('steps', [[PACK], [], [LOAD], [LOAD, dict(type='Nonsense'), PACK]])
-def test_pipelines_that_do_not_work_are_refused(steps: list, tmp_path: Path) -> None:
+@pytest.mark.parametrize('steps', [*([LOAD, step, PACK] for step in MOVING), *BROKEN])
+def test_steps_that_may_move_pixels_and_pipelines_that_do_not_work_are_refused(steps: list, tmp_path: Path) -> None:
     init_default_scope('mmpretrain')
     with pytest.raises(UserError):
-        preprocess_image(config_of(steps, 'mmpretrain'), Model(1), write_image(tmp_path / 'a.png', 40, 60))
-
-
-def test_steps_that_change_nothing_are_fine(tmp_path: Path) -> None:
-    view = seen(write_image(tmp_path / 'a.png', 40, 60), [dict(type='RandomFlip', prob=0.0)])
-    assert view.visible.is_all_of((40, 60))
+        preprocess_image(config_of(steps, 'mmpretrain'), Model(1), write_image(tmp_path / 'a.png', 100, 150))
 
 
 def test_data_sets_that_hold_their_pixels(tmp_path: Path) -> None:
@@ -197,13 +174,12 @@ def test_annotations_are_not_asked_for(tmp_path: Path) -> None:
 def test_the_callers_config_is_not_changed(tmp_path: Path) -> None:
     init_default_scope('mmpretrain')
     cfg = config_of([LOAD, *PIPELINES['crop'], PACK], 'mmpretrain')
-    before = Config(cfg.to_dict()).pretty_text
+    before = cfg.to_dict()
     preprocess_image(cfg, Model(1), write_image(tmp_path / 'a.png', 40, 60))
-    assert cfg.pretty_text == before
+    assert cfg.to_dict() == before
 
 
 def test_windows() -> None:
-    window = Window(10, 20, 30, 60).part((15, 20), (5, 2), (10, 4))
-    assert window == Window(20, 26, 20, 12)
+    assert Window(10, 20, 30, 60).part((15, 20), (5, 2), (10, 4)) == Window(20, 26, 20, 12)
     assert Window(-5, 3, 20, 20).inside((10, 10)) == Window(0, 3, 10, 7)
     assert Window(20, 0, 5, 5).inside((10, 10)).height == 0

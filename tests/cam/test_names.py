@@ -10,36 +10,29 @@ from mmres2net.models import Res2Net, Res2NetDLA
 NAMES = ('tench, Tinca tinca', 'great white shark, white shark', 'crane', 'crane', '7')
 
 
-@pytest.mark.parametrize(
-    ('text', 'label'),
-    [
-        ('tench', 0),
-        ('Tinca Tinca', 0),
-        ('tench, tinca tinca', 0),
-        ('white shark', 1),
-        ('3', 3),
-        ('7', 4),  # a name before a number
-    ],
-)
-def test_a_class_by_name_or_number(text: str, label: int) -> None:
-    assert label_of(text, NAMES, 5, 'resnet50') == label
+LABELS = {'tench': 0, 'Tinca Tinca': 0, 'tench, tinca tinca': 0, 'white shark': 1, '3': 3, '7': 4}  # name before number
 
 
-@pytest.mark.parametrize(
-    ('text', 'names', 'message'),
-    [
-        ('tensh', NAMES, 'tench'),
-        ('shark', NAMES, 'white shark, great white shark'),
-        ('zebra', NAMES, 'Tinca tinca'),
-        ('crane', NAMES, r'2 \(crane\), 3 \(crane\)'),
-        ('5', NAMES, '0 to 4'),
-        ('-1', NAMES, '-1'),
-        ('tench', (), 'below 5'),
-    ],
-)
-def test_no_class(text: str, names: tuple[str, ...], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        label_of(text, names, 5, 'resnet50')
+def test_a_class_by_name_or_number() -> None:
+    assert {text: label_of(text, NAMES, 5, 'resnet50') for text in LABELS} == LABELS
+
+
+NO_CLASSES = {
+    'tensh': 'tench',
+    'shark': 'white shark',
+    'zebra': 'Tinca tinca',
+    'crane': '2 .*3',
+    '5': '0 to 4',
+    '-1': '-1',
+}
+
+
+def test_no_class() -> None:
+    for text, named in NO_CLASSES.items():
+        with pytest.raises(UserError, match=named):
+            label_of(text, NAMES, 5, 'resnet50')
+    with pytest.raises(UserError):
+        label_of('tench', (), 5, 'resnet50')
 
 
 class Model(nn.Module):
@@ -52,10 +45,9 @@ def test_layers_by_name() -> None:
     model = Model(Res2Net(depths=(1, 1, 1, 1)))
     assert layer_named(model, 'backbone.layer3.0.conv3') == 'backbone.layer3.0.conv3'
     assert layer_named(model, 'layer4') == 'backbone.layer4'
-    with pytest.raises(UserError, match=r'layr4.*backbone\.layer4'):
-        layer_named(model, 'layr4')
-    with pytest.raises(UserError, match=r'backbone, head, backbone\.conv1'):
-        layer_named(model, 'q')
+    for text, named in (('layr4', r'layr4.*backbone\.layer4'), ('q', r'backbone, head, backbone\.conv1')):
+        with pytest.raises(UserError, match=named):
+            layer_named(model, text)
 
 
 def test_the_last_stage() -> None:
@@ -66,14 +58,7 @@ def test_the_last_stage() -> None:
         last_stage(Model(nn.Sequential(nn.ReLU())))
 
 
-@pytest.mark.parametrize(
-    ('kind', 'options', 'layer'),
-    [
-        ('ResNet', dict(depth=50, out_indices=(3,)), 'backbone.layer4'),
-        ('ResNet', dict(depth=50, out_indices=(0, 2)), 'backbone.layer3'),
-        ('DenseNet', dict(arch='121'), 'backbone.transitions.3'),
-    ],
-)
-def test_the_last_stage_of_the_hosts(kind: str, options: dict, layer: str) -> None:
+def test_the_last_stage_of_backbones_of_mmpretrain() -> None:
     models = pytest.importorskip('mmpretrain.models')
-    assert last_stage(Model(getattr(models, kind)(**options))) == layer
+    assert last_stage(Model(models.ResNet(depth=50, out_indices=(0, 2)))) == 'backbone.layer3'
+    assert last_stage(Model(models.DenseNet(arch='121'))) == 'backbone.transitions.3'

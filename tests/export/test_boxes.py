@@ -44,8 +44,7 @@ def test_suppression_is_by_group() -> None:
     assert len(together) < len(kept)
 
 
-@pytest.mark.parametrize('aligned', [True, False])
-@pytest.mark.parametrize('samples', [0, 2])
+@pytest.mark.parametrize(('aligned', 'samples'), [(True, 0), (False, 2)])
 def test_regions_are_pooled_from_their_level(aligned: bool, samples: int) -> None:
     layer = dict(type='RoIAlign', output_size=7, sampling_ratio=samples, aligned=aligned)
     extractor = extractors.SingleRoIExtractor(layer, 3, [4, 8, 16], finest_scale=14)

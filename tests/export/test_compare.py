@@ -17,11 +17,11 @@ def detections(keep: list[int] = [0, 1, 2], **changes: object) -> dict:  # noqa:
     return {name: np.array(changes.get(name, value))[keep] for name, value in found.items()}
 
 
-def compared(got: dict, alternatives: tuple = (), least: float = 0.1, most: int = 100) -> dict:
-    rows = compare_detections(
-        detections(), got, alternatives, size=SIZE, tolerance=1e-3, score_threshold=least, max_detections=most
-    )
-    return {row.part: row for row in rows}
+def compared(
+    got: dict, alternatives: tuple = (), *, least: float = 0.1, most: int = 100, of: dict | None = None
+) -> dict:
+    limits = dict(size=SIZE, tolerance=1e-3, score_threshold=least, max_detections=most)
+    return {row.part: row for row in compare_detections(of or detections(), got, alternatives, **limits)}
 
 
 def test_equal_detections_in_another_order_are_equal() -> None:
@@ -86,9 +86,6 @@ def test_classes_count_where_rounding_does_not_decide() -> None:
 
 def test_nothing_compared_is_not_verified() -> None:
     nothing = detections(keep=[])
-    rows = list(
-        compare_detections(nothing, nothing, (), size=SIZE, tolerance=1e-3, score_threshold=0.1, max_detections=100)
-    )
+    rows = list(compared(nothing, of=nothing).values())
     assert all(row.passed for row in rows)
-    assert fault_of(rows, 'detection')
-    assert not fault_of(rows, 'backbone')
+    assert (bool(fault_of(rows, 'detection')), fault_of(rows, 'backbone')) == (True, '')

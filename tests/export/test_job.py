@@ -2,6 +2,7 @@
 
 import copy
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,68 +21,48 @@ from mmres2net.paths import list_configs
 from mmres2net.predict.runtimes import Session, open_file
 from tests.cam import models as cam_models
 from tests.support import tiny
+from tests.support.exported import FLAGS
 
-pytest.importorskip('mmdet')
-pytest.importorskip('mmseg')
-KINDS = {'onnx': 'onnxruntime', 'openvino': 'openvino', 'torchscript': 'torch', 'torch-export': 'torch'}
-# tests/predict makes the other OpenVINO files; those and torch.export's take 20 seconds each.
-MARKED = [pytest.param(kind, marks=[pytest.mark.slow] * (kind in ('openvino', 'torch-export'))) for kind in KINDS]
-MODELS = {
-    'mask': tiny.detector(),
-    'agnostic': tiny.detector(agnostic=True),
-    'c4': tiny.c4_detector(),
-    'segmentor': tiny.segmentor(),
-    'classifier': cam_models.classifier(),
-    'saliency': cam_models.saliency(),
-}
+WHOLE = [f'{name}.{suffix}' for name in ('detector', 'segmentor', 'classifier') for suffix in FLAGS]
+SLOW = ('detector.pt2', 'segmentor.pt2', 'classifier.xml')  # tests/predict has the other files of these formats
+MODELS = ('detector', 'agnostic', 'c4', 'segmentor', 'classifier', 'saliency')
 
 
-@pytest.fixture(scope='module')
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, str]]:
-    folder = tmp_path_factory.mktemp('models')
-    return {name: tiny.write_model(folder, name, copy.deepcopy(config)) for name, config in MODELS.items()}
+def marked(value: str, slow: bool) -> object:
+    return pytest.param(value, marks=[pytest.mark.slow] * slow)
 
 
-def export(model: tuple[str, str], folder: Path, kind: str, *flags: str) -> tuple[int, Path]:
-    pytest.importorskip(KINDS[kind])
-    out = folder / f'out{formats.WRITERS[kind].suffix}'
-    # torch.export's programs take no map of a single pixel, and the coarsest one has stride 64.
-    # On maps of 3 x 3, OpenVINO confused rows and columns behind a strided slice.
-    sizes = {'torch-export': ['--size', '128x128'], 'openvino': ['--size', '160x160']}
-    return job.main([*model, '--to', kind, '--out', str(out), *sizes.get(kind, []), *flags]), out
+def export(model: tuple[str, str], folder: Path, suffix: str, *flags: str) -> tuple[int, Path]:
+    return job.main([*model, *FLAGS[suffix], '--out', str(folder / f'out.{suffix}'), *flags]), folder / f'out.{suffix}'
 
 
-@pytest.mark.parametrize('kind', MARKED)
-@pytest.mark.parametrize('name', ['mask', 'segmentor', 'classifier'])
-def test_whole_models_in_every_format(
-    models: dict, name: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    status, out = export(models[name], tmp_path, kind)
-    assert status == 0, capsys.readouterr().out
-    assert {path.suffix for path in tmp_path.iterdir()} == {out.suffix, *(['.bin'] if kind == 'openvino' else [])}
-    metadata = open_file(out).metadata
-    assert metadata.task == {'mask': 'detection', 'segmentor': 'segmentation'}.get(name, 'classification')
-    assert metadata.classes == (cam_models.CLASSES if name == 'classifier' else tiny.CLASSES)
-    assert metadata.batch == (name != 'mask')
-    if name == 'mask':
+@pytest.mark.parametrize('name', [marked(name, name in SLOW) for name in WHOLE])
+def test_whole_models_in_every_format(exports: dict, name: str) -> None:
+    metadata = open_file(exports[name]).metadata
+    tasks = {'detector': 'detection', 'segmentor': 'segmentation', 'classifier': 'classification'}
+    assert metadata.task == tasks[name.partition('.')[0]]
+    assert metadata.classes == (cam_models.CLASSES if metadata.task == 'classification' else tiny.CLASSES)
+    assert metadata.batch == (metadata.task != 'detection')
+    if metadata.task == 'detection':
         assert metadata.transforms == ({'type': 'Resize', 'scale': (96, 80), 'keep_ratio': True},)
         assert (metadata.score_threshold, metadata.outputs) == (0.05, ('boxes', 'scores', 'labels', 'masks'))
 
 
-@pytest.mark.parametrize('kind', MARKED)
-def test_backbone_alone(models: dict, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    status, out = export(models['mask'], tmp_path, kind, '--part', 'backbone')
-    assert status == 0, capsys.readouterr().out
+@pytest.mark.parametrize('suffix', [marked(suffix, suffix in ('xml', 'pt2')) for suffix in FLAGS])
+def test_backbone_alone(tiny_models: dict, suffix: str, tmp_path: Path) -> None:
+    pytest.importorskip({'onnx': 'onnxruntime', 'xml': 'openvino'}.get(suffix, 'torch'))
+    status, out = export(tiny_models['detector'], tmp_path, suffix, '--part', 'backbone')
+    assert status == 0
+    assert {path.suffix for path in tmp_path.iterdir()} == {out.suffix, *(['.bin'] if suffix == 'xml' else [])}
     session = open_file(out)
     assert (session.metadata.task, session.metadata.strides) == ('backbone', (4, 8, 16, 32))
     shapes = [result.shape for result in session.run(np.zeros((3, 3, 65, 100), np.uint8))]
     assert shapes == [(3, 256, 17, 25), (3, 512, 9, 13), (3, 1024, 5, 7), (3, 2048, 3, 4)]
 
 
-def test_fixed_size(models: dict, tmp_path: Path) -> None:
-    import onnx
-
-    status, out = export(models['segmentor'], tmp_path, 'onnx', '--fixed', '--size', '80x96')
+def test_fixed_size(tiny_models: dict, tmp_path: Path) -> None:
+    onnx = pytest.importorskip('onnx')
+    status, out = export(tiny_models['segmentor'], tmp_path, 'onnx', '--fixed', '--size', '80x96')
     assert status == 0
     assert open_file(out).metadata.size == (80, 96)
     graph = onnx.load(out).graph
@@ -109,36 +90,35 @@ def session_of(graph: Graph) -> Session:
 
 
 @pytest.fixture(scope='module')
-def sources(models: dict) -> dict[str, ExportSource]:
-    return {name: read_source(*model) for name, model in models.items()}
+def sources(tiny_models: dict) -> dict[str, ExportSource]:
+    return {name: read_source(*tiny_models[name]) for name in MODELS}
 
 
-def verified(source: ExportSource, folder: Path, change: str = '', part: str | None = None) -> list[Comparison]:
-    """Return the comparisons of a model with its graph, in which something is changed."""
-    graph = make_graph(copy.deepcopy(source), part, None)
-    session = session_of(graph)
-    paths, _ = images_for(source.cfg, [], folder)
-    copies = make_copies(paths, graph.metadata, None, folder)
-    CHANGES.get(change, lambda graph: None)(graph)
-    real = session.run
-    if change in OUTPUTS:
-        session = Session(graph.metadata, lambda image: OUTPUTS[change](real(image)))
-    return list(Verifier(source, graph, session, 1e-3, as_is=False).run(paths, copies))
+def compare(
+    graph: Graph,
+    source: ExportSource,
+    folder: Path,
+    *,
+    session: Session | None = None,
+    paths: Sequence[Path] = (),
+    size: tuple[int, int] | None = None,
+) -> list[Comparison]:
+    """Return the comparisons of a model with a graph, on drawn scenes unless images are named."""
+    paths = list(paths) or images_for(source.cfg, [], folder)[0]
+    copies = make_copies(paths, graph.metadata, size, folder)
+    verifier = Verifier(source, graph, session or session_of(graph), 1e-3, as_is=size is not None)
+    return list(verifier.run(paths, copies))
 
 
 def swap_channels(graph: Graph) -> None:
     graph.module.preprocess.swap = not graph.module.preprocess.swap
 
 
-def forget_padding(graph: Graph) -> None:
-    graph.module.preprocess.padding = None
-
-
-def suppress_more(graph: Graph) -> None:
-    graph.module.boxes.threshold = 0.3
-
-
-CHANGES = {'channels': swap_channels, 'padding': forget_padding, 'nms': suppress_more}
+CHANGES = {
+    'channels': swap_channels,
+    'padding': lambda graph: setattr(graph.module.preprocess, 'padding', None),
+    'nms': lambda graph: setattr(graph.module.boxes, 'threshold', 0.3),
+}
 OUTPUTS = {
     'boxes': lambda out: [out[0] + 0.5, *out[1:]],
     'scores': lambda out: [out[0], out[1] * 0.99, *out[2:]],
@@ -152,44 +132,45 @@ OUTPUTS = {
 }
 
 
-@pytest.mark.parametrize('name', [*MODELS, 'backbone'])
-def test_right_graphs_are_verified(sources: dict, name: str, tmp_path: Path) -> None:
-    rows = verified(
-        sources['c4' if name == 'backbone' else name], tmp_path, part='backbone' if name == 'backbone' else None
-    )
-    assert fault_of(rows, 'detection' if name in ('mask', 'agnostic', 'c4') else '') == '', rows
+@pytest.mark.parametrize(('name', 'part'), [*((name, None) for name in MODELS), ('c4', 'backbone')])
+def test_right_graphs_are_verified(sources: dict, name: str, part: str | None, tmp_path: Path) -> None:
+    graph = make_graph(copy.deepcopy(sources[name]), part, None)
+    rows = compare(graph, sources[name], tmp_path)
+    assert fault_of(rows, graph.metadata.task) == '', rows
 
 
 @pytest.mark.parametrize(
     ('name', 'change'),
-    [('mask', change) for change in ('channels', 'padding', 'nms', *list(OUTPUTS)[:6])]
+    [('detector', change) for change in ('channels', 'padding', 'nms', *list(OUTPUTS)[:6])]
     + [('segmentor', change) for change in ('channels', 'padding', 'logits', 'classes')]
     + [('classifier', change) for change in ('channels', 'probabilities')]
     + [('saliency', 'channels')],
 )
 def test_wrong_graphs_are_not_verified(sources: dict, name: str, change: str, tmp_path: Path) -> None:
-    rows = verified(sources[name], tmp_path, change)
+    graph = make_graph(copy.deepcopy(sources[name]), None, None)
+    right = session_of(graph)
+    CHANGES.get(change, lambda graph: None)(graph)
+    session = Session(graph.metadata, lambda image: OUTPUTS.get(change, list)(right.run(image)))
+    rows = compare(graph, sources[name], tmp_path, session=session)
     assert fault_of(rows, '')
     if change == 'channels':
         assert not rows[0].passed, 'already seen at the input'
 
 
-def test_ties_are_recognized(models: dict, tmp_path: Path) -> None:
+def test_ties_are_recognized(tiny_models: dict, tmp_path: Path) -> None:
     """Changes of the features by as little as rounding let other regions win; seeds 0 and 2 meet such ties."""
     options = {'model.test_cfg.rpn.nms_pre': 1000, 'model.test_cfg.rpn.max_per_img': 100}
-    source = read_source(*models['mask'], options={**options, 'model.test_cfg.rcnn.max_per_img': 60})
+    source = read_source(*tiny_models['detector'], options={**options, 'model.test_cfg.rcnn.max_per_img': 60})
     graph = make_graph(copy.deepcopy(source), None, None)
 
     def noisy(module: torch.nn.Module, args: object, output: tuple) -> tuple:
         return tuple(x + 1e-5 * x.std() * torch.randn_like(x) for x in output)
 
     graph.module.neck.register_forward_hook(noisy)
-    paths, _ = images_for(source.cfg, [], tmp_path)
-    copies = make_copies(paths, graph.metadata, None, tmp_path)
     rows = []
     for seed in range(3):
         torch.manual_seed(seed)
-        rows += Verifier(source, graph, session_of(graph), 1e-3, as_is=False).run(paths, copies)
+        rows += compare(graph, source, tmp_path)
     assert fault_of(rows, 'detection') == '', rows
     assert [row.remark for row in rows if 'by rounding' in row.remark], 'there were ties'
 
@@ -203,10 +184,7 @@ def test_images_of_phones_and_scanners_are_verified(sources: dict, tmp_path: Pat
     Image.fromarray(scene).save(tmp_path / 'alpha.png')
     Image.fromarray(scene[..., 0].astype(np.uint16) * 257).save(tmp_path / 'gray16.png')
     source = sources['segmentor']
-    graph = make_graph(source, None, None)
-    verifier = Verifier(source, graph, session_of(graph), 1e-3, as_is=False)
-    paths = sorted(tmp_path.iterdir())
-    rows = list(verifier.run(paths, make_copies(paths, graph.metadata, None, tmp_path)))
+    rows = compare(make_graph(source, None, None), source, tmp_path, paths=sorted(tmp_path.iterdir()))
     assert [row.passed for row in rows[:3]] == [True] * 3, rows
 
 
@@ -215,21 +193,18 @@ def test_images_larger_than_the_training_crop(sources: dict, size: tuple[int, in
     """Corners are aligned, so both pad to the next 16 k + 1 pixels."""
     source = sources['segmentor']
     graph = make_graph(source, None, None)
-    paths, _ = images_for(source.cfg, [], tmp_path)
-    copies = make_copies(paths, graph.metadata, size, tmp_path)
-    rows = list(Verifier(source, graph, session_of(graph), 1e-3, as_is=True).run(paths, copies))
+    rows = compare(graph, source, tmp_path, size=size)
     assert fault_of(rows, '') == '', rows
     graph.module.preprocess.padding = Padding(least=(97, 97))  # to the crop only
-    rows = list(Verifier(source, graph, session_of(graph), 1e-3, as_is=True).run(paths, copies))
-    assert fault_of(rows, '')
+    assert fault_of(compare(graph, source, tmp_path, size=size), '')
 
 
-def test_other_tests_than_supported_are_the_backbone_with_a_note(models: dict) -> None:
+def test_other_tests_than_supported_are_the_backbone_with_a_note(tiny_models: dict) -> None:
     for options in (
         {'model.test_cfg.rcnn.nms.type': 'soft_nms'},
         {'test_dataloader.dataset.pipeline.1.type': 'RandomResize'},
     ):
-        source = read_source(*models['mask'], options=options)
+        source = read_source(*tiny_models['detector'], options=options)
         graph = make_graph(source, None, None)
         assert graph.metadata.task == 'backbone'
         assert graph.note
@@ -252,7 +227,7 @@ def test_what_is_exported_of_every_shipped_config(name: str) -> None:
 # Files and flags
 
 
-def test_a_wrong_file_does_not_get_its_name(models: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_file_does_not_get_its_name(tiny_models: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def write_wrong(graph: Graph, example: torch.Tensor, path: Path) -> None:
         graph = copy.deepcopy(graph)
         swap_channels(graph)
@@ -260,63 +235,62 @@ def test_a_wrong_file_does_not_get_its_name(models: dict, tmp_path: Path, monkey
 
     monkeypatch.setitem(formats.WRITERS, 'torchscript', formats.Writer('.pt', write_wrong))
     (tmp_path / 'out.pt').write_bytes(b'an older file')
-    status, out = export(models['segmentor'], tmp_path, 'torchscript', '--overwrite')
+    status, out = export(tiny_models['segmentor'], tmp_path, 'pt', '--overwrite')
     assert status == 1
     assert [path.name for path in tmp_path.iterdir()] == [f'out{job.UNVERIFIED}.pt']
     assert not out.exists()
 
 
-@pytest.mark.parametrize('kind', ['torchscript', 'openvino'])
-def test_existing_files_are_kept(models: dict, kind: str, tmp_path: Path) -> None:
-    old = tmp_path / ('out.bin' if kind == 'openvino' else 'out.pt')
+@pytest.mark.parametrize(('suffix', 'name'), [('pt', 'out.pt'), ('xml', 'out.bin')])
+def test_existing_files_are_kept(tiny_models: dict, suffix: str, name: str, tmp_path: Path) -> None:
+    old = tmp_path / name
     old.write_bytes(b'precious')
     with pytest.raises(UserError, match='--overwrite'):
-        export(models['segmentor'], tmp_path, kind)
+        export(tiny_models['segmentor'], tmp_path, suffix)
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b'precious']
 
 
-@pytest.mark.parametrize(
-    ('flags', 'named'),
-    [
-        ([], '--random'),
-        (['x.pth', '--random'], '--random'),
-        (['--random', '--fixed'], '--size'),
-        (['--random', '--size', '80'], '80'),
-        (['--random', '--size', '0x80'], '0x80'),
-        (['--random', '--size', '99999x99999'], '99999'),
-        (['--random', '--tolerance', '0'], '--tolerance'),
-        (['--random', '--tolerance', 'nan'], '--tolerance'),
-        (['--random', '--out', 'x.pt'], r'\.onnx'),
-        (['--random', '--out', '/proc/x.onnx'], '--out'),
-        (['absent.pth'], r'absent\.pth'),
-        (['--random', '--images', 'absent.jpg', '--size', '80x96'], r'absent\.jpg'),
-    ],
-)
-def test_mistakes(models: dict, flags: list[str], named: str) -> None:
-    with pytest.raises(UserError, match=named):
-        job.main([models['segmentor'][0], *flags, '--to', 'onnx'])
+MISTAKES = {
+    '': '--random',
+    'x.pth --random': '--random',
+    '--random --fixed': '--size',
+    '--random --size 80': '80',
+    '--random --size 0x80': '0x80',
+    '--random --size 99999x99999': '99999',
+    '--random --tolerance 0': '--tolerance',
+    '--random --tolerance nan': '--tolerance',
+    '--random --out x.pt': r'\.onnx',
+    '--random --out /proc/x.onnx': '--out',
+    'absent.pth': r'absent\.pth',
+    '--random --images absent.jpg --size 80x96': r'absent\.jpg',
+}
 
 
-def test_a_missing_package_names_the_extra(models: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize('flags', MISTAKES)
+def test_mistakes(tiny_models: dict, flags: str) -> None:
+    with pytest.raises(UserError, match=MISTAKES[flags]):
+        job.main([tiny_models['segmentor'][0], *flags.split(), '--to', 'onnx'])
+
+
+def test_a_missing_package_names_the_extra(tiny_models: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, 'onnx', None)
     with pytest.raises(UserError, match='onnxruntime'):
-        export(models['segmentor'], tmp_path, 'onnx')
+        export(tiny_models['segmentor'], tmp_path, 'onnx')
     assert not list(tmp_path.iterdir())
 
 
-def test_deformable_convolutions_are_refused(models: dict) -> None:
+def test_deformable_convolutions_are_refused(tiny_models: dict) -> None:
     pytest.importorskip('mmcv.ops')
     options = {
         'model.backbone.dcn': dict(type='DCNv2', deform_groups=1),
         'model.backbone.stage_with_dcn': (False, False, True, True),
     }
     with pytest.raises(UserError, match='dcn=None'):
-        make_graph(read_source(models['mask'][0], None, options=options), None, None)
+        make_graph(read_source(tiny_models['detector'][0], None, options=options), None, None)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('kind', ['onnx', 'openvino'])
+@pytest.mark.parametrize('suffix', ['onnx', 'xml'])
 @pytest.mark.parametrize('config', ['deeplabv3plus_r2n50.py', 'imagenet/res2net50_26w_4s.py'])
-def test_shipped_models(config: str, kind: str, tmp_path: Path) -> None:
-    out = tmp_path / f'out{formats.WRITERS[kind].suffix}'
-    assert job.main([config, '--random', '--to', kind, '--out', str(out), '--size', '161x193']) == 0
+def test_shipped_models(config: str, suffix: str, tmp_path: Path) -> None:
+    assert export((config, '--random'), tmp_path, suffix, '--size', '161x193')[0] == 0

@@ -9,7 +9,7 @@ from PIL import Image
 from torch.nn import functional
 
 from mmres2net.errors import UserError
-from mmres2net.predict.images import apply_transforms, pad_to, read_image, rescaled_size, resize
+from mmres2net.predict.images import apply_transforms, read_image, resize
 from mmres2net.predict.masks import decode_mask, encode_mask, paste_mask
 
 NOISE = np.random.default_rng(0).integers(0, 256, (37, 53, 4), np.uint8)
@@ -21,9 +21,8 @@ def write_image(folder: Path, name: str) -> Path:
     path = folder / name
     mode, _, orientation = path.stem.partition('-')
     if mode.startswith('16'):
-        pytest.importorskip('cv2').imwrite(
-            str(path), GRADIENT if mode == '16' else np.dstack([GRADIENT] * int(mode[3:]))
-        )
+        pixels = GRADIENT if mode == '16' else np.dstack([GRADIENT] * int(mode[3:]))
+        pytest.importorskip('cv2').imwrite(str(path), pixels)
         return path
     if mode == 'P':
         image = Image.fromarray(NOISE[..., :3]).quantize(32)
@@ -38,23 +37,18 @@ def write_image(folder: Path, name: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    'name',
-    [f'{mode}.png' for mode in ('RGB', 'RGBA', 'L', 'LA', 'P', '1', '16', '16x3', '16x4')]
-    + [f'{mode}.tif' for mode in ('RGB', 'RGBA', 'L', 'LA', 'P', '1', '16', 'CMYK')]
-    + ['RGB.jpg', 'L.jpg', 'CMYK.jpg', 'RGB.bmp', 'P.bmp', '1.bmp', 'RGB.webp', 'RGBA.webp']
-    + [f'RGB-{orientation}.jpg' for orientation in range(1, 9)]
-    + ['RGB-6.png', 'RGB-6.tif', 'RGB-6.webp', 'L-3.jpg', 'CMYK-8.jpg'],
-)
+NAMES = [f'{mode}.png' for mode in ('RGB', 'RGBA', 'L', 'LA', 'P', '1', '16', '16x3', '16x4')]
+NAMES += [f'{mode}.tif' for mode in ('RGB', 'RGBA', 'L', 'LA', 'P', '1', '16', 'CMYK')]
+NAMES += ['RGB.jpg', 'L.jpg', 'CMYK.jpg', 'RGB.bmp', 'P.bmp', '1.bmp', 'RGB.webp', 'RGBA.webp']
+NAMES += [f'RGB-{orientation}.jpg' for orientation in range(1, 9)]
+NAMES += ['RGB-6.png', 'RGB-6.tif', 'RGB-6.webp', 'L-3.jpg', 'CMYK-8.jpg']
+
+
+@pytest.mark.parametrize('name', NAMES)
 def test_images_are_read_as_mmcv_reads_them(name: str, tmp_path: Path) -> None:
     mmcv = pytest.importorskip('mmcv')
     path = write_image(tmp_path, name)
     assert np.array_equal(read_image(path), mmcv.imread(path, channel_order='rgb'))
-
-
-def test_exif_is_ignored_on_demand(tmp_path: Path) -> None:
-    mmcv = pytest.importorskip('mmcv')
-    path = write_image(tmp_path, 'RGB-6.jpg')
     expected = mmcv.imread(path, 'color_ignore_orientation')[..., ::-1]
     assert np.array_equal(read_image(path, apply_exif=False), expected)
 
@@ -76,7 +70,7 @@ def test_images_without_8_bit_colors_are_refused(tmp_path: Path) -> None:
             read_image(other)
 
 
-@pytest.mark.parametrize('size', [(80, 96), (20, 31), (37, 10), (37, 53)])
+@pytest.mark.parametrize('size', [(80, 96), (20, 31), (37, 10)])
 def test_pixels_are_resized_as_by_mmcv(size: tuple[int, int]) -> None:
     mmcv = pytest.importorskip('mmcv')
     difference = resize(NOISE[..., :3], size).astype(int) - mmcv.imresize(NOISE[..., :3], size[::-1])
@@ -103,7 +97,7 @@ PIPELINES = [
 ]
 
 
-@pytest.mark.parametrize('shape', [(37, 53), (53, 37), (40, 40), (101, 30)])
+@pytest.mark.parametrize('shape', [(37, 53), (40, 40), (101, 30), (100, 66)])
 @pytest.mark.parametrize('transforms', PIPELINES)
 def test_transforms_are_those_of_the_pipeline(transforms: list[dict], shape: tuple[int, int]) -> None:
     registry = pytest.importorskip('mmpretrain.registry').TRANSFORMS
@@ -123,12 +117,6 @@ def test_transforms_are_those_of_the_pipeline(transforms: list[dict], shape: tup
 def test_images_too_narrow_are_refused() -> None:
     with pytest.raises(UserError, match='4000x1'):
         apply_transforms(np.zeros((4000, 1, 3), np.uint8), [dict(type='Resize', scale=(133, 80), keep_ratio=True)])
-
-
-@pytest.mark.parametrize('size', [(480, 640), (500, 333), (1000, 100), (800, 1333)])
-def test_sizes_are_those_of_mmcv(size: tuple[int, int]) -> None:
-    mmcv = pytest.importorskip('mmcv')
-    assert rescaled_size(size, (1333, 800), True) == mmcv.rescale_size(size[::-1], (1333, 800))[::-1]
 
 
 def test_masks_are_pasted_as_by_mmdet() -> None:
@@ -154,9 +142,8 @@ def test_run_lengths_are_those_of_coco() -> None:
     coco = pytest.importorskip('pycocotools.mask')
     generator = np.random.default_rng(0)
     cases = [np.zeros((7, 9), bool), np.ones((7, 9), bool)]
-    cases += [
-        generator.random((int(h), int(w))) < share for h, w in ((1, 1), (40, 70), (200, 3)) for share in (0.1, 0.9)
-    ]
+    sizes = ((1, 1), (40, 70), (200, 3))
+    cases += [generator.random(size) < share for size in sizes for share in (0.1, 0.9)]
     for mask in cases:
         expected = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
         got = encode_mask(mask, (0, 0), mask.shape)
@@ -164,9 +151,3 @@ def test_run_lengths_are_those_of_coco() -> None:
         assert np.array_equal(decode_mask(got), mask)
     padded = np.pad(cases[3], ((5, 4), (6, 2)))
     assert np.array_equal(decode_mask(encode_mask(cases[3], (5, 6), padded.shape)), padded)
-
-
-def test_padding() -> None:
-    padded = pad_to(NOISE[..., :3], (40, 60), (1, 2, 3))
-    assert np.array_equal(padded[:37, :53], NOISE[..., :3])
-    assert padded[38, 10].tolist() == padded[10, 55].tolist() == [1, 2, 3]

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import pickle
 import subprocess
 import sys
 import zipfile
@@ -20,6 +19,7 @@ from mmres2net.errors import UserError
 from mmres2net.predict.metadata import ExportMetadata, parse_metadata
 from mmres2net.predict.model import Model
 from mmres2net.predict.runtimes import Session
+from tests.support.hostile import Payload
 
 ROOT = Path(__file__).resolve().parents[2]
 SCENE = draw_scene(DEFAULT_SPEC, 'val', 1).image
@@ -39,9 +39,9 @@ def image(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize('name', ['detector.onnx', 'segmentor.xml'])
-def test_neither_torch_nor_openmmlab_is_imported(files: dict, name: str, image: Path, tmp_path: Path) -> None:
+def test_neither_torch_nor_openmmlab_is_imported(exports: dict, name: str, image: Path, tmp_path: Path) -> None:
     environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
-    command = [sys.executable, '-c', BLOCKED, str(files[name]), str(image), '--out', str(tmp_path / 'out'), '--json']
+    command = [sys.executable, '-c', BLOCKED, str(exports[name]), str(image), '--out', str(tmp_path / 'out'), '--json']
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)['image'] == str(image)
@@ -49,8 +49,8 @@ def test_neither_torch_nor_openmmlab_is_imported(files: dict, name: str, image: 
 
 
 @pytest.mark.parametrize('task', ['detector', 'segmentor'])
-def test_runtimes_agree(files: dict, task: str) -> None:
-    one, other = (predict.load(files[f'{task}{suffix}']).predict(SCENE) for suffix in ('.onnx', '.xml'))
+def test_runtimes_agree(exports: dict, task: str) -> None:
+    one, other = (predict.load(exports[f'{task}{suffix}']).predict(SCENE) for suffix in ('.onnx', '.xml'))
     assert list(one) == list(other)
     for name in set(one) - {'masks'}:
         assert one[name].shape == other[name].shape
@@ -59,8 +59,9 @@ def test_runtimes_agree(files: dict, task: str) -> None:
 
 @pytest.mark.parametrize('orientation', [1, 6])
 @pytest.mark.parametrize('name', ['detector', 'segmentor', 'classifier'])
-def test_predictions_are_those_of_the_test_pipeline(files: dict, name: str, orientation: int, tmp_path: Path) -> None:
-    """From a file to results in its pixels by the OpenMMLab library alone, against the runner alone."""
+def test_predictions_are_those_of_the_test_pipeline(
+    tiny_models: dict, exports: dict, name: str, orientation: int, tmp_path: Path
+) -> None:
     from mmengine.dataset import Compose, pseudo_collate
     from mmengine.registry import init_default_scope
 
@@ -69,29 +70,28 @@ def test_predictions_are_those_of_the_test_pipeline(files: dict, name: str, orie
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(SCENE[:, :100]).save(tmp_path / 'photo.png', exif=exif)
-    source = read_source(str(files[f'{name}.py']), str(files[f'{name}.pth']))
+    source = read_source(*tiny_models[name])
     init_default_scope(source.cfg.default_scope)
     steps = source.cfg.test_dataloader.dataset.pipeline
     data = Compose([dict(step) for step in steps])({'img_path': str(tmp_path / 'photo.png'), 'img_id': 0})
     with torch.no_grad():
         expected = source.model.test_step(pseudo_collate([data]))[0]
-    got = predict.load(files[f'{name}.onnx']).predict(tmp_path / 'photo.png')
+    got = predict.load(exports[f'{name}.onnx']).predict(tmp_path / 'photo.png')
     if name == 'classifier':
         np.testing.assert_allclose(got['scores'], expected.pred_score.numpy(), atol=1e-3)
     elif name == 'segmentor':
         assert (got['classes'] != expected.pred_sem_seg.data[0].numpy()).mean() < 0.01
     else:
-        instances = expected.pred_instances
-        count = min(len(got['scores']), 5)
-        assert count == 5
-        np.testing.assert_allclose(got['boxes'][:count], instances.bboxes[:count].numpy(), atol=0.3)
-        assert np.array_equal(got['labels'][:count], instances.labels[:count])
-        for mask, wanted in zip(got['masks'][:count], instances.masks, strict=False):
+        best = expected.pred_instances[:5]
+        np.testing.assert_allclose(got['boxes'][:5], best.bboxes.numpy(), atol=0.3)
+        assert got['labels'][:5].tolist() == best.labels.tolist()
+        assert len(best) == 5
+        for mask, wanted in zip(got['masks'][:5], best.masks, strict=True):
             assert (predict.decode_mask(mask) != wanted.numpy()).mean() < 0.01
 
 
-def test_a_threshold_only_removes_detections(files: dict) -> None:
-    model = predict.load(files['detector.onnx'])
+def test_a_threshold_only_removes_detections(exports: dict) -> None:
+    model = predict.load(exports['detector.onnx'])
     every = model.predict(SCENE)
     middle = float(np.median(every['scores']))
     kept = model.predict(SCENE, score=middle)
@@ -126,25 +126,16 @@ def test_outputs_that_are_not_finite_are_an_error(value: float) -> None:
         Model(session).predict(SCENE)
 
 
-@pytest.mark.parametrize(
-    ('name', 'content', 'named'),
-    [
-        ('absent.onnx', None, 'absent'),
-        ('model.tflite', b'x', r'\.onnx'),
-        ('epoch_1.pth', b'x', 'mmres2net export'),
-        ('broken.onnx', b'not a model', 'broken'),
-        ('broken.pt', b'not a model', 'broken'),
-        ('broken.pt2', b'not a model', 'broken'),
-        ('alone.xml', b'<net/>', r'alone\.bin'),
-    ],
-)
-def test_files_that_are_no_models(
-    name: str, content: bytes | None, named: str, tmp_path: Path, capfd: pytest.CaptureFixture
-) -> None:
+FILES = {'absent.onnx': None, 'model.tflite': b'x', 'epoch_1.pth': b'x', 'alone.xml': b'<net/>'}
+FILES |= {f'broken.{suffix}': b'not a model' for suffix in ('onnx', 'pt', 'pt2')}
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_files_that_are_no_models(name: str, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     pytest.importorskip('onnxruntime')
-    if content is not None:
-        (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=named):
+    if FILES[name] is not None:
+        (tmp_path / name).write_bytes(FILES[name])
+    with pytest.raises(UserError, match=r'alone\.bin' if name == 'alone.xml' else name):
         predict.load(tmp_path / name)
     assert 'Traceback' not in capfd.readouterr().err
 
@@ -163,35 +154,26 @@ def test_metadata_is_read_back_or_refused() -> None:
             parse_metadata(text, path)
 
 
-class Payload:
-    """A pickle of it makes a file when it is read."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple:
-        return (Path.touch, (self.marker,))
-
-
-def test_pickles_in_programs_are_not_run(files: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pickles_in_programs_are_not_run(exports: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program, marker, bad = exports['classifier.pt2'], tmp_path / 'marker', tmp_path / 'bad.pt2'
     monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
-    marker, bad = tmp_path / 'marker', tmp_path / 'bad.pt2'
     content = io.BytesIO()
     torch.save(Payload(marker), content)
-    with zipfile.ZipFile(files['classifier.pt2']) as good, zipfile.ZipFile(bad, 'w') as archive:
+    with zipfile.ZipFile(program) as good, zipfile.ZipFile(bad, 'w') as archive:
         for item in good.infolist():
             replaced = item.filename.endswith('.pt') and 'sample_inputs' in item.filename
             archive.writestr(item, content.getvalue() if replaced else good.read(item))
     with pytest.raises(UserError):
         predict.load(bad)
     assert not marker.exists()
-    pickle.loads(pickle.dumps(Payload(marker)))
+    torch.load(io.BytesIO(content.getvalue()), weights_only=False)
     assert marker.exists(), 'the payload would have run'
     assert os.environ['TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'] == '1'
-    assert predict.load(files['classifier.pt2']).predict(SCENE)['scores'].sum() == pytest.approx(1, abs=1e-5)
+    assert predict.load(program).predict(SCENE)['scores'].sum() == pytest.approx(1, abs=1e-5)
 
 
-def test_a_missing_runtime_names_the_extra(files: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_runtime_names_the_extra(exports: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = exports['detector.onnx']
     monkeypatch.setitem(sys.modules, 'onnxruntime', None)
     with pytest.raises(UserError, match='onnxruntime'):
-        predict.load(files['detector.onnx'])
+        predict.load(path)
