@@ -15,18 +15,9 @@ UNSAFE = '--allow-unsafe-checkpoint'
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 PROFILE_STEPS = 20
 DATA_SETS = (
-    'coco',
-    'voc07',
-    'voc12',
-    'voc12aug',
-    'cifar100',
-    'imagenet',
-    'msra-b',
-    'ecssd',
-    'pascal-s',
-    'hku-is',
-    'dut-omron',
-)
+    'coco', 'voc07', 'voc12', 'voc12aug', 'cifar100', 'imagenet', 'msra-b',
+    'ecssd', 'pascal-s', 'hku-is', 'dut-omron',
+)  # fmt: skip
 SPLITS = ('train', 'val', 'test')
 FORMATS = ('onnx', 'openvino', 'torchscript', 'torch-export')
 EXPORTED = ('whole', 'backbone')

@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.model import is_model_wrapper
 from mmengine.registry import DATASETS, MODELS, DefaultScope
+from torch import nn
 
 from mmres2net.errors import UserError, reason_of
 
@@ -63,6 +65,11 @@ def build_model(cfg: Config, *, init_weights: bool = False) -> Any:
         if init_weights:
             model.init_weights()
     return model
+
+
+def unwrapped(model: Any) -> nn.Module:
+    """Return ``model`` without the wrapper of several processes."""
+    return model.module if is_model_wrapper(model) else model
 
 
 def build_dataset(cfg: Config, node: dict[str, Any]) -> Any:

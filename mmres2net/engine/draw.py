@@ -46,8 +46,7 @@ class DrawPredictionsHook(Hook):
     def before_val(self, runner: Runner) -> None:
         self._drawn = 0
 
-    def before_test(self, runner: Runner) -> None:
-        self._drawn = 0
+    before_test = before_val
 
     def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         self._draw(runner, runner.val_dataloader.dataset, outputs or ())

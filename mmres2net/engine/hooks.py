@@ -62,8 +62,7 @@ class FiniteLossHook(Hook):
     def after_train_epoch(self, runner: Runner) -> None:
         self._check(runner, runner.iter, min(self.patience, self._steps))
 
-    def before_val_epoch(self, runner: Runner) -> None:
-        self._check(runner, runner.iter, min(self.patience, self._steps))
+    before_val_epoch = after_train_epoch
 
     def _check(self, runner: Runner, step: int, limit: int) -> None:
         if self._bad is None:

@@ -12,12 +12,12 @@ import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 from torch import nn
 from torch.profiler import profile, record_function
 
+from mmres2net.engine.build import unwrapped
 from mmres2net.registry import HOOKS
 from mmres2net.text import format_table
 
@@ -54,8 +54,7 @@ class ProfileHook(Hook):
 
     def _begin(self, runner: Runner, mode: str) -> None:
         self._mode, self._profiler = mode, profile(record_shapes=True)
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        for name, child in model.named_children():
+        for name, child in unwrapped(runner.model).named_children():
             for module in child if isinstance(child, nn.ModuleList) else [child]:
                 is_head = hasattr(module, 'predict') or hasattr(module, 'loss')  # not called by forward
                 for method in ('loss', 'predict', 'loss_and_predict') if is_head else ('forward',):

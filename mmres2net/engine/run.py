@@ -18,16 +18,14 @@ from mmengine.config import Config
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
-from torch import nn
 
 from mmres2net.data.check import check_before_training, explain_failure
 from mmres2net.data.layout import point_at
 from mmres2net.data.shapes import make_shapes
 from mmres2net.engine.backbone import load_swapped
-from mmres2net.engine.build import building
+from mmres2net.engine.build import building, unwrapped
 from mmres2net.engine.config import load_config, single_process_norms, without_idle_workers, work_dir_of
 from mmres2net.engine.draw import FOLDER
 from mmres2net.engine.launcher import check_launcher, is_first_process, world_size
@@ -128,9 +126,8 @@ class GuardHook(Hook):
         Raises:
             UserError: It has other parameters than the model.
         """
-        if self.checkpoint is None:
-            return
-        load_strictly(runner, self.checkpoint)
+        if self.checkpoint is not None:
+            load_strictly(runner, self.checkpoint)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Check the weights of a checkpoint, and that a resumed run has their model, which MMEngine only warns of.
@@ -156,26 +153,15 @@ class GuardHook(Hook):
     def before_train(self, runner: Runner) -> None:
         self.has_begun = True
 
-    def before_test(self, runner: Runner) -> None:
-        self.has_begun = True
-
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         raise_received()
 
-    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        raise_received()
-
-    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        raise_received()
+    before_test = before_train
+    after_val_iter = after_test_iter = after_train_iter
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Note the number of processes, which the learning rate goes by."""
         checkpoint['meta']['world_size'] = get_world_size()
-
-
-def unwrapped(model: Any) -> nn.Module:
-    """Return ``model`` without the wrapper of several processes."""
-    return model.module if is_model_wrapper(model) else model
 
 
 def build_runner(cfg: Config, *, plain: bool = False, profile: int | None = None) -> Runner:

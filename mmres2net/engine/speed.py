@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmres2net.deploy import use_fused_blocks
+from mmres2net.engine.build import unwrapped
 from mmres2net.malloc import keep_freed_memory
 from mmres2net.ops import RoIAlign, guard_mmcv_operators
 from mmres2net.registry import HOOKS
@@ -27,12 +27,6 @@ class SpeedUpHook(Hook):
     priority = 'VERY_HIGH'
 
     def before_train(self, runner: Runner) -> None:
-        self._apply(runner)
-
-    def before_test(self, runner: Runner) -> None:
-        self._apply(runner)
-
-    def _apply(self, runner: Runner) -> None:
         device = next((parameter.device for parameter in runner.model.parameters()), torch.device('cpu'))
         lines = speed_up(runner.model, device)
         if device.type == 'cpu':
@@ -41,9 +35,10 @@ class SpeedUpHook(Hook):
             for item in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
                 if isinstance(getattr(item, 'optimizer', None), torch.optim.Optimizer):
                     match_optimizer_layout(item.optimizer)  # type: ignore[union-attr]
-            print_log(
-                '\n  '.join(['faster on the CPU with the same results (--plain turns it off):', *lines]), 'current'
-            )
+            title = 'faster on the CPU with the same results (--plain turns it off):'
+            print_log('\n  '.join([title, *lines]), 'current')
+
+    before_test = before_train
 
 
 def speed_up(model: nn.Module, device: str | torch.device = 'cpu') -> list[str]:
@@ -60,7 +55,7 @@ def speed_up(model: nn.Module, device: str | torch.device = 'cpu') -> list[str]:
     if torch.device(device).type != 'cpu':
         return []
     guard_mmcv_operators()
-    inner: nn.Module = model.module if is_model_wrapper(model) else model  # type: ignore[assignment]
+    inner = unwrapped(model)
     for module in inner.modules():
         if _is_dilated_depthwise(module):  # several times slower in channels_last
             if _contiguous_input not in module._forward_pre_hooks.values():
