@@ -9,15 +9,7 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmres2net.engine.build import build_dataset, build_model
 from mmres2net.errors import UserError
 
-FAULTS = {
-    'type': TypeError,
-    'runtime': RuntimeError,
-    'import': ImportError,
-    'attribute': AttributeError,
-    'index': IndexError,
-    'os': OSError,
-    'assertion': AssertionError,
-}
+FAULTS = {kind.__name__: kind for kind in (TypeError, RuntimeError, ImportError, OSError, AssertionError)}
 
 
 def scope() -> str | None:
@@ -65,12 +57,9 @@ def test_whatever_cannot_be_built_is_one_error_with_its_cause(fault: str) -> Non
 
 
 def test_mistakes_name_what_is_wrong() -> None:
-    with pytest.raises(UserError, match='Nope'):
-        build_model(Config(dict(model=dict(type='Nope'))))
-    with pytest.raises(UserError, match='foo'):
-        build_model(config(foo=1))
-    with pytest.raises(UserError, match='no model'):
-        build_model(Config(dict(default_scope='mmdet')))
+    for cfg, named in ((Config(dict(model=dict(type='Nope'))), 'Nope'), (config(foo=1), 'foo'), (Config({}), 'model')):
+        with pytest.raises(UserError, match=named):
+            build_model(cfg)
     with pytest.raises(UserError, match='NoSuchDataset'):
         build_dataset(Config({}), {'type': 'NoSuchDataset'})
 

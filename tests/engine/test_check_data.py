@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from mmres2net.data.shapes import CLASSES, ShapesSpec, make_shapes
 from tests.support.cli import CliResult, run_cli
@@ -15,7 +14,7 @@ CONFIG = 'demo/faster_rcnn_r2n50.py'
 
 @pytest.fixture
 def copied(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the embedded set; the working folder is beside it."""
+    """A copy of the embedded set in the working folder."""
     shutil.copytree(shapes, tmp_path / 'shapes')
     monkeypatch.chdir(tmp_path)
     return tmp_path / 'shapes'
@@ -31,11 +30,8 @@ def test_sound_data(copied: Path) -> None:
     assert f'train: CocoDataset {copied}/annotations/instances_train2017.json\n  12 images, ' in result.out
     assert f'val, test: CocoDataset {copied}/annotations/instances_val2017.json\n  6 images, ' in result.out
     assert result.out.splitlines()[-1].startswith('no errors, ')
-    folder = Path('work_dirs/check_data/faster_rcnn_r2n50')
-    names = sorted(path.name for path in folder.iterdir())
+    names = sorted(path.name for path in Path('work_dirs/check_data/faster_rcnn_r2n50').iterdir())
     assert names == ['train_01.jpg', 'train_02.jpg', 'val_test_01.jpg', 'val_test_02.jpg']
-    with Image.open(folder / 'train_01.jpg') as image:
-        assert image.width >= 640
 
 
 def test_broken_data(copied: Path) -> None:
@@ -66,8 +62,7 @@ def test_training_refuses_the_same(copied: Path) -> None:
     flags = ('--data', copied, '--from-scratch', '--work-dir', 'run')
     for more in ((), ('--skip-data-check',)):
         result = run_cli('train', CONFIG, *flags, *more)
-        assert result.status == 2
-        assert "annotations[3]: no 'area'" in result.err
+        assert (result.status, 'annotations[3]' in result.err) == (2, True)
 
 
 def test_chosen_splits_and_no_drawings(copied: Path) -> None:
@@ -96,21 +91,15 @@ def test_embedded_set_is_made_where_it_is_not(tmp_path: Path, monkeypatch: pytes
         ['--splits', 'val', '--cfg-options', 'val_dataloader=None'],
     ],
 )  # fmt: skip
-def test_wrong_flags_are_named(copied: Path, flags: list[str]) -> None:
-    Path('file').touch()
-    result = run(copied, *flags)
-    assert result.status == 2
-    assert flags[1] in result.err
-    assert not Path('work_dirs').exists()
-
-
-def test_config_without_data(tmp_path: Path) -> None:
-    (tmp_path / 'empty.py').write_text("default_scope = 'mmdet'\n")
-    result = run_cli('check-data', tmp_path / 'empty.py')
-    assert (result.status, 'empty.py' in result.err) == (2, True)
+def test_wrong_flags_are_named(shapes: Path, tmp_path: Path, flags: list[str]) -> None:
+    (tmp_path / 'file').touch()
+    result = run_cli('check-data', CONFIG, '--data', shapes, '--workers', '2', *flags, cwd=tmp_path)
+    assert (result.status, flags[1] in result.err) == (2, True)
+    assert not (tmp_path / 'work_dirs').exists()
 
 
 def test_data_that_are_not_there(tmp_path: Path) -> None:
-    result = run_cli('check-data', 'faster_rcnn_r2n50.py', cwd=tmp_path)
-    assert result.status == 2
-    assert all(text in result.err for text in ('--data', 'data/coco/annotations/instances_train2017.json'))
+    (tmp_path / 'empty.py').write_text("default_scope = 'mmdet'\n")
+    for config, named in (('empty.py', 'empty.py'), ('faster_rcnn_r2n50.py', 'instances_train2017.json')):
+        result = run_cli('check-data', config, cwd=tmp_path)
+        assert (result.status, named in result.err) == (2, True)

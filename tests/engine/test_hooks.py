@@ -74,8 +74,7 @@ def test_annotations_are_left_and_predictions_right(image: str, make: Any) -> No
 
 
 def test_ignored_pixels_and_low_scores_are_not_drawn(image: str) -> None:
-    low = draw_sample(detection(image, score=0.2), META)
-    assert share(low, BLUE) == 0
+    assert share(draw_sample(detection(image, score=0.2), META), BLUE) == 0
     left = np.array_split(draw_sample(segmentation(image), META), 2, axis=1)[0]
     rows = np.flatnonzero((left.astype(int)[..., 0] - left[..., 2] > 60).any(1))
     assert 45 <= len(rows) <= 55  # half of the rows
@@ -83,9 +82,7 @@ def test_ignored_pixels_and_low_scores_are_not_drawn(image: str) -> None:
 
 def test_class_names_of_a_classifier(image: str) -> None:
     one, other = (draw_sample(classification(image), {'classes': names}) for names in (('a', 'b'), ('a', 'bbbbbb')))
-    left, right = (np.array_split(one != other, 2, axis=1)[i] for i in (0, 1))
-    assert not left.any()
-    assert right.any()
+    assert [half.any() for half in np.array_split(one != other, 2, axis=1)] == [False, True]
 
 
 @pytest.mark.parametrize('box', [(20, 20, float('inf'), 80), (float('nan'),) * 4, (80, 80, 20, 20), (-9e9, 0, 9e9, 50)])

@@ -37,19 +37,15 @@ DATASET = dict(
     metainfo=dict(classes=CLASSES, palette=[[i, i, i] for i in range(7)]),
 )
 TRAIN, VAL = (dict(ann_file=f'ImageSets/Segmentation/{part}.txt') for part in ('train', 'val'))
-TRAIN_PIPELINE = [
+LOAD, LABELS, SIZE, PACK = (
     dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='Resize', scale=(64, 64)),
     dict(type='PackSegInputs'),
-]
-TEST_PIPELINE = [
-    dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 64)), dict(type='LoadAnnotations'),
-    dict(type='PackSegInputs'),
-]
+)
+TRAIN_PIPELINE, TEST_PIPELINE = [LOAD, LABELS, SIZE, PACK], [LOAD, SIZE, LABELS, PACK]
 """
     + COMMON
     + """
-val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
-test_evaluator = val_evaluator
+val_evaluator = test_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 model = dict(
     type='EncoderDecoder', data_preprocessor=dict(type='SegDataPreProcessor', size=(64, 64)), backbone=backbone,
     decode_head=dict(type='FCNHead', num_convs=1, in_channels=2048, channels=8, num_classes=7, norm_cfg=NORM),
@@ -69,8 +65,7 @@ TEST_PIPELINE = TRAIN_PIPELINE
 """
     + COMMON
     + """
-val_evaluator = dict(type='Accuracy', topk=(1,))
-test_evaluator = val_evaluator
+val_evaluator = test_evaluator = dict(type='Accuracy', topk=(1,))
 model = dict(
     type='ImageClassifier', backbone=backbone, neck=dict(type='GlobalAveragePooling'),
     head=dict(type='LinearClsHead', num_classes=2, in_channels=2048), data_preprocessor=dict(num_classes=2),

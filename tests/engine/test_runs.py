@@ -60,6 +60,7 @@ def test_from_scratch_needs_no_weights_and_freezes_nothing(tmp_path: Path) -> No
     flags = ('--data', data_root('voc07_mini'), '--work-dir', tmp_path, '--from-scratch', '--skip-data-check')
     options = [option for option in SMALL if 'arch' not in option and 'batch_size' not in option]
     short = ['train_cfg.max_epochs=1', 'train_dataloader.dataset.indices=2', 'val_dataloader.dataset.indices=2']
+    short += [f'{part}_dataloader.dataset.pipeline.{i}.scale=(250,150)' for part, i in (('train', 2), ('val', 1))]
     done = run_cli('train', 'faster_rcnn_r2n50_voc07.py', *flags, '--cfg-options', *options, *short)
     assert done.status == 0
     assert 'model.backbone.frozen_stages 1 -> -1' in done.out

@@ -38,14 +38,10 @@ randomness = dict(seed=0)
 
 
 class SendsSignal:
-    """Sends SIGTERM to this process at its end."""
-
-    sent = False
+    """Sends SIGTERM to this process at its end, where Python drops what is raised."""
 
     def __del__(self) -> None:
-        if not self.sent:
-            self.sent = True
-            os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 @MODELS.register_module()
@@ -58,26 +54,17 @@ class RunTiny(BaseModel):
         spoil: Whether the weights become NaN as well.
         raise_at: The step that raises; 0: none.
         signal_at: The step in which the process gets SIGTERM; 0: none.
-        in_destructor: It gets it where Python drops what is raised.
+        in_destructor: It gets it in the destructor of an object.
     """
 
     def __init__(
-        self,
-        *,
-        nan_from: int = 0,
-        nan_steps: int = 10**6,
-        spoil: bool = False,
-        raise_at: int = 0,
-        words: str = 'the fault that was asked for',
-        signal_at: int = 0,
-        in_destructor: bool = False,
-        width: int = 2,
-    ) -> None:
+        self, *, nan_from: int = 0, nan_steps: int = 10**6, spoil: bool = False, raise_at: int = 0,
+        words: str = 'the fault that was asked for', signal_at: int = 0, in_destructor: bool = False, width: int = 2,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.layer = torch.nn.Linear(width, width)
         self.nan, self.spoil = range(nan_from or 10**9, (nan_from or 10**9) + nan_steps), spoil
-        self.raise_at, self.words, self.signal_at = raise_at, words, signal_at
-        self.in_destructor = in_destructor
+        self.raise_at, self.words, self.signal_at, self.in_destructor = raise_at, words, signal_at, in_destructor
         self.step = 0
 
     def forward(self, inputs: Any, data_samples: Any = None, mode: str = 'tensor') -> Any:
@@ -88,10 +75,7 @@ class RunTiny(BaseModel):
         if self.step == self.raise_at:
             raise RuntimeError(self.words)
         if self.step == self.signal_at:
-            if self.in_destructor:
-                SendsSignal()
-            else:
-                SendsSignal().__del__()
+            SendsSignal() if self.in_destructor else os.kill(os.getpid(), signal.SIGTERM)
         loss = out.square().mean()
         if self.step not in self.nan:
             return dict(loss=loss)

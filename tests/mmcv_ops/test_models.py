@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from types import ModuleType
 
-import numpy as np
 import pytest
 import torch
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
-from mmdet.structures.mask import BitmapMasks
 from mmengine.config import ConfigDict
 from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
-from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from tests.mmcv_ops.conftest import Use
+from tests.support.detection import detection_sample
 
 SIZE = (96, 128)
 CONFIGS = [
@@ -36,12 +34,7 @@ def sample(seed: int) -> DetDataSample:
     generator = torch.Generator().manual_seed(seed)
     corner = torch.rand(3, 2, generator=generator) * 45
     boxes = torch.cat((corner, corner + 10 + torch.rand(3, 2, generator=generator) * 40), 1)
-    masks = np.zeros((3, *SIZE), np.uint8)
-    for mask, (left, top, right, bottom) in zip(masks, boxes.int().tolist(), strict=True):
-        mask[top:bottom, left:right] = 1
-    objects = InstanceData(bboxes=boxes, labels=torch.tensor([1, 7, 30]), masks=BitmapMasks(masks, *SIZE))
-    shape = {'img_shape': SIZE, 'batch_input_shape': SIZE, 'pad_shape': SIZE, 'ori_shape': SIZE}
-    return DetDataSample(gt_instances=objects, metainfo={**shape, 'scale_factor': (1, 1)})
+    return detection_sample(boxes, torch.tensor([1, 7, 30]), SIZE)
 
 
 def detector(config: ConfigDict) -> nn.Module:
