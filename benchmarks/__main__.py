@@ -35,9 +35,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument('--threads', type=int, default=max(int(granted_cores()), 1), help='default: %(default)s')
     run.add_argument('--turns', type=int, default=7, help='measurements per contender; default: %(default)s')
     run.add_argument('--seconds', type=float, default=1.0, help='of a turn at least; default: %(default)s')
-    run.add_argument(
-        '--time-limit', type=float, default=600.0, metavar='SECONDS', help='for each answer of a contender'
-    )
+    run.add_argument('--time-limit', type=float, default=600.0, metavar='SECONDS', help='for an answer of a contender')
     run.add_argument('--only', nargs='+', metavar='TEXT', help='contenders whose names contain one of these')
     run.add_argument('--allow-load', action='store_true', help='measure on a busy machine; the page will say so')
     run.add_argument('--out', type=Path, metavar='FILE', help='default: benchmarks/results/SUITE_SIZE.json')
@@ -48,26 +46,18 @@ def parser() -> argparse.ArgumentParser:
 
 
 def case_of(args: argparse.Namespace) -> Case:
-    """Return the case of the flags.
-
-    Raises:
-        UserError: A number is out of range.
-    """
+    """Return the case of the flags, or raise UserError where a number is out of range."""
     for flag in ('threads', 'turns', 'seconds', 'time_limit', 'batch'):
         value = getattr(args, flag)
         if value is not None and not 0 < value < 10**6:
             raise UserError(f'--{flag.replace("_", "-")} {value}: choose a number above 0 and below a million')
     size = parse_size(args.size or SIZES[args.suite], least=32)
-    batch = args.batch or (2 if args.suite in ('training', 'step') else 1)
-    return Case(args.suite, size, batch, args.config, args.device, args.threads)
+    default = 2 if args.suite in ('training', 'step') else 1
+    return Case(args.suite, size, args.batch or default, args.config, args.device, args.threads)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure, print the table, write the result.
-
-    Raises:
-        UserError: A flag does not fit, the machine is busy, or the output cannot be written.
-    """
+    """Measure, print the table, write the result."""
     case = case_of(args)
     contenders = contenders_of(case.suite)
     if args.only:

@@ -28,21 +28,12 @@ class MissingError(Exception):
 
 @dataclass(frozen=True)
 class Case:
-    """One measurement.
-
-    Args:
-        suite: A key of ``SUITES``.
-        size: Height and width of the images in pixels.
-        batch: Images per call.
-        config: The model of the suites ``step`` and ``image``.
-        device: ``cpu`` or ``cuda``.
-        threads: CPU threads of each contender.
-    """
+    """One measurement."""
 
     suite: str
-    size: tuple[int, int]
+    size: tuple[int, int]  # height and width in pixels
     batch: int = 1
-    config: str = 'faster_rcnn_r2n50'
+    config: str = 'faster_rcnn_r2n50'  # of the suites ``step`` and ``image``
     device: str = 'cpu'
     threads: int = 2
 
@@ -65,23 +56,14 @@ class Job(Protocol):
 
 @dataclass(frozen=True)
 class Contender:
-    """A row of the table.
-
-    Args:
-        name: Its name in tables.
-        suites: Where it takes part.
-        build: Makes its job.
-        same_as: Name of the contender whose outputs it must reproduce; none for a function that no other computes.
-        keep_memory: Runs with :func:`mmres2net.malloc.keep_freed_memory` on a CPU.
-        ours: Whether it is code of this package, which plots show in another color.
-    """
+    """A row of the table."""
 
     name: str
     suites: tuple[str, ...]
     build: Callable[[Case], Job]
-    same_as: str | None = None
-    keep_memory: bool = True
-    ours: bool = False
+    same_as: str | None = None  # the contender whose outputs it must reproduce, if any computes the same
+    keep_memory: bool = True  # on a CPU
+    ours: bool = False  # code of this package, which plots show in another color
 
 
 def difference(got: Outputs, wanted: Outputs) -> float:
@@ -89,9 +71,7 @@ def difference(got: Outputs, wanted: Outputs) -> float:
 
     Detections (``boxes``, ``labels``, ``scores`` and ``masks``) are compared one to one, since rounding may exchange
     their order and decide which of two overlapping boxes is suppressed: two in a hundred may have no counterpart.
-
-    Raises:
-        DifferenceError: Arrays are missing, not finite or of another shape, or detections differ.
+    ``DifferenceError``: arrays are missing, not finite or of another shape, or detections differ.
     """
     if got.keys() != wanted.keys():
         raise DifferenceError(f'outputs {sorted(got)}, expected {sorted(wanted)}')

@@ -11,8 +11,8 @@ from benchmarks.detectors import WholeModel
 from benchmarks.networks import MMDET, Exported, Inference, Training
 
 BACKBONES, WHOLE = ('inference', 'training'), ('step', 'image')
-INFERENCE, TRAINING = ('inference',), ('training',)
-TIMM, STOCK, PLAIN = 'timm, eager', "mmdet's config and Res2Net", 'ours, eager'
+INFERENCE = ('inference',)
+TIMM, MMDETS, STOCK, PLAIN = 'timm, eager', "mmdet's network: mmdet, eager", "mmdet's config and Res2Net", 'ours, eager'
 R50_TIMM, R50_PLAIN = 'ResNet-50: timm, eager', 'ResNet-50: eager'
 
 
@@ -21,16 +21,12 @@ def backbone(**options: Any) -> Callable[[Case], Job]:
     return lambda case: (Training if case.suite == 'training' else Inference)(case, **options)
 
 
-def exported(**options: Any) -> Callable[[Case], Job]:
-    """Return the builder of an exported network."""
-    return partial(Exported, **options)
+def sped_up(kind: str) -> Callable[[Case], Job]:
+    """Return the builder of our network of a kind, sped up."""
+    return backbone(source='ours', kind=kind, mode='sped up')
 
 
-def whole(**options: Any) -> Callable[[Case], Job]:
-    """Return the builder of a whole model's job."""
-    return partial(WholeModel, **options)
-
-
+exported, whole = partial(partial, Exported), partial(partial, WholeModel)
 CONTENDERS = (
     Contender(TIMM, BACKBONES, backbone(source='timm')),
     Contender('timm, eager, memory not kept', BACKBONES, backbone(source='timm'), TIMM, keep_memory=False),
@@ -46,26 +42,12 @@ CONTENDERS = (
     Contender('ours, compiled', BACKBONES, backbone(source='ours', mode='compiled'), TIMM, ours=True),
     Contender('ours, ONNX Runtime', INFERENCE, exported(source='ours', runtime='onnxruntime'), TIMM, ours=True),
     Contender('ours, OpenVINO', INFERENCE, exported(source='ours', runtime='openvino'), TIMM, ours=True),
-    Contender("mmdet's network: mmdet, eager", BACKBONES, backbone(source='mmdet', kind='mmdet')),
-    Contender(
-        "mmdet's network: ours, sped up",
-        BACKBONES,
-        backbone(source='ours', kind='mmdet', mode='sped up'),
-        "mmdet's network: mmdet, eager",
-        ours=True,
-    ),
+    Contender(MMDETS, BACKBONES, backbone(source='mmdet', kind='mmdet')),
+    Contender("mmdet's network: ours, sped up", BACKBONES, sped_up('mmdet'), MMDETS, ours=True),
     Contender(R50_TIMM, BACKBONES, backbone(source='timm', kind='resnet50')),
-    Contender(
-        'ResNet-50: ours, sped up',
-        BACKBONES,
-        backbone(source='ours', kind='resnet50', mode='sped up'),
-        R50_TIMM,
-        ours=True,
-    ),
-    *(
-        Contender(f'{arch}: ours, sped up', INFERENCE, backbone(source='ours', kind=arch, mode='sped up'), ours=True)
-        for arch in ('res2net50_48w_2s', 'res2net50_14w_8s')
-    ),
+    Contender('ResNet-50: ours, sped up', BACKBONES, sped_up('resnet50'), R50_TIMM, ours=True),
+    Contender('res2net50_48w_2s: ours, sped up', INFERENCE, sped_up('res2net50_48w_2s'), ours=True),
+    Contender('res2net50_14w_8s: ours, sped up', INFERENCE, sped_up('res2net50_14w_8s'), ours=True),
     Contender(STOCK, WHOLE, whole(stock=True)),
     Contender(f'{STOCK}, memory not kept', WHOLE, whole(stock=True), STOCK, keep_memory=False),
     Contender("mmdet's network by ours, sped up", WHOLE, whole(backbone=MMDET, fast=True), STOCK, ours=True),

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.optim import OptimWrapper
 from mmengine.structures import InstanceData, PixelData
-from torch import Tensor, nn
+from torch import nn
 
 from benchmarks.case import Case, MissingError, Outputs
-from benchmarks.networks import imported, name_in, sped_up, weight
+from benchmarks.networks import imported, name_in, ours, sped_up, weight
 from mmres2net.engine.build import build_model, scope_of
 from mmres2net.engine.config import load_config, single_process_norms, without_published_weights
 
@@ -28,22 +27,12 @@ OBJECTS = 12
 class WholeModel:
     """A model of a config with seeded weights, the same for all contenders of a kind.
 
-    Args:
-        case: The case.
-        stock: mmdet's own config with mmdet's own Res2Net.
-        resnet: The config's ResNet-50 twin.
-        backbone: Keys of the backbone that are changed.
-        fast: Sped up as ``train`` and ``test`` do it.
+    ``stock`` takes mmdet's own config with mmdet's own Res2Net, ``resnet`` the config's ResNet-50 twin. ``backbone``
+    has keys of the backbone that are changed, and ``fast`` speeds the model up as ``train`` and ``test`` do it.
     """
 
     def __init__(
-        self,
-        case: Case,
-        *,
-        stock: bool = False,
-        resnet: bool = False,
-        backbone: Mapping[str, Any] | None = None,
-        fast: bool = False,
+        self, case: Case, *, stock: bool = False, resnet: bool = False, backbone: Any = None, fast: bool = False
     ) -> None:
         name = case.config.replace('r2n50', 'r50') if resnet else case.config
         if stock:
@@ -79,17 +68,17 @@ class WholeModel:
         if self.case.suite == 'step':
             return {'loss': np.array([float(found['loss'])])}
         if 'pred_instances' in found[0]:
-            objects = found[0].pred_instances
-            named = {'boxes': objects.bboxes, 'scores': objects.scores, 'labels': objects.labels}
-            if 'masks' in objects:
-                named['masks'] = objects.masks
-            return {name: torch.as_tensor(value).cpu().numpy() for name, value in named.items()}
+            objects = dict(found[0].pred_instances.items())
+            objects['boxes'] = objects.pop('bboxes')
+            return {name: torch.as_tensor(value).cpu().numpy() for name, value in objects.items()}
         return {'logits': found[0].seg_logits.data.cpu().numpy()}
 
 
 def seed_weights(model: nn.Module, stock: bool) -> None:
     """Give equal networks equal weights, and detections scores that differ clearly."""
-    names = {name_in('mmdet', 'mmdet', name): name for name in ours_names()} if stock else {}
+    with torch.device('meta'):
+        twin = ours('mmdet').state_dict() if stock else {}
+    names = {name_in('mmdet', 'mmdet', name): name for name in twin}
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
             own = name.removeprefix('backbone.')
@@ -100,35 +89,22 @@ def seed_weights(model: nn.Module, stock: bool) -> None:
                 tensor.mul_(0.1)
 
 
-def ours_names() -> list[str]:
-    """Return our names of the parameters of mmdet's network."""
-    from benchmarks.networks import ours
-
-    with torch.device('meta'):
-        return list(ours('mmdet').state_dict())
-
-
 def batch(case: Case, model: nn.Module) -> dict[str, Any]:
     """Return what a data loader returns: images of noise, and objects or labels."""
     rng = np.random.default_rng(0)
+    shapes = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape'), case.size)
     inputs = [torch.from_numpy(rng.integers(0, 256, (3, *case.size), dtype=np.uint8)) for _ in range(case.batch)]
     segments = hasattr(model, 'decode_head')
     samples = [segmentation(case, rng) if segments else detection(case, rng) for _ in inputs]
+    for sample in samples:  # images that were not resized
+        sample.set_metainfo({**shapes, 'scale_factor': (1.0, 1.0)})
     return {'inputs': inputs, 'data_samples': samples}
-
-
-def meta(case: Case) -> dict[str, Any]:
-    """Return the facts of an image that was not resized."""
-    shapes = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape'), case.size)
-    return {**shapes, 'scale_factor': (1.0, 1.0)}
 
 
 def segmentation(case: Case, rng: np.random.Generator) -> Any:
     """Return a sample with the label of each pixel."""
-    labels = torch.from_numpy(rng.integers(0, 2, (1, *case.size)))
-    sample = imported('mmseg.structures').SegDataSample(metainfo=meta(case))
-    sample.gt_sem_seg = PixelData(data=labels)
-    return sample
+    labels = PixelData(data=torch.from_numpy(rng.integers(0, 2, (1, *case.size))))
+    return imported('mmseg.structures').SegDataSample(gt_sem_seg=labels)
 
 
 def detection(case: Case, rng: np.random.Generator) -> Any:
@@ -139,8 +115,6 @@ def detection(case: Case, rng: np.random.Generator) -> Any:
     masks = np.zeros((OBJECTS, height, width), np.uint8)
     for mask, (left, top, right, bottom) in zip(masks, boxes.astype(int), strict=True):
         mask[top:bottom, left:right] = 1
-    sample = imported('mmdet.structures').DetDataSample(metainfo=meta(case))
-    labels: Tensor = torch.from_numpy(rng.integers(0, 3, OBJECTS))
-    bitmaps = imported('mmdet.structures.mask').BitmapMasks(masks, height, width)
-    sample.gt_instances = InstanceData(bboxes=torch.from_numpy(boxes).float(), labels=labels, masks=bitmaps)
-    return sample
+    objects = InstanceData(bboxes=torch.from_numpy(boxes).float(), labels=torch.from_numpy(rng.integers(0, 3, OBJECTS)))
+    objects.masks = imported('mmdet.structures.mask').BitmapMasks(masks, height, width)
+    return imported('mmdet.structures').DetDataSample(gt_instances=objects)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -35,24 +36,18 @@ def ours(kind: str) -> nn.Module:
 
 def timm(kind: str) -> nn.Module:
     """Return timm's network with the outputs of its four stages."""
-    library = imported('timm')
-    return library.create_model(kind, features_only=True, out_indices=(1, 2, 3, 4))
+    return imported('timm').create_model(kind, features_only=True, out_indices=(1, 2, 3, 4))
 
 
 def mmdet(kind: str) -> nn.Module:
     """Return mmdet's Res2Net-50."""
     imported('mmdet')
-    registry = importlib.import_module('mmengine.registry')
     options = {'depth': 50, 'scales': 4, 'base_width': 26, 'norm_eval': False, 'frozen_stages': -1}
-    return registry.MODELS.build({'type': 'mmdet.Res2Net', **options})
+    return MODELS.build({'type': 'mmdet.Res2Net', **options})
 
 
 def imported(name: str) -> Any:
-    """Return a module.
-
-    Raises:
-        MissingError: It is not installed.
-    """
+    """Return a module, or raise ``MissingError`` where it is not installed."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -118,8 +113,7 @@ def folded(network: nn.Module) -> nn.Module:
 
 def images(case: Case) -> Tensor:
     """Return the images of all contenders, (N, 3, H, W)."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(case.batch, 3, *case.size, generator=generator).to(case.device)
+    return torch.randn(case.batch, 3, *case.size, generator=torch.Generator().manual_seed(0)).to(case.device)
 
 
 def last(module: Any) -> Any:
@@ -144,14 +138,7 @@ MODES: dict[str, Callable[[nn.Module], Any]] = {
 
 
 class Inference:
-    """A forward pass of a backbone.
-
-    Args:
-        case: The case.
-        source: Whose network.
-        kind: Which network; see :func:`ours`.
-        mode: A key of ``MODES``.
-    """
+    """A forward pass of a backbone: whose network, which kind (see :func:`ours`), and a key of ``MODES``."""
 
     def __init__(self, case: Case, *, source: str, kind: str = ARCH, mode: str = 'eager') -> None:
         self.network = MODES[mode](build(source, kind).to(case.device))
@@ -186,22 +173,15 @@ class Training(Inference):
 
 
 class Exported:
-    """A network exported to ONNX, in a runtime.
+    """A network exported to ONNX, in the runtime ``onnxruntime`` or ``openvino``, on the CPU."""
 
-    Args:
-        case: The case; CPU only.
-        source: Whose network.
-        runtime: ``onnxruntime`` or ``openvino``.
-        kind: Which network; see :func:`ours`.
-    """
-
-    def __init__(self, case: Case, *, source: str, runtime: str, kind: str = ARCH) -> None:
+    def __init__(self, case: Case, *, source: str, runtime: str) -> None:
         if case.device != 'cpu':
             raise MissingError(f'{runtime} is measured on the CPU only')
         library, x = imported(runtime), images(case)
         with tempfile.TemporaryDirectory() as folder, torch.no_grad():
             file = str(Path(folder) / 'network.onnx')
-            torch.onnx.export(build(source, kind), (x,), file, dynamo=False, opset_version=OPSET)
+            torch.onnx.export(build(source, ARCH), (x,), file, dynamo=False, opset_version=OPSET)
             if runtime == 'onnxruntime':
                 options = library.SessionOptions()
                 options.intra_op_num_threads = case.threads

@@ -22,14 +22,13 @@ SAMPLES, LEVEL = 2000, 0.95
 def interval(seconds: Sequence[float], base: Sequence[float]) -> tuple[float, float, float]:
     """Return the ratio of the medians of two contenders' turns, and the bounds of its bootstrap interval.
 
-    Turns are resampled in pairs, since both contenders ran under the same load in one turn.
+    Turns are resampled in pairs: both contenders ran under the same load.
     """
     pair = np.array([seconds, base])
     picks = np.random.default_rng(0).integers(0, pair.shape[1], (SAMPLES, pair.shape[1]))
     medians = np.median(pair[:, picks], axis=2)
     low, high = np.quantile(medians[0] / medians[1], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    ratio = float(np.median(pair[0]) / np.median(pair[1]))
-    return ratio, float(low), float(high)
+    return float(np.median(pair[0]) / np.median(pair[1])), float(low), float(high)
 
 
 def measured(result: dict[str, Any]) -> list[dict[str, Any]]:
@@ -44,16 +43,9 @@ def table(result: dict[str, Any]) -> str:
     lines = []
     for row in measured(result):
         ratio, low, high = row['ratio']
-        worst = row.get('difference')
-        lines.append(
-            (
-                row['name'],
-                f'{np.median(row["seconds"]) * 1000:,.1f}',
-                f'{ratio:.2f}',
-                f'{low:.2f} to {high:.2f}',
-                '' if worst is None else f'{worst:.0e}',
-            )
-        )
+        worst = f'{row["difference"]:.0e}' if 'difference' in row else ''
+        time = f'{np.median(row["seconds"]) * 1000:,.1f}'
+        lines.append((row['name'], time, f'{ratio:.2f}', f'{low:.2f} to {high:.2f}', worst))
     lines += [(row['name'], row['absent'], *[''] * 3) for row in result['contenders'] if 'absent' in row]
     return format_table(lines, HEADER, markdown=True)
 
@@ -69,18 +61,10 @@ def section(result: dict[str, Any], plot: str) -> str:
     place = f'{machine.get("gpu", machine["cpu"])}, {machine["cores"]:g} cores, Python {machine["python"]}'
     load = f'{result["load"][0]:.1f} before, {result["load"][1]:.1f} after'
     busy = ' (--allow-load: the machine was busy)' if result['allow_load'] else ''
-    return '\n'.join(
-        [
-            f'## {case["title"]}',
-            '',
-            table(result),
-            '',
-            f'- Command: `{command}`, {result["date"]}, mmres2net {result["version"]}',
-            f'- Machine: {place}; load {load}{busy}',
-            f'- Versions: {versions}',
-            '',
-            f'![{case["title"]}]({plot})',
-        ]
+    return (
+        f'## {case["title"]}\n\n{table(result)}\n\n'
+        f'- Command: `{command}`, {result["date"]}, mmres2net {result["version"]}\n'
+        f'- Machine: {place}; load {load}{busy}\n- Versions: {versions}\n\n![{case["title"]}]({plot})'
     )
 
 
@@ -106,11 +90,7 @@ def draw(result: dict[str, Any], file: Path) -> None:
 
 
 def read(file: Path) -> dict[str, Any]:
-    """Return a result.
-
-    Raises:
-        UserError: The file is no result of this benchmark.
-    """
+    """Return the result in a file, or raise UserError where it is none."""
     try:
         result = json.loads(file.read_text(encoding='utf-8'))
         times = [value for row in result['contenders'] for value in row.get('seconds', ())]
@@ -123,11 +103,7 @@ def read(file: Path) -> dict[str, Any]:
 
 
 def write_page(files: Sequence[Path], page: Path) -> None:
-    """Write the sections of all results between the markers of ``page``, and a plot beside it for each.
-
-    Raises:
-        UserError: A result or the page cannot be read, or the page lacks the markers.
-    """
+    """Write the sections of all results between the markers of ``page``, and a plot beside it for each."""
     results = {file: read(file) for file in files}
     try:
         text = page.read_text(encoding='utf-8')
@@ -137,9 +113,8 @@ def write_page(files: Sequence[Path], page: Path) -> None:
     _, end, tail = rest.partition(END)
     if not begin or not end:
         raise UserError(f'{page} must have the lines {BEGIN} and {END}, between which the results are written')
-    sections = []
-    for file, result in results.items():
-        plot = page.with_name(f'benchmarks_{file.stem}.png')
-        draw(result, plot)
-        sections.append(section(result, plot.name))
+    plots = {file: page.with_name(f'benchmarks_{file.stem}.png') for file in files}
+    for file, plot in plots.items():
+        draw(results[file], plot)
+    sections = [section(results[file], plot.name) for file, plot in plots.items()]
     write_atomic(page, '\n\n'.join([head + begin, *sections, end + tail]))

@@ -19,11 +19,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
+import torch
 
 from benchmarks.case import Case, Contender, DifferenceError, MissingError, difference
 from mmres2net.environment import OPENMMLAB, granted_cores, installed_version
@@ -35,6 +36,7 @@ TOLERANCE = {'inference': 1e-5, 'training': 1e-3, 'step': 2e-2, 'image': 1e-3}
 PAUSE = 0.02  # OpenMP's threads wait actively for some milliseconds after their last work
 LIBRARIES = ('torch', 'timm', 'onnxruntime', 'openvino')
 MAX_CALLS = 1000
+say = partial(print, file=sys.stderr, flush=True)
 
 
 class FailedError(Exception):
@@ -43,17 +45,11 @@ class FailedError(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """How long things take.
-
-    Args:
-        turns: Measurements of each contender.
-        seconds: Seconds of a turn at least, by repeated calls.
-        request: Seconds after which a contender that does not answer is ended.
-    """
+    """How often and how long is measured."""
 
     turns: int = 7
-    seconds: float = 1.0
-    request: float = 600.0
+    seconds: float = 1.0  # of a turn at least, by repeated calls
+    request: float = 600.0  # seconds after which a contender that does not answer is ended
 
 
 class Process:
@@ -63,21 +59,14 @@ class Process:
         count = str(threads)
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
         self._time_limit = time_limit
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            env={**os.environ, 'OMP_NUM_THREADS': count, 'MKL_NUM_THREADS': count},
-            start_new_session=True,
-        )
+        env = {**os.environ, 'OMP_NUM_THREADS': count, 'MKL_NUM_THREADS': count}
+        pipes: Any = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'stderr': self._log}
+        self._process = subprocess.Popen(command, **pipes, env=env, start_new_session=True)
 
     def __enter__(self) -> Process:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -89,9 +78,7 @@ class Process:
     def ask(self, do: str, **request: Any) -> Any:
         """Return the answer to a request.
 
-        Raises:
-            MissingError: The contender cannot be measured here.
-            FailedError: It failed, ended, or did not answer within the time limit.
+        ``MissingError``: it cannot be measured here. ``FailedError``: it failed, ended or took longer than its limit.
         """
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):
@@ -126,11 +113,7 @@ class Process:
 
 
 def check_load(allow: bool) -> float:
-    """Return the load of the last minute.
-
-    Raises:
-        UserError: The machine is too busy for figures that mean something, and this is not allowed.
-    """
+    """Return the load of the last minute; where it is too high for figures that mean something, raise UserError."""
     load, cores = os.getloadavg()[0], granted_cores()
     if load > MAX_LOAD * cores and not allow:
         raise UserError(
@@ -148,16 +131,11 @@ def measure(
     allow_load: bool = False,
     worker: Sequence[str] = (sys.executable, '-m', 'benchmarks.worker'),
 ) -> dict[str, Any]:
-    """Compare the outputs of the contenders, time them in turns, and return the result as JSON data.
-
-    Raises:
-        UserError: The machine is too busy.
-    """
+    """Compare the outputs of the contenders, time them in turns, and return the result as JSON data."""
     load = check_load(allow_load)
     rows: dict[str, dict[str, Any]] = {name: {'name': name, 'ours': c.ours} for name, c in contenders.items()}
     with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
-        processes = {name: stack.enter_context(Process(worker, case.threads, limits.request)) for name in contenders}
-        alive = dict(processes)
+        alive = {name: stack.enter_context(Process(worker, case.threads, limits.request)) for name in contenders}
 
         def ask(name: str, do: str, /, **request: Any) -> Any:
             try:
@@ -165,7 +143,7 @@ def measure(
             except (MissingError, FailedError) as error:
                 say(f'{name} is not measured: {error}')
                 rows[name]['absent'] = str(error)
-                alive.pop(name).__exit__(None, None, None)
+                alive.pop(name).__exit__()
                 return None
 
         for name in contenders:
@@ -188,16 +166,11 @@ def measure(
 
 
 def compare(
-    case: Case,
-    contenders: Mapping[str, Contender],
-    rows: Mapping[str, dict[str, Any]],
-    alive: dict[str, Process],
-    folder: Path,
+    case: Case, contenders: Mapping[str, Contender], rows: Mapping[str, Any], alive: dict[str, Process], folder: Path
 ) -> None:
     """Note the difference of each contender from the one that it must equal; leave out those that differ."""
     names = list(contenders)
-    files = {name: folder / f'{names.index(name)}.npz' for name in alive}
-    outputs = {name: dict(np.load(file)) for name, file in files.items()}
+    outputs = {name: dict(np.load(folder / f'{names.index(name)}.npz')) for name in alive}
     for name, contender in contenders.items():
         reference = contender.same_as
         if name not in alive or reference not in outputs:
@@ -243,12 +216,5 @@ def machine(case: Case) -> dict[str, Any]:
     versions = {name: installed_version(name) for name in (*LIBRARIES, *(n for ns in OPENMMLAB.values() for n in ns))}
     facts = {'cpu': cpu, 'cores': granted_cores(), 'python': platform.python_version()}
     if case.device == 'cuda':
-        import torch
-
         facts['gpu'] = torch.cuda.get_device_name()
     return {**facts, 'versions': {name: version for name, version in versions.items() if version}}
-
-
-def say(text: str) -> None:
-    """Print progress to standard error."""
-    print(text, file=sys.stderr, flush=True)

@@ -19,7 +19,7 @@ from benchmarks.case import Case, MissingError
 class Worker:
     """Answers requests about one contender."""
 
-    def build(self, name: str, case: dict[str, Any]) -> dict[str, Any]:
+    def build(self, name: str, case: dict[str, Any]) -> None:
         """Build the job of a contender."""
         import torch
 
@@ -34,12 +34,10 @@ class Worker:
         if contender.keep_memory and self.case.device == 'cpu' and not keep_freed_memory():
             raise MissingError('this C library cannot keep freed memory')
         self.job = contender.build(self.case)
-        return {}
 
-    def outputs(self, file: str) -> dict[str, Any]:
+    def outputs(self, file: str) -> None:
         """Write the outputs to an ``.npz`` file."""
         np.savez(file, **self.job.outputs())
-        return {}
 
     def time(self, calls: int) -> dict[str, Any]:
         """Return the seconds of one call, as a mean of ``calls`` calls."""

@@ -81,7 +81,8 @@ def _pairs_in(module: Any) -> Iterator[tuple[Place, Place]]:
         for conv, norm in pairwise(module._modules):
             yield (module, conv), (module, norm)
     elif type(module) is ConvModule:
-        if module.order == ('conv', 'norm', 'act') and module.with_norm and not _skips_norm(module):
+        skips_norm = getattr(module, 'efficient_conv_bn_eval_forward', None) is not None
+        if module.order == ('conv', 'norm', 'act') and module.with_norm and not skips_norm:
             yield (module, 'conv'), (module, module.norm_name)
     elif type(module) is Res2Net:
         deep = isinstance(module.conv1, nn.Sequential)
@@ -96,7 +97,3 @@ def _pairs_in(module: Any) -> Iterator[tuple[Place, Place]]:
         convs, norms = module._modules.get('convs'), module._modules.get('bns')
         if convs is not None and norms is not None:
             yield from (((convs, name), (norms, name)) for name in convs._modules)
-
-
-def _skips_norm(module: ConvModule) -> bool:
-    return getattr(module, 'efficient_conv_bn_eval_forward', None) is not None

@@ -57,13 +57,7 @@ def axis_matrix(start: Array, extent: Array, bins: int, sampling_ratio: int, pix
     """Return the weights of the pixels of one axis in the bins along it.
 
     Samples up to one pixel outside have the border's value and samples further outside are zero, as in every
-    implementation. Both count in the mean.
-
-    Args:
-        start, extent: (K,): start and length of each region.
-        bins: Number of bins along the axis.
-        sampling_ratio: As in :func:`bin_matrix`.
-        pixels: Length of the axis.
+    implementation. Both count in the mean. ``start`` and ``extent`` are those of each region: (K,).
 
     Returns:
         (K * bins, pixels).
@@ -104,10 +98,7 @@ def _of_bins(values: Array, bins: tuple[int, int, int], size: tuple[int, int]) -
 def _runs(first: Array, count: Array) -> Array:
     """Return ``count`` consecutive numbers from each ``first``, concatenated."""
     ends = np.cumsum(count)
-    numbers = np.repeat((first - (ends - count)).astype(np.int32 if _is_small(ends) else np.int64), count)
+    index = np.int32 if not ends.size or ends[-1] < 2**31 else np.int64
+    numbers = np.repeat((first - (ends - count)).astype(index), count)
     numbers += np.arange(numbers.size, dtype=numbers.dtype)
     return numbers
-
-
-def _is_small(ends: Array) -> bool:
-    return not ends.size or bool(ends[-1] < 2**31)

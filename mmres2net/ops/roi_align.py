@@ -66,10 +66,8 @@ class RoIAlign(nn.Module):
         return roi_align(input, rois, self.output_size, self.spatial_scale, self.sampling_ratio, self.aligned)
 
     def extra_repr(self) -> str:
-        return (
-            f'output_size={self.output_size}, spatial_scale={self.spatial_scale}, '
-            f'sampling_ratio={self.sampling_ratio}, aligned={self.aligned}'
-        )
+        names = ('output_size', 'spatial_scale', 'sampling_ratio', 'aligned')
+        return ', '.join(f'{name}={getattr(self, name)}' for name in names)
 
 
 def roi_align(
@@ -94,16 +92,16 @@ def roi_align(
     if not _is_eager_cpu(features):
         args = (output_size, spatial_scale, sampling_ratio, aligned)
         return torchvision_roi_align(features.to(real), rois.detach().to(real), *args).to(features.dtype)
-    regions = rois.detach().to(real, copy=True)
-    regions[:, 1:].mul_(spatial_scale).sub_(0.5 if aligned else 0.0)
-    _check(regions.numpy(), len(features), aligned)
+    scaled = rois.detach().to(real, copy=True)
+    scaled[:, 1:].mul_(spatial_scale).sub_(0.5 if aligned else 0.0)
+    regions = scaled.numpy()
+    _check(regions, len(features), aligned)
     images, channels, height, width = features.shape
+    shape = (images, height, width)
     pixels = features.to(real).permute(0, 2, 3, 1).reshape(-1, channels)
     bins = [
-        _WeightedSums.apply(
-            pixels, bin_matrix(part, (images, height, width), output_size, sampling_ratio, aligned=aligned)
-        )
-        for part in _portions(regions.numpy(), (images, height, width), output_size)
+        _WeightedSums.apply(pixels, bin_matrix(part, shape, output_size, sampling_ratio, aligned=aligned))
+        for part in _portions(regions, shape, output_size)
     ]
     pooled = bins[0] if len(bins) == 1 else torch.cat(bins)
     return pooled.view(len(rois), *output_size, channels).permute(0, 3, 1, 2).to(features.dtype).contiguous()

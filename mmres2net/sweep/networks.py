@@ -27,19 +27,12 @@ AXES = tuple(VALUES)
 
 @dataclass(frozen=True, order=True)
 class Network:
-    """A network of the CIFAR family by the numbers that the paper gives.
+    """A network of the CIFAR family by the numbers that the paper gives."""
 
-    Args:
-        depth: Layers, 9 n + 2 for n blocks in each of three stages.
-        cardinality: Groups of each 3x3 convolution.
-        scale: Number of splits.
-        width: Channels of a group where a stage's planes are 64.
-    """
-
-    depth: int
-    cardinality: int
-    scale: int
-    width: int = WIDTH
+    depth: int  # 9 n + 2 layers for n blocks in each of three stages
+    cardinality: int  # groups of each 3x3 convolution
+    scale: int  # number of splits
+    width: int = WIDTH  # channels of a group where a stage's planes are 64
 
     @property
     def name(self) -> str:

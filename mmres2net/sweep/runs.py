@@ -20,16 +20,9 @@ METRIC = 'accuracy/top1'
 
 @dataclass(frozen=True)
 class Run:
-    """A training run.
+    """A training run."""
 
-    Args:
-        folder: Its work dir.
-        config: The config that it runs with.
-        network: What it trains.
-        seed: Its seed, if it has one.
-    """
-
-    folder: Path
+    folder: Path  # its work dir
     config: Config
     network: Network
     seed: int | None

@@ -10,22 +10,16 @@ from mmres2net.deploy import use_fused_blocks
 from mmres2net.models import ARCHS, Res2Net, Res2NetDLA
 from tests.reference.compare import random_network
 
-SMALL: dict[str, Any] = dict(depths=(1, 2, 2, 2), base_width=10, scales=4)
+SMALL: dict[str, Any] = dict(depths=(1, 2, 2), base_width=10, scales=4)
 TOLERANCE = 1e-5  # of a feature's largest value
-# One architecture, the shallowest, for each kind of block and stem.
-ARCHS_BY_KIND = {
-    (arch.family, arch.deep_stem, arch.scales > 1, arch.cardinality > 1, arch.se_reduction): name
-    for name, arch in sorted(ARCHS.items(), key=lambda item: -sum(item[1].depths))
-}
 IMAGE = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
-def network(**options: Any) -> nn.Module:
+def network(seed: int = 0, **options: Any) -> nn.Module:
     """A network with random norms, in float32 and evaluation mode."""
     options = {**SMALL, **options} if 'arch' not in options else options
-    is_dla = 'arch' in options and ARCHS[options['arch']].family == 'dla'
-    kind = Res2NetDLA if is_dla else Res2Net
-    return random_network(lambda: kind(**options)).float().eval()
+    kind = Res2NetDLA if 'arch' in options and ARCHS[options['arch']].family == 'dla' else Res2Net
+    return random_network(lambda: kind(**options), seed).float().eval()
 
 
 def fused_pair(**options: Any) -> tuple[nn.Module, nn.Module]:
@@ -41,8 +35,11 @@ def features(model: nn.Module, x: Tensor = IMAGE) -> tuple[Tensor, ...]:
         return model(x)
 
 
+def assert_close(got: Tensor, wanted: Tensor, tolerance: float = TOLERANCE) -> None:
+    assert (got.shape, got.dtype) == (wanted.shape, wanted.dtype)
+    assert (got - wanted).abs().max() <= tolerance * wanted.abs().max()
+
+
 def assert_same(model: nn.Module, plain: nn.Module, x: Tensor = IMAGE, tolerance: float = TOLERANCE) -> None:
     for got, wanted in zip(features(model, x), features(plain, x), strict=True):
-        assert got.shape == wanted.shape
-        assert got.dtype == wanted.dtype
-        assert (got - wanted).abs().max() <= tolerance * wanted.abs().max()
+        assert_close(got, wanted, tolerance)

