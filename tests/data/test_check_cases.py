@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,6 @@ def found_by_command(path: Path) -> tuple[int, set[str], set[str]]:
     return result.status, errors, notes
 
 
-def unchanged(made: TinySet) -> None:
-    """Leave the set as it is."""
-
-
 def change(function: Callable[..., Any]) -> Callable[..., Change]:
     """Turn a function of a set and of arguments into a function of the arguments that returns a change."""
     return lambda *args, **options: lambda made: function(made, *args, **options)
@@ -71,8 +68,7 @@ def images(key: str, value: Any, part: str = 'train') -> Change:
     return lambda made: set_key(made.content[part]['images'][:1], key, value)
 
 
-def segm(value: Any, part: str = 'train') -> Change:
-    return annotations('segmentation', value, part=part)
+segm = partial(annotations, 'segmentation')
 
 
 def config(part: str = 'train', **values: Any) -> Change:
@@ -167,7 +163,7 @@ def evaluate_training_data(made: TinySet) -> None:
 LOAD_AS_STORED = dict(type='LoadImageFromFile', color_type='color_ignore_orientation')
 RUNS = {'size': [64, 96], 'counts': [10, 50, 64 * 96 - 60]}
 COCO: Cases = {
-    'sound': (unchanged,),
+    'sound': (both(),),
     'annotation ids from 0': (renumber(int, lambda i: i - 1),),
     'negative ids': (renumber(lambda i: -i, lambda i: -i),),
     'ids as texts': (renumber(lambda i: f'img-{i}', str),),
@@ -244,14 +240,14 @@ COCO: Cases = {
     'turned image, annotated as seen': (first_image(lambda path: turned(path, 1, (64, 96))), '', 'EXIF orientation'),
 }  # fmt: skip
 MASKS: Cases = {
-    'sound': (unchanged,),
+    'sound': (both(),),
     'run lengths': (segm(RUNS),),
     'no segmentation': (segm([]), 'object without mask'),
     'segmentation absent': (segm(...), 'object without mask'),
-    'absent in validation': (segm([], 'val'), 'object without mask'),
+    'absent in validation': (segm([], part='val'), 'object without mask'),
     'absent, but left out': (both(segm([]), annotations('bbox', [5, 5, 0, 5])),),
     'two points': (segm([[1, 1, 9, 9]]), '', 'polygon left out'),
-    'two points in validation': (segm([[1, 1, 9, 9]], 'val'), 'object without mask'),
+    'two points in validation': (segm([[1, 1, 9, 9]], part='val'), 'object without mask'),
     'odd numbers': (segm([[1, 1, 9, 1, 9, 9, 5]]), '', 'polygon left out'),
     'polygon of texts': (segm([['1', '2'] * 3]), 'broken mask of an object'),
     'polygon with NaN': (segm([[float('nan')] * 6]), 'broken mask of an object'),
@@ -296,8 +292,7 @@ def voc_list(made: TinySet, data: Callable[[bytes], bytes], name: str = 'train.t
     (made.root / name).write_bytes(data((made.root / name).read_bytes()))
 
 
-def voc_xml(data: Callable[[bytes], bytes]) -> Change:
-    return voc_list(data, 'Annotations/train0.xml')
+voc_xml = partial(voc_list, name='Annotations/train0.xml')
 
 
 def encoded(name: str) -> Callable[[bytes], bytes]:
@@ -308,7 +303,7 @@ BOMB = b'<!DOCTYPE a [<!ENTITY a0 "aaaaaaaaaa">%s]><annotation>&a9;</annotation>
     b'<!ENTITY a%d "%s">' % (i, b'&a%d;' % (i - 1) * 10) for i in range(1, 10)
 )
 VOC: Cases = {
-    'sound': (unchanged,),
+    'sound': (both(),),
     'name with umlauts': (voc_name('Straße ä'),),
     'PNG': (voc_name('x', '.png'), 'missing image'),
     'suffix in capitals': (voc_name('x', '.JPG'), 'missing image'),
@@ -434,7 +429,7 @@ def two_training_sets(made: TinySet) -> None:
 
 
 SEG: Cases = {
-    'sound': (unchanged,),
+    'sound': (both(),),
     'palette': (masks(palette),),
     'one bit': (masks(lambda mask: Image.fromarray(mask.astype(bool))),),
     '16 bits': (masks(lambda mask: mask.astype(np.uint16)),),
@@ -482,7 +477,7 @@ def folder(name: str) -> Change:
 
 
 FOLDERS: Cases = {
-    'sound': (unchanged,),
+    'sound': (both(),),
     'suffix in capitals': (lambda made: draw(made.root / 'train/dog/9.JPG', 9),),
     'another suffix': (lambda made: draw(made.root / 'train/cat/8.webp', 8), '', 'files left out'),
     'folder of a notebook': (folder('train/.ipynb_checkpoints'), 'classes do not fit, empty class folder'),

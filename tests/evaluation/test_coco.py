@@ -48,9 +48,8 @@ def samples_of(truth: dict[str, Any], found: list[dict[str, Any]]) -> list[DetDa
         mine = [one for one in found if one['image_id'] == image['id']]
         boxes = np.array([one['bbox'] for one in mine]).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
-        samples.append(
-            sample(image['id'], boxes, [one['score'] for one in mine], [label[one['category_id']] for one in mine])
-        )
+        labels = [label[one['category_id']] for one in mine]
+        samples.append(sample(image['id'], boxes, [one['score'] for one in mine], labels))
     return samples
 
 

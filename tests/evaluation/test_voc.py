@@ -71,13 +71,9 @@ def random_samples(count: int, seed: int) -> list[DetDataSample]:
         everything = np.vstack([objects, marked])
         found = np.vstack([everything[rng.integers(0, 8, 24)] + rng.integers(-3, 4, (24, 4)), boxes(6)])
         labels = rng.integers(0, 3, 30)
-        samples.append(
-            sample(
-                instances(found, labels, [next(scores) for _ in found]),
-                instances(objects, rng.integers(0, 3, 6)),
-                instances(marked, rng.integers(0, 3, 2)),
-            )
-        )
+        parts = (objects, rng.integers(0, 3, 6)), (marked, rng.integers(0, 3, 2))
+        found = instances(found, labels, [next(scores) for _ in found])
+        samples.append(sample(found, *(instances(*part) for part in parts)))
     return samples
 
 
@@ -137,10 +133,8 @@ def test_real_annotations(build: Build) -> None:
     for i in range(len(dataset)):
         one = dataset[i]['data_samples']
         objects, ignored = one.gt_instances.bboxes.tensor, one.ignored_instances.bboxes.tensor
-        boxes, labels = (
-            torch.cat([objects, ignored]),
-            torch.cat([one.gt_instances.labels, one.ignored_instances.labels]),
-        )
+        boxes = torch.cat([objects, ignored])
+        labels = torch.cat([one.gt_instances.labels, one.ignored_instances.labels])
         scores = torch.from_numpy(rng.random(len(boxes)))
         noise = torch.from_numpy(rng.normal(0, 0.2, boxes.shape)) * (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
         for samples, found in ((exact, boxes), (moved, (boxes + noise).float())):
