@@ -35,7 +35,7 @@ NOT_RUN = {
     'test': 'needs a checkpoint',
     'train': 'needs a data set and hours',
 }
-ELSEWHERE = ('make', 'source', 'docker', 'pip', 'python', 'git', 'for', 'issues', 'pytest')  # not of this project
+ELSEWHERE = ('make', 'source', 'docker', 'pip', 'python', 'git', 'for', 'pytest')  # not of this project
 
 
 def blocks(page: Path, language: str) -> list[str]:
