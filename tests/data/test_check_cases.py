@@ -72,7 +72,6 @@ segm = partial(annotations, 'segmentation')
 
 
 def config(part: str = 'train', **values: Any) -> Change:
-    """Set keys of the data set of a part."""
     return lambda made: made.dataset(part).update(values)
 
 
@@ -85,7 +84,6 @@ def classes_everywhere(*names: str) -> Change:
 
 
 def head(name: str, **values: Any) -> Change:
-    """Set keys of a head of the model."""
     return lambda made: (made.cfg.model.get('roi_head') or made.cfg.model)[name].update(values)
 
 
@@ -105,7 +103,6 @@ def more_categories(number: int, name: str) -> Change:
 
 @change
 def json_file(made: TinySet, text: str | bytes) -> None:
-    """Replace the annotation file of training."""
     made.write()
     made.content = {}
     (made.root / 'train.json').write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -165,7 +162,6 @@ RUNS = {'size': [64, 96], 'counts': [10, 50, 64 * 96 - 60]}
 COCO: Cases = {
     'sound': (both(),),
     'annotation ids from 0': (renumber(int, lambda i: i - 1),),
-    'negative ids': (renumber(lambda i: -i, lambda i: -i),),
     'ids as texts': (renumber(lambda i: f'img-{i}', str),),
     'annotation ids that restart': (renumber(int, lambda i: i % 2), 'duplicate annotation id'),
     'two images of one id': (images('id', 2), 'duplicate image id, annotation without image'),
@@ -182,7 +178,6 @@ COCO: Cases = {
     'bbox with Infinity': (annotations('bbox', [1, 1, float('inf'), 5]), 'box that is not finite'),
     'bbox with a huge number': (annotations('bbox', [1, 1, 10**400, 5]), 'broken annotation'),
     'box without width': (annotations('bbox', [5, 5, 0, 9]), '', 'annotation left out'),
-    'box of negative width': (annotations('bbox', [30, 5, -9, 9]), '', 'annotation left out'),
     'box of half a pixel': (annotations('bbox', [5, 5, 0.5, 9]), '', 'annotation left out'),
     'box outside': (annotations('bbox', [310, 5, 9, 9]), '', 'annotation left out'),
     'box partly outside': (annotations('bbox', [80, 5, 30, 9]), '', 'box beyond the image'),
@@ -256,13 +251,8 @@ MASKS: Cases = {
     'runs of another size': (segm({'size': [4, 4], 'counts': [16]}), 'broken mask of an object'),
     'runs that are too short': (segm({'size': [64, 96], 'counts': [16]}), 'broken mask of an object'),
     'runs of a huge size': (segm({'size': [2**30, 2**30], 'counts': [2**60]}), 'broken mask of an object'),
-    'compressed text cut short': (segm({'size': [64, 96], 'counts': 'bo'}), 'broken mask of an object'),
-    'no counts': (segm({'size': [64, 96]}), 'broken mask of an object'),
     'heads of another size': (head('mask_head', num_classes=80), 'config does not fit'),
 }  # fmt: skip
-
-
-# VOC
 
 
 @change
@@ -274,7 +264,6 @@ def xml(made: TinySet, old: str, new: str, *, name: str = 'train0') -> None:
 
 
 def voc_object(*box: Any, label: str = 'car', difficult: int = 0, part: str = 'train') -> Change:
-    """Put an object into the first annotation file of a part."""
     node = OBJECT.format(label, *box).replace('<difficult>0', f'<difficult>{difficult}')
     return xml('</annotation>', f'{node}</annotation>', name=f'{part}0')
 
@@ -305,7 +294,6 @@ BOMB = b'<!DOCTYPE a [<!ENTITY a0 "aaaaaaaaaa">%s]><annotation>&a9;</annotation>
 VOC: Cases = {
     'sound': (both(),),
     'name with umlauts': (voc_name('Straße ä'),),
-    'PNG': (voc_name('x', '.png'), 'missing image'),
     'suffix in capitals': (voc_name('x', '.JPG'), 'missing image'),
     'box outside': (voc_object(310, 5, 320, 20), 'empty box'),
     'box outside in validation': (voc_object(310, 5, 320, 20, part='val'), '', 'annotation left out'),
@@ -353,9 +341,6 @@ VOC: Cases = {
 }  # fmt: skip
 
 
-# Semantic masks
-
-
 def colors(mask: np.ndarray) -> Image.Image:
     return Image.fromarray(mask * 255).convert('RGB')
 
@@ -391,7 +376,6 @@ def one_class(**loss: Any) -> Change:
 
 
 def three_classes(*parts: str) -> Change:
-    """Add a class, with pixels in the masks of ``parts``."""
 
     def add_pixels(made: TinySet) -> None:
         for path in [path for part in parts for path in sorted((made.root / 'ann' / part).iterdir())]:
@@ -443,7 +427,6 @@ SEG: Cases = {
     '1 and 2': (masks(lambda mask: mask + 1), 'class without a pixel, mask value without class'),
     'all ground': (masks(black), 'class without a pixel'),
     'RGB': (masks(colors), 'color mask'),
-    'gray with alpha': (masks(lambda mask: Image.fromarray(mask).convert('LA')), 'color mask'),
     'another size': (masks(lambda mask: mask[:, :-1]), 'wrong mask size'),
     'turned image beside an unturned mask': (turned_image((96, 64)), 'wrong mask size'),
     'turned image, mask as seen': (turned_image((64, 96)), '', 'EXIF orientation'),
@@ -467,9 +450,6 @@ SEG: Cases = {
     'batch of one with group norm': (both(batch(1), head('decode_head', norm_cfg=dict(type='GN'))),),
     'heads of another size': (head('auxiliary_head', num_classes=19), 'config does not fit'),
 }  # fmt: skip
-
-
-# Class folders
 
 
 def folder(name: str) -> Change:
@@ -521,9 +501,6 @@ def test_both_checks_find_the_same(kind: str, name: str, tmp_path: Path) -> None
     assert errors_before_a_run(made.cfg) == found == errors
     assert status == int(bool(errors))
     assert notes <= noted
-
-
-# What is wrong in the config itself ends both with status 2 before a file is read.
 
 
 @pytest.mark.parametrize(

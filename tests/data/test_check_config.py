@@ -14,11 +14,9 @@ CLASSES = ('cat', 'dog')
 # Heads of other classes than the data set's: stuff, boundaries, words, identities; and plain ones.
 OTHERS = [
     'mmdet/htc/htc_r50_fpn_1x_coco.py',
-    'mmdet/scnet/scnet_r50_fpn_1x_coco.py',
     'mmdet/panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py',
     'mmdet/mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic.py',
     'mmdet/bytetrack/bytetrack_yolox_x_8xb4-amp-80e_crowdhuman-mot17halftrain_test-mot17halfval.py',
-    'mmdet/deepsort/deepsort_faster-rcnn_r50_fpn_8xb2-4e_mot17halftrain_test-mot17halfval.py',
     'mmdet/grounding_dino/grounding_dino_r50_scratch_8xb2_1x_coco.py',
     'mmdet/cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py',
     'mmdet/pascal_voc/faster-rcnn_r50_fpn_1x_voc0712.py',
@@ -35,7 +33,6 @@ def config_root(library: str) -> Path:
 
 
 def with_resnet() -> list[str]:
-    """All configs of the libraries whose model has a ResNet, by their names."""
     found = []
     for library in ('mmdet', 'mmseg', 'mmpretrain'):
         root = config_root(library)

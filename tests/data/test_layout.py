@@ -99,7 +99,6 @@ def test_paths_are_rewritten_by_meaning(tmp_path: Path, container: type) -> None
 
 
 def test_roots_that_follow_from_one_another_are_rewritten_once(tmp_path: Path) -> None:
-    """The new place of the first root looks like the second root."""
     cfg = coco_config()
     for part in ('val', 'test'):
         cfg[f'{part}_dataloader'].dataset.data_root = 'mini'
@@ -125,17 +124,11 @@ def test_absolute_paths_of_data_sets_follow(tmp_path: Path) -> None:
     assert (moved.proposal_file, moved.label_file) == (str(root / 'p.pkl'), 'old/coco/labels.txt')
 
 
-def test_layout_error_names_what_is_missing_and_what_is_there(tmp_path: Path) -> None:
-    fill(tmp_path, 'images/', 'labels.csv')
-    with pytest.raises(UserError) as caught:
-        point_at(coco_config(), tmp_path)
-    assert all(text in str(caught.value) for text in (COCO_FILES[0], 'images/, labels.csv', "'data/coco/'"))
-
-
 def test_no_folder_and_no_root(tmp_path: Path) -> None:
     for cfg, folder, named in (
         (coco_config(), tmp_path / 'absent', '--data'),
         (coco_config(), '', '--data'),
+        (coco_config(), tmp_path, COCO_FILES[0]),
         (Config(dict(train_dataloader=None)), tmp_path, 'data_root'),
     ):
         with pytest.raises(UserError, match=named):

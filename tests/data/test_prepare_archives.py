@@ -119,9 +119,7 @@ def test_folder_that_the_user_linked_elsewhere_is_used(tmp_path: Path, root: Pat
     assert len(contents(tmp_path / 'large_disk')) == len(FILES)
 
 
-def test_too_little_room_is_told_before_anything_is_written(
-    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_little_room_is_told_before_writing(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = packed(tmp_path, 'x.tar', PACKED['x.tar'])
     monkeypatch.setattr(shutil, 'disk_usage', lambda _: shutil._ntuple_diskusage(10**9, 10**9, 10_019))
     with pytest.raises(UserError, match='--root'):
@@ -131,9 +129,7 @@ def test_too_little_room_is_told_before_anything_is_written(
     unpack(path, PLACES, root, tmp_path / 'unpacking')
 
 
-def test_files_that_are_there_stay_and_other_ones_are_kept_beside(
-    tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_files_there_stay_and_others_are_kept(tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = packed(tmp_path, 'x.zip', PACKED['x.zip'])
     unpack(path, PLACES, root, tmp_path / 'unpacking')
     (root / 'own/place/a/3.jpg').unlink()

@@ -31,7 +31,6 @@ def fewer(check: Check, count: int) -> Check:
 
 
 def small(name: str, count: int) -> DataSet:
-    """The row of a data set, of so many images."""
     row = DATASETS[name]
     by_hand = row.by_hand
     if name in ('pascal-s', 'dut-omron'):  # the archives of these tests are not the official ones
@@ -64,7 +63,6 @@ def write(root: Path, content: Mapping[str, bytes]) -> Path:
 
 
 def moved(content: Mapping[str, bytes], places: Mapping[str, str]) -> dict[str, bytes]:
-    """The same files, in other folders."""
     return {f'{places[name.rpartition("/")[0]]}/{name.rpartition("/")[2]}': data for name, data in content.items()}
 
 
@@ -107,7 +105,6 @@ LISTS = {'train': ['5.jpg', '0.jpg', '2.jpg'], 'val': ['1.jpg'], 'test': ['3.jpg
 
 @pytest.mark.parametrize('form', ['mat', 'txt', 'pairs'])
 def test_msra_b_wants_its_lists(server: Server, tmp_path: Path, form: str) -> None:
-    """The archive is fetched and sorted, and what is missing is said; with the lists nothing is fetched again."""
     dataset, source, root = msra_b(server), tmp_path / 'given', tmp_path / 'data'
     with pytest.raises(UserError) as caught:
         prepare(hasty(dataset, root))
@@ -136,7 +133,6 @@ def test_msra_b_wants_its_lists(server: Server, tmp_path: Path, form: str) -> No
 
 @pytest.mark.parametrize('begin', ['', 'datasets/', 'salObj/datasets/', 'salObj/'])
 def test_pascal_s_unpacked_anywhere(tmp_path: Path, begin: str) -> None:
-    """As the archive has it, from one folder below, in a folder of its own."""
     content = PASCAL | MORE
     if begin == 'datasets/':
         content = {name.removeprefix('datasets/'): data for name, data in content.items()}

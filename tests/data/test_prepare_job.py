@@ -29,6 +29,7 @@ from tests.support.archive_server import Answer, Server, archive_of, heed_interr
 from tests.support.folders import contents
 from tests.support.voc_files import make_voc
 
+Capture, Patch = pytest.CaptureFixture[str], pytest.MonkeyPatch
 TRAIN, ANNOTATIONS = 'train2017.zip', 'annotations_trainval2017.zip'
 
 
@@ -56,9 +57,7 @@ def check_coco(made: Path, original: Path) -> None:
     assert {dataset['data_root'] for part in ('train', 'val') for dataset in datasets_of(cfg, part)} == {str(made)}
 
 
-def test_coco_from_nothing_and_nothing_twice(
-    server: Server, coco: DataSet, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_coco_is_made_and_once(server: Server, coco: DataSet, root: Path, tmp_path: Path, capsys: Capture) -> None:
     prepare(hasty(coco, tmp_path))
     check_coco(tmp_path / 'coco', root)
     assert [path for path, _ in server.log] == [ANNOTATIONS, 'val2017.zip', TRAIN]
@@ -86,9 +85,7 @@ def test_only_what_was_lost_is_made_again(server: Server, coco: DataSet, root: P
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
 
 
-def test_archives_that_are_there_are_used_and_damaged_ones_fetched(
-    server: Server, coco: DataSet, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_damaged_ones_are_fetched(server: Server, coco: DataSet, root: Path, tmp_path: Path, capsys: Capture) -> None:
     """Those of the user are left; a damaged download is removed."""
     source, downloads = tmp_path / 'given', tmp_path / 'data/downloads'
     source.mkdir()
@@ -112,9 +109,7 @@ def test_archives_that_are_there_are_used_and_damaged_ones_fetched(
         assert text in told
 
 
-def test_archive_that_cannot_be_unpacked_is_fetched_once_more(
-    server: Server, coco: DataSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_broken_archive_is_fetched_once_more(server: Server, coco: DataSet, tmp_path: Path, capsys: Capture) -> None:
     """A table's sum that fits, and no zip file: the error ends, and names the file."""
     broken = archive_of(server, 'val2017.zip', b'PK no zip' * 99, {'val2017/': 'coco/val2017/'}, checks=(Present('x'),))
     with pytest.raises(UserError, match=r'downloads/val2017\.zip has the right MD5, but it cannot be unpacked'):
@@ -123,9 +118,7 @@ def test_archive_that_cannot_be_unpacked_is_fetched_once_more(
     assert 'val2017.zip is damaged: it cannot be unpacked' in capsys.readouterr().err
 
 
-def test_full_disk_is_told_and_continued(
-    server: Server, coco: DataSet, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_is_an_error(server: Server, coco: DataSet, root: Path, tmp_path: Path, monkeypatch: Patch) -> None:
     done: list[int] = []
 
     def full(source: BinaryIO, target: BinaryIO, *_: int) -> None:
@@ -156,9 +149,7 @@ def test_archives_are_removed_only_once_all_is_done(server: Server, coco: DataSe
     assert len(server.log) == 3  # nothing was fetched twice
 
 
-def test_room_counts_what_is_there_already(
-    server: Server, coco: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_room_counts_what_is_there_already(server: Server, coco: DataSet, tmp_path: Path, monkeypatch: Patch) -> None:
     annotations, val, train = coco.archives
     need = sum(2 * archive.size for archive in coco.archives)
     with monkeypatch.context() as patch:
@@ -221,9 +212,7 @@ def test_voc12aug_from_its_two_archives(server: Server, tmp_path: Path) -> None:
     assert server.log == []
 
 
-def test_dry_run_writes_and_fetches_nothing(
-    server: Server, coco: DataSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_dry_run_writes_and_fetches_nothing(server: Server, coco: DataSet, tmp_path: Path, capsys: Capture) -> None:
     part = tmp_path / 'data/downloads/train2017.zip.part'
     part.parent.mkdir(parents=True)
     part.write_bytes(b'x' * 1500)
@@ -239,9 +228,7 @@ def test_dry_run_writes_and_fetches_nothing(
 
 
 @pytest.mark.parametrize('how', [signal.SIGKILL, signal.SIGINT])
-def test_killed_job_continues_where_it_was(
-    server: Server, coco: DataSet, root: Path, tmp_path: Path, how: signal.Signals
-) -> None:
+def test_killed_job_continues(server: Server, coco: DataSet, root: Path, tmp_path: Path, how: int) -> None:
     server.answers[TRAIN] = [Answer(pause=0.1)]
     code = (
         'import sys\n'
@@ -295,7 +282,6 @@ def made_by(dataset: DataSet) -> list[str]:
 
 @pytest.mark.parametrize('name', [name for name, dataset in DATASETS.items() if dataset.config])
 def test_shipped_configs_read_what_is_made(name: str) -> None:
-    """At the default root, without --data."""
     dataset = DATASETS[name]
     cfg = Config.fromfile(config_dir() / dataset.config)
     # One config reads several sets of salient objects, which lie in one folder.

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from mmres2net.data.prepare.sbd import fitting_mask, make_trainaug, names_in, read_mask
+from mmres2net.data.prepare.sbd import make_trainaug, names_in
 from mmres2net.errors import UserError
 from tests.support.realdata import data_root
 from tests.support.voc_files import make_voc, save_mat
@@ -44,28 +44,19 @@ def test_lists_and_masks(tmp_path: Path) -> None:
 def test_mistakes_name_the_file(tmp_path: Path) -> None:
     masks = make_voc(tmp_path)
     mat, photograph = tmp_path / 'VOCdevkit/VOCaug/dataset/cls/e.mat', tmp_path / 'VOCdevkit/VOC2012/JPEGImages/e.jpg'
-    save_mat(mat, masks['e'][:, :-1])
-    with pytest.raises(UserError, match=r'e\.mat is 11x8, but .*e\.jpg is 12x8'):
-        fitting_mask(mat, photograph)
-    save_mat(mat, np.where(masks['e'] == 3, 21, masks['e']).astype(np.uint8))
-    with pytest.raises(UserError, match=r'e\.mat holds an array of shape \(8, 12\) with values up to 21'):
-        read_mask(mat)
-    save_mat(mat, masks['e'][0])
-    with pytest.raises(UserError, match=r'e\.mat holds an array of shape \(12,\)'):
-        read_mask(mat)
-    savemat(mat, {'GTinst': 1})
-    with pytest.raises(UserError, match=r"e\.mat is not a mask of SBD: KeyError, 'GTcls'; remove it"):
-        make_trainaug(tmp_path)
-    mat.write_bytes(b'x' * 300)
-    with pytest.raises(UserError, match=r'e\.mat is not a mask of SBD'):
-        make_trainaug(tmp_path)
-    mat.unlink()
-    with pytest.raises(UserError, match=r'e\.mat is not a mask of SBD: FileNotFoundError'):
-        make_trainaug(tmp_path)
-    save_mat(mat, masks['e'])
-    photograph.write_bytes(b'no image')
-    with pytest.raises(UserError, match=r'e\.jpg cannot be read'):
-        make_trainaug(tmp_path)
+    too_large = np.where(masks['e'] == 3, 21, masks['e']).astype(np.uint8)
+    for spoil, message in (
+        (lambda: save_mat(mat, masks['e'][:, :-1]), r'e\.mat is 11x8, but .*e\.jpg is 12x8'),
+        (lambda: save_mat(mat, too_large), r'e\.mat holds an array of shape \(8, 12\) with values up to 21'),
+        (lambda: save_mat(mat, masks['e'][0]), r'e\.mat holds an array of shape \(12,\)'),
+        (lambda: savemat(mat, {'GTinst': 1}), r"e\.mat is not a mask of SBD: KeyError, 'GTcls'"),
+        (lambda: mat.write_bytes(b'x' * 300), r'e\.mat is not a mask of SBD'),
+        (mat.unlink, r'e\.mat is not a mask of SBD: FileNotFoundError'),
+        (lambda: [save_mat(mat, masks['e']), photograph.write_bytes(b'no image')], r'e\.jpg cannot be read'),
+    ):
+        spoil()
+        with pytest.raises(UserError, match=message):
+            make_trainaug(tmp_path)
     assert not (tmp_path / 'VOCdevkit/VOC2012/ImageSets/Segmentation/trainaug.txt').exists()
 
 

@@ -40,7 +40,6 @@ class TinySet:
         return path
 
     def dataset(self, part: str = 'train') -> Any:
-        """Return the data set dict of a part."""
         return self.cfg[f'{part}_dataloader'].dataset
 
 
@@ -60,7 +59,6 @@ def turned(path: Path, seed: int, size: tuple[int, int]) -> Path:
 
 
 def config(scope: str, train: dict, val: dict, model: dict, evaluator: dict) -> Config:
-    """Return a config that trains on ``train`` and evaluates on ``val``."""
     loader = dict(batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=True))
     cfg = dict(
         default_scope=scope, model=model, work_dir='work_dirs/tiny', train_dataloader=dict(loader, dataset=train)
@@ -126,12 +124,7 @@ def voc_set(root: Path) -> TinySet:
 
 
 def mask_set(root: Path, change: Callable[[np.ndarray], Any] = lambda mask: mask) -> TinySet:
-    """Four training images and two of validation with semantic masks of 0 (ground) and 1 (road).
-
-    Args:
-        root: The folder to write to.
-        change: Makes of a mask (H, W) uint8 what is saved: an array, or an image.
-    """
+    """Four training images and two of validation with masks of 0 (ground) and 1 (road), changed by ``change``."""
     for part, count in COUNTS.items():
         for i in range(count):
             draw(root / f'img/{part}/{i}.jpg', 10 * count + i)

@@ -127,9 +127,6 @@ def test_images_without_masks(usual: Path) -> None:
     check_before_training(config_of(usual, data_prefix=dict(img_path='images')), ['val'])
 
 
-# What is found before a run
-
-
 def spoilt(root: Path) -> dict[str, str]:
     """Spoil one file in each way; return a part of what has to be said, by the file's name."""
     make(root, 'images', 'masks', names='defg')
@@ -189,7 +186,6 @@ def test_files_of_another_suffix_are_noted(usual: Path) -> None:
 
 
 def test_every_fault_is_found_once(usual: Path) -> None:
-    """By the check before a run, as text, and by check-data, by kind."""
     expected = spoilt(usual)
     with pytest.raises(UserError) as caught:
         check_before_training(config_of(usual), ['val'])
@@ -209,9 +205,6 @@ def test_every_fault_is_found_once(usual: Path) -> None:
     assert 'transparent' in faults['unusable image']['g.jpg']
     assert faults['mask of one class'] == {'a.png': 'background', 'f.png': 'background'}
     draw_samples(split, report, usual / 'drawn', 7)
-
-
-# Folders given on the command line
 
 
 def five_sets() -> Config:
@@ -250,7 +243,6 @@ def test_one_folder_for_five_data_sets(five: Path) -> None:
 
 
 def test_other_parts_keep_their_places(five: Path) -> None:
-    """Training on one folder says nothing of where the test sets are."""
     cfg = point_at(five_sets(), five / 'MSRA-B', ['train', 'val'])
     assert roots(cfg, 'train') == [str(five / 'MSRA-B')]
     assert roots(cfg, 'test') == [f'data/saliency/{name}/' for name in TESTED]

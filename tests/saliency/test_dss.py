@@ -44,9 +44,6 @@ def segmentor(name: str, **head: Any) -> nn.Module:
     return model.eval()
 
 
-# The stem
-
-
 @pytest.mark.parametrize('name', BACKBONES)
 def test_stem_comes_before_the_stages(name: str) -> None:
     init_default_scope('mmseg')
@@ -84,9 +81,6 @@ def test_backbone_without_a_pool_behind_its_stem() -> None:
         WithStem(dict(type='mmres2net.Res2NetDLA', arch='res2net_dla60_4s'))
 
 
-# Where maps land
-
-
 @pytest.mark.parametrize('factor', [1, 2, 4, 8, 16])
 @pytest.mark.parametrize('size', [(33, 48), (40, 31), (5, 17)])
 def test_enlarged_ramp_is_a_ramp(factor: int, size: tuple[int, int]) -> None:
@@ -111,9 +105,6 @@ def test_mirrored_image_gives_a_mirrored_map(name: str) -> None:
     for map_, mirrored in zip(*maps, strict=True):
         assert float(map_.std()) > 0
         torch.testing.assert_close(mirrored.flip(-1), map_, rtol=1e-3, atol=1e-4)
-
-
-# Sides
 
 
 def head_of_constants(values: tuple[float, ...], **options: Any) -> tuple[DSSHead, list[Tensor]]:
@@ -180,9 +171,6 @@ def test_parameters_of_the_published_sides() -> None:
     assert sum(p.numel() for p in head.parameters()) == count
 
 
-# Losses
-
-
 def samples(labels: Tensor) -> list[Any]:
     return [SimpleNamespace(gt_sem_seg=SimpleNamespace(data=one)) for one in labels]
 
@@ -216,9 +204,6 @@ def test_every_parameter_learns(name: str) -> None:
     assert [n for n, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()] == []
 
 
-# In mmseg's model
-
-
 @pytest.mark.parametrize('name', BACKBONES)
 @pytest.mark.parametrize('ori_shape', [(70, 93), (35, 50)])
 def test_predicts_probabilities_at_the_size_of_the_file(name: str, ori_shape: tuple[int, int]) -> None:
@@ -232,9 +217,6 @@ def test_predicts_probabilities_at_the_size_of_the_file(name: str, ori_shape: tu
     assert probabilities.shape == (1, *ori_shape)
     assert 0 <= float(probabilities.min()) < float(probabilities.max()) <= 1
     assert torch.equal(found.pred_sem_seg.data, (probabilities > 0.5).float())
-
-
-# What is refused
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,6 @@ def runner_of(folder: Path, answers: Sequence[SegDataSample], **metric: Any) -> 
 
 
 def test_a_run_writes_what_it_measures(tmp_path: Path) -> None:
-    """The same names in two data sets, odd sizes, a batch of two: read back, the pictures have the reported figures."""
     answers = [*samples_of(range(3), 'ECSSD'), *samples_of(range(2), 'HKU-IS')]
     figures = runner_of(tmp_path, answers).test()
     written = sorted(path.relative_to(tmp_path / 'saliency').as_posix() for path in tmp_path.rglob('*.png'))

@@ -100,9 +100,6 @@ def test_image_and_mask(tmp_path: Path) -> None:
     assert f'{mask} has 4x2' in fault
 
 
-# The transform
-
-
 def loaded(image: str, mask: str, shape: tuple[int, int]) -> dict:
     return dict(img_path=image, seg_map_path=mask, ori_shape=shape, seg_fields=[])
 
@@ -116,7 +113,6 @@ def test_transform_gives_labels(tmp_path: Path) -> None:
 
 
 def test_transform_refuses_what_the_check_refuses(tmp_path: Path) -> None:
-    """Also where the check before the start was skipped."""
     image, mask = save(tmp_path / 'i.png', transparent(VALUES)), save(tmp_path / 'm.png', VALUES)
     with pytest.raises(UserError, match=r'i\.png: .*transparent'):
         LoadSaliencyMask()(loaded(image, mask, (2, 4)))
