@@ -198,6 +198,8 @@ def test_mistakes_are_one_error(tmp_path: Path) -> None:
     for root in (tmp_path, tmp_path / 'thesis.txt'):
         done = run_cli('demo-data', root, '--train', '1', '--val', '1')
         assert (done.status, str(root) in done.err) == (2, True)
+        with pytest.raises(FileExistsError, match=root.name):
+            make_shapes(root, spec=TINY)
     assert contents(tmp_path) == {'thesis.txt': b'years of work'}
 
 
