@@ -12,49 +12,30 @@ from tests.configs.pairs import CONFIGS, META, PAIRS, config_table
 # The paper's tables as printed, by table and row: errors, AP, mIoU; AP and AR by size; F and MAE of four data sets.
 PAPER: dict[int, dict[str, tuple[float, ...]]] = {
     1: {
-        'ResNet-50': (23.85, 7.13),
-        'Res2Net-50': (22.01, 6.15),
-        'Res2Net-50-299': (21.41, 5.88),
-        'ResNeXt-50': (22.61, 6.50),
-        'Res2NeXt-50': (21.76, 6.09),
-        'DLA-60': (23.32, 6.60),
-        'Res2Net-DLA-60': (21.53, 5.80),
-        'DLA-X-60': (22.19, 6.13),
-        'Res2NeXt-DLA-60': (21.55, 5.86),
-        'SENet-50': (23.24, 6.69),
-        'SE-Res2Net-50': (21.56, 5.94),
+        'ResNet-50': (23.85, 7.13), 'Res2Net-50': (22.01, 6.15), 'Res2Net-50-299': (21.41, 5.88),
+        'ResNeXt-50': (22.61, 6.50), 'Res2NeXt-50': (21.76, 6.09), 'DLA-60': (23.32, 6.60),
+        'Res2Net-DLA-60': (21.53, 5.80), 'DLA-X-60': (22.19, 6.13), 'Res2NeXt-DLA-60': (21.55, 5.86),
+        'SENet-50': (23.24, 6.69), 'SE-Res2Net-50': (21.56, 5.94),
     },
     2: {'DenseNet-161': (22.35, 6.20), 'ResNet-101': (22.63, 6.44), 'Res2Net-101': (20.81, 5.57)},
     3: {
-        '48w x 2s': (23.68, 6.47),
-        '14w x 8s': (21.86, 6.14),
-        '26w x 6s': (21.42, 5.87),
-        '26w x 8s': (20.80, 5.63),
+        '48w x 2s': (23.68, 6.47), '14w x 8s': (21.86, 6.14), '26w x 6s': (21.42, 5.87), '26w x 8s': (20.80, 5.63),
         '18w x 4s': (22.92, 6.67),
     },
     4: {
-        'Wide ResNet': (20.50,),
-        'ResNeXt-29, 8c x 64w': (17.90,),
-        'ResNeXt-29, 16c x 64w': (17.31,),
-        'DenseNet-BC (k = 40)': (17.18,),
-        'Res2NeXt-29, 6c x 24w x 4scale': (16.98,),
-        'Res2NeXt-29, 8c x 25w x 4scale': (16.93,),
-        'Res2NeXt-29, 6c x 24w x 6scale': (16.79,),
-        'ResNeXt-29, 8c x 64w-SE': (16.77,),
-        'Res2NeXt-29, 6c x 24w x 4scale-SE': (16.68,),
-        'Res2NeXt-29, 8c x 25w x 4scale-SE': (16.64,),
-        'Res2NeXt-29, 6c x 24w x 6scale-SE': (16.56,),
+        'Wide ResNet': (20.50,), 'ResNeXt-29, 8c x 64w': (17.90,), 'ResNeXt-29, 16c x 64w': (17.31,),
+        'DenseNet-BC (k = 40)': (17.18,), 'Res2NeXt-29, 6c x 24w x 4scale': (16.98,),
+        'Res2NeXt-29, 8c x 25w x 4scale': (16.93,), 'Res2NeXt-29, 6c x 24w x 6scale': (16.79,),
+        'ResNeXt-29, 8c x 64w-SE': (16.77,), 'Res2NeXt-29, 6c x 24w x 4scale-SE': (16.68,),
+        'Res2NeXt-29, 8c x 25w x 4scale-SE': (16.64,), 'Res2NeXt-29, 6c x 24w x 6scale-SE': (16.56,),
     },
     5: {
-        'VOC07 ResNet-50': (72.1,),
-        'VOC07 Res2Net-50': (74.4,),
+        'VOC07 ResNet-50': (72.1,), 'VOC07 Res2Net-50': (74.4,),
         'COCO ResNet-50': (31.1, 51.4, 13.5, 35.4, 46.2, 42.8, 21.8, 48.6, 61.6),
         'COCO Res2Net-50': (33.7, 53.6, 14.0, 38.3, 51.1, 45.0, 23.2, 51.1, 65.3),
     },
     7: {
-        'ResNet 50-layer': (77.0,),
-        'ResNet 101-layer': (78.5,),
-        'Res2Net 50-layer': (77.9,),
+        'ResNet 50-layer': (77.0,), 'ResNet 101-layer': (78.5,), 'Res2Net 50-layer': (77.9,),
         'Res2Net 101-layer': (79.3,),
     },
     8: {
@@ -65,7 +46,7 @@ PAPER: dict[int, dict[str, tuple[float, ...]]] = {
         'ResNet-50': (0.910, 0.065, 0.823, 0.105, 0.894, 0.058, 0.748, 0.092),
         'Res2Net-50': (0.926, 0.056, 0.841, 0.099, 0.905, 0.050, 0.800, 0.071),
     },
-}
+}  # fmt: skip
 KEYS = {'recipe', 'baseline', 'target', 'status', 'note', 'measured', 'cost'}
 DOCS = Path(__file__).resolve().parents[2] / 'docs'
 

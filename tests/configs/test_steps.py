@@ -30,17 +30,10 @@ from tests.support.cli import run_cli
 from tests.support.realdata import data_root
 
 KINDS = {
-    'cifar100/res2next29_6c24w4s.py',
-    'deeplabv3plus_r2n50.py',
-    'demo/deeplabv3plus_r2n50.py',
-    'demo/dss_r2n50.py',
-    'demo/mask_rcnn_r2n50.py',
-    'dss_r2n50.py',
-    'faster_rcnn_r2n50.py',
-    'faster_rcnn_r2n50_c4_voc07.py',
-    'imagenet/res2net50_26w_4s_smooth.py',
-    'mask_rcnn_r2n50_paper.py',
-}
+    'cifar100/res2next29_6c24w4s.py', 'imagenet/res2net50_26w_4s_smooth.py', 'dss_r2n50.py', 'deeplabv3plus_r2n50.py',
+    'faster_rcnn_r2n50.py', 'faster_rcnn_r2n50_c4_voc07.py', 'mask_rcnn_r2n50_paper.py',
+    'demo/deeplabv3plus_r2n50.py', 'demo/dss_r2n50.py', 'demo/mask_rcnn_r2n50.py',
+}  # fmt: skip
 SMALL, SIDE = (240, 180), 64
 
 

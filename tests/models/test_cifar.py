@@ -5,26 +5,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from mmres2net.models import DenseNetBC, Res2Net, WideResNet
+from mmres2net.models import DenseNetBC, WideResNet
 from tests.models.families import images
 from tests.reference.compare import assert_same_function, randomise
 from tests.reference.complexity import count_parameters
 
 
-def test_stages_start_with_a_plain_resnext_block() -> None:
-    with torch.device('meta'):
-        backbone = Res2Net('se_res2next29_6c24w4s')
-    first, second = backbone.layer2[0], backbone.layer2[1]
-    assert (len(first.convs), len(second.convs)) == (1, 3)
-    assert (first.convs[0].groups, second.convs[0].groups) == (24, 6)
-    assert first.convs[0].out_channels == 128 * 24 // 64 * 6 * 4
-    assert not [name for name in first.state_dict() if 'se.' in name]
-    assert second.se.fc1.out_channels == 512 // 32
-
-
 @pytest.mark.parametrize(
-    ('kind', 'channels', 'ten', 'printed'),
-    [(WideResNet, 640, 36_479_194, 36.5), (DenseNetBC, 2190, 25_624_430, 25.6)],
+    ('kind', 'channels', 'ten', 'printed'), [(WideResNet, 640, 36_479_194, 36.5), (DenseNetBC, 2190, 25_624_430, 25.6)]
 )
 def test_sizes_are_those_of_table_4(kind: type[nn.Module], channels: int, ten: int, printed: float) -> None:
     """With a classifier of 10 classes, to the unit as their papers' authors have them."""

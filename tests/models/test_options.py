@@ -172,24 +172,18 @@ DCN_V2 = dict(type='DCNv2', deform_groups=1)
 
 # (options of Res2Net, parts of the message: the value, and what is allowed or the way out)
 MISTAKES = [
-    (dict(arch='res2net51'), ["'res2net51'", 'res2net50']),
-    (dict(arch=50), ['50', 'res2net50_26w_4s']),
-    (dict(), ['arch', 'depths', 'res2net50_26w_4s']),
-    (dict(arch='dla60'), ['Res2NetDLA']),
+    (dict(arch='res2net51'), ["'res2net51'", 'res2net50']), (dict(arch=50), ['50', 'res2net50_26w_4s']),
+    (dict(), ['arch', 'depths', 'res2net50_26w_4s']), (dict(arch='dla60'), ['Res2NetDLA']),
     (dict(ROW, depths=(3, 4, 6, 3)), ['res2net50_26w_4s', 'depths', 'leave out']),
-    (dict(depths=()), ['depths', '()', '1 to 4']),
-    (dict(depths=(3, 4, 0, 3)), ['depths[2]=0', '1 or more']),
-    (dict(depths=4), ['depths=4', 'list or tuple']),
-    (dict(depths=(1, 1), scales=0), ['scales=0', '1 or more']),
+    (dict(depths=()), ['depths', '()', '1 to 4']), (dict(depths=(3, 4, 0, 3)), ['depths[2]=0', '1 or more']),
+    (dict(depths=4), ['depths=4', 'list or tuple']), (dict(depths=(1, 1), scales=0), ['scales=0', '1 or more']),
     (dict(depths=(1, 1), base_width=2.5), ['base_width=2.5', 'whole number']),
     (dict(ROW, se_reduction=0), ['se_reduction=0', '1 or more']),
     (dict(ROW, se_reduction=512), ['se_reduction=512', '256']),
     (dict(ROW, in_channels=0), ['in_channels=0', '1 or more']),
     (dict(ROW, out_indices=(0, 4)), ['(0, 4)', '(0, 1, 2, 3)']),
-    (dict(ROW, out_indices=(1, 1)), ['(1, 1)', 'each once']),
-    (dict(ROW, out_indices=(2, 1)), ['(2, 1)', 'ascending']),
-    (dict(ROW, out_indices=()), ['()', 'at least one']),
-    (dict(ROW, out_indices=3), ['out_indices=3', 'list or tuple']),
+    (dict(ROW, out_indices=(1, 1)), ['(1, 1)', 'each once']), (dict(ROW, out_indices=(2, 1)), ['(2, 1)', 'ascending']),
+    (dict(ROW, out_indices=()), ['()', 'at least one']), (dict(ROW, out_indices=3), ['out_indices=3', 'list or tuple']),
     (dict(arch='resnext29_8c64w', out_indices=(3,)), ['(3,)', '(0, 1, 2)']),
     (dict(ROW, strides=(1, 2, 2)), ['strides', '(1, 2, 2)', '4 stages']),
     (dict(ROW, dilations=(1, 1, 1, 0)), ['dilations[3]=0', '1 or more']),
@@ -218,7 +212,7 @@ MISTAKES = [
     (dict(arch='res2next29_6c24w4s', family='cifar'), ['res2next29_6c24w4s', 'leave out family']),
     (dict(depths=(1, 1), family='dla'), ["'dla'", "('res2net', 'cifar')"]),
     (dict(depths=(1, 1, 1, 1), family='cifar'), ['4 stages', "'cifar'", '1 to 3']),
-]
+]  # fmt: skip
 
 
 DLA_MISTAKES = [

@@ -10,6 +10,7 @@ import torch
 from mmengine.registry import DefaultScope
 
 from mmres2net.models import Res2Net, Res2NetDLA
+from mmres2net.registry import DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS, WEIGHT_INITIALIZERS
 from tests.support import library_models
 
 LIBRARIES = ('mmdet', 'mmseg', 'mmpretrain')
@@ -40,6 +41,15 @@ def test_bare_name_stays_the_librarys_own_class(library):
     importlib.import_module(f'{library}.models')
     with DefaultScope.overwrite_default_scope(library):
         assert registry_of(library).get('Res2Net').__module__.startswith(library)
+
+
+def test_mmengines_own_registries_have_no_class_of_ours():
+    """There, a bare name would be found from every library, and could not be registered by another package."""
+    for registry in (MODELS, DATASETS, HOOKS, METRICS, TRANSFORMS, WEIGHT_INITIALIZERS):
+        registry.import_from_location()
+        ours, roots = ({v.__module__ for v in r.module_dict.values()} for r in (registry, registry.parent))
+        assert ours
+        assert not {name for name in roots if name.startswith('mmres2net')}
 
 
 def test_names_are_found_without_importing_the_package():

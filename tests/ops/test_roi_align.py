@@ -92,15 +92,6 @@ def test_any_memory_format(kind: str) -> None:
     assert layer(y, rois).is_contiguous()
 
 
-@ALIGNED
-@pytest.mark.parametrize('ratio', [0, 2])
-def test_gradcheck(aligned: bool, ratio: int) -> None:
-    x = features(2, 2, 5, 6).requires_grad_()
-    rois = torch.tensor([[0, 1.3, 2.1, 9.7, 15.2], [1, -3.0, 0.5, 30.1, 11.0]], dtype=torch.float64)
-    layer = RoIAlign((2, 3), SCALE, ratio, aligned=aligned)
-    assert torch.autograd.gradcheck(lambda f: layer(f, rois), (x,))
-
-
 def test_regions_get_no_gradient_and_stay_as_they_are() -> None:
     rois = regions().requires_grad_()
     before = rois.detach().clone()

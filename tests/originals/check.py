@@ -59,7 +59,8 @@ def install(requirements: tuple[str, ...], target: Path, ops: Path | None) -> No
 
 def results_with(paths: list[Path], libraries: Iterable[str], *options: str) -> dict[str, Any]:
     """Run :func:`print_results` in a process with this search path."""
-    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(map(str, [*paths, ROOT]))}
+    # ROOT first: some distributions install a package of the name tests.
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(map(str, [ROOT, *paths]))}
     command = [sys.executable, *options, __file__, '--inside', *libraries]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)
     return json.loads(done.stdout.splitlines()[-1])

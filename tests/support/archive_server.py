@@ -139,14 +139,9 @@ def tar_of(files: Mapping[str, bytes], *, mode: str = 'w', extra: tarfile.TarInf
 
 
 def archive_of(
-    server: Server,
-    name: str,
-    content: bytes,
-    places: Mapping[str, str],
-    *,
-    checks: tuple[Check, ...] = (),
+    server: Server, name: str, content: bytes, places: Mapping[str, str], *, checks: tuple[Check, ...] = (),
     mirrors: int = 0,
-) -> Archive:
+) -> Archive:  # fmt: skip
     """Serve ``content`` as ``name`` and as many mirrors (``mirror1/NAME``, ...), and return its row of a table."""
     paths = [name, *(f'mirror{i + 1}/{name}' for i in range(mirrors))]
     server.files.update(dict.fromkeys(paths, content))

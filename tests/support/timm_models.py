@@ -8,12 +8,7 @@ from torch import Tensor, nn
 
 Features = Callable[[Tensor], list[Tensor]]
 
-DLA = {
-    'dla60': 'dla60',
-    'dla60x': 'dla60x',
-    'res2net_dla60_4s': 'dla60_res2net',
-    'res2next_dla60_4s': 'dla60_res2next',
-}
+DLA = {'dla60': 'dla60', 'dla60x': 'dla60x', 'res2net_dla60_4s': 'dla60_res2net', 'res2next_dla60_4s': 'dla60_res2next'}
 
 
 def resnet_features(model: nn.Module) -> Features:
