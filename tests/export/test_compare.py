@@ -51,15 +51,12 @@ def test_a_wrong_detection_is_a_lost_and_a_new_one(changes: dict) -> None:
     assert compared(detections(**changes))['detections'].difference == 2
 
 
-def test_rounding_decides_between_two_candidates_of_one_score() -> None:
+def test_rounding_decides_between_candidates_at_the_threshold_and_at_the_end_of_a_full_list() -> None:
     other = detections(boxes=[[0, 0, 10, 10], [20, 20, 40, 30], [6, 5, 31, 38]])
     assert compared(other)['detections'].difference == 2
     assert compared(other, (detections(), other))['detections'].passed
     rows = compared(other, (other,))
     assert rows['boxes'].difference == 0, 'those by rounding do not count for the others'
-
-
-def test_rounding_decides_at_the_threshold_and_at_the_end_of_a_full_list() -> None:
     assert compared(detections(keep=[0, 1]))['detections'].difference == 1
     assert compared(detections(keep=[0, 1]), most=3)['detections'].difference == 1, 'this one had room for it'
     assert compared(detections(keep=[0, 1]), most=2)['detections'].passed

@@ -1,11 +1,10 @@
-"""Pools and crops made for torch.export do what they stand for."""
+"""Pools made for torch.export do what they stand for."""
 
 import pytest
 import torch
 from torch import nn
 
 from mmres2net.export.formats import make_pools_dynamic
-from mmres2net.export.graphs import Crop
 
 POOLS = {
     'stem': nn.MaxPool2d(3, 2, padding=1),
@@ -24,11 +23,3 @@ def test_pools(pool: nn.Module, size: tuple[int, int]) -> None:
     x = torch.randn(2, 3, *size) - 3  # a zero among them would be the largest
     torch.testing.assert_close(make_pools_dynamic(model)(x), model(x))
     assert model[0] is pool
-
-
-def test_crop() -> None:
-    x = torch.randn(2, 3, 8, 9)
-    crop = Crop()
-    assert torch.equal(make_pools_dynamic(crop)(x, 5, 9), crop(x, 5, 9))
-    assert torch.equal(crop(x, 5, 9), x[:, :, :5])
-    assert not crop.gather

@@ -52,7 +52,6 @@ ORDERS = [
     (dict(LOAD, color_type='unchanged'), 'None', None),
     (dict(LOAD, imdecode_backend='tifffile'), 'None', None),
     (dict(type='LoadImageFromNDArray'), 'None', None),
-    (PACKED, 'mmres2net.CIFAR100Coarse', 'rgb'),
     (PACKED, 'mmpretrain.CIFAR100', 'rgb'),
     (PACKED, Mirrored, 'bgr'),
     (PACKED, 'MNIST', None),

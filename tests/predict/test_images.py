@@ -105,18 +105,13 @@ def test_transforms_are_those_of_the_pipeline(transforms: list[dict], shape: tup
     image = np.random.default_rng(1).integers(0, 256, (*shape, 3), np.uint8)
     results = {'img': image}
     for transform in transforms:
-        node = {key: value for key, value in transform.items() if key != 'filter'}
+        node = {**transform, 'type': f'mmpretrain.{transform["type"]}'}
         if 'filter' in transform:
-            node |= dict(backend='pillow', interpolation=transform['filter'])
+            node |= dict(backend='pillow', interpolation=node.pop('filter'))
         results = registry.build(node)(results)
     got = apply_transforms(image, transforms)
     assert got.shape == results['img'].shape
     assert np.abs(got.astype(int) - results['img']).max() <= 1
-
-
-def test_images_too_narrow_are_refused() -> None:
-    with pytest.raises(UserError, match='4000x1'):
-        apply_transforms(np.zeros((4000, 1, 3), np.uint8), [dict(type='Resize', scale=(133, 80), keep_ratio=True)])
 
 
 def test_masks_are_pasted_as_by_mmdet() -> None:

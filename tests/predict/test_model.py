@@ -48,15 +48,6 @@ def test_neither_torch_nor_openmmlab_is_imported(exports: dict, name: str, image
     assert (tmp_path / 'out' / 'scene.png').is_file()
 
 
-@pytest.mark.parametrize('task', ['detector', 'segmentor'])
-def test_runtimes_agree(exports: dict, task: str) -> None:
-    one, other = (predict.load(exports[f'{task}{suffix}']).predict(SCENE) for suffix in ('.onnx', '.xml'))
-    assert list(one) == list(other)
-    for name in set(one) - {'masks'}:
-        assert one[name].shape == other[name].shape
-        assert np.abs(one[name].astype(float) - other[name]).mean() < 1e-3
-
-
 @pytest.mark.parametrize('orientation', [1, 6])
 @pytest.mark.parametrize('name', ['detector', 'segmentor', 'classifier'])
 def test_predictions_are_those_of_the_test_pipeline(

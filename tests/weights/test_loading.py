@@ -69,7 +69,7 @@ def test_resolves_under_every_library(tmp_path: Path, scope: str) -> None:
     check_same(net, source().state_dict())
 
 
-def test_whole_detector_and_classifier(tmp_path: Path) -> None:
+def test_files_that_hold_more_than_the_network(tmp_path: Path) -> None:
     def detector(state: dict[str, Any]) -> dict[str, Any]:
         renamed = {f'module.backbone.{name}': tensor for name, tensor in state.items()}
         return {'state_dict': {**renamed, 'module.neck.conv.weight': torch.ones(1)}, 'meta': {'epoch': 1}}
@@ -79,10 +79,7 @@ def test_whole_detector_and_classifier(tmp_path: Path) -> None:
     check_same(start(path, prefix='backbone.'), wanted)
     classifier = {'fc.weight': torch.ones(1000, 2048), 'fc.bias': torch.ones(1000)}
     check_same(start(saved(tmp_path / 'net.pth', lambda state: state | classifier)), wanted)
-
-
-def test_head_and_short_backbone_share_a_file(tmp_path: Path) -> None:
-    path, wanted = saved(tmp_path / 'net.pth'), source().state_dict()
+    path = saved(tmp_path / 'net.pth')
     check_same(start(path, out_indices=(2,)), wanted)
     check_same(start(path, kind='mmres2net.Res2LayerHead', stage=3, stride=2), wanted)
 
@@ -101,37 +98,9 @@ def test_nothing_stays_random_unnamed(tmp_path: Path, name: str) -> None:
         check_same(net, {**source().state_dict(), name: before[name]})
 
 
-def test_hostile_file(tmp_path: Path) -> None:
+def test_hostile_file_and_none(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r'posix\.system'):
         start(str(hostile(tmp_path / 'net.pth', tmp_path / 'marker')))
     assert not (tmp_path / 'marker').exists()
-
-
-def test_says_what_was_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    monkeypatch.setattr('mmres2net.weights.loading.print_log', lambda text, _: said.append(text))
-    path = saved(tmp_path / 'net.pth', lambda state: {**state, 'fc.weight': torch.ones(10, 2048)})
-    start(path, in_channels=1)
-    (text,) = said
-    assert text.startswith(f"weights '{path}': {SMALL}")
-    assert 'the sum over RGB' in text
-    monkeypatch.setattr('mmres2net.weights.loading.is_main_process', lambda: False)
-    start(path)
-    assert len(said) == 1
-
-
-def test_mmengine_notes_where_parameters_come_from(tmp_path: Path) -> None:
-    """Its log of initialisation does not say that they were left alone."""
-    path = saved(tmp_path / 'net.pth')
-    net = Res2Net(SMALL, init_cfg=dict(type='mmres2net.Pretrained', checkpoint=path))
-    notes: list[str] = []
-    net._dump_init_info = lambda: notes.extend(  # type: ignore[method-assign]
-        net._params_init_info[parameter]['init_info'] for parameter in net.parameters()
-    )
-    net.init_weights()
-    assert set(notes) == {f'mmres2net.Pretrained: loaded from {path}'}
-
-
-def test_mistake_in_the_config() -> None:
     with pytest.raises(UserError, match='checkpoint=None'):
         Pretrained(None)  # type: ignore[arg-type]
