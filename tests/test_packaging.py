@@ -20,6 +20,7 @@ import mmres2net
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ('mmres2net', 'configs', 'tools')
 FILES = ('pyproject.toml', 'setup.py', 'MANIFEST.in', 'README.md', 'LICENSE', 'requirements.txt', 'Makefile')
+Copy = tuple[Path, dict[str, set[str]]]  # the folder, and its files before any build
 IGNORED = shutil.ignore_patterns('__pycache__', '*.pyc', '*.egg-info', '.*_cache')
 
 
@@ -34,31 +35,25 @@ def build(source: Path, target: Path) -> Path:
 
 
 @pytest.fixture(scope='module')
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def copied(tmp_path_factory: pytest.TempPathFactory) -> Copy:
     """Copy what is packaged, so that a build cannot touch the checkout and old build products cannot help it."""
     target = tmp_path_factory.mktemp('tree') / 'copy'
     for name in SOURCES:
         shutil.copytree(ROOT / name, target / name, ignore=IGNORED)
     for name in FILES:
         shutil.copy(ROOT / name, target / name)
-    return target
+    return target, {name: files_in(target / name) for name in SOURCES}
 
 
 @pytest.fixture(scope='module')
-def pristine(tree: Path) -> dict[str, set[str]]:
-    """Return the files of the copy as they were before any build."""
-    return {name: files_in(tree / name) for name in SOURCES}
+def wheel(copied: Copy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(copied[0], tmp_path_factory.mktemp('wheel'))
 
 
 @pytest.fixture(scope='module')
-def wheel(tree: Path, pristine: dict[str, set[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tree, tmp_path_factory.mktemp('wheel'))
-
-
-@pytest.fixture(scope='module')
-def sdist(tree: Path, pristine: dict[str, set[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sdist(copied: Copy, tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp('sdist')
-    command = [sys.executable, '-m', 'build', '--sdist', '--no-isolation', '-o', str(target), str(tree)]
+    command = [sys.executable, '-m', 'build', '--sdist', '--no-isolation', '-o', str(target), str(copied[0])]
     subprocess.run(command, check=True, capture_output=True)
     return next(target.glob('*.tar.gz'))
 
@@ -77,9 +72,9 @@ def contents(wheel: Path) -> set[str]:
         return set(archive.namelist())
 
 
-def test_wheel_holds_all_sources_and_configs_and_nothing_else(pristine: dict[str, set[str]], wheel: Path) -> None:
-    wanted = {f'mmres2net/{name}' for name in pristine['mmres2net']}
-    wanted |= {f'mmres2net/.mim/configs/{name}' for name in pristine['configs']}
+def test_wheel_holds_all_sources_and_configs_and_nothing_else(copied: Copy, wheel: Path) -> None:
+    wanted = {f'mmres2net/{name}' for name in copied[1]['mmres2net']}
+    wanted |= {f'mmres2net/.mim/configs/{name}' for name in copied[1]['configs']}
     assert {name for name in contents(wheel) if '.dist-info/' not in name} == wanted
     assert {'mmres2net/py.typed', 'mmres2net/.mim/configs/faster_rcnn_r2n50.py'} <= wanted
 
@@ -91,9 +86,8 @@ def test_wheel_of_the_sdist_is_the_same(wheel: Path, sdist: Path, tmp_path: Path
     assert contents(build(unpacked, tmp_path / 'wheel')) == contents(wheel)
 
 
-def test_build_leaves_the_sources_as_they_were(
-    tree: Path, pristine: dict[str, set[str]], wheel: Path, sdist: Path
-) -> None:
+def test_build_leaves_the_sources_as_they_were(copied: Copy, wheel: Path, sdist: Path) -> None:
+    tree, pristine = copied
     assert {name: files_in(tree / name) for name in SOURCES} == pristine
 
 
@@ -102,19 +96,16 @@ def test_metadata_names_version_licence_extras_and_command(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         metadata = archive.read(f'{info}/METADATA').decode()
         commands = archive.read(f'{info}/entry_points.txt').decode()
-    assert 'License-Expression: Apache-2.0' in metadata
-    assert 'Requires-Python: >=3.10' in metadata
+    assert {'License-Expression: Apache-2.0', 'Requires-Python: >=3.10'} <= set(metadata.splitlines())
     extras = {'seg', 'cls', 'export', 'cam', 'sal', 'all', 'dev', 'ops'}
     assert set(re.findall(r'^Provides-Extra: (\w+)$', metadata, re.MULTILINE)) == extras
-    assert 'mmres2net = mmres2net.cli:main' in commands
-    assert f'{info}/licenses/LICENSE' in contents(wheel)
+    assert ('mmres2net = mmres2net.cli:main' in commands, f'{info}/licenses/LICENSE' in contents(wheel)) == (True, True)
 
 
 def python_in(target: Path, *arguments: str) -> str:
     """Run Python away from the checkout with the installed wheel in front."""
-    environment = {**os.environ, 'PYTHONPATH': str(target)}
-    command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=target, capture_output=True, text=True, env=environment, check=True).stdout
+    how = dict(cwd=target, env={**os.environ, 'PYTHONPATH': str(target)}, check=True)
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, **how).stdout
 
 
 def test_installed_wheel_finds_its_configs_and_reads_their_bases(target: Path) -> None:
@@ -130,9 +121,8 @@ def test_installed_wheel_finds_its_configs_and_reads_their_bases(target: Path) -
 
 
 def test_importing_the_package_loads_nothing_heavy(target: Path) -> None:
-    code = (
-        "import sys, mmres2net; print(mmres2net.__version__, {'torch', 'mmcv', 'numpy', 'mmengine'} & {*sys.modules})"
-    )
+    heavy = {'torch', 'mmcv', 'numpy', 'mmengine'}
+    code = f'import sys, mmres2net; print(mmres2net.__version__, {heavy} & {{*sys.modules}})'
     assert python_in(target, '-c', code).split() == [mmres2net.__version__, 'set()']
 
 
@@ -158,9 +148,7 @@ def test_every_direct_dependency_is_pinned_within_its_range() -> None:
     requirements = direct_requirements()
     assert {'torch', 'onedl-mmcv', 'pycocotools', 'timm', 'ninja', 'uv'} <= {r.name for r in requirements}
     for requirement in requirements:
-        versions = pinned(requirement.name)
-        assert versions, requirement
-        assert all(version in requirement.specifier for version in versions), requirement
+        assert {version in requirement.specifier for version in pinned(requirement.name)} == {True}, requirement
 
 
 def test_every_pin_has_hashes_and_no_address_is_written_down() -> None:

@@ -1,8 +1,10 @@
 """Whole runs: each file begins with no visualizer made; the tiny config; one trained detector for all files."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.visualization import Visualizer
 
 from tests.engine.demo import train_demo
@@ -24,6 +26,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     write_config(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Path]:
+    """An empty folder of downloaded checkpoints."""
+    before = torch.hub.get_dir()
+    torch.hub.set_dir(str(tmp_path / 'hub'))
+    yield tmp_path / 'hub' / 'checkpoints'
+    torch.hub.set_dir(before)
 
 
 @pytest.fixture(scope='session')

@@ -20,29 +20,25 @@ VALUES = (
     'train_dataloader.num_workers=-1', 'val_dataloader.batch_size=0', 'randomness.seed=-5',
     'randomness.seed=1099511627776', 'auto_scale_lr.base_batch_size=0',
 )  # fmt: skip
+# Types and options that do not exist.
+NO_TYPES = (
+    'optim_wrapper.optimizer', 'optim_wrapper', 'param_scheduler', 'val_evaluator', 'train_dataloader.sampler',
+    'train_dataloader.dataset', 'model',
+)  # fmt: skip
+NO_OPTIONS = ('optim_wrapper.optimizer', 'train_cfg', 'model')
+REMOVED = ('optim_wrapper.optimizer', 'optim_wrapper', 'train_cfg', 'val_cfg', 'val_evaluator', 'model')
 # Other settings, and what the error has to name.
 SETTINGS = {
     **{setting: setting for setting in VALUES},
+    **{f'{part}.type=Nope': 'Nope' for part in NO_TYPES},
+    **{f'{part}.foo=1': 'foo' for part in NO_OPTIONS},
+    **{f'{part}=None': part for part in REMOVED},
     'optim_wrapper.optimizer.lr=abc': "optim_wrapper.optimizer.lr='abc'",
     'optim_wrapper.optimizer.weight_decay=x': 'weight_decay',
-    'optim_wrapper.optimizer.type=Nope': 'Nope',
-    'optim_wrapper.optimizer.foo=1': 'foo',
-    'optim_wrapper.optimizer=None': 'optim_wrapper.optimizer',
     'optim_wrapper.optimizer={}': 'optim_wrapper.optimizer',
-    'optim_wrapper.type=Nope': 'Nope',
-    'optim_wrapper=None': 'optim_wrapper',
-    'param_scheduler.type=Nope': 'Nope',
     'param_scheduler=3': 'cheduler',
-    'train_cfg.foo=1': 'foo',
-    'train_cfg=None': 'train_cfg',
-    'val_cfg=None': 'val_cfg',
-    'val_evaluator=None': 'val_evaluator',
-    'val_evaluator.type=Nope': 'Nope',
     'custom_hooks=[3]': 'ook',
-    'train_dataloader.sampler.type=Nope': 'Nope',
-    'train_dataloader.dataset.type=Nope': 'Nope',
     'train_dataloader.dataset.length=0': 'empty',
-    'model=None': 'model',
     'model=3': 'model',
     'model.width=-1': '-1',
     'load_from=absent.pth': 'absent.pth',
@@ -52,31 +48,23 @@ SETTINGS = {
     'activation_checkpointing=[nowhere]': 'nowhere',
 }
 FLAGS = {
+    # the error names the last word
+    **{
+        flags: flags.split()[-1].removesuffix('=')
+        for flags in (
+            '--amp', '--backbone res2net51', '--data absent', '--data tiny.py', '--data=', '--cfg-options nothing',
+            '--cfg-options =1', '--resume absent.pth', '--resume tiny.py', '--resume=', '--work-dir=',
+        )
+    },
     '--profile 0': '--profile',
-    '--amp': '--amp',
     '--auto-scale-lr': 'base_batch_size',
-    '--backbone res2net51': 'res2net51',
-    '--data absent': 'absent',
-    '--data tiny.py': 'tiny.py',
-    '--data=': '--data',
-    '--cfg-options nothing': 'nothing',
-    '--cfg-options =1': '=1',
     '--cfg-options train_cfg.max_epochs.x=3': 'max_epochs',
     '--launcher pytorch': 'RANK',
-    '--resume absent.pth': 'absent.pth',
-    '--resume tiny.py': 'tiny.py',
     '--resume .': 'checkpoint',
-    '--resume=': '--resume',
     '--work-dir tiny.py': '--work-dir tiny.py',
-    '--work-dir=': '--work-dir',
-}
+}  # fmt: skip
 TEST_FLAGS = {
-    'absent.pth': 'absent.pth',
-    'tiny.py': 'tiny.py',
-    'list.pth': 'list.pth',
-    'empty.pth': 'empty.pth',
-    'odd.pth': 'odd.pth',
-    'nan.pth': 'nan.pth',
+    **{name: name for name in ('absent.pth', 'tiny.py', 'list.pth', 'empty.pth', 'odd.pth', 'nan.pth')},
     'whole.pth --draw -3': '--draw',
     'whole.pth --out x.txt': '--out x.txt',
     'whole.pth --out tiny.py/x.pkl': '--out tiny.py',

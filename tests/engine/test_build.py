@@ -45,8 +45,7 @@ def test_model_is_built_in_the_scope_of_its_config_and_nothing_else_changes() ->
     model = build_model(cfg)
     assert model.scope == 'mmdet'
     assert model.data_preprocessor.mean.flatten().tolist() == [1.0, 2.0, 3.0]
-    assert cfg.to_dict() == was
-    assert scope() == before
+    assert (cfg.to_dict(), scope()) == (was, before)
 
 
 @pytest.mark.parametrize('fault', FAULTS)
@@ -56,19 +55,10 @@ def test_whatever_cannot_be_built_is_one_error_with_its_cause(fault: str) -> Non
     assert type(caught.value.__cause__) is FAULTS[fault]
 
 
-def test_mistakes_name_what_is_wrong() -> None:
-    for cfg, named in ((Config(dict(model=dict(type='Nope'))), 'Nope'), (config(foo=1), 'foo'), (Config({}), 'model')):
-        with pytest.raises(UserError, match=named):
-            build_model(cfg)
-    with pytest.raises(UserError, match='NoSuchDataset'):
-        build_dataset(Config({}), {'type': 'NoSuchDataset'})
-
-
 def test_data_set_of_a_library_is_found_in_its_scope() -> None:
     node = dict(type='CustomDataset', data_root='absent', lazy_init=True, metainfo=dict(classes=('a', 'b')))
     was = dict(node)
     built = build_dataset(Config(dict(default_scope='mmpretrain')), node)
-    assert built.metainfo['classes'] == ('a', 'b')
+    assert (built.metainfo['classes'], node) == (('a', 'b'), was)
     assert type(built).__module__.startswith('mmpretrain.')
-    assert node == was
     assert 'CustomDataset' not in DATASETS.module_dict

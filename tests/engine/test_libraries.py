@@ -13,8 +13,7 @@ COMMON = """
 custom_imports = dict(imports=['mmres2net.models'], allow_failed_imports=False)
 backbone = dict(type='mmres2net.Res2Net', depths=(1, 1, 1, 1), base_width=8, out_indices=(3,), norm_cfg=NORM)
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=2, val_interval=2)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
+val_cfg, test_cfg = dict(type='ValLoop'), dict(type='TestLoop')
 optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.01))
 default_hooks = dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=2))
 log_processor = dict(by_epoch=False)
@@ -25,8 +24,7 @@ train_dataloader = dict(
     dataset=dict(DATASET, **TRAIN, pipeline=TRAIN_PIPELINE),
 )
 """
-SEGMENTOR = (
-    """
+SEGMENTOR = """
 default_scope = 'mmseg'
 NORM = dict(type='SyncBN')
 CLASSES = ('background', 'disc', 'square', 'triangle', 'star', 'ring', 'cross')
@@ -42,19 +40,15 @@ LOAD, LABELS, SIZE, PACK = (
     dict(type='PackSegInputs'),
 )
 TRAIN_PIPELINE, TEST_PIPELINE = [LOAD, LABELS, SIZE, PACK], [LOAD, SIZE, LABELS, PACK]
-"""
-    + COMMON
-    + """
+[COMMON]
 val_evaluator = test_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 model = dict(
     type='EncoderDecoder', data_preprocessor=dict(type='SegDataPreProcessor', size=(64, 64)), backbone=backbone,
     decode_head=dict(type='FCNHead', num_convs=1, in_channels=2048, channels=8, num_classes=7, norm_cfg=NORM),
     train_cfg=dict(), test_cfg=dict(mode='whole'),
 )
-"""
-)
-CLASSIFIER = (
-    """
+""".replace('[COMMON]', COMMON)
+CLASSIFIER = """
 default_scope = 'mmpretrain'
 NORM = dict(type='BN')
 LOADER = dict(batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False))
@@ -62,16 +56,13 @@ DATASET = dict(type='CustomDataset', data_root='data/pets')
 TRAIN, VAL = dict(data_prefix='train'), dict(data_prefix='val')
 TRAIN_PIPELINE = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 64)), dict(type='PackInputs')]
 TEST_PIPELINE = TRAIN_PIPELINE
-"""
-    + COMMON
-    + """
+[COMMON]
 val_evaluator = test_evaluator = dict(type='Accuracy', topk=(1,))
 model = dict(
     type='ImageClassifier', backbone=backbone, neck=dict(type='GlobalAveragePooling'),
     head=dict(type='LinearClsHead', num_classes=2, in_channels=2048), data_preprocessor=dict(num_classes=2),
 )
-"""
-)
+""".replace('[COMMON]', COMMON)
 
 
 def run(text: str, data: Path, folder: Path, metric: str) -> str:
@@ -91,11 +82,8 @@ def run(text: str, data: Path, folder: Path, metric: str) -> str:
     return trained.out
 
 
-def test_segmentor(shapes: Path, tmp_path: Path) -> None:
+def test_segmentor_and_one_with_another_number_of_classes(shapes: Path, tmp_path: Path) -> None:
     assert 'model.backbone.norm_cfg.type SyncBN -> BN' in run(SEGMENTOR, shapes, tmp_path, 'mIoU')
-
-
-def test_segmentor_with_another_number_of_classes(shapes: Path, tmp_path: Path) -> None:
     (tmp_path / 'config.py').write_text(SEGMENTOR.replace('num_classes=7', 'num_classes=21'))
     refused = run_cli('train', tmp_path / 'config.py', '--data', shapes)
     assert refused.status == 2

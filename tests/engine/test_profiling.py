@@ -13,7 +13,7 @@ from torch.profiler import profile
 
 from mmres2net.engine import profiling
 from mmres2net.engine.profiling import ProfileDone, ProfileHook, record, tables
-from tests.engine.demo import test_demo, train_demo
+from tests.engine.demo import evaluate_demo, train_demo
 
 PARTS = {'waiting for data', 'data_preprocessor', 'backbone', 'neck', 'rpn_head', 'roi_head', 'other'}
 
@@ -42,8 +42,7 @@ def test_time_goes_to_the_part_that_takes_it() -> None:
         time.sleep(0.1)
     found = shares(tables(profiler, 1000 * (time.perf_counter() - start), 2))
     assert set(found) == {'slow', 'quick', 'other', f'a step; 2 steps, {torch.get_num_threads()} threads'}
-    assert found['slow'] > found['quick'] > 0
-    assert found['other'] > 0
+    assert found['slow'] > found['quick'] > 0 < found['other']
     assert sum(found.values()) == pytest.approx(200, abs=1)
 
 
@@ -68,7 +67,7 @@ def test_training_and_testing(trained_demo: Path, shapes: Path, tmp_path: Path) 
     assert {*PARTS, 'backward', 'optimizer'} < set(found)
     assert sum(found.values()) == pytest.approx(200, abs=1)
     assert not list(tmp_path.rglob('*.pth'))
-    assert test_demo(trained_demo / 'epoch_1.pth', tmp_path, shapes, *flags).status == 0
+    assert evaluate_demo(trained_demo / 'epoch_1.pth', tmp_path, shapes, *flags).status == 0
     found = shares((tmp_path / 'profile_test.txt').read_text())
     assert {*PARTS, 'evaluation'} - {'data_preprocessor'} < {*found, 'data_preprocessor'}
     assert not list(tmp_path.glob('*/*.json'))  # no metrics

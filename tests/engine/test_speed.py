@@ -151,9 +151,9 @@ def test_regions_of_a_detector_in_single_precision(make: Any) -> None:
     assert results[1][0].is_contiguous(memory_format=LAST)
     for got, wanted in zip(*reversed(results), strict=True):
         torch.testing.assert_close(got, wanted, rtol=0, atol=2e-5 * wanted.abs().max().item())
-    blocks = [module for module in fast.modules() if isinstance(module, FusedBottle2neck)]
-    assert blocks
-    assert all(block._folds is not None and block._folds._convs for block in blocks)
+    folds = [module._folds for module in fast.modules() if isinstance(module, FusedBottle2neck)]
+    assert folds
+    assert all(fold is not None and fold._convs for fold in folds)
 
 
 def test_changes_are_made_and_listed() -> None:
@@ -161,8 +161,7 @@ def test_changes_are_made_and_listed() -> None:
     kinds = {name: type(module) for name, module in model.named_modules()}
     lines = speed_up(model)
     extractors = 'roi_head.bbox_roi_extractor.roi_layers', 'roi_head.mask_roi_extractor.roi_layers'
-    for name in extractors:
-        assert f'{name}: 4 x mmcv.ops.RoIAlign -> mmres2net.ops.RoIAlign' in lines
+    assert {f'{name}: 4 x mmcv.ops.RoIAlign -> mmres2net.ops.RoIAlign' for name in extractors} < set(lines)
     layers = [*model.roi_head.bbox_roi_extractor.roi_layers, *model.roi_head.mask_roi_extractor.roi_layers]
     assert {type(layer) for layer in layers} == {RoIAlign}
     assert [layer.spatial_scale for layer in layers] == [1 / 4, 1 / 8, 1 / 16, 1 / 32] * 2
@@ -252,8 +251,7 @@ def fast_tiny() -> Tiny:
     model = tiny()
     assert speed_up(model)
     assert speed_up(model)
-    assert len(model.deep._forward_pre_hooks) == 1
-    assert model.second.weight.is_contiguous(memory_format=LAST)
+    assert (len(model.deep._forward_pre_hooks), model.second.weight.is_contiguous(memory_format=LAST)) == (1, True)
     return model
 
 
@@ -295,16 +293,9 @@ def test_autocast_and_compilation() -> None:
 
 
 @DATASETS.register_module('SpeedNoise')
-class Noise(torch.utils.data.Dataset):
-    """Four images of noise."""
-
-    metainfo: dict[str, Any] = {}  # noqa: RUF012
-
-    def __len__(self) -> int:
-        return 4
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {'inputs': IMAGE[index % 2]}
+def noise() -> list[dict[str, Tensor]]:
+    """Return four images of noise."""
+    return [{'inputs': IMAGE[i % 2]} for i in range(4)]
 
 
 def run(folder: Path, *, plain: bool, epochs: int = 1, **more: Any) -> Runner:
@@ -334,8 +325,7 @@ def assert_states_close(mine: dict[str, Tensor], theirs: dict[str, Tensor]) -> N
 
 def test_run_starts_from_the_same_random_weights_and_ends_at_the_same(tmp_path: Path) -> None:
     fast, plain = (run(tmp_path / name, plain=name == 'plain') for name in ('fast', 'plain'))
-    assert fast.model.second.weight.is_contiguous(memory_format=LAST)
-    assert not plain.model.second.weight.is_contiguous(memory_format=LAST)
+    assert [one.model.second.weight.is_contiguous(memory_format=LAST) for one in (fast, plain)] == [True, False]
     assert_states_close(fast.model.state_dict(), plain.model.state_dict())
     logs = [next(folder.glob('*/*.log')).read_text() for folder in (tmp_path / 'fast', tmp_path / 'plain')]
     assert ['(--plain' in log for log in logs] == [True, False]

@@ -31,9 +31,6 @@ def saved(folder: Path = Path('work_dirs/tiny')) -> set[str]:
     return {path.name for path in folder.glob('*.pth')}
 
 
-# --- losses that are not finite ---------------------------------------------------------------------------------------
-
-
 def test_weights_of_nan_stop_a_run_at_once_and_are_not_saved(folder: Path) -> None:
     done = train(model__nan_from=6, model__spoil=True)
     assert (done.status, 'step 6' in done.err, 'Traceback' in done.err) == (1, True, False)
@@ -42,11 +39,9 @@ def test_weights_of_nan_stop_a_run_at_once_and_are_not_saved(folder: Path) -> No
 
 def test_finite_weights_have_patience(folder: Path) -> None:
     few = train('--work-dir', 'few', model__nan_from=2, model__nan_steps=2, default_hooks__finite_loss__patience=3)
-    assert few.status == 0
     many = train('--work-dir', 'many', model__nan_from=2, model__nan_steps=3, default_hooks__finite_loss__patience=3)
-    assert many.status == 1
-    for text in ('since step 2', 'step 4', 'finite_loss.patience'):
-        assert text in many.err
+    assert (few.status, many.status) == (0, 1)
+    assert all(text in many.err for text in ('since step 2', 'step 4', 'finite_loss.patience'))
     assert saved(Path('many')) == set()
     assert train('--work-dir', 'short', model__nan_from=1, train_cfg__max_epochs=1).status == 1  # nothing was learned
     assert saved(Path('short')) == set()
@@ -54,28 +49,21 @@ def test_finite_weights_have_patience(folder: Path) -> None:
 
 def test_nan_is_never_the_best_score(folder: Path) -> None:
     done = train(train_cfg__max_epochs=3, val_evaluator__scores='[nan,0.5,nan]')
-    assert done.status == 0
+    assert (done.status, 'score  nan' in done.out) == (0, True)
     assert {name for name in saved() if 'best' in name} == {'best_score_epoch_2.pth'}
     assert 'best_score_epoch_2.pth (score 0.500)' in done.out
-    assert 'score  nan' in done.out
-
-
-# --- the end ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_report_takes_values_of_any_kind(folder: Path) -> None:
     write_config(folder, "val_evaluator = dict(type='RunMetric', others=dict(text='as is', none=None, row=[0.5, 1]))")
-    done = train()
-    assert done.status == 0
-    table = done.out.split('last evaluation')[1].splitlines()
+    table = train().out.split('last evaluation')[1].splitlines()
     rows = dict(line.split(maxsplit=1) for line in table[1:5])
     assert rows == {'score': '1.000', 'text': 'as is', 'none': 'None', 'row': '[0.500, 1.000]'}
 
 
 def test_a_run_that_breaks_off_is_one_error_and_keeps_its_traceback(folder: Path) -> None:
     done = train(model__raise_at=6)
-    assert (done.status, done.err.count('error: ')) == (1, 1)
-    assert 'step 6: the fault that was asked for' in done.err
+    assert (done.status, done.err.count('error: '), 'step 6: the fault that was' in done.err) == (1, 1, True)
     assert 'in forward' in Path('work_dirs/tiny/traceback.txt').read_text()
     write_config(folder, "model['words'] = 'Expected more than 1 value per channel when training'")
     done = train('--overwrite', model__raise_at=1)
@@ -90,7 +78,8 @@ def test_a_signal_ends_a_run_in_one_line(folder: Path, epochs: int) -> None:
     (line,) = done.err.strip().splitlines()[-1:]
     assert ('SIGTERM' in line, '--resume' in line, 'Traceback' in done.err) == (True, epochs == 2, False)
     assert signal.getsignal(signal.SIGTERM) is before
-    assert train('--resume').status == 0
+    assert train('--resume').status == 0  # also where there is nothing to resume
+    assert 'epoch_2.pth' in saved()
 
 
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
@@ -106,16 +95,12 @@ def test_a_worker_that_cannot_read_a_sample(folder: Path) -> None:
     assert (first.status, 'train' in first.err) == (2, True)
 
 
-# --- the work dir -----------------------------------------------------------------------------------------------------
-
-
 def test_checkpoints_of_an_earlier_run_are_not_overwritten(folder: Path) -> None:
     assert train(train_cfg__max_epochs=3).status == 0
     before = Path('work_dirs/tiny/epoch_1.pth').read_bytes()
     refused = train()
     assert refused.status == 2
-    for way in ('--resume', '--work-dir', '--overwrite'):
-        assert way in refused.err
+    assert all(way in refused.err for way in ('--resume', '--work-dir', '--overwrite'))
     assert Path('work_dirs/tiny/epoch_1.pth').read_bytes() == before
     assert train('--overwrite', train_cfg__max_epochs=1).status == 0
     assert saved() == {'epoch_1.pth', 'best_score_epoch_1.pth'}
@@ -157,9 +142,6 @@ def test_work_dirs_that_cannot_be_written(folder: Path, place: str) -> None:
     assert (out.status, '--out' in out.err) == (2, True)
 
 
-# --- testing ----------------------------------------------------------------------------------------------------------
-
-
 def test_testing_needs_every_weight_of_the_model_and_no_other(folder: Path) -> None:
     assert train(train_cfg__max_epochs=1).status == 0
     state = torch.load('work_dirs/tiny/epoch_1.pth', weights_only=False)['state_dict']
@@ -170,7 +152,7 @@ def test_testing_needs_every_weight_of_the_model_and_no_other(folder: Path) -> N
     assert run_cli('test', 'tiny.py', 'parallel.pth').status == 0  # MMEngine strips the prefix of several processes
     for name, weight in (('less', 'layer.bias'), ('more', 'more.weight'), ('other', 'layer.bias')):
         done = run_cli('test', 'tiny.py', f'{name}.pth')
-        assert (done.status, weight in done.err) == (2, True)
+        assert (done.status, weight in done.err, f'{name}.pth' in done.err) == (2, True, True)
 
 
 def test_an_average_of_the_weights_is_what_is_tested(folder: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +24,19 @@ ARCH = 'res2net50_26w_4s'
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def _one_try(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr('mmres2net.weights.fetching.RETRY', RetryPolicy(tries=1, pause=0.01, timeout=5.0))
-    before = torch.hub.get_dir()
-    torch.hub.set_dir(str(tmp_path / 'hub'))
-    yield tmp_path / 'hub' / 'checkpoints'
-    torch.hub.set_dir(before)
 
 
 def config(checkpoint: str, kind: str = 'Pretrained') -> Config:
     return Config(dict(model=dict(backbone=dict(init_cfg=dict(type=kind, checkpoint=checkpoint)))))
 
 
-def test_fetched_once_or_the_ways_out_are_named(cache: Path) -> None:
+def test_fetched_once_or_the_ways_out_are_named(hub: Path) -> None:
     name = 'net-0123abcd.pth'
     with serving() as server, pytest.raises(UserError) as caught:
         fetch_weights(config(server.url(name)))
-    ways_out = ('HTTP 404', str(cache / name), '--cfg-options model.backbone.init_cfg.checkpoint', '--from-scratch')
+    ways_out = ('HTTP 404', str(hub / name), '--cfg-options model.backbone.init_cfg.checkpoint', '--from-scratch')
     assert [way for way in ways_out if way not in str(caught.value)] == []
     buffer = io.BytesIO()
     torch.save({'conv1.weight': torch.ones(2, 2)}, buffer)
@@ -51,7 +46,7 @@ def test_fetched_once_or_the_ways_out_are_named(cache: Path) -> None:
         for _ in range(2):
             fetch_weights(config(server.url(name)))
         assert len(server.log) == 1
-    assert (cache / name).read_bytes() == buffer.getvalue()
+    assert (hub / name).read_bytes() == buffer.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -69,7 +64,6 @@ def test_names_that_are_no_weights(name: Any, words: str) -> None:
 
 
 def test_pretrained_options_of_any_form_are_looked_at(tmp_path: Path) -> None:
-    """More forms are in tests/test_init_cfg.py."""
     torch.save({'a': torch.ones(1)}, tmp_path / 'good.pth')
     good, bad = ({'type': PretrainedInit, 'checkpoint': str(tmp_path / name)} for name in ('good.pth', 'absent.pth'))
     fetch_weights(Config(dict(model=dict(init_cfg=good, backbone=dict(type='TIMMBackbone', pretrained=True)))))
@@ -109,9 +103,8 @@ def test_right_normalization_passes() -> None:
     assert check_normalization(detector({**RGB, 'bgr_to_rgb': True})) == []
     computed = {key: [value / 255 * 255 + 1e-9 for value in values] for key, values in RGB.items()}
     assert check_normalization(detector({**computed, 'bgr_to_rgb': True})) == []
-    classifier = detector({**RGB, 'to_rgb': True})
-    classifier.default_scope = 'mmpretrain'
-    assert check_normalization(classifier) == []
+    classifier = detector({**RGB, 'to_rgb': True}).to_dict()
+    assert check_normalization(Config({**classifier, 'default_scope': 'mmpretrain'})) == []
 
 
 def test_wrong_normalization_is_refused_with_the_settings_to_use() -> None:
@@ -119,9 +112,8 @@ def test_wrong_normalization_is_refused_with_the_settings_to_use() -> None:
     before = caffe.to_dict()
     with pytest.raises(UserError) as caught:
         check_normalization(caffe)
-    assert '"model.data_preprocessor.mean=[123.675,116.28,103.53]"' in str(caught.value)
-    assert '"model.data_preprocessor.std=[58.395,57.12,57.375]"' in str(caught.value)
-    assert '"model.data_preprocessor.bgr_to_rgb=True"' in str(caught.value)
+    for setting in ('mean=[123.675,116.28,103.53]', 'std=[58.395,57.12,57.375]', 'bgr_to_rgb=True'):
+        assert f'"model.data_preprocessor.{setting}"' in str(caught.value)
     assert caffe.to_dict() == before
     with pytest.raises(UserError, match='bgr_to_rgb None -> True'):
         check_normalization(detector(RGB))
@@ -182,19 +174,6 @@ def test_strict_loading_is_that_of_mmengine(tmp_path: Path) -> None:
     target = Resized(7)
     load_strictly(target, tmp_path / 'a.pth')
     assert target.table.tolist() == [3.0] * 7
-
-
-@pytest.mark.parametrize('change', ['missing', 'unexpected', 'shape'])
-def test_what_does_not_fit_is_named(tmp_path: Path, change: str) -> None:
-    state = torch.nn.Linear(2, 3).state_dict()
-    if change == 'missing':
-        del state['bias']
-    else:
-        state['bias' if change == 'shape' else 'mask_head.weight'] = torch.zeros(5)
-    torch.save(state, tmp_path / 'a.pth')
-    with pytest.raises(UserError, match='mask_head.weight' if change == 'unexpected' else 'bias') as caught:
-        load_strictly(torch.nn.Linear(2, 3), tmp_path / 'a.pth')
-    assert str(tmp_path / 'a.pth') in str(caught.value)
 
 
 def test_stores_and_sharded_checkpoints_need_the_flag(tmp_path: Path) -> None:

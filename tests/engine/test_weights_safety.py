@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -13,26 +12,17 @@ from mmengine.runner import CheckpointLoader
 from mmengine.runner.checkpoint import _load_checkpoint
 
 from mmres2net.cli import main
-from mmres2net.data.shapes import ShapesSpec, make_shapes
 from mmres2net.engine.loading import FORCE, FORCE_NOT, safe_loading
 from mmres2net.errors import UserError
 from mmres2net.weights.reading import read_checkpoint
+from tests.engine.demo import CONFIG, SMALL
 from tests.engine.test_training import train
-from tests.engine.tiny import write_config
 from tests.support.archive_server import serving
 from tests.support.cli import run_cli
 from tests.support.hostile import hostile, works
 
-CONFIG = 'demo/faster_rcnn_r2n50.py'
-ONE_PROCESS = ('num_workers=0', 'persistent_workers=False')
-SMALL = ['model.backbone.arch=res2net50_18w_4s', 'train_cfg.max_epochs=1', 'train_dataloader.batch_size=4']
-SMALL += [f'{part}_dataloader.{key}' for part in ('train', 'val', 'test') for key in ONE_PROCESS]
+pytestmark = pytest.mark.usefixtures('hub')
 KINDS = ('Pretrained', 'mmengine.Pretrained', 'mmres2net.Pretrained')
-
-
-@pytest.fixture(scope='module')
-def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shapes(tmp_path_factory.mktemp('data') / 'shapes', spec=ShapesSpec(n_train=8, n_val=4, seed=1))
 
 
 @pytest.fixture
@@ -45,14 +35,6 @@ def bad(tmp_path: Path, marker: Path) -> str:
     path = hostile(tmp_path / 'epoch_1.pth', marker)
     works(path, marker)
     return str(path)
-
-
-@pytest.fixture(autouse=True)
-def hub(tmp_path: Path) -> Iterator[None]:
-    before = torch.hub.get_dir()
-    torch.hub.set_dir(str(tmp_path / 'hub'))
-    yield
-    torch.hub.set_dir(before)
 
 
 def run(verb: str, shapes: Path, tmp_path: Path, *flags: str, options: tuple[str, ...] = ()) -> int:
@@ -135,12 +117,10 @@ def test_code_that_calls_torch_itself(bad: str, marker: Path, monkeypatch: pytes
 
 
 @pytest.fixture
-def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def trained(folder: Path) -> Path:
     """A folder with a config and the work dir ``own`` of a run of one epoch."""
-    monkeypatch.chdir(tmp_path)
-    write_config(tmp_path)
     assert train('--work-dir', 'own', train_cfg__max_epochs=1).status == 0
-    return tmp_path
+    return folder
 
 
 def test_own_run_is_resumed_without_any_flag(trained: Path) -> None:
@@ -152,8 +132,7 @@ def test_own_run_is_resumed_without_any_flag(trained: Path) -> None:
     whole, parts = (read_checkpoint(trained / folder / 'epoch_2.pth') for folder in ('whole', 'parts'))
     assert all(torch.equal(value, parts['state_dict'][name]) for name, value in whole['state_dict'].items())
     histories = [found['message_hub']['log_scalars']['train/loss'].data[0].tolist() for found in (whole, parts)]
-    assert len(histories[0]) == 8
-    assert histories[0] == histories[1]
+    assert (len(histories[0]), histories[0]) == (8, histories[1])
 
 
 # Another run's best checkpoint, seen from the folder of the test; more spellings are in tests/weights/test_reading.py
@@ -171,11 +150,8 @@ def test_resume_runs_and_deletes_nothing(trained: Path, name: str) -> None:
     content = torch.load('own/epoch_1.pth', weights_only=False)
     content['meta']['config'] = f"import os; os.system('touch {trained}/marker')"
     keys = ('best_ckpt', 'best_ckpt_score', 'last_ckpt', 'another')
-    content['message_hub']['runtime_info'] |= {
-        **dict.fromkeys(keys, name.format(best.name, trained)),
-        'best_score': -1.0,
-    }
-    content['message_hub']['runtime_info'] |= {'keep_ckpt_ids': ['../../other/best_score_epoch_1']}
+    facts = {'best_score': -1.0, 'keep_ckpt_ids': ['../../other/best_score_epoch_1']}
+    content['message_hub']['runtime_info'] |= {**dict.fromkeys(keys, name.format(best.name, trained)), **facts}
     content['message_hub']['resumed_keys'] |= dict.fromkeys([*keys, 'keep_ckpt_ids'], True)
     torch.save(content, 'command.pth')
     before = {path for path in trained.rglob('*') if path.is_file()}
@@ -205,22 +181,19 @@ def test_a_diverged_run_is_not_resumed(trained: Path, fault: str) -> None:
         content['optimizer']['param_groups'][0]['lr'] = float('inf')
     torch.save(content, 'own/epoch_1.pth')
     done = train('--resume', 'own/epoch_1.pth', '--work-dir', 'own', train_cfg__max_epochs=2)
-    assert done.status == 2
-    assert 'epoch_1.pth' in done.err
+    assert (done.status, 'epoch_1.pth' in done.err) == (2, True)
 
 
-@pytest.mark.parametrize('verb', ['train', 'load_from', 'test'])
-def test_metadata_of_a_bomb(trained: Path, verb: str) -> None:
+BOMB = 'test tiny.py bomb.pth', 'train tiny.py --resume bomb.pth', 'train tiny.py --cfg-options load_from=bomb.pth'
+
+
+@pytest.mark.parametrize('command', BOMB)
+def test_metadata_of_a_bomb(trained: Path, command: str) -> None:
     leaf: object = 1
     for _ in range(10):
         leaf = [leaf] * 10
     content = torch.load('own/epoch_1.pth', weights_only=False)
     content['meta']['dataset_meta'] = {'classes': leaf}
     torch.save(content, 'bomb.pth')
-    done = {
-        'test': lambda: run_cli('test', 'tiny.py', 'bomb.pth'),
-        'train': lambda: train('--resume', 'bomb.pth', '--work-dir', 'own', train_cfg__max_epochs=2),
-        'load_from': lambda: train('--work-dir', 'new', load_from='bomb.pth'),
-    }[verb]()
-    assert done.status == 2
-    assert 'bomb.pth' in done.err
+    done = run_cli(*command.split())
+    assert (done.status, 'bomb.pth' in done.err) == (2, True)

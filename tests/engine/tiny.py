@@ -46,16 +46,7 @@ class SendsSignal:
 
 @MODELS.register_module()
 class RunTiny(BaseModel):
-    """A linear layer; its loss is NaN from a step on, with gradients that are NaN (``spoil``) or not.
-
-    Args:
-        nan_from: The first step with a loss of NaN; 0: none.
-        nan_steps: How many there are.
-        spoil: Whether the weights become NaN as well.
-        raise_at: The step that raises; 0: none.
-        signal_at: The step in which the process gets SIGTERM; 0: none.
-        in_destructor: It gets it in the destructor of an object.
-    """
+    """A linear layer with faults: steps with losses of NaN (``spoil``: and gradients), an error, a signal."""
 
     def __init__(
         self, *, nan_from: int = 0, nan_steps: int = 10**6, spoil: bool = False, raise_at: int = 0,
