@@ -174,6 +174,10 @@ def test_strict_loading_is_that_of_mmengine(tmp_path: Path) -> None:
     target = Resized(7)
     load_strictly(target, tmp_path / 'a.pth')
     assert target.table.tolist() == [3.0] * 7
+    torch.save({'bias': torch.zeros(5), 'mask_head.weight': torch.zeros(5)}, tmp_path / 'b.pth')
+    with pytest.raises(UserError) as caught:  # one weight is missing, one has another shape, one is too many
+        load_strictly(torch.nn.Linear(2, 3), tmp_path / 'b.pth')
+    assert all(text in str(caught.value) for text in (str(tmp_path / 'b.pth'), ': weight', 'bias', 'mask_head.weight'))
 
 
 def test_stores_and_sharded_checkpoints_need_the_flag(tmp_path: Path) -> None:
