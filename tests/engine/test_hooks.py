@@ -68,8 +68,7 @@ def share(sheet: np.ndarray, color: tuple[int, int, int]) -> float:
 def test_annotations_are_left_and_predictions_right(image: str, make: Any) -> None:
     sheet = draw_sample(make(image), META)
     left, right = np.array_split(sheet, 2, axis=1)
-    assert share(left, RED) > 0.05
-    assert share(right, BLUE) > 0.05
+    assert min(share(left, RED), share(right, BLUE)) > 0.05
     assert share(left, BLUE) == share(right, RED) == 0
 
 
