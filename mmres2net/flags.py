@@ -260,7 +260,7 @@ def flags_of_cam(prog: str = 'mmres2net cam') -> argparse.ArgumentParser:
         nargs='?',
         help='a checkpoint of this config; for classifiers also published weights by name',
     )
-    # A flag: otherwise nobody could tell where a list of images ends and CONFIG [CHECKPOINT] begins.
+    # A flag, because the end of a list of images could not be told from CONFIG [CHECKPOINT].
     flags.add_argument('--images', nargs='+', required=True, metavar='PATH', help='images, or folders with subfolders')
     flags.add_argument(
         '--against',

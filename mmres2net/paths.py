@@ -96,7 +96,7 @@ def _find_in_library(library: str, name: str) -> Path:
 
 def _close(name: str, known: list[str]) -> list[str]:
     """Return up to eight of ``known`` whose file names are like that of ``name``."""
-    # The libraries write both `r50-d8` and `r50_fpn`; nobody remembers which.
+    # The libraries write both `r50-d8` and `r50_fpn`, which is hard to remember.
     wanted = Path(name).name.removesuffix('.py').replace('-', '_')
     stems = {entry: Path(entry).name.removesuffix('.py').replace('-', '_') for entry in known}
     close = difflib.get_close_matches(wanted, stems.values(), n=5, cutoff=0.6)

@@ -156,7 +156,7 @@ class FusedStage(_Fused, nn.Sequential):
         block: Any
         for block in self:
             convs = block.fused_convs(x) if type(block) is FusedBottle2neck else None
-            # A block without hooks: nobody but this loop has its input or its output.
+            # A block without hooks: only this loop reads its input and its output.
             x = block(x) if convs is None else block.run(convs, x, overwrite=is_ours)
             is_ours = convs is not None
         return x

@@ -32,7 +32,7 @@ _PATCHABLE = frozenset((*_METHODS, '_call_impl'))
 
 
 def is_unmodified(module: nn.Module, kind: type[nn.Module] | None = None) -> bool:
-    """Whether ``module`` computes what its class was written to compute, and nobody watches it.
+    """Whether ``module`` computes what its class was written to compute, and has no hooks.
 
     Args:
         module: Any module.
