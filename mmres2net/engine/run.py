@@ -108,7 +108,7 @@ def embed(root: str) -> None:
 
 
 class GuardHook(Hook):
-    """Keeps what a run needs to be reported and resumed; loads a checkpoint to test, all of it.
+    """Keeps what a run needs to be reported and resumed; loads the checkpoint of a test strictly.
 
     Args:
         checkpoint: The checkpoint to test; None in training.

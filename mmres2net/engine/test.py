@@ -66,7 +66,7 @@ def prepare_testing(args: argparse.Namespace) -> tuple[Config, list[str], str]:
         writable_file(args.out, '--out')
     checkpoint = check_checkpoint(args.checkpoint, 'the checkpoint to test', allow_pickle=args.allow_unsafe_checkpoint)
     cfg, notes = prepare(args, PARTS)
-    cfg.load_from, cfg.resume = None, False  # the checkpoint is loaded by GuardHook, all of it
+    cfg.load_from, cfg.resume = None, False  # GuardHook loads the checkpoint strictly
     if args.draw is not None:
         hooks = [hook for hook in cfg.get('custom_hooks') or () if hook.get('type') != DRAW_HOOK]
         cfg.custom_hooks = hooks + [{'type': DRAW_HOOK, 'count': args.draw}] * bool(args.draw)

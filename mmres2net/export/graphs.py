@@ -1,4 +1,4 @@
-"""The graph that a model becomes: all of it where that is supported, else its backbone, with the reason."""
+"""The graph that a model becomes: the complete model where that is supported, else its backbone, with the reason."""
 
 from __future__ import annotations
 
