@@ -26,7 +26,10 @@ VERBS: dict[str, Verb] = {
     'train': Verb('train a config', 'engine.train:main'),
     'test': Verb('evaluate a checkpoint', 'engine.test:main'),
     'configs': Verb('print the folder of the shipped configs, or list them', 'paths:main'),
-    'check-data': Verb('read all data of a config, list what is wrong, draw samples', 'engine.check_data:main'),
+    'check-data': Verb(
+        'read all data of a config or a folder, list what is wrong, draw samples', 'engine.check_data:main'
+    ),
+    'convert-data': Verb('write own data in the format of COCO, VOC or YOLO', 'data.own.convert:main'),
     'prepare-data': Verb('fetch a public data set and lay it out', 'data.prepare.job:main'),
     'convert-weights': Verb('convert weights of one library into those of another', 'weights.convert:main'),
     'export': Verb('write a trained model for ONNX Runtime, OpenVINO, TorchScript or torch.export', 'export.job:main'),

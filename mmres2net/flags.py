@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 CONFIG = 'a config file, the name of a shipped config, or mmdet::NAME, mmseg::NAME, mmpretrain::NAME'
+OWN_DATA = 'a folder of annotated images, a COCO file, or a data file (YAML)'
 UNSAFE = '--allow-unsafe-checkpoint'
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 PROFILE_STEPS = 20
@@ -18,6 +19,7 @@ DATA_SETS = (
     'coco', 'voc07', 'voc12', 'voc12aug', 'cifar100', 'imagenet', 'msra-b',
     'ecssd', 'pascal-s', 'hku-is', 'dut-omron',
 )  # fmt: skip
+BOX_FORMATS = ('coco', 'voc', 'yolo')
 SPLITS = ('train', 'val', 'test')
 FORMATS = ('onnx', 'openvino', 'torchscript', 'torch-export')
 EXPORTED = ('whole', 'backbone')
@@ -177,10 +179,10 @@ def flags_of_check_data(prog: str = 'mmres2net check-data') -> argparse.Argument
     """Return the flags of the check."""
     flags = argparse.ArgumentParser(
         prog=prog,
-        description='Read everything that a config would read: list what is wrong, count what is there, draw samples.',
+        description='Read all data of a config or a folder: list what is wrong, count what is there, draw samples.',
         epilog='exit status: 0 without errors (notes are fine), 1 with errors in the data, 2 where nothing was checked',
     )
-    flags.add_argument('config', type=path, help=CONFIG)
+    flags.add_argument('config', type=path, help=f'{OWN_DATA}; or {CONFIG}')
     flags.add_argument('--data', type=path, metavar='DIR', help="folder in the data set's standard layout")
     flags.add_argument('--splits', nargs='+', choices=SPLITS, metavar='SPLIT', help='of train, val, test; default: all')
     flags.add_argument('--show', type=int, default=5, metavar='N', help='findings of each kind to list; default: 5')
@@ -191,6 +193,18 @@ def flags_of_check_data(prog: str = 'mmres2net check-data') -> argparse.Argument
     flags.add_argument('--json', type=path, metavar='FILE', help='write all counts and findings to this file')
     flags.add_argument('--workers', type=int, metavar='N', help='threads that read; default: one a core, at most 16')
     add_cfg_options(flags)
+    return flags
+
+
+def flags_of_convert_data(prog: str = 'mmres2net convert-data') -> argparse.ArgumentParser:
+    """Return the flags of the conversion."""
+    flags = argparse.ArgumentParser(prog=prog, description='Write boxes and masks of objects in another format.')
+    flags.add_argument('path', type=path, help=OWN_DATA)
+    flags.add_argument('--to', choices=BOX_FORMATS, required=True, help='the format; VOC holds boxes alone')
+    flags.add_argument('--out', type=path, metavar='DIR', help='a new folder; default: NAME-FORMAT in the current one')
+    images = flags.add_mutually_exclusive_group()
+    images.add_argument('--copy', action='store_true', help='copy the images')
+    images.add_argument('--link', action='store_true', help='link to the images (symbolic links); the default')
     return flags
 
 

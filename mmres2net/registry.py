@@ -13,7 +13,10 @@ from mmengine.registry import WEIGHT_INITIALIZERS as ROOT_WEIGHT_INITIALIZERS
 from mmengine.registry import Registry
 
 DATASETS = Registry(
-    'dataset', parent=ROOT_DATASETS, scope='mmres2net', locations=['mmres2net.data.cifar', 'mmres2net.saliency']
+    'dataset',
+    parent=ROOT_DATASETS,
+    scope='mmres2net',
+    locations=['mmres2net.data.cifar', 'mmres2net.data.own.paired', 'mmres2net.saliency'],
 )
 MODELS = Registry('model', parent=ROOT_MODELS, scope='mmres2net', locations=['mmres2net.models', 'mmres2net.saliency'])
 HOOKS = Registry(

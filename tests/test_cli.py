@@ -13,8 +13,8 @@ from mmres2net.errors import UserError
 from tests.support.cli import run_cli
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = ('train', 'test', 'check_data', 'prepare_data', 'convert_weights', 'export', 'predict', 'cam', 'complexity',
-           'sweep', 'doctor', 'make_demo_data')  # fmt: skip
+SCRIPTS = ('train', 'test', 'check_data', 'convert_data', 'prepare_data', 'convert_weights', 'export', 'predict', 'cam',
+           'complexity', 'sweep', 'doctor', 'make_demo_data')  # fmt: skip
 LIGHT = [name for name in VERBS if hasattr(flags, f'flags_of_{name.replace("-", "_")}')]
 
 
@@ -57,7 +57,7 @@ sys.exit(', '.join(heavy) or 0)
 """
     done = run(sys.executable, '-c', code)
     assert done.returncode == 0, done.stderr
-    assert {'train', 'test', 'check-data', 'prepare-data', 'export', 'cam', 'sweep'} <= set(LIGHT)
+    assert {'train', 'test', 'check-data', 'convert-data', 'prepare-data', 'export', 'cam', 'sweep'} <= set(LIGHT)
 
 
 def test_choices_that_the_flags_restate() -> None:

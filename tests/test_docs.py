@@ -26,6 +26,7 @@ NOT_RUN = {
     'cam': 'needs images and downloads weights',
     'check-data': 'needs a data set; the examples of own-data.md are checked below',
     'configs': 'prints a folder',
+    'convert-data': 'needs a data set',
     'convert-weights': 'needs a checkpoint',
     'doctor': 'depends on the machine',
     'export': 'needs a checkpoint',

@@ -14,7 +14,9 @@ from mmres2net.data.check.before import add_batch_faults, check_paths, default_w
 from mmres2net.data.check.draw import draw_samples
 from mmres2net.data.check.job import check_splits
 from mmres2net.data.check.report import ERRORS, Report, verdict
+from mmres2net.data.formats.base import Split
 from mmres2net.data.layout import PARTS, datasets_of, point_at
+from mmres2net.data.own.dataset import is_own_data, recognize
 from mmres2net.engine.config import load_config
 from mmres2net.engine.run import embed
 from mmres2net.errors import UserError
@@ -30,11 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = flags_of_check_data().parse_args(argv)
     _check_flags(args)
-    cfg, parts = _prepare(args)
-    folder = Path(args.out or Path('work_dirs') / 'check_data' / Path(args.config).stem)
+    own = is_own_data(args.config)
+    cfg, splits = _own_splits(args) if own else _prepare(args)
+    folder = Path(args.out or Path('work_dirs') / 'check_data' / Path(args.config).resolve().stem)
     if args.samples:
         writable_dir(folder, '--out')
-    splits = list_splits(cfg, parts)
     reports = check_splits(splits, workers=args.workers or default_workers())
     add_batch_faults(cfg, reports)
     print('\n\n'.join(report.as_text(args.show) for report in reports) + '\n')
@@ -58,8 +60,20 @@ def _check_flags(args: argparse.Namespace) -> None:
         writable_dir(Path(args.json).absolute().parent, '--json')
 
 
-def _prepare(args: argparse.Namespace) -> tuple[Config, list[str]]:
-    """Return the config with its data in place, and the parts to check."""
+def _own_splits(args: argparse.Namespace) -> tuple[Config, list[Split]]:
+    """Return an empty config, and the splits of own data."""
+    if args.data or args.cfg_options:
+        raise UserError(f'{args.config} is no config: --data and --cfg-options are for configs')
+    data = recognize(args.config)
+    print(data.as_text() + '\n')
+    absent = [part for part in args.splits or () if part not in data.splits]
+    if absent:
+        raise UserError(f'{args.config} has no split {", ".join(absent)}; it has {", ".join(data.splits)}')
+    return Config(), [split.source for name, split in data.splits.items() if name in (args.splits or PARTS)]
+
+
+def _prepare(args: argparse.Namespace) -> tuple[Config, list[Split]]:
+    """Return the config with its data in place, and the splits to check."""
     cfg = load_config(args.config, args.cfg_options)
     there = [part for part in PARTS if datasets_of(cfg, part)]
     absent = [part for part in args.splits or () if part not in there]
@@ -74,7 +88,7 @@ def _prepare(args: argparse.Namespace) -> tuple[Config, list[str]]:
     elif cfg.get('embedded_data'):
         embed(cfg.embedded_data)
     check_paths(cfg, parts)
-    return cfg, parts
+    return cfg, list_splits(cfg, parts)
 
 
 def _write_json(path: Path, config: str, reports: Sequence[Report]) -> None:

@@ -41,6 +41,7 @@ class Annotation:
         dropped: Why the OpenMMLab data set class leaves the object out; empty where it does not.
         crowd: It marks a group of objects.
         ignored: Training ignores it, for example as difficult.
+        area: Square pixels of its mask or as the file states them; None: those of the box.
     """
 
     where: str
@@ -50,6 +51,7 @@ class Annotation:
     dropped: str = ''
     crowd: bool = False
     ignored: bool = False
+    area: float | None = None
 
 
 @dataclass(slots=True)

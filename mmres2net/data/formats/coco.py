@@ -9,15 +9,17 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mmres2net.data.formats.base import Annotation, Box, Finding, Parsed, Sample, Split, regular_file
+from mmres2net.data.formats.base import Annotation, Box, Finding, Parsed, Sample, Size, Split, regular_file
 from mmres2net.errors import UserError
 from mmres2net.text import join_some
 
 Entry = dict[str, Any]
+IGNORE = 'ignore is set'
 CROWD = {'0': False, 'false': False, '': False, '0.0': False, '1': True, 'true': True, '1.0': True}
 
 
@@ -119,14 +121,18 @@ def read_coco(built: Any, split: Split) -> None:
         data = Path(regular_file(built.ann_file)).read_bytes()
     except (OSError, ValueError) as error:
         raise UserError(f'{built.ann_file} cannot be read: {error}') from error
-    content = coco_content(data, split.source)
+    fill_split(coco_content(data, split.source), split, partial(_sample, built))
+
+
+def fill_split(content: Entry, split: Split, sample_of: Callable[[Any], Sample]) -> None:
+    """Add the samples of a COCO file to ``split``; ``sample_of`` returns that of an entry in its images."""
     fault = category_fault(content['categories'], split.classes, split.source)
     split.findings += [Finding('classes do not fit', split.source, fault)] if fault else []
     by_id: dict[Any, Sample] = {}
     for i, entry in enumerate(content['images']):
         where = f'images[{i}]'
         try:
-            sample = _sample(built, entry)
+            sample = sample_of(entry)
             if entry['id'] in by_id:
                 split.findings.append(Finding('duplicate image id', where, f'{entry["id"]} ({sample.image})'))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -136,7 +142,7 @@ def read_coco(built: Any, split: Split) -> None:
         split.samples.append(sample)
     _distribute(content.get('annotations', []), by_id, split)
     names = {category['id']: category['name'] for category in content['categories']}
-    split.parse = lambda sample: parse_coco(sample, names, split.classes)
+    split.parse = lambda sample: parse_coco(sample, names)
 
 
 def _sample(built: Any, entry: Any) -> Sample:
@@ -171,7 +177,7 @@ def _distribute(annotations: Iterable[Any], by_id: dict[Any, Sample], split: Spl
             split.findings.append(Finding('broken annotation', where, _reason(error)))
 
 
-def parse_coco(sample: Sample, names: dict[Any, str], classes: Sequence[str]) -> Parsed:
+def parse_coco(sample: Sample, names: Mapping[Any, str]) -> Parsed:
     """Return the objects of one sample, each with what mmdet makes of it."""
     annotations, findings = [], []
     for i, entry in sample.raw:
@@ -188,13 +194,15 @@ def parse_coco(sample: Sample, names: dict[Any, str], classes: Sequence[str]) ->
             continue
         if label is None:
             findings.append(Finding('label without class', where, f'category_id {category!r}'))
-        dropped = _why_dropped(entry, box, sample.size)
-        annotations.append(Annotation(where, label, box, entry.get('segmentation'), dropped, crowd, crowd))
+        dropped = why_dropped(box, sample.size) or (f'area is {entry["area"]:g}' if entry['area'] <= 0 else '')
+        dropped = dropped or (IGNORE if entry.get('ignore') else '')
+        mask = entry.get('segmentation')
+        annotations.append(Annotation(where, label, box, mask, dropped, crowd, crowd, entry['area']))
     return sample.size, annotations, findings
 
 
-def _why_dropped(entry: Entry, box: Box, size: tuple[int, int] | None) -> str:
-    """Return why mmdet's ``CocoDataset`` leaves an annotation out; empty where it does not."""
+def why_dropped(box: Box, size: Size | None) -> str:
+    """Return why mmdet's ``CocoDataset`` leaves out an object with this box; empty where it does not."""
     if not all(map(math.isfinite, box)):
         return ''  # an error whatever becomes of it
     x1, y1, x2, y2 = box
@@ -203,9 +211,7 @@ def _why_dropped(entry: Entry, box: Box, size: tuple[int, int] | None) -> str:
         return extent
     if size is not None and (min(x2, size[0]) <= max(x1, 0) or min(y2, size[1]) <= max(y1, 0)):
         return f'{extent}, outside the image of {size[0]}x{size[1]}'
-    if entry['area'] <= 0:
-        return f'area is {entry["area"]:g}'
-    return 'ignore is set' if entry.get('ignore') else ''
+    return ''
 
 
 def _reason(error: Exception) -> str:

@@ -73,7 +73,10 @@ def dataset_class(cfg: Config, dataset: dict[str, Any]) -> type:
 def format_of(kind: type) -> str:
     """Return the format that a data set class reads: ``coco``, ``voc``, ``masks``, ``folders`` or ``listed``."""
     bases = {base.__name__ for base in kind.__mro__}
-    formats = {'CocoDataset': 'coco', 'XMLDataset': 'voc', 'BaseSegDataset': 'masks', 'CustomDataset': 'folders'}
+    formats = {
+        'CocoDataset': 'coco', 'XMLDataset': 'voc', 'BaseSegDataset': 'masks', 'PairedSegDataset': 'masks',
+        'CustomDataset': 'folders',
+    }  # fmt: skip
     return 'listed' if bases & OTHER_FORMATS else next((formats[b] for b in formats if b in bases), 'listed')
 
 

@@ -81,7 +81,12 @@ def vocabulary_fault(source: str, found: Iterable[str], classes: Sequence[str]) 
 
 
 def parse_voc(
-    sample: Sample, classes: tuple[str, ...], smallest: float | None = None, *, train_on_difficult: bool = False
+    sample: Sample,
+    classes: Sequence[str],
+    smallest: float | None = None,
+    *,
+    train_on_difficult: bool = False,
+    exact: bool = False,
 ) -> Parsed:
     """Return size and objects of one annotation file.
 
@@ -90,6 +95,7 @@ def parse_voc(
         classes: Those of the config; mmdet does not read on in objects of other names.
         smallest: ``bbox_min_size`` of ``filter_cfg``: mmdet ignores boxes of fewer pixels in training.
         train_on_difficult: Difficult objects are trained on like others.
+        exact: Boxes to the end of their last pixel, which mmdet leaves out, and to the fraction of a pixel.
     """
     try:
         root = ElementTree.fromstring(Path(regular_file(sample.raw, XML_LIMIT)).read_bytes())
@@ -108,14 +114,19 @@ def parse_voc(
     for i, node in enumerate(root.iterfind('object'), 1):
         where = f'{sample.raw} object {i}'
         try:
-            annotations.append(_annotation(node, where, classes, smallest, train_on_difficult))
+            annotations.append(_annotation(node, where, classes, smallest, train_on_difficult, exact))
         except (ValueError, OverflowError) as error:
             findings.append(Finding('broken annotation', where, str(error)))
     return size, annotations, findings
 
 
 def _annotation(
-    node: ElementTree.Element, where: str, classes: tuple[str, ...], smallest: float | None, train_on_difficult: bool
+    node: ElementTree.Element,
+    where: str,
+    classes: Sequence[str],
+    smallest: float | None,
+    train_on_difficult: bool,
+    exact: bool,
 ) -> Annotation:
     name = node.findtext('name')
     if not name:
@@ -125,9 +136,8 @@ def _annotation(
     texts = [node.findtext(f'bndbox/{side}') for side in SIDES]
     if any(text is None for text in texts):
         raise ValueError(f'no bndbox with {", ".join(SIDES)}')
-    x1, y1, x2, y2 = (
-        int(float(text or '')) - 1 for text in texts
-    )  # VOC counts from 1; mmdet leaves out the last pixel
+    sides = [float(text or '') for text in texts]  # VOC counts from 1, and to the last pixel, which mmdet leaves out
+    x1, y1, x2, y2 = (sides[0] - 1, sides[1] - 1, *sides[2:]) if exact else (int(side) - 1 for side in sides)
     marked = node.findtext('difficult')
     try:
         difficult = bool(int(marked)) if marked is not None else False

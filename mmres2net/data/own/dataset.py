@@ -1,15 +1,49 @@
-"""A data set of the user, whatever its layout: what it is, its splits, and the standard form that training reads."""
+"""A data set of the user: recognized in a folder, described by a data file, and what is known of it.
+
+| format | what a folder holds |
+| --- | --- |
+| COCO | one JSON file, or one a split: ``train.json``, ``annotations/instances_val2017.json``, ``valid/any.json`` |
+| VOC | XML files and images of the same names, in any folders; with or without lists (``ImageSets/Main/train.txt``) |
+| YOLO | ``data.yaml``, or text files called like the images, boxes or polygons; names in ``classes.txt`` |
+| class folders | ``train/CLASS/...`` and ``val/CLASS/...``, or ``CLASS/...`` alone |
+| masks | images, and masks called like them up to an ending such as ``_mask``: class indices, 0 and 255, or colors |
+
+Images are anywhere below. Splits are told by lists, or by the names of folders and files: train, training; val, valid,
+validation, dev, eval; test.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import median
 
-from mmres2net.data.formats.base import Size, Split
-from mmres2net.drawing import Color
+import numpy as np
 
+from mmres2net.data.formats.base import Sample, Size, Split, similar_class
+from mmres2net.data.formats.yolo import image_size
+from mmres2net.data.own.data_file import FORMATS, Spec, is_data_file, read_data_file
+from mmres2net.data.own.images import class_folders, find_masks, load_folders, load_masks, read_labels, spread
+from mmres2net.data.own.source import Source, coco_files, label_files, load_coco, load_voc, load_yolo
+from mmres2net.data.own.splits import LABEL, complete, head_of, in_threads
+from mmres2net.data.own.standard import write_standard
+from mmres2net.data.own.tree import AmbiguousError, Tree, read_tree, stem_of
+from mmres2net.drawing import BLACK, Color, class_color
+from mmres2net.errors import UserError
+from mmres2net.text import format_table, join_some
+
+__all__ = ['OwnData', 'OwnSplit', 'is_own_data', 'recognize', 'write_standard']
 TASKS = ('detection', 'instances', 'segmentation', 'classification')
+BOXES = ('coco', 'voc', 'yolo')
+FORMATS_OF = {
+    'detection': BOXES, 'instances': BOXES, 'segmentation': ('masks',), 'classification': ('folders',),
+}  # fmt: skip
+LOADERS: dict[str, Callable[[Tree, Spec, list[str]], Source]] = {
+    'coco': load_coco, 'voc': load_voc, 'yolo': load_yolo, 'masks': load_masks, 'folders': load_folders,
+}  # fmt: skip
+LISTED_CLASSES = 40
 
 
 @dataclass(frozen=True)
@@ -62,11 +96,24 @@ class OwnData:
 
     def as_text(self) -> str:
         """Return what was recognized for a terminal: the notes, and a table of images and annotations by class."""
-        raise NotImplementedError
+        splits = list(self.splits.values())
+        rows: list[list[str]] = [['images', *(f'{split.images:,}' for split in splits)]]
+        rows += [[f'  {name}', *(_share(split, name) for split in splits)] for name in self.classes[:LISTED_CLASSES]]
+        rest = self.classes[LISTED_CLASSES:]
+        if rest:
+            rows.append([f'  and {len(rest)} more', *(f'{sum(s.counts[name] for name in rest):,}' for s in splits)])
+        unit = splits[0].source.unit
+        return '\n'.join([*self.notes, format_table(rows, [f'{unit} by class', *(split.name for split in splits)])])
+
+
+def _share(split: OwnSplit, name: str) -> str:
+    if split.source.unit != 'pixels':
+        return f'{split.counts[name]:,}'
+    return f'{100 * split.counts[name] / max(sum(split.counts.values()), 1):.1f}%'
 
 
 def recognize(path: str | Path, *, task: str | None = None, seed: int = 0) -> OwnData:
-    """Recognize the data set in a folder, behind a data file or in a COCO file.
+    """Recognize the data set in a folder, behind a data file or in a COCO file; the layouts are those of this module.
 
     Args:
         path: A folder, a data file (YAML; see :mod:`mmres2net.data.own.data_file`) or a COCO file (JSON).
@@ -78,26 +125,159 @@ def recognize(path: str | Path, *, task: str | None = None, seed: int = 0) -> Ow
         UserError: Nothing, or more than one thing, is recognized, or nothing for ``task``. The message shows the data
             file to write, filled in as far as it is known.
     """
-    raise NotImplementedError
+    spec = _spec(Path(path).expanduser())
+    spec = replace(spec, seed=seed) if spec.seed is None else spec
+    tree = read_tree(spec.root)
+    notes: list[str] = []
+    try:
+        name = spec.format or _recognize_format(tree, spec, task)
+        source = LOADERS[name](tree, spec, notes)
+    except AmbiguousError as error:
+        raise UserError(
+            f'{path}: {error}.\nWrite a data file such as data.yaml and name it instead; lines to adapt:\n'
+            f'{spec.as_yaml(error.options)}'
+        ) from error
+    if task is not None and name not in FORMATS_OF[task]:
+        raise UserError(f'{path} holds {source.kind} data, which are for {source.task}; {task} needs others')
+    if task == 'instances' and source.task != 'instances':
+        raise UserError(f'{path}: not all objects have masks, only boxes; use a config that detects boxes')
+    by_class = source.labels if source.unit == 'images' else lambda sample: ()
+    parts = complete(source.samples, by_class, spec, notes)
+    classes = _classes(source, spec, parts, notes)
+    splits = {part: _own_split(part, samples, source, classes, spec) for part, samples in parts.items()}
+    colors = source.palette or spec.palette
+    palette = tuple(
+        BLACK if n == 'background' and not colors else class_color(i, colors) for i, n in enumerate(classes)
+    )
+    first = f'{path} holds {source.kind} for {source.task}: {len(classes)} classes, {join_some(classes)}.'
+    task = 'detection' if task == 'detection' else source.task
+    return OwnData(Path(path), name, task, spec.root, classes, palette, splits, (first, *notes))
 
 
-def write_standard(data: OwnData, folder: Path) -> OwnData:
-    """Write ``data`` in the standard form into ``folder`` and return them with ``annotation`` pointing at these files.
+def is_own_data(path: str | Path) -> bool:
+    """Return whether ``path`` is a folder, a COCO file or a data file, and not a config."""
+    path = Path(path).expanduser()
+    if path.suffix.lower() == '.json':
+        return path.is_file() and bool(coco_files(Tree(path.parent, (path.name,))))
+    return path.is_dir() or (path.suffix.lower() in ('.yaml', '.yml') and path.is_file() and is_data_file(path))
 
-    The files are ``train``, ``val`` and, where there is one, ``test``, with the suffix
 
-    - ``.json`` for detection and instances: COCO, integer ids from 1, categories with the ids 1, 2, ... in label order,
-      ``file_name`` relative to ``data.root``; difficult objects of VOC are crowds, so that they are neither trained on
-      nor counted;
-    - ``.txt`` for segmentation: a line ``IMAGE<tab>MASK`` for each image, as ``mmres2net.PairedSegDataset`` reads it;
-      image paths are relative to ``data.root``, masks are single-channel class indices, 255 is ignored: those of the
-      source (a path relative to ``data.root``), or converted below ``folder/masks`` (an absolute path);
-    - ``.txt`` for classification: a line ``IMAGE INDEX``, as mmpretrain's ``CustomDataset`` reads it with ``ann_file``.
+def _spec(path: Path) -> Spec:
+    """Return what is known of the data before their files are listed."""
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.suffix.lower() in ('.yaml', '.yml') and p.is_file())
+        files = [file for file in files if is_data_file(file)]
+        if len(files) > 1:
+            raise UserError(f'{path} has {len(files)} data files, {join_some(f.name for f in files)}; name one of them')
+        return read_data_file(files[0]) if files else Spec(path)
+    if not path.exists():
+        raise UserError(f'{path}: no such file or folder')
+    if path.suffix.lower() in ('.yaml', '.yml'):
+        return read_data_file(path)
+    if path.suffix.lower() != '.json':
+        raise UserError(
+            f'{path} is no folder, no data file (.yaml) and no COCO file (.json); archives must be unpacked'
+        )
+    root = path.parent if read_tree(path.parent).images.names else path.parent.parent
+    return Spec(root, 'coco', {'train': [path.relative_to(root).as_posix()]})
 
-    Files are replaced atomically. Where neither the data nor this form have changed, the files that are there are used.
+
+def _recognize_format(tree: Tree, spec: Spec, task: str | None) -> str:
+    """Return the format of the files in a tree that serve ``task``.
 
     Raises:
-        UserError: An annotation that cannot be converted (the message lists the first ones), or a folder that cannot be
-            written to.
+        UserError: None is recognized.
+        AmbiguousError: Several are.
     """
-    raise NotImplementedError
+    tests: dict[str, Callable[[], bool]] = {
+        'coco': lambda: bool(coco_files(tree)),
+        'voc': lambda: any(b'<annotation' in head_of(tree.path(name)) for name in spread(tree.ending('.xml'))),
+        'yolo': lambda: _has_labels(tree),
+        'masks': lambda: bool(find_masks(tree)),
+        'folders': lambda: bool(class_folders(tree, spec)),
+    }
+    wanted = FORMATS_OF.get(task or '', FORMATS)
+    annotated = [name for name in FORMATS if name != 'folders' and tests[name]()]
+    found = [name for name in annotated if name in wanted]
+    if not annotated and 'folders' in wanted and tests['folders']():  # any folders could be those of classes
+        found = ['folders']
+    if len(found) > 1:
+        raise AmbiguousError(f'it holds data of several formats: {" and ".join(found)}', format=found)
+    if not found:
+        hint = f'; it holds {join_some(annotated)}, which is not for {task}' if annotated else ''
+        raise UserError(
+            f'{spec.root}: no annotations are recognized among {len(tree.files):,} files, '
+            f'{len(tree.images.names):,} of them images{hint}. Recognized are COCO, VOC and YOLO annotations, images '
+            'with masks, and one folder per class'
+        )
+    return found[0]
+
+
+def _has_labels(tree: Tree) -> bool:
+    stems = {stem_of(name) for name in tree.images.names}
+    heads = [head_of(tree.path(name)) for name in spread([n for n in label_files(tree) if stem_of(n) in stems])]
+    filled = [head for head in heads if head.strip()]
+    return sum(bool(LABEL.match(head)) for head in filled) > len(filled) / 2
+
+
+def _classes(source: Source, spec: Spec, parts: Mapping[str, Sequence[Sample]], notes: list[str]) -> tuple[str, ...]:
+    """Return the classes in label order.
+
+    Raises:
+        UserError: There are none, or some are spelled almost alike.
+    """
+    if source.classes and not spec.classes:
+        return tuple(source.classes)
+    counts = Counter(label for samples in parts.values() for sample in samples for label in source.labels(sample))
+    classes = tuple(source.classes or sorted(counts))
+    if not classes:
+        raise UserError(f'{spec.root}: no object is annotated, so there are no classes')
+    for name, count in sorted(counts.items()):
+        close = similar_class(name, classes)
+        if close:
+            raise UserError(
+                f'{spec.root}: {count:,} objects are {name!r} and {counts[close]:,} are {close!r}; write both alike'
+            )
+        if name not in classes:
+            notes.append(f'{count:,} objects of {name!r} are left out: the data file does not list this class.')
+    if counts and not any(counts[name] for name in classes):
+        raise UserError(
+            f'{spec.root}: no object is of a listed class; the annotations have {join_some(sorted(counts))}'
+        )
+    return classes
+
+
+def _own_split(name: str, samples: Sequence[Sample], source: Source, classes: tuple[str, ...], spec: Spec) -> OwnSplit:
+    key = name if name in source.files or name in source.findings else None
+    findings = source.findings.get(key, []) if key or name == 'train' else []
+    split = Split(name, source.files.get(key) or str(spec.root), source.kind, {}, classes, source.unit, list(samples))
+    split.findings = list(findings)
+    split.parse = lambda sample: source.parse(sample, classes)
+    split.mask_values, split.read_mask = dict(source.mask_values), source.read_mask
+    split.needs_masks = source.task == 'instances'
+    some = [samples[int(i)] for i in np.linspace(0, len(samples) - 1, min(len(samples), 64))]
+    sizes = [size for sample in some if (size := sample.size or image_size(sample.image))] or [(0, 0)]
+    middle = round(median(width for width, _ in sizes)), round(median(height for _, height in sizes))
+    if source.unit == 'pixels':
+        counts = count_pixels(split, [sample.mask for sample in some])
+    else:
+        counts = Counter(label for sample in samples for label in source.labels(sample))
+    shown = {label: counts[label] for label in classes}
+    return OwnSplit(name, len(samples), shown, Path(split.source), middle, split)
+
+
+def count_pixels(split: Split, masks: Iterable[str]) -> Counter[str]:
+    """Return the pixels of ``masks`` by class name; masks that cannot be read, which the check names, count nothing."""
+    counts: Counter[str] = Counter()
+    for found in in_threads(lambda path: label_counts(split, path), list(masks)):
+        counts.update({split.mask_values.get(value, ''): number for value, number in found.items()})
+    return counts
+
+
+def label_counts(split: Split, path: str) -> dict[int, int]:
+    """Return the pixels of a mask by label; none of a mask that cannot be read."""
+    try:
+        values, numbers = np.unique((split.read_mask or read_labels)(path), return_counts=True)
+    except Exception:  # damaged files raise many kinds of error
+        return {}
+    return dict(zip(values.tolist(), numbers.tolist(), strict=True))

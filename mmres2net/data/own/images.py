@@ -1,0 +1,328 @@
+"""Samples that are images by themselves: class folders, and images with masks."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+from PIL import Image
+
+from mmres2net.data.formats.base import Annotation, Parsed, Sample, regular_file, similar_class
+from mmres2net.data.formats.yolo import image_size
+from mmres2net.data.own.data_file import Spec
+from mmres2net.data.own.source import Source, class_names
+from mmres2net.data.own.splits import by_split, in_threads
+from mmres2net.data.own.tree import (
+    MASK_WORDS,
+    AmbiguousError,
+    Index,
+    Tree,
+    folder_of,
+    is_mask_name,
+    split_of,
+    stem_of,
+    words_of,
+)
+from mmres2net.data.shapes_layout import voc_palette
+from mmres2net.drawing import Color
+from mmres2net.errors import UserError
+from mmres2net.text import join_some
+
+IGNORED = 255
+SAMPLE = 32  # masks that are read to tell what they are
+FEW = 64  # colors: more of them is a photograph
+VOC_BORDER = 0xE0E0C0  # the color of VOC's ignored pixels
+
+
+def spread(items: Sequence[str], count: int = SAMPLE) -> list[str]:
+    """Return ``count`` of ``items``, evenly spread over them."""
+    step = max(len(items) / count, 1)
+    return [items[int(i * step)] for i in range(min(count, len(items)))]
+
+
+# Class folders
+
+
+def class_folders(tree: Tree, spec: Spec) -> dict[str | None, dict[str, list[str]]]:
+    """Return images by split and by class; empty where the folders are not those of classes."""
+    images = [(name, name.split('/')) for name in tree.images.names]
+    if spec.places:
+        found = {
+            part: _classes(
+                [(n, n.removeprefix(f'{p}/').split('/')) for p in places for n, _ in images if n.startswith(f'{p}/')]
+            )
+            for part, places in spec.places.items()
+        }
+        return {part: classes for part, classes in found.items() if classes}
+    images = _below_common(images)
+    by_head: dict[str, list[tuple[str, list[str]]]] = defaultdict(list)
+    for name, parts in images:
+        by_head[parts[0] if len(parts) > 1 else ''].append((name, parts[1:]))
+    splits = {head: split_of(head) for head, found in by_head.items() if any(len(parts) > 1 for _, parts in found)}
+    told = set(splits.values())
+    if 'train' in told and (told & {'val', 'test'} or told == {'train'}):
+        found = {split: _classes(_below_common(by_head[head])) for head, split in splits.items() if split}
+        return {part: classes for part, classes in found.items() if classes}
+    classes = _classes(images)
+    return {None: classes} if len(classes) > 1 else {}
+
+
+def _below_common(images: list[tuple[str, list[str]]]) -> list[tuple[str, list[str]]]:
+    """Return the images with the parts of their paths below the folders that all have in common."""
+    while images and len({parts[0] for _, parts in images}) == 1 and all(len(parts) > 2 for _, parts in images):
+        images = [(name, parts[1:]) for name, parts in images]
+    return images
+
+
+def _classes(images: Iterable[tuple[str, list[str]]]) -> dict[str, list[str]]:
+    classes: dict[str, list[str]] = defaultdict(list)
+    for name, parts in images:
+        if len(parts) > 1:
+            classes[parts[0]].append(name)
+    return classes
+
+
+def load_folders(tree: Tree, spec: Spec, notes: list[str]) -> Source:
+    """Return the images in class folders.
+
+    Raises:
+        UserError: A class that is not there in training, or fewer than two.
+    """
+    found = class_folders(tree, spec)
+    learned = found.get('train', found.get(None, {}))
+    classes = spec.classes or tuple(sorted(learned))
+    if len(classes) < 2:
+        raise UserError(
+            f'{tree.root}: class folders need at least two classes; there are {join_some(classes) or "none"}'
+        )
+    absent = [name for name in classes if name not in learned]
+    strange = sorted({name for folders in found.values() for name in folders} - set(classes))
+    if absent or strange:
+        close = [f'{name} ({like}?)' if (like := similar_class(name, classes)) else name for name in strange]
+        raise UserError(
+            f'{tree.root}: classes without a folder in training: {join_some(absent) or "none"}; folders that are no '
+            f'class of training: {join_some(close) or "none"}; name the folders of all splits alike'
+        )
+    samples = {
+        part: [Sample(tree.path(image), raw=name) for name in sorted(folders) for image in folders[name]]
+        for part, folders in found.items()
+    }
+    left = len(tree.images.names) - sum(map(len, samples.values()))
+    notes += [f'{left:,} images are in no class folder of a split and are left out.'] if left else []
+
+    def parse(sample: Sample, classes: Sequence[str]) -> Parsed:
+        return sample.size, [Annotation(sample.image, sample.raw)], []
+
+    return Source('class folders', 'classification', 'images', samples, lambda s: [s.raw], parse, classes)
+
+
+# Masks
+
+
+def find_masks(tree: Tree) -> dict[str, str]:
+    """Return the mask of each image that has one.
+
+    Masks are images of few colors, or in gray where their names say so, that are called like the images up to what all
+    of them have in front or behind, such as ``_mask``.
+
+    Raises:
+        AmbiguousError: Two masks of an image.
+    """
+    groups: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    for name in tree.images.names:
+        tag = next((word for word in words_of(stem_of(name))[-1:] if word in MASK_WORDS), '')
+        groups[folder_of(name), os.path.splitext(name)[1].lower(), tag].append(name)
+    hinted = {key for key, names in groups.items() if is_mask_name(names[0])}
+    hinted = set() if len(hinted) == len(groups) else hinted
+    count = 4 if len(groups) < 50 else 1
+    like = {
+        key for key, names in groups.items() if all(_is_mask(tree.path(n), key in hinted) for n in spread(names, count))
+    }
+    chosen = like & hinted or like
+    pairs = _pair(
+        *([name for key in groups if (key in chosen) == mask for name in groups[key]] for mask in (False, True))
+    )
+    some = spread(sorted(pairs)) if not like & hinted else []
+    equal = sum(image_size(tree.path(name)) == image_size(tree.path(pairs[name])) for name in some)
+    return pairs if equal >= 0.9 * len(some) else {}
+
+
+def _is_mask(path: str, hinted: bool) -> bool:
+    try:
+        with Image.open(regular_file(path)) as image:
+            few = image.format != 'JPEG' and image.getcolors(FEW) is not None
+            return few or (hinted and image.mode in ('1', 'L', 'P', 'LA', 'I', 'I;16'))
+    except Exception:  # damaged files raise many kinds of error; the check names them
+        return False
+
+
+def _pair(images: Sequence[str], masks: Sequence[str]) -> dict[str, str]:
+    stems = {stem_of(name) for name in images}
+    endings = {stem.rpartition('_')[2] for stem in stems if '_' in stem}
+    ending = f'_{endings.pop()}' if len(endings) == 1 and len(stems) > 1 else ''  # as in city_000_leftImg8bit
+    cut = {stem.removesuffix(ending) for stem in stems}
+    votes: Counter[tuple[str, str]] = Counter()
+    for stem in map(stem_of, spread(masks)):
+        votes.update({('', stem[i:]) for i in range(1, len(stem) + 1) if stem[:i] in cut})
+        votes.update({(stem[:i], '') for i in range(1, len(stem)) if stem[i:] in cut})
+    before, after = max(votes, key=lambda key: (votes[key], -len(key[0] + key[1])), default=('', ''))
+    index = Index(images, lambda name: stem_of(name).removesuffix(ending))
+    return index.pair(masks, stem=lambda name: stem_of(name).removeprefix(before).removesuffix(after))[0]
+
+
+def mask_pixels(path: str, *, colored: bool = False) -> np.ndarray:
+    """Return the values of a mask (H, W): those of its only channel, or colors as 0xRRGGBB.
+
+    Raises:
+        UserError: It has colors, but ``colored`` is False.
+    """
+    with Image.open(regular_file(path)) as image:
+        if image.mode in ('L', 'P', 'I', 'I;16') and not colored:
+            return np.asarray(image)
+        colors = np.asarray(image.convert('RGB')).astype(np.int32)
+    if colored:
+        return colors[..., 0] << 16 | colors[..., 1] << 8 | colors[..., 2]
+    if (colors != colors[..., :1]).any():
+        raise UserError(f'{path}: the mask has colors; others have one channel')
+    return colors[..., 0]
+
+
+def _distinct(path: str, colored: bool = False) -> set[int] | None:
+    """Return the different values of a mask; None of one in colors, where they are not wanted."""
+    try:
+        return set(np.unique(mask_pixels(path, colored=colored)).tolist())
+    except UserError:
+        return None
+    except Exception:  # as above
+        return set()
+
+
+def read_labels(path: str, *, codes: Mapping[int, int] | None = None, threshold: int = 0) -> np.ndarray:
+    """Return the labels (H, W) uint8 of a mask.
+
+    Args:
+        path: The file.
+        codes: Labels of colors 0xRRGGBB; None: the values are the labels.
+        threshold: Values from it on are the label 1, others 0.
+
+    Raises:
+        UserError: A color or value without label.
+    """
+    pixels = mask_pixels(path, colored=codes is not None)
+    if threshold:
+        return (pixels >= threshold).astype(np.uint8)
+    values, inverse = np.unique(pixels, return_inverse=True)
+    unknown = [value for value in values.tolist() if value not in (range(IGNORED + 1) if codes is None else codes)]
+    if unknown:
+        names = unknown if codes is None else _hex(unknown)
+        raise UserError(f'{path}: no class has {join_some(names)}; write classes and palette in a data file')
+    labels = values if codes is None else np.array([codes[value] for value in values.tolist()])
+    return labels.astype(np.uint8)[inverse].reshape(pixels.shape)
+
+
+def holds_labels(path: str) -> bool:
+    """Return whether training reads the values of a mask file as labels; also of one that cannot be read."""
+    try:
+        with Image.open(regular_file(path)) as image:
+            return image.mode in ('L', 'P') and image.format in ('PNG', 'BMP', 'TIFF')
+    except Exception:  # as above
+        return True
+
+
+def load_masks(tree: Tree, spec: Spec, notes: list[str]) -> Source:
+    """Return the images that have a mask, and how the masks are read.
+
+    Raises:
+        AmbiguousError: Values or colors whose classes nothing tells.
+    """
+    pairs = find_masks(tree)
+    images, findings = by_split(tree, spec, 'segmentation', pairs, notes)
+    samples = {
+        part: [Sample(tree.path(name), mask=tree.path(pairs[name])) for name in names if name in pairs]
+        for part, names in images.items()
+    }
+    masks = [sample.mask for found in samples.values() for sample in found]
+    if not masks:
+        raise UserError(f'{tree.root}: no image of a split has a mask of its name')
+    left = len(tree.images.names) - 2 * len(pairs)
+    notes += [f'{left:,} images have no mask and are left out.'] if left else []
+    names, palette = class_names(tree, spec)
+    known = {r << 16 | g << 8 | b for r, g, b in palette} | {VOC_BORDER}
+    some = spread(masks)
+    colored = any(_distinct(mask) is None for mask in some)
+    colored |= bool(palette) and all((_distinct(mask, True) or set()) <= known for mask in some)
+    source = Source('masks', 'segmentation', 'pixels', samples, lambda sample: (), findings=findings)
+    source.classes, source.palette = names, palette
+    (_read_colors if colored else _read_values)(source, masks, notes)
+    source.mask_values = {**dict(enumerate(source.classes)), IGNORED: ''}
+    return source
+
+
+def _read_colors(source: Source, masks: Sequence[str], notes: list[str]) -> None:
+    """Let masks be read by their colors: those of the palette, of VOC, or all that there are."""
+    if not source.palette:
+        found = in_threads(partial(_distinct, colored=True), masks)
+        colors: list[int] = sorted(set().union(*(values or () for values in found)) - {VOC_BORDER})
+        flat = voc_palette()
+        official = [flat[i] << 16 | flat[i + 1] << 8 | flat[i + 2] for i in range(0, 3 * len(source.classes), 3)]
+        if source.classes and set(colors) <= set(official):
+            colors = list(official)
+        elif source.classes or len(colors) > FEW:
+            raise AmbiguousError(
+                f'the masks have {len(colors):,} colors, {join_some(_hex(colors))}, and nothing tells their classes: '
+                'write classes and palette, a color [R, G, B] for each class'
+            )
+        source.classes = source.classes or _hex(colors)
+        source.palette = [(color >> 16, color >> 8 & 255, color & 255) for color in colors]
+        notes.append(f'Masks are read by their {len(colors)} colors.')
+    codes = {r << 16 | g << 8 | b: i for i, (r, g, b) in enumerate(source.palette)}
+    source.read_mask = partial(read_labels, codes={VOC_BORDER: IGNORED} | codes)
+
+
+def _hex(colors: Iterable[int]) -> list[str]:
+    return [f'#{color:06x}' for color in colors]
+
+
+def _read_values(source: Source, masks: Sequence[str], notes: list[str]) -> None:
+    """Let masks be read by their values: 0 and 255 and grays between them, or the indices of classes."""
+    some, names = spread(masks), list(source.classes)
+    found: set[int] = set().union(*(_distinct(mask) or () for mask in some))
+    names = ['background', *names] if len(names) == 1 else names
+    lossy = masks[0].lower().endswith(('.jpg', '.jpeg'))
+    if max(found, default=0) > 223 and (found <= {0, 255} or len(found) > FEW or lossy):
+        source.classes = names or ['background', 'foreground']
+        source.read_mask = partial(read_labels, threshold=128)
+        notes.append(f'Masks hold 0 to 255: from 128 on a pixel is {source.classes[1]}.')
+    elif names:
+        source.classes = names
+    else:
+        found = set().union(*(values or () for values in in_threads(_distinct, masks)))
+        top = max(found - {IGNORED}, default=0)
+        source.classes = (
+            ['background', 'foreground'] if top == 1 else ['background', *map(str, range(1, min(top, 256) + 1))]
+        )
+        notes.append(f'No file names the classes: the masks hold indices up to {top}.')
+    strange = sorted(found - set(range(len(source.classes))) - {IGNORED}) if source.read_mask is None else []
+    if strange or not 2 <= len(source.classes) <= IGNORED:
+        raise AmbiguousError(
+            f'the masks hold the values {join_some(strange or sorted(found))}, but there are {len(source.classes)} '
+            f'classes, numbered from 0: {join_some(source.classes)}; write classes for all values, the background too, '
+            'or a palette with a color for each class, which is [V, V, V] for a gray value V'
+        )
+    if source.read_mask is None and not all(map(holds_labels, some)):
+        source.read_mask = read_labels
+    source.palette = source.palette or _own_palette(masks[0], len(source.classes))
+
+
+def _own_palette(path: str, count: int) -> list[Color]:
+    """Return the colors in a palette mask; none of a gray one."""
+    try:
+        with Image.open(regular_file(path)) as image:
+            flat = (image.getpalette() or [])[: 3 * count] if image.mode == 'P' else []
+    except Exception:  # as above
+        flat = []
+    colors = [(flat[i], flat[i + 1], flat[i + 2]) for i in range(0, len(flat) - 2, 3)]
+    return colors if len(set(colors)) == count and any(len(set(color)) > 1 for color in colors) else []

@@ -1,0 +1,220 @@
+"""The files below a folder: which belong together by their names, and which split their folders tell."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from mmres2net.data.formats.base import IMAGE_SUFFIXES
+from mmres2net.errors import UserError
+from mmres2net.text import join_some
+
+SPLIT_WORDS = {
+    **dict.fromkeys(('train', 'training', 'trainset'), 'train'),
+    **dict.fromkeys(('val', 'valid', 'validation', 'dev', 'eval', 'evaluation', 'valset'), 'val'),
+    **dict.fromkeys(('test', 'testing', 'testset'), 'test'),
+}
+MASK_WORDS = {
+    'mask', 'masks', 'label', 'labels', 'gt', 'groundtruth', 'truth', 'seg', 'segmentation', 'annotation',
+    'annotations', 'ann', 'anno', 'segmentationclass', 'labelids', 'indexlabel',
+}  # fmt: skip
+SKIPPED = {'__macosx', 'work_dirs', 'segmentationobject'}  # folders of archives, runs, and numbers of objects
+MOST_FILES = 3_000_000
+_SUFFIXES = (*IMAGE_SUFFIXES, '.txt', '.xml', '.json')
+
+
+class AmbiguousError(UserError):
+    """Data that can be read in more than one way; a data file says which is meant.
+
+    Args:
+        message: What is ambiguous.
+        options: By key of the data file: the values that it can have.
+    """
+
+    def __init__(self, message: str, **options: Sequence[str]) -> None:
+        super().__init__(message)
+        self.options = options
+
+
+@dataclass(frozen=True)
+class Tree:
+    """All files below ``root``: relative paths with ``/``, sorted; hidden ones are left out."""
+
+    root: Path
+    files: tuple[str, ...]
+
+    @cached_property
+    def images(self) -> Index:
+        """The image files."""
+        return Index(self.ending(*IMAGE_SUFFIXES))
+
+    def ending(self, *suffixes: str) -> list[str]:
+        """Return the files that end in one of ``suffixes`` (lower case), whatever their case."""
+        return [name for name in self.files if name.lower().endswith(suffixes)]
+
+    def path(self, name: str) -> str:
+        """Return the path of a file."""
+        return os.path.join(self.root, name)
+
+
+def read_tree(root: Path) -> Tree:
+    """Return the files below ``root``, those behind links to folders included; nothing is opened.
+
+    Raises:
+        UserError: A folder that cannot be read, or far too many files.
+    """
+    found: list[str] = []
+    todo: list[tuple[str, frozenset[tuple[int, int]]]] = [('', frozenset())]
+    try:
+        while todo:
+            folder, above = todo.pop()
+            facts = os.stat(root / folder)
+            if (facts.st_dev, facts.st_ino) in above:  # a link to a folder that it lies in
+                continue
+            above |= {(facts.st_dev, facts.st_ino)}
+            with os.scandir(root / folder) as entries:
+                for entry in entries:
+                    if entry.name.startswith('.') or entry.name.lower() in SKIPPED:
+                        continue
+                    if entry.is_dir():
+                        todo.append((f'{folder}{entry.name}/', above))
+                    elif entry.is_file() and '\n' not in entry.name:
+                        found.append(folder + entry.name)
+            if len(found) > MOST_FILES:
+                raise UserError(f'{root} holds more than {MOST_FILES:,} files; name the folder of the data set alone')
+    except OSError as error:
+        raise UserError(f'{error.filename or root} cannot be read: {error.strerror or error}') from error
+    return Tree(root, tuple(sorted(found)))
+
+
+def words_of(text: str) -> list[str]:
+    """Return the runs of letters in a name, in lower case: ``['instances', 'train']`` of ``instances_train2017``."""
+    return re.findall('[a-z]+', text.lower())
+
+
+def split_of(name: str) -> str | None:
+    """Return the split that a path tells, by the last part of it that tells one; None where none does."""
+    for part in reversed(name.split('/')):
+        found = {SPLIT_WORDS[word] for word in words_of(part) if word in SPLIT_WORDS}
+        if len(found) == 1:
+            return found.pop()
+    return None
+
+
+def folder_of(name: str) -> str:
+    """Return the folder part of a relative path; empty for a file at the root."""
+    return name.rpartition('/')[0]
+
+
+def stem_of(name: str) -> str:
+    """Return a file's name in lower case without folders and without suffixes of images and annotations."""
+    stem = name.rpartition('/')[2].lower()
+    while stem.endswith(_SUFFIXES) and stem.rpartition('.')[0]:
+        stem = stem.rpartition('.')[0]
+    return stem
+
+
+def is_mask_name(name: str) -> bool:
+    """Return whether the folder of an image, or the end of its name, says that it is a mask."""
+    words = [*words_of(folder_of(name)), *words_of(stem_of(name))[-1:]]
+    return not MASK_WORDS.isdisjoint(words)
+
+
+class Index:
+    """Files that are found by name.
+
+    Args:
+        names: Their relative paths.
+        stem: What of a name has to be equal to that of an annotation file.
+    """
+
+    def __init__(self, names: Iterable[str], stem: Callable[[str], str] = stem_of) -> None:
+        self.names = tuple(names)
+        self._by_stem: dict[str, list[str]] = defaultdict(list)
+        for name in self.names:
+            self._by_stem[stem(name)].append(name)
+
+    def locate(self, wanted: Sequence[str], near: str) -> list[str | None]:
+        """Return the file that each of ``wanted`` stands for; None for those that are not there.
+
+        Folders in front of the names, such as those of another machine, are left out as far as none fits otherwise.
+
+        Args:
+            wanted: Names as in a list of images: with or without folders, with or without suffix.
+            near: The file that names them; of files of one name, the nearest counts.
+
+        Raises:
+            AmbiguousError: A name that stands for several files.
+        """
+        parts = [[part for part in re.split(r'[/\\]', name.strip()) if part not in ('', '.', '..')] for name in wanted]
+        for drop in range(max(map(len, parts), default=0)):
+            fits = [self._fits(path[min(drop, len(path) - 1) :]) for path in parts]
+            split = split_of(near)
+            own = [[name for name in names if split_of(folder_of(name)) in (split, None)] for names in fits]
+            found = [self._nearest(names, near, split) for names in (own if any(own) else fits)]
+            if any(found):
+                return found
+        return [None] * len(wanted)
+
+    def _fits(self, path: Sequence[str]) -> list[str]:
+        if not path:
+            return []
+        folders, last = ''.join(f'/{part}' for part in path[:-1]), path[-1].lower()
+        suffixed = last.endswith(IMAGE_SUFFIXES)
+        return [
+            name
+            for name in self._by_stem.get(stem_of(last), ())
+            if f'/{folder_of(name)}'.endswith(folders) and (not suffixed or name.lower().endswith(last))
+        ]
+
+    def _nearest(self, fits: Sequence[str], near: str, split: str | None) -> str | None:
+        """Return the nearest of ``fits`` to a file: of the same split, with most folders of the same name."""
+        if len(fits) > 1:
+            folders = set(folder_of(near).lower().split('/'))
+            ranks = [
+                (split_of(folder_of(name)) == split, len(folders & set(folder_of(name).lower().split('/'))))
+                for name in fits
+            ]
+            fits = [name for name, rank in zip(fits, ranks, strict=True) if rank == max(ranks)]
+            fits = [name for name in fits if not is_mask_name(name)] or fits
+        if len(fits) > 1:
+            raise AmbiguousError(f'{near} stands for {len(fits)} files: {join_some(fits)}')
+        return fits[0] if fits else None
+
+    def pair(
+        self,
+        others: Iterable[str],
+        named_in: Callable[[str], str] = lambda other: '',
+        stem: Callable[[str], str] = stem_of,
+    ) -> tuple[dict[str, str], list[str]]:
+        """Return the annotation file of each file that has one, and the annotation files that belong to none.
+
+        Args:
+            others: Annotation files, by the names of the files that they belong to.
+            named_in: Returns the name that stands in an annotation file, where its own name does not tell.
+            stem: What of the name of an annotation file tells the file that it belongs to.
+
+        Raises:
+            AmbiguousError: A file with two annotation files, or the reverse.
+        """
+        pairs: dict[str, str] = {}
+        alone = []
+        for other in others:
+            fits = self._by_stem.get(stem(other), [])
+            if len(fits) != 1 and (named := named_in(other)):
+                fits = self._fits(re.split(r'[/\\]', named)[-1:]) or fits
+            split = split_of(folder_of(other))
+            fits = [name for name in fits if None in (split, own := split_of(folder_of(name))) or own == split]
+            name = self._nearest(fits, other, split)
+            if name is None:
+                alone.append(other)
+            elif name in pairs:
+                raise AmbiguousError(f'{name} has two annotation files: {pairs[name]} and {other}')
+            else:
+                pairs[name] = other
+        return pairs, alone

@@ -1,0 +1,237 @@
+"""Data that are ambiguous, wrong or hostile: one clear error, or the right reading; and the data file."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from mmres2net.data.own.data_file import KEYS
+from mmres2net.data.own.dataset import recognize, write_standard
+from mmres2net.errors import UserError
+from tests.data.tiny_sets import OBJECT, XML, coco_set, draw, folder_set, mask_set, voc_set
+from tests.support.cli import run_cli
+from tests.support.folders import contents
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def coco(root: Path) -> None:
+    made = coco_set(root)
+    for part, content in made.content.items():
+        (root / f'{part}.json').write_text(json.dumps(content))
+
+
+def voc(root: Path) -> None:
+    voc_set(root)
+
+
+def folders(root: Path) -> None:
+    folder_set(root)
+
+
+def masks(root: Path) -> None:
+    mask_set(root)
+
+
+def yolo(root: Path) -> None:
+    for i in range(6):
+        draw(root / f'images/{i}.jpg', i)
+        (root / 'labels').mkdir(exist_ok=True)
+        (root / f'labels/{i}.txt').write_text(f'{i % 2} 0.5 0.5 0.25 0.5\n')
+    (root / 'classes.txt').write_text('car\ndog\n')
+
+
+def nothing(root: Path) -> None:
+    root.mkdir(exist_ok=True)
+
+
+def write(name: str, text: str | bytes) -> Callable[[Path], Any]:
+    def change(root: Path) -> None:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+
+    return change
+
+
+def all_of(*changes: Callable[[Path], Any]) -> Callable[[Path], Any]:
+    return lambda root: [change(root) for change in changes]
+
+
+def copy(old: str, new: str) -> Callable[[Path], Any]:
+    return lambda root: shutil.copy(root / old, root / new)
+
+
+def remove(name: str) -> Callable[[Path], Any]:
+    return lambda root: shutil.rmtree(root / name) if (root / name).is_dir() else (root / name).unlink()
+
+
+def no_objects(root: Path) -> None:
+    for path in root.rglob('*.xml'):
+        path.write_text(XML.format(width=9, height=9, objects=''))
+
+
+def one_color(mode: str, color: Any) -> Callable[[Path], Any]:
+    return lambda root: Image.new(mode, (96, 64), color).save(root / 'ann/train/0.png')
+
+
+ONE = XML.format(width=96, height=64, objects=OBJECT.format('{}', 9, 9, 40, 40))
+DATA = 'format: yolo\ntrain: images\n'
+BOMB = 'a: &a [x, x]\nb: &b [*a, *a]\nformat: yolo\n'
+# What is made, how it is changed, the exit status of check-data, and what it has to name.
+CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any], int, str]] = {
+    'COCO': (coco, nothing, 0, 'COCO'),
+    'VOC': (voc, nothing, 0, 'VOC'),
+    'YOLO': (yolo, nothing, 0, 'YOLO'),
+    'folders': (folders, nothing, 0, 'classification'),
+    'masks': (masks, nothing, 0, 'segmentation'),
+    'no file': (nothing, nothing, 2, '0 files'),
+    'images alone': (nothing, lambda root: draw(root / 'a.jpg', 1), 2, '1 of them images'),
+    'two formats': (coco, yolo, 2, 'format: coco'),
+    'two COCO files for training': (coco, copy('train.json', 'training.json'), 2, 'training.json'),
+    'two files of classes': (yolo, write('obj.names', 'bus\ncar\n'), 2, 'obj.names'),
+    'two label files of an image': (yolo, all_of(write('old/0.txt', '0 .5 .5 .5 .5')), 2, 'old/0.txt'),
+    'two data files': (yolo, all_of(write('a.yaml', DATA), write('b.yml', DATA)), 2, 'b.yml'),
+    'one image': (nothing, all_of(lambda r: draw(r / 'a.jpg', 1), write('a.txt', '0 .5 .5 .5 .5')), 2, '1 image'),
+    'one class': (yolo, write('classes.txt', 'car'), 1, 'label without class'),
+    'no class': (voc, no_objects, 2, 'no object'),
+    'loop of links': (yolo, lambda root: (root / 'labels/again').symlink_to(root), 0, 'YOLO'),
+    'pipe': (yolo, lambda root: os.mkfifo(root / 'images/9.jpg'), 0, 'YOLO'),
+    'broken link': (yolo, lambda root: (root / 'images/9.jpg').symlink_to('gone'), 0, 'YOLO'),
+    'nested JSON': (coco, write('train.json', '"images" "annotations" "categories"' + '[' * 10**5), 2, 'train.json'),
+    'COCO without images': (coco, all_of(remove('train'), remove('val')), 2, '0.jpg'),
+    'COCO with a missing image': (coco, remove('train/0.jpg'), 1, 'missing image'),
+    'COCO with a byte order mark': (
+        coco, lambda r: (r / 'val.json').write_bytes(b'\xef\xbb\xbf' + (r / 'val.json').read_bytes()), 0, 'COCO',
+    ),
+    'VOC name in capitals': (
+        voc, write('Annotations/train0.xml', ONE.format('Car')), 2, "'Car'",
+    ),
+    'XML without image': (voc, remove('JPEGImages/train0.jpg'), 1, 'missing image'),
+    'YOLO number too large': (yolo, write('labels/0.txt', '2 .5 .5 .1 .1'), 1, 'label without class'),
+    'YOLO in pixels': (yolo, write('labels/0.txt', '0 50 50 20 20'), 1, 'broken annotation'),
+    'YOLO of texts': (yolo, write('labels/0.txt', '0 a b c d'), 1, 'broken annotation'),
+    'YOLO predictions': (yolo, write('labels/0.txt', '0 .5 .5 .1 .1 .9'), 1, 'broken annotation'),
+    'YOLO with an empty file': (yolo, write('labels/0.txt', ''), 0, 'YOLO'),
+    'label file without image': (yolo, write('labels/10.txt', '0 .5 .5 .1 .1'), 1, 'annotation without image'),
+    'damaged image': (yolo, write('images/0.jpg', b'\xff\xd8'), 1, 'unreadable image'),
+    'class of validation alone': (folders, lambda r: (r / 'val/dog').rename(r / 'val/Dog'), 2, 'dog?'),
+    'mask value without name': (
+        masks, all_of(write('classes.txt', 'road'), one_color('L', 9)), 2, 'values 9',
+    ),
+    'mask in unknown colors': (
+        masks, all_of(write('classes.txt', 'a\nb'), one_color('RGB', (9, 8, 7))), 2, '#090807',
+    ),
+    'data.yaml with an unknown key': (yolo, write('data.yaml', 'format: yolo\ntrian: images\n'), 2, "'train'"),
+    'data.yaml with aliases': (yolo, write('data.yaml', BOMB), 0, 'YOLO'),  # it is none
+    'data.yaml with a wrong count': (yolo, write('data.yaml', 'nc: 3\nnames: [a, b]\ntrain: images'), 2, 'nc'),
+    'data.yaml with a gap': (yolo, write('data.yaml', 'names: {0: a, 2: b}\ntrain: images'), 2, '0, 2'),
+    'data.yaml without the folder': (yolo, write('data.yaml', 'names: [a, b]\ntrain: pics'), 2, 'pics'),
+    'data.yaml with numbers as names': (yolo, write('data.yaml', 'names: {0: 10, 1: 20}\ntrain: images'), 0, '20'),
+    'data.yaml with yes and no': (yolo, write('data.yaml', 'names: [yes, no]\ntrain: images'), 2, 'True'),
+    'data.yaml with a list': (
+        yolo,
+        all_of(
+            write('mine.txt', './images/0.jpg\nimages/1.jpg\nC:\\x\\images\\2.jpg\nx/y'),
+            write('data.yaml', 'names: [a, b]\ntrain: mine.txt'),
+        ),
+        1, 'x/y',
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_cases(name: str, tmp_path: Path) -> None:
+    make, change, status, named = CASES[name]
+    make(tmp_path / 'set')
+    change(tmp_path / 'set')
+    result = run_cli('check-data', tmp_path / 'set', '--samples', '1', '--workers', '1', cwd=tmp_path)
+    assert result.status == status, result.out + result.err
+    assert named in (result.err if status == 2 else result.out)
+    if status == 1 and 'image' not in named:
+        with pytest.raises(UserError):
+            write_standard(recognize(tmp_path / 'set'), tmp_path / 'out')
+
+
+def test_advised_data_file_is_read(tmp_path: Path) -> None:
+    coco(tmp_path / 'set')
+    yolo(tmp_path / 'set')
+    with pytest.raises(UserError) as caught:
+        recognize(tmp_path / 'set')
+    text = str(caught.value).partition('format: coco')[2].replace('IMAGES, LIST OR JSON', 'images')
+    (tmp_path / 'mine.yaml').write_text(f'format: yolo{text}')
+    data = recognize(tmp_path / 'mine.yaml')
+    assert (data.format, data.splits['train'].images + data.splits['val'].images) == ('yolo', 6)
+
+
+def test_data_file_decides(tmp_path: Path) -> None:
+    coco(tmp_path / 'set')
+    content = {
+        'format': 'coco',
+        'path': 'set',
+        'train': 'val.json',
+        'val': {'images': 'train', 'annotations': 'train.json'},
+    }
+    path = tmp_path / 'mine.yaml'
+    path.write_text(yaml.safe_dump({**content, 'classes': ['dog'], 'palette': [[1, 2, 3]]}))
+    data = recognize(path)
+    assert {name: (split.images, dict(split.counts)) for name, split in data.splits.items()} == {
+        'train': (2, {'dog': 2}),
+        'val': (4, {'dog': 4}),
+    }
+    assert data.palette == ((1, 2, 3),)
+    assert any("'car'" in note for note in data.notes)
+
+
+def test_equal_images_stay_together_and_seeds_differ(tmp_path: Path) -> None:
+    for i in range(40):
+        draw(tmp_path / f'set/{("cat", "dog")[i % 2]}/{i}.png', i // 4)
+    drawn = []
+    for seed in (0, 0, 2):
+        data = recognize(tmp_path / 'set', seed=seed)
+        sides = [{Path(s.image).read_bytes() for s in data.splits[name].source.samples} for name in ('train', 'val')]
+        assert not sides[0] & sides[1]
+        drawn.append(sorted(sample.image for sample in data.splits['val'].source.samples))
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert 4 <= len(drawn[0]) <= 14
+
+
+def test_standard_form_is_reused_until_the_data_change(tmp_path: Path) -> None:
+    yolo(tmp_path / 'set')
+    before = contents(tmp_path / 'set')
+    files = [
+        split.annotation for split in write_standard(recognize(tmp_path / 'set'), tmp_path / 'out').splits.values()
+    ]
+    times = [file.stat().st_mtime_ns for file in files]
+    write_standard(recognize(tmp_path / 'set'), tmp_path / 'out')
+    assert [file.stat().st_mtime_ns for file in files] == times
+    write('labels/0.txt', '1 .5 .5 .1 .1\n1 .5 .5 .2 .2')(tmp_path / 'set')
+    data = write_standard(recognize(tmp_path / 'set'), tmp_path / 'out')
+    assert [file.stat().st_mtime_ns for file in files] != times
+    assert sum(split.counts['dog'] for split in data.splits.values()) == 5
+    write('labels/0.txt', before['labels/0.txt'])(tmp_path / 'set')
+    assert contents(tmp_path / 'set') == before
+
+
+def test_the_task_decides_and_has_to_fit(tmp_path: Path) -> None:
+    voc(tmp_path)
+    mask_set(tmp_path)
+    (tmp_path / 'classes.txt').write_text('ground\nroad\n')
+    assert recognize(tmp_path, task='segmentation').format == 'masks'
+    assert recognize(tmp_path, task='detection').format == 'voc'
+    for task in ('instances', 'classification', None):
+        with pytest.raises(UserError):
+            recognize(tmp_path, task=task)
+
+
+def test_schema_names_what_the_reader_reads() -> None:
+    schema = json.loads((ROOT / 'docs/data-file.schema.json').read_text())
+    assert set(schema['properties']) == set(KEYS)
+    assert schema['additionalProperties'] is False

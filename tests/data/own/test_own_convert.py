@@ -1,0 +1,90 @@
+"""``convert-data``: boxes survive the way through all formats; PairedSegDataset is read by checks as by training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from mmengine.registry import DATASETS
+from PIL import Image
+
+from mmres2net.data.formats.read import read_splits
+from mmres2net.data.own.dataset import recognize, write_standard
+from tests.data.own import relaid
+from tests.data.tiny_sets import config, mask_set
+from tests.support.cli import run_cli
+from tests.support.folders import contents
+from tests.support.realdata import data_root
+
+
+def boxes(folder: Path) -> dict[str, list[tuple[str, list[float]]]]:
+    found = {}
+    for path in sorted((folder / 'annotations').glob('*.json')):
+        content = json.loads(path.read_text())
+        names = {c['id']: c['name'] for c in content['categories']}
+        for image in content['images']:
+            entries = [e for e in content['annotations'] if e['image_id'] == image['id'] and not e['iscrowd']]
+            found[Path(image['file_name']).stem] = sorted((names[e['category_id']], e['bbox']) for e in entries)
+            assert (folder / path.stem.removeprefix('instances_') / image['file_name']).is_file()
+    return found
+
+
+@pytest.mark.parametrize('name', ['shapes', 'coco_mini'])
+def test_boxes_survive_all_formats(name: str, shapes: Path, tmp_path: Path) -> None:
+    source = shapes if name == 'shapes' else data_root(name)
+    photos = relaid.from_coco(source, 12)
+    files = {f'instances_{split}.json': [split] for split in ('train', 'val')}
+    relaid.coco(tmp_path / 'set', photos, lambda p: f'{p.split}/{p.path.name}', files, lambda p: p.path.name)
+    before = contents(tmp_path / 'set')
+    path = tmp_path / 'set'
+    for target in ('coco', 'voc', 'yolo', 'coco'):
+        out = tmp_path / f'{target}{path.name}'
+        result = run_cli('convert-data', path, '--to', target, '--out', out, *(['--copy'] if target == 'voc' else []))
+        assert result.status == 0, result.err
+        assert run_cli('convert-data', path, '--to', target, '--out', out).status == 2
+        path = out
+    first, last = boxes(tmp_path / 'cocoset'), boxes(path)
+    assert set(first) == set(last) == {photo.path.stem for photo in photos}
+    for stem, objects in first.items():
+        assert [label for label, _ in objects] == [label for label, _ in last[stem]]
+        for (_, box), (_, other) in zip(objects, last[stem], strict=True):
+            assert other == pytest.approx(box, abs=1.01)
+    assert contents(tmp_path / 'set') == before
+
+
+def test_polygons_survive_yolo(shapes: Path, tmp_path: Path) -> None:
+    assert (
+        run_cli(
+            'convert-data', shapes / 'annotations/instances_val2017.json', '--to', 'yolo', '--out', tmp_path / 'y'
+        ).status
+        == 0
+    )
+    names = yaml.safe_load((tmp_path / 'y/data.yaml').read_text())['names']
+    data = recognize(tmp_path / 'y')
+    assert (data.task, list(data.classes)) == ('instances', [names[i] for i in range(len(names))])
+
+
+def test_own_folder_is_never_written_to(shapes: Path, tmp_path: Path) -> None:
+    result = run_cli(
+        'convert-data', shapes / 'annotations/instances_val2017.json', '--to', 'voc', '--out', shapes / 'voc'
+    )
+    assert result.status == 2
+    assert not (shapes / 'voc').exists()
+
+
+def test_checks_read_pairs_as_training_does(tmp_path: Path) -> None:
+    mask_set(tmp_path / 'set')
+    (tmp_path / 'set/classes.txt').write_text('ground\nroad')
+    (tmp_path / 'set/img/train/0.jpg').rename(tmp_path / 'set/img/train/0.JPG')
+    data = write_standard(recognize(tmp_path / 'set'), tmp_path / 'out')
+    node = dict(
+        type='mmres2net.PairedSegDataset', data_root=str(data.root), ann_file=str(data.splits['train'].annotation),
+        metainfo=dict(classes=data.classes, palette=data.palette), pipeline=[],
+    )  # fmt: skip
+    split = read_splits(config('mmseg', node, node, {}, {}), ['train'])[0]
+    trained = [DATASETS.build(node)[i] for i in range(4)]
+    assert [(s.image, s.mask) for s in split.samples] == [(s['img_path'], s['seg_map_path']) for s in trained]
+    assert all(Image.open(s['seg_map_path']).size == Image.open(s['img_path']).size for s in trained)
+    assert (split.unit, split.mask_values) == ('pixels', {0: 'ground', 1: 'road', 255: ''})
