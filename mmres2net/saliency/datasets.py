@@ -1,16 +1,14 @@
 """Data sets of salient objects: a folder of images, one of masks of the same names, and optionally a list of names.
 
-Data sets made by ``mmres2net prepare-data`` have the folders ``images`` and ``masks``. Official releases can also be
-read as they were unpacked: ``layout='published'`` takes folders and suffix from :data:`PUBLISHED`.
+Data sets made by ``mmres2net prepare-data`` have the folders ``images`` and ``masks``.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 from mmengine.dataset import BaseDataset
@@ -21,29 +19,7 @@ from mmres2net.registry import DATASETS
 from mmres2net.saliency.masks import salient_pixels, sample_fault, transparency_fault
 from mmres2net.text import join_some
 
-
-class Release(NamedTuple):
-    """Folders, image suffix and number of images of an official release; all masks are PNG.
-
-    MSRA-B's lists have 2,500 images for training, 500 for validation and 2,000 for testing.
-    """
-
-    images: str
-    masks: str
-    img_suffix: str
-    number: int
-
-
-PUBLISHED: Mapping[str, Release] = MappingProxyType(
-    {
-        'MSRA-B': Release('', '', '.jpg', 5_000),
-        'ECSSD': Release('images', 'ground_truth_mask', '.jpg', 1_000),
-        'PASCAL-S': Release('datasets/imgs/pascal', 'datasets/masks/pascal', '.jpg', 850),
-        'HKU-IS': Release('imgs', 'gt', '.png', 4_447),
-        'DUT-OMRON': Release('DUT-OMRON-image', 'pixelwiseGT-new-PNG', '.jpg', 5_168),
-    }
-)
-PREPARED = Release('images', 'masks', '.jpg', 0)
+FOLDERS = {'img_path': 'images', 'seg_map_path': 'masks'}
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
 
@@ -53,21 +29,19 @@ class SaliencyDataset(BaseDataset):
 
     Args:
         dataset_name: Name of the data set; metrics are reported under it.
-        layout: ``prepared``: folders ``images`` and ``masks``; ``published``: those of the official release of
-            ``dataset_name``, one of :data:`PUBLISHED`.
         data_root: Folder that the other paths are relative to.
         ann_file: A list of names, one per line, with or without suffix; '': all images of the folder. A warning lists
             image files of another suffix.
-        data_prefix: ``img_path`` and ``seg_map_path``: other folders. Without ``seg_map_path`` samples have no masks.
-        img_suffix: Suffix of images, in upper or lower case, if another than in the layout (``.jpg``; HKU-IS is
-            published as ``.png``).
+        data_prefix: ``img_path`` and ``seg_map_path``: other folders than ``images`` and ``masks``. Without
+            ``seg_map_path`` samples have no masks.
+        img_suffix: Suffix of images, in upper or lower case.
         seg_map_suffix: Suffix of masks.
         pipeline: Transforms of a sample.
         indices: Number of samples to use, or their indices.
         lazy_init: Read list and folder at the first access.
 
     Raises:
-        UserError: An unknown layout, a missing list or folder, or no image.
+        UserError: A missing list or folder, or no image.
     """
 
     METAINFO: ClassVar[dict[str, Any]] = {
@@ -79,35 +53,27 @@ class SaliencyDataset(BaseDataset):
         self,
         *,
         dataset_name: str,
-        layout: Literal['prepared', 'published'] = 'prepared',
         data_root: str = '',
         ann_file: str = '',
         data_prefix: dict[str, str] | None = None,
-        img_suffix: str | None = None,
+        img_suffix: str = '.jpg',
         seg_map_suffix: str = '.png',
         pipeline: Sequence[dict[str, Any] | Callable[..., Any]] = (),
         indices: int | Sequence[int] | None = None,
         lazy_init: bool = False,
     ) -> None:
-        release = release_of(dataset_name, layout)
-        self.dataset_name, self.seg_map_suffix = dataset_name, seg_map_suffix
-        self.img_suffix = release.img_suffix if img_suffix is None else img_suffix
-        folders = {'img_path': release.images, 'seg_map_path': release.masks}
+        self.dataset_name, self.img_suffix, self.seg_map_suffix = dataset_name, img_suffix, seg_map_suffix
         super().__init__(
             ann_file=ann_file,
             data_root=data_root,
-            data_prefix=dict(data_prefix or folders),
+            data_prefix=dict(data_prefix or FOLDERS),
             pipeline=list(pipeline),
             indices=indices,
             lazy_init=lazy_init,
         )
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Return a dict for each image, in the order of the list, or else sorted by name.
-
-        Raises:
-            UserError: The list or the folder is missing, or there is no image.
-        """
+        """Return a dict for each image, in the order of the list, or else sorted by name."""
         names = self._names_in_list() if self.ann_file else self._names_in_folder()
         if not names:
             where = self.ann_file or f'{self.data_prefix["img_path"]}: no file ends in {self.img_suffix!r}'
@@ -166,27 +132,5 @@ class SaliencyDataset(BaseDataset):
         return transparency_fault(path)
 
     def read_mask(self, path: str) -> np.ndarray:
-        """Return the labels (H, W) of a mask file: 0 background, 1 salient.
-
-        Raises:
-            UserError: The file is not a mask of salient objects.
-        """
+        """Return the labels (H, W) of a mask file: 0 background, 1 salient; a UserError if it is no such mask."""
         return salient_pixels(path)
-
-
-def release_of(dataset_name: str, layout: str) -> Release:
-    """Return the folders of images and masks of a data set.
-
-    Raises:
-        UserError: An unknown layout, or a data set whose release is not known.
-    """
-    if layout == 'prepared':
-        return PREPARED
-    if layout != 'published':
-        raise UserError(f"SaliencyDataset: layout={layout!r}; choose 'prepared' or 'published'")
-    if dataset_name not in PUBLISHED:
-        raise UserError(
-            f"SaliencyDataset: layout='published' is known for {', '.join(PUBLISHED)}, not for {dataset_name!r}; give "
-            'its folders as data_prefix=dict(img_path=..., seg_map_path=...), and img_suffix'
-        )
-    return PUBLISHED[dataset_name]

@@ -112,12 +112,8 @@ class DSSHead(BaseModule):
     def maps(self, inputs: Sequence[Tensor], size: Sequence[int]) -> list[Tensor]:
         """Return the logits (N, 1, H, W) of the five sides, the stem's first, and of their fusion.
 
-        Args:
-            inputs: Features (N, C_i, ceil(H / s_i), ceil(W / s_i)).
-            size: The image's (H, W).
-
-        Raises:
-            ValueError: Not five features, or features of other sizes.
+        ``inputs`` are features (N, C_i, ceil(H / s_i), ceil(W / s_i)), ``size`` is the image's (H, W). A ValueError
+        says that there are not five features, or that they have other sizes.
         """
         if len(inputs) != SIDES:
             raise ValueError(
@@ -144,13 +140,8 @@ class DSSHead(BaseModule):
     def loss(self, inputs: Sequence[Tensor], batch_data_samples: Sequence[Any], train_cfg: Any) -> dict[str, Tensor]:
         """Return the cross entropy of each side's map and of the fused map, each averaged over the labelled pixels.
 
-        Args:
-            inputs: Features, as for :meth:`maps`.
-            batch_data_samples: A sample per image with ``gt_sem_seg.data`` (1, H, W): 1 is salient.
-            train_cfg: Not used; mmseg passes it to every head.
-
-        Raises:
-            UserError: Labels other than 0, 1 and ``ignore_index``.
+        ``inputs`` are those of :meth:`maps`; each sample has ``gt_sem_seg.data`` (1, H, W), where 1 is salient. Labels
+        other than 0, 1 and ``ignore_index`` are a UserError.
         """
         labels = torch.stack([sample.gt_sem_seg.data for sample in batch_data_samples])
         counted = labels != self.ignore_index
@@ -166,10 +157,7 @@ class DSSHead(BaseModule):
     def predict(self, inputs: Sequence[Tensor], batch_img_metas: Sequence[dict[str, Any]], test_cfg: Any) -> Tensor:
         """Return the logits (N, 1, H, W) of the prediction, of the size of the network's input.
 
-        Args:
-            inputs: Features (N, C_i, ceil(H / s_i), ceil(W / s_i)).
-            batch_img_metas: mmseg's metadata of each image; the first has the size of the input.
-            test_cfg: Not used; mmseg passes it to every head.
+        ``inputs`` are those of :meth:`maps`; the first of mmseg's ``batch_img_metas`` has the size of the input.
         """
         meta = batch_img_metas[0]
         # mmseg's sliding window replaces the size of the image by that of the window, as torch.Size.
@@ -204,10 +192,7 @@ def upsample(x: Tensor, factor: int, size: Sequence[int]) -> Tensor:
 def mean_cross_entropy(logits: Tensor, labels: Tensor, counted: Tensor) -> Tensor:
     """Return the mean binary cross entropy over the pixels that are ``counted``, or 0 without any.
 
-    Args:
-        logits: (N, 1, H, W).
-        labels: (N, 1, H, W) of integers, 0 and 1 where they count.
-        counted: (N, 1, H, W) of bool.
+    All are (N, 1, H, W): ``labels`` of integers, 0 and 1 where they count, ``counted`` of bool.
     """
     losses = F.binary_cross_entropy_with_logits(logits, (labels == 1).to(logits.dtype), reduction='none')
     return (losses * counted).sum() / counted.sum().clamp(min=1)

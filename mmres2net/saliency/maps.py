@@ -20,17 +20,9 @@ SLACK = 1e-4  # in half precision, rounding may move a probability this far out 
 
 
 def grey_map(probabilities: torch.Tensor, name: str) -> np.ndarray:
-    """Return a map as grey values: ``round(255 p)``.
+    """Return probabilities (1, H, W) or (H, W) as grey values ``round(255 p)``, (H, W) of uint8.
 
-    Args:
-        probabilities: (1, H, W) or (H, W), in [0, 1].
-        name: Name of the image, for errors.
-
-    Returns:
-        (H, W) of uint8.
-
-    Raises:
-        UserError: More than one channel, NaN, or values outside of 0 to 1.
+    A UserError names the image for more than one channel, NaN, or values outside of 0 to 1.
     """
     values = probabilities.detach().cpu().double()
     if values.dim() == 3 and values.shape[0] == 1:
@@ -61,11 +53,7 @@ class SaliencyMapsHook(Hook):
     """
 
     def before_test(self, runner: Runner) -> None:
-        """Check that no two images of the test set are written to the same file.
-
-        Raises:
-            UserError: Two are.
-        """
+        """Raise a UserError if two images of the test set would be written to the same file."""
         dataset = runner.test_dataloader.dataset
         taken: dict[Path, str] = {}
         for index in range(len(dataset)):

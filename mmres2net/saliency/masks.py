@@ -59,9 +59,6 @@ def transparency_fault(path: str) -> str:
     """Return what is wrong with an image file if some of its pixels are transparent, else ''.
 
     Loaders drop the alpha channel, so a network would be trained on colours that are not visible.
-
-    Raises:
-        OSError: The file is missing or not an image.
     """
     with Image.open(path) as image:
         return _transparency(image, path)
@@ -86,10 +83,7 @@ def size_fault(image: str, size: tuple[int, int], mask: str, mask_size: tuple[in
 
 
 def sample_fault(image: str, mask: str) -> str:
-    """Return why an image file and its mask file cannot be used together, else ''.
-
-    Missing and damaged files are reported by another check.
-    """
+    """Return why an image file and its mask file cannot be used together, else ''; damage is found by another check."""
     try:
         fault = transparency_fault(image)
         pixels = salient_pixels(mask)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from mmengine.dist import get_dist_info
+from mmengine.dist import get_world_size
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
@@ -19,7 +19,7 @@ from mmres2net.errors import UserError
 from mmres2net.evaluation.table import class_table
 from mmres2net.registry import METRICS
 from mmres2net.saliency.maps import grey_map
-from mmres2net.saliency.streaming import Measured, add, dataset_metrics, load_library, measure
+from mmres2net.saliency.measures import Measured, add, dataset_metrics, load_library, measure
 
 
 @METRICS.register_module()
@@ -28,10 +28,10 @@ class SaliencyMetric(BaseMetric):
 
     Samples have the name of their data set (``dataset_name``). With several data sets, the metrics are called
     ``NAME/maxF`` and so on; with one, or without names, ``maxF``, as in ``save_best='maxF', rule='greater'``. All are
-    fractions; PySODMetrics computes them (see ``streaming.py``).
+    fractions; PySODMetrics computes them (see ``measures.py``).
 
     Maps are rounded to 8 bits first, exactly as ``SaliencyMapsHook`` writes them, so that the written files have the
-    same metrics. Only sums are kept, whatever the number of images.
+    same metrics.
 
     Args:
         stretch: Rescale each map first, so that its minimum is 0 and its maximum 1, as DSS does with its output and the
@@ -58,9 +58,6 @@ class SaliencyMetric(BaseMetric):
         if not format_only:
             load_library()
         self.stretch, self.format_only = stretch, format_only
-        self._sums: dict[str, Measured] = {}
-        self._held: tuple[str, Measured] | None = None
-        self._shown = 0
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Measure the maps of a batch.
@@ -70,56 +67,34 @@ class SaliencyMetric(BaseMetric):
             data_samples: Dicts as mmseg's models with one output channel return them: ``seg_logits`` with ``data``
                 (1, H, W) of probabilities, ``gt_sem_seg`` with ``data`` (1, H, W) of 0 and 1, ``img_path`` and maybe
                 ``dataset_name``.
-
-        Raises:
-            UserError: No probabilities, no annotation, one of another size or with other labels.
         """
         if self.format_only:
             return
         for sample in data_samples:
-            prediction, truth = maps_of(sample)
-            self._flush()
-            self._held = (sample.get('dataset_name') or '', measure(prediction, truth, stretch=self.stretch))
-            self._shown += 1
+            measured = measure(*maps_of(sample), stretch=self.stretch)
+            self.results.append((sample.get('dataset_name') or '', measured))
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Return the metrics of the images of all processes.
 
-        If the images cannot be divided evenly, a distributed sampler repeats some: at most one in a process, as its
-        last. MMEngine finds these by their place in the list of results; here the last result is held back until now.
-
-        Args:
-            size: Number of images of all data sets together.
-
-        Raises:
-            UserError: No image at all, or more than there are.
+        A UserError says that there is no image at all, or more than ``size``, the number of all data sets together.
         """
         if self.format_only:
             print_log('format_only=True: no metrics', 'current')
             return {}
-        rank, world = get_dist_info()
-        own, shown = len(range(rank, size, world)), self._shown
-        if shown <= own:
-            self._flush()
-        sums = self._sums
-        self._reset()
-        if shown > own + 1:
+        shown, own = len(self.results), -(-size // get_world_size())  # a distributed sampler may repeat one
+        if shown > own:
+            self.results.clear()
             raise UserError(
                 f"{shown} images were evaluated, but this process has {own} of {size}; use MMEngine's DefaultSampler"
             )
-        self.results = [sums]
-        return super().evaluate(world)
+        return super().evaluate(size)
 
-    def compute_metrics(self, results: list[dict[str, Measured]]) -> dict[str, float]:
-        """Add up the sums of all processes, and log a table of the data sets.
-
-        Raises:
-            UserError: No image at all.
-        """
+    def compute_metrics(self, results: list[tuple[str, Measured]]) -> dict[str, float]:
+        """Return the metrics of each data set, and log them as a table; a UserError if there is no image."""
         sums: dict[str, Measured] = {}
-        for part in results:
-            for name, measured in part.items():
-                sums[name] = add(sums.get(name), measured)
+        for name, measured in results:
+            sums[name] = add(sums.get(name), measured)
         if not sums:
             raise UserError('no image was evaluated: the data set or the data loader is empty')
         by_set = {name: dataset_metrics(measured) for name, measured in sums.items()}
@@ -128,24 +103,11 @@ class SaliencyMetric(BaseMetric):
             return next(iter(by_set.values()))
         return {f'{name or "unnamed"}/{metric}': value for name, row in by_set.items() for metric, value in row.items()}
 
-    def _flush(self) -> None:
-        """Add the last result, which was held back, to the sums."""
-        if self._held is not None:
-            name, measured = self._held
-            self._sums[name] = add(self._sums.get(name), measured)
-            self._held = None
-
-    def _reset(self) -> None:
-        self._sums = {}
-        self._held = None
-        self._shown = 0
-
 
 def maps_of(sample: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Return the prediction of a sample as (H, W) of uint8, and its annotation as (H, W) of bool.
 
-    Raises:
-        UserError: As `SaliencyMetric.process`.
+    A UserError says that there are no probabilities or no annotation, or one of another size or with other labels.
     """
     name = sample.get('img_path', 'a sample')
     prediction = grey_map(sample['seg_logits']['data'], name)

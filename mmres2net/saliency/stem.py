@@ -36,11 +36,7 @@ class WithStem(BaseModule):
             )
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return the stem's output, (N, 64, H/2, W/2) in the ImageNet families, then those of the stages.
-
-        Args:
-            x: Images (N, 3, H, W).
-        """
+        """Return for ``x`` (N, 3, H, W) the stem's output, (N, 64, H/2, W/2), then those of the stages."""
         seen: list[Tensor] = []
         handle = self.backbone.maxpool.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
         try:

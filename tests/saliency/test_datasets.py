@@ -19,15 +19,8 @@ from mmres2net.data.layout import datasets_of, point_at
 from mmres2net.errors import UserError
 from mmres2net.saliency import SaliencyDataset, datasets
 
-# Folders and suffix of images, folder of masks, as the official archives have them.
-OFFICIAL = {
-    'MSRA-B': ('', '.jpg', ''),
-    'ECSSD': ('images', '.jpg', 'ground_truth_mask'),
-    'PASCAL-S': ('datasets/imgs/pascal', '.jpg', 'datasets/masks/pascal'),
-    'HKU-IS': ('imgs', '.png', 'gt'),
-    'DUT-OMRON': ('DUT-OMRON-image', '.jpg', 'pixelwiseGT-new-PNG'),
-}
-TESTED = list(OFFICIAL)[1:]
+SUFFIXES = {'MSRA-B': '.jpg', 'ECSSD': '.jpg', 'PASCAL-S': '.jpg', 'HKU-IS': '.png', 'DUT-OMRON': '.jpg'}
+TESTED = list(SUFFIXES)[1:]
 PIPELINE = [dict(type='LoadImageFromFile'), dict(type='mmres2net.LoadSaliencyMask')]
 
 
@@ -59,18 +52,18 @@ def names_of(dataset: SaliencyDataset) -> list[str]:
     return [Path(dataset.get_data_info(i)['img_path']).stem for i in range(len(dataset))]
 
 
-@pytest.mark.parametrize('name', OFFICIAL)
-def test_official_layouts(tmp_path: Path, name: str) -> None:
-    images, suffix, masks = OFFICIAL[name]
-    root = make(tmp_path, images, masks, suffix if images != masks else '.jpg')
+@pytest.mark.parametrize(('images', 'suffix', 'masks'), [('', '.jpg', ''), ('imgs', '.png', 'gt')])
+def test_folders_as_they_are_published(tmp_path: Path, images: str, suffix: str, masks: str) -> None:
+    root = make(tmp_path, images, masks, suffix)
     (root / images / f'._a{suffix}').write_bytes(b'a Mac made this archive')
     (root / images / 'Thumbs.db').write_bytes(b'and Windows that')
-    dataset = SaliencyDataset(dataset_name=name, layout='published', data_root=str(root), pipeline=PIPELINE)
+    options = dict(data_prefix=dict(img_path=images, seg_map_path=masks), img_suffix=suffix, pipeline=PIPELINE)
+    dataset = SaliencyDataset(dataset_name='own', data_root=str(root), **options)
     assert names_of(dataset) == ['a', 'b', 'c']
     for i, sample in enumerate(dataset):
         assert sample['img_path'] == str(root / images / f'{"abc"[i]}{suffix}')
         assert sample['seg_map_path'] == str(root / masks / f'{"abc"[i]}.png')
-        assert sample['dataset_name'] == name
+        assert sample['dataset_name'] == 'own'
         assert np.array_equal(sample['gt_seg_map'] * 255, np.asarray(mask_of(8 + i, 6)))
 
 
@@ -85,14 +78,9 @@ def test_images_of_other_suffixes_are_said(tmp_path: Path, monkeypatch: pytest.M
     assert names_of(dataset) == ['a', 'b']
     assert dataset[1]['gt_seg_map'].shape == (6, 9)
     assert [('c.webp' in text, 'a.jpg' in text) for text in messages] == [(True, False)]
-    SaliencyDataset(dataset_name='MSRA-B', layout='published', data_root=str(make(tmp_path / 'flat', '', '')))
+    flat = dict(data_root=str(make(tmp_path / 'flat', '', '')), data_prefix=dict(img_path='', seg_map_path=''))
+    SaliencyDataset(dataset_name='x', **flat)
     assert len(messages) == 1
-
-
-def test_what_is_named_goes_before_the_release(tmp_path: Path) -> None:
-    prefix = dict(img_path='gt_images', seg_map_path='gt')
-    options = dict(data_root=str(make(tmp_path, 'gt_images', 'gt', '.bmp')), data_prefix=prefix, img_suffix='.bmp')
-    assert names_of(SaliencyDataset(dataset_name='HKU-IS', layout='published', **options)) == ['a', 'b', 'c']
 
 
 @pytest.mark.parametrize(
@@ -102,8 +90,6 @@ def test_what_is_named_goes_before_the_release(tmp_path: Path) -> None:
         (dict(ann_file='empty.txt'), r'empty\.txt'),
         (dict(data_prefix=dict(img_path='imgs', seg_map_path='masks')), 'imgs'),
         (dict(img_suffix='.png'), r"images.*'\.png'"),
-        (dict(dataset_name='DUTS', layout='published'), r"MSRA-B, ECSSD.*'DUTS'.*data_prefix"),
-        (dict(layout='official'), r"'official'.*'prepared'.*'published'"),
     ],
 )
 def test_what_is_refused(usual: Path, options: dict[str, Any], message: str) -> None:
@@ -214,15 +200,15 @@ def five_sets() -> Config:
         root, prefix = f'data/saliency/{name}/', dict(img_path='images', seg_map_path='masks')
         return dict(type='mmres2net.SaliencyDataset', dataset_name=name, data_root=root, data_prefix=prefix, **more)
 
-    tested = dict(type='ConcatDataset', datasets=[dataset(name, img_suffix=OFFICIAL[name][1]) for name in TESTED])
+    tested = dict(type='ConcatDataset', datasets=[dataset(name, img_suffix=SUFFIXES[name]) for name in TESTED])
     train = dataset('MSRA-B', ann_file='train.txt')
     return Config(dict(train_dataloader=dict(dataset=train), test_dataloader=dict(dataset=tested)))
 
 
 @pytest.fixture
 def five(tmp_path: Path) -> Path:
-    for name in OFFICIAL:
-        make(tmp_path / 'sets' / name, 'images', 'masks', OFFICIAL[name][1])
+    for name, suffix in SUFFIXES.items():
+        make(tmp_path / 'sets' / name, 'images', 'masks', suffix)
     (tmp_path / 'sets/MSRA-B/train.txt').write_text('a\nb\n')
     return tmp_path / 'sets'
 

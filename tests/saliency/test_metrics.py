@@ -1,6 +1,5 @@
 """SaliencyMetric beside the papers' definitions and beside PySODMetrics over whole sets; what it holds and refuses."""
 
-import pickle
 import sys
 import warnings
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from mmseg.structures import SegDataSample
 
 from mmres2net.errors import UserError
 from mmres2net.saliency import SaliencyMetric
-from mmres2net.saliency.streaming import measure
+from mmres2net.saliency.measures import measure
 from tests.reference.saliency import one_image
 from tests.saliency.samples import build, noise_map, object_map, run, sample, samples_of
 
@@ -137,21 +136,6 @@ def test_edge_cases_have_figures_and_no_warning(case: str, stretch: bool) -> Non
     assert figures['wF'] == pytest.approx(expected['wF'], abs=0.01)
     if not mask.any():
         assert figures['maxF'] == figures['wF'] == 0, 'nothing to find: no F'
-
-
-def held(metric: SaliencyMetric) -> int:
-    return len(pickle.dumps(metric.__dict__))
-
-
-def test_memory_does_not_grow() -> None:
-    evaluator = build()
-    sizes = []
-    for i, one in enumerate(samples_of([1, 2, 3, 4, 5] * 10, 'ECSSD'), start=1):
-        evaluator.process(data_samples=[one], data_batch=None)
-        sizes += [held(evaluator.metrics[0])] if i in (5, 50) else []
-    assert sizes[0] == sizes[1] < 40_000
-    evaluator.evaluate(50)
-    assert held(evaluator.metrics[0]) < 1_000, 'nothing is left for the next evaluation'
 
 
 def test_evaluations_do_not_mix() -> None:

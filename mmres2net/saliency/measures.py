@@ -1,7 +1,7 @@
-"""Metrics of saliency maps, as sums over images: the memory does not grow with the data set.
+"""Metrics of saliency maps, image by image, and those of a data set from sums over its images.
 
-PySODMetrics computes them. Its classes keep the results of every image until the end, 9 kB each; here every image has
-its own objects, and their results are added up. The metrics equal those of the library run over the complete data set.
+PySODMetrics computes them. Its classes measure one data set each; here every image has its own objects, so that
+several data sets and processes can be measured at once. The metrics equal those of the library run over a whole set.
 """
 
 from __future__ import annotations
@@ -20,11 +20,7 @@ Measured = dict[str, np.ndarray]  # of one image, or sums over images
 
 
 def load_library() -> ModuleType:
-    """Import PySODMetrics.
-
-    Raises:
-        UserError: It is not installed.
-    """
+    """Import PySODMetrics; a UserError if it is not installed."""
     try:
         return importlib.import_module('py_sod_metrics')
     except ImportError as error:
@@ -35,12 +31,9 @@ def load_library() -> ModuleType:
 
 
 def measure(prediction: np.ndarray, truth: np.ndarray, *, stretch: bool = True) -> Measured:
-    """Measure one saliency map.
+    """Measure a saliency map, (H, W) of uint8, 255 on the object; ``truth`` is (H, W) of bool.
 
-    Args:
-        prediction: (H, W) of uint8, 255 on the object.
-        truth: (H, W) of bool.
-        stretch: Rescale the map first, so that its minimum is 0 and its maximum 1.
+    With ``stretch`` the map is rescaled first, so that its minimum is 0 and its maximum 1.
 
     Returns:
         ``precision``, ``recall``, ``F`` and ``E`` at 256 thresholds, 255 / 255 first and 0 last, the scalars ``adpF``,
