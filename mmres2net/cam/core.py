@@ -3,14 +3,14 @@
 Selvaraju et al., "Grad-CAM", ICCV 2017, equations 1 and 2: the weight of a channel is the mean of the score's gradient
 over it, and the map is the positive part of the weighted sum of the channels. The arithmetic of each method is that of
 the library grad-cam (https://github.com/jacobgil/pytorch-grad-cam). Here is the rest: one forward pass, a gradient that
-ends at the layer, and a model that is unchanged afterwards.
+ends at the layer, and no hook that stays.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, TypeVar
 
 import numpy as np
@@ -33,11 +33,7 @@ METHODS = {
 
 
 def library() -> Any:
-    """Return the module of the library.
-
-    Raises:
-        UserError: It is not installed, or does not import.
-    """
+    """Return the module of the library; a UserError if it does not import."""
     try:
         return importlib.import_module('pytorch_grad_cam')
     except ImportError as error:
@@ -51,11 +47,8 @@ def activation_map(
 ) -> tuple[Array, T]:
     """Return how much each cell of a layer contributes to a score.
 
-    The model runs in evaluation mode. Modes, ``requires_grad``, gradients and hooks are restored afterwards, also after
-    an error.
-
     Args:
-        model: The model.
+        model: The model, in evaluation mode; gradients of its parameters are not needed.
         layer: The name of one of its modules, whose output is (1, C, h, w).
         score_of: Runs the model on one image; returns the score, a tensor of one number, and anything else.
         method: A key of :data:`METHODS`.
@@ -68,7 +61,7 @@ def activation_map(
     """
     kind = getattr(library(), METHODS[method])
     module = model.get_submodule(layer)
-    with evaluation_mode(model), torch.enable_grad(), ExitStack() as undo:
+    with torch.enable_grad(), ExitStack() as undo:
         # Before the library's own hooks, which then get the leaf that the gradient ends at.
         undo.callback(module.register_forward_hook(_cut(layer)).remove)
         # Copied at once: an in-place ReLU behind the layer would write into what is kept.
@@ -85,24 +78,6 @@ def activation_map(
     if not np.isfinite(heat).all():
         raise UserError(f'the map of {layer} has values that are not finite: the weights of this model are damaged')
     return np.maximum(heat, 0), extra
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Within the block ``model`` is in evaluation mode and no parameter needs gradients; then both are restored."""
-    modes = [(module, module.training) for module in model.modules()]
-    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    try:
-        for module, _ in modes:
-            module.training = False  # not eval(), which some models override with effects that cannot be undone
-        for parameter, _ in wanted:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-        for parameter, requires_grad in wanted:
-            parameter.requires_grad_(requires_grad)
 
 
 def _cut(layer: str) -> Callable[[nn.Module, Any, Any], Tensor]:

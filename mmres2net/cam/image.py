@@ -23,12 +23,7 @@ RESIZING, MOVING = ('Resize', 'ResizeEdge'), ('CenterCrop', 'Pad')
 
 @dataclass(frozen=True)
 class Window:
-    """A rectangle in pixels of the image file; it may reach beyond the image.
-
-    Args:
-        top, left: Of its upper left corner, from the upper left corner of the first pixel.
-        height, width: Its sides.
-    """
+    """A rectangle in pixels of the image file, from the upper left corner of the first one; it may reach beyond it."""
 
     top: float
     left: float
@@ -54,21 +49,13 @@ class Window:
 
 @dataclass(frozen=True)
 class PreprocessedImage:
-    """An image as a network gets it.
+    """An image as a network gets it."""
 
-    Args:
-        image: The image file, (H, W, 3) uint8 RGB.
-        inputs: The input of the network, (1, C, h, w), with padding.
-        sample: The data sample of the OpenMMLab library.
-        content: Height and width of ``inputs`` without padding.
-        window: Where ``inputs`` lies in the image, with padding.
-    """
-
-    image: Array
-    inputs: Tensor
-    sample: Any
-    content: Size
-    window: Window
+    image: Array  # the image file, (H, W, 3) uint8 RGB
+    inputs: Tensor  # of the network, (1, C, h, w), with padding
+    sample: Any  # the data sample of the OpenMMLab library
+    content: Size  # height and width of `inputs` without padding
+    window: Window  # where `inputs` lies in the image, with padding
 
     @property
     def size(self) -> Size:
@@ -83,15 +70,10 @@ class PreprocessedImage:
 
 
 def preprocess_image(cfg: Config, model: Any, path: Path) -> PreprocessedImage:
-    """Return what ``model`` gets of the image at ``path``.
+    """Return what ``model`` gets of the image at ``path`` by the test pipeline of ``cfg``, without its annotations.
 
-    Args:
-        cfg: The config, whose test pipeline is run without its annotations.
-        model: The model, whose data preprocessor is run.
-        path: The image file.
-
-    Raises:
-        UserError: The pipeline fails, does not end with one image, or moves pixels in a way that cannot be followed.
+    A UserError says that the pipeline fails, does not end with one image, or moves pixels in a way that cannot be
+    followed.
     """
     order = channel_order_of(cfg)
     results, image, window = first_results(cfg, path), None, Window(0, 0, 0, 0)
@@ -143,14 +125,8 @@ def upsample_to_image(heat: Array, preprocessed: PreprocessedImage) -> Array:
     """Return the map of a layer over the image, each pixel interpolated between the four cells around it.
 
     The cells are taken to fill the network's input evenly, padding included, as in the library and in the paper's
-    figure. What the network does not get is 0; the largest value is 1, unless none is above 0.
-
-    Args:
-        heat: The map of a layer, (h, w), zero or more.
-        preprocessed: The image.
-
-    Returns:
-        (H, W) float32 in [0, 1].
+    figure. What the network does not get is 0; the largest value is 1, unless none is above 0. ``heat`` is (h, w), zero
+    or more; the result is (H, W) float32 in [0, 1].
     """
     window, visible, size = preprocessed.window, preprocessed.visible, preprocessed.size
     if not heat.any():

@@ -73,8 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def networks_of(args: argparse.Namespace) -> list[tuple[str, str | None]]:
     """Return config and checkpoint of each network.
 
-    Raises:
-        UserError: A network has more than the two or no weights, or ``--random`` is for none of them.
+    A UserError says that a network has more than the two or no weights, or that ``--random`` is for none of them.
     """
     pairs: list[tuple[str, str | None]] = [(args.config, args.checkpoint)]
     for named in args.against:
@@ -96,8 +95,7 @@ def networks_of(args: argparse.Namespace) -> list[tuple[str, str | None]]:
 def labels_of(text: str | None, networks: Sequence[Network]) -> list[int | None]:
     """Return the index of the class that ``text`` names in each network; None where the network chooses.
 
-    Raises:
-        UserError: One has no such class, or an index means another class in each.
+    A UserError says that one has no such class, or that an index means another class in each.
     """
     if text is None:
         return [None] * len(networks)
@@ -109,17 +107,13 @@ def labels_of(text: str | None, networks: Sequence[Network]) -> list[int | None]
 
 
 def explain(network: Network, label: int | None, path: Path, *, method: str = 'gradcam') -> Result:
-    """Return what ``network`` gets of an image, its map over the image, and what the map explains.
+    """Return what ``network`` gets of an image, its map (H, W) float32 in [0, 1], and what the map explains.
 
     Args:
         network: The network.
         label: The class; None: what the network predicts.
         path: The image file.
         method: A key of :data:`mmres2net.cam.core.METHODS`.
-
-    Returns:
-        The preprocessed image, a map (H, W) float32 in [0, 1] as of
-        :func:`mmres2net.cam.image.upsample_to_image`, and the explanation.
 
     Raises:
         UserError: There is no map of this image; the message names the network.

@@ -15,16 +15,13 @@ SHOWN = 5
 
 
 def label_of(text: str, names: Sequence[str], count: int, title: str) -> int:
-    """Return the index of the class that ``text`` names.
+    """Return the index of the class that ``text`` names; a UserError if no class has the name, or several have.
 
     Args:
         text: A class name, one of several names separated by commas (as ImageNet has them), or an index from 0 on.
         names: All class names; empty where they are unknown.
         count: Number of classes.
         title: The network, for messages.
-
-    Raises:
-        UserError: No class has the name, or several have.
     """
     wanted = text.strip().lower()
     found = [label for label, name in enumerate(names) if name.strip().lower() == wanted]
@@ -57,11 +54,7 @@ def _near_classes(wanted: str, names: Sequence[str]) -> str:
 
 
 def layer_named(model: nn.Module, name: str) -> str:
-    """Return the full name of the layer that ``name`` means: a module of the model, or of its backbone.
-
-    Raises:
-        UserError: There is none.
-    """
+    """Return the full name of the layer that ``name`` means, of the model or its backbone; a UserError without one."""
     known = [key for key, _ in model.named_modules() if key]
     for candidate in (name, f'backbone.{name}', f'backbone.backbone.{name}'):
         if candidate in known:
@@ -73,11 +66,7 @@ def layer_named(model: nn.Module, name: str) -> str:
 
 
 def last_stage(model: Any) -> str:
-    """Return the name of the layer whose output is the last one of the backbone.
-
-    Raises:
-        UserError: It is unknown for this backbone.
-    """
+    """Return the name of the layer whose output is the last one of the backbone; a UserError if it is unknown."""
     backbone: Any = getattr(model, 'backbone', None)
     if hasattr(backbone, 'backbone'):  # a wrapper, such as mmres2net.WithStem
         backbone = backbone.backbone

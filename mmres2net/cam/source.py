@@ -16,25 +16,15 @@ from mmres2net.export.source import read_source
 
 @dataclass(frozen=True)
 class Network:
-    """A model whose predictions are explained.
-
-    Args:
-        cfg: Its config.
-        model: The model, in evaluation mode.
-        task: What can be explained.
-        layer: The layer whose map is drawn.
-        title: Name of its config.
-        weights: Name of its checkpoint.
-        classes: Class names; empty where they are unknown.
-    """
+    """A model whose predictions are explained."""
 
     cfg: Config
-    model: Any
-    task: Task
-    layer: str
-    title: str
-    weights: str
-    classes: tuple[str, ...]
+    model: Any  # in evaluation mode
+    task: Task  # what can be explained
+    layer: str  # whose map is drawn
+    title: str  # name of the config
+    weights: str  # name of the checkpoint
+    classes: tuple[str, ...]  # class names; empty where they are unknown
 
 
 def read_network(
@@ -67,7 +57,7 @@ def read_network(
         names = ('background', *names)
     name = last_stage(source.model) if layer is None else layer_named(source.model, layer)
     try:
-        model = source.model.to(torch.device(device))
+        model = source.model.requires_grad_(False).to(torch.device(device))
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
         raise UserError(f'--device {device}: {reason_of(error)}; use cpu') from error
     return Network(

@@ -23,21 +23,13 @@ BACKGROUND = 'background'
 
 @dataclass(frozen=True)
 class Explanation:
-    """What is explained: the prediction of a class.
-
-    Args:
-        label: The class.
-        score: Its probability; of a segmentor the mean over the pixels that are explained.
-        text: The score, and the pixels or box that are explained.
-        box: Of a detector, (left, top, right, bottom) in pixels of the image.
-        mask: Of a segmentor, which pixels of the network's input are explained, (h, w) bool, without padding.
-    """
+    """What is explained: the prediction of a class."""
 
     label: int
-    score: float
-    text: str
-    box: tuple[float, float, float, float] | None = None
-    mask: Array | None = None
+    score: float  # its probability; of a segmentor the mean over the pixels that are explained
+    text: str  # the score, and the pixels or box that are explained
+    box: tuple[float, float, float, float] | None = None  # left, top, right, bottom in pixels of the image
+    mask: Array | None = None  # which pixels of the network's input are explained, (h, w) bool, without padding
 
 
 Explain = Callable[[PreprocessedImage, int | None], tuple[Tensor, Explanation]]
@@ -45,29 +37,19 @@ Explain = Callable[[PreprocessedImage, int | None], tuple[Tensor, Explanation]]
 
 @dataclass(frozen=True)
 class Task:
-    """What can be explained of a model.
+    """What can be explained of a model."""
 
-    Args:
-        kind: ``classification``, ``segmentation`` or ``detection``.
-        count: Number of classes.
-        explain: Returns the score to explain for an image and a class (None: the predicted one), and its explanation.
-    """
-
-    kind: str
-    count: int
-    explain: Explain
+    count: int  # of classes
+    explain: Explain  # the score to explain for an image and a class (None: the predicted one), and its explanation
 
 
 def task_of(model: Any, classes: tuple[str, ...], *, all_pixels: bool = False) -> Task:
-    """Return what can be explained of ``model``.
+    """Return what can be explained of ``model``; a UserError if nothing can.
 
     Args:
         model: The model.
         classes: Its class names, by which a background is recognized.
         all_pixels: Explain a segmentor's class at all pixels, not only where it is predicted.
-
-    Raises:
-        UserError: Nothing can be explained.
     """
     if hasattr(model, 'decode_head') and hasattr(model, 'inference'):
         return _segmentation(model, classes, all_pixels)
@@ -77,9 +59,7 @@ def task_of(model: Any, classes: tuple[str, ...], *, all_pixels: bool = False) -
         return _detection(model)
     if getattr(model, 'head', None) is not None and hasattr(model, 'extract_feat'):
         sigmoid = 'MultiLabel' in type(model.head).__name__
-        return Task(
-            'classification', _count(model.head, classes), lambda image, label: _classify(model, sigmoid, image, label)
-        )
+        return Task(_count(model.head, classes), lambda image, label: _classify(model, sigmoid, image, label))
     raise UserError(
         f'{type(model).__name__}: supported are classifiers of mmpretrain, segmentors of mmseg, Faster and Mask R-CNN '
         'of mmdet; other models have no single score that a map could explain'
@@ -121,7 +101,7 @@ def _segmentation(model: Any, classes: tuple[str, ...], all_pixels: bool) -> Tas
         logits = model.inference(image.inputs, [image.sample.metainfo])[0, :, :height, :width]
         return _of_map(logits, threshold, label, has_background=has_background, all_pixels=all_pixels)
 
-    return Task('segmentation', count, explain)
+    return Task(count, explain)
 
 
 def _of_map(
@@ -165,7 +145,7 @@ def _detection(model: Any) -> Task:
         raise UserError(
             f'roi_head {kind}: of detectors only StandardRoIHead with a softmax over its classes is supported'
         )
-    return Task('detection', int(head.bbox_head.num_classes), lambda image, label: _detect(model, image, label))
+    return Task(int(head.bbox_head.num_classes), lambda image, label: _detect(model, image, label))
 
 
 def _detect(model: Any, image: PreprocessedImage, label: int | None) -> tuple[Tensor, Explanation]:
