@@ -7,11 +7,11 @@ Boxes are (n, 4): left, top, right, bottom in pixels. Ren et al., "Faster R-CNN"
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor
-from torchvision.ops import nms, roi_align
+from torch import Tensor, nn
+from torchvision.ops import nms
 
 MAX_LOG_RATIO = abs(math.log(16 / 1000))  # how far a box may grow or shrink, as in mmdet
 
@@ -40,17 +40,10 @@ def clip_boxes(boxes: Tensor, border: Tensor) -> Tensor:
 
 
 def nms_by_group(boxes: Tensor, scores: Tensor, groups: Tensor, border: Tensor, threshold: float) -> Tensor:
-    """Return which boxes stay, highest score first, where boxes suppress one another only within their group.
+    """Return the indices (m,) of the boxes that stay, highest score first.
 
-    Args:
-        boxes: (n, 4), within the image.
-        scores: (n,).
-        groups: (n,), the number of each box's group.
-        border: The image's, as in :func:`clip_boxes`.
-        threshold: IoU above which the box with the lower score is suppressed.
-
-    Returns:
-        Indices (m,).
+    Boxes (n, 4) within an image of ``border`` suppress one another only within their group, the number in ``groups``
+    (n,), where their IoU is above ``threshold``.
     """
     # Groups are moved apart by the image's size, not by the largest coordinate: there may be no box.
     offsets = groups.to(boxes) * (border.max() + 1)
@@ -64,19 +57,17 @@ def pyramid_levels(boxes: Tensor, finest_scale: float, count: int) -> Tensor:
 
 
 def pool_regions(
-    features: Sequence[Tensor], boxes: Tensor, layers: Sequence[RoIAlign], finest_scale: float
+    features: Sequence[Tensor], boxes: Tensor, layers: Iterable[nn.Module], finest_scale: float
 ) -> tuple[Tensor, Tensor]:
-    """Return the features of regions, level by level, and which box each belongs to.
+    """Return the features (n, C, h, w) of ``boxes`` (n, 4), level by level, and which box each belongs to (n,).
 
     Args:
         features: The levels, each (1, C, H_i, W_i).
         boxes: (n, 4).
         layers: RoIAlign of each level.
         finest_scale: Regions smaller than twice this size are pooled from the first level.
-
-    Returns:
-        (n, C, h, w) and indices of boxes (n,), which put boxes in this order.
     """
+    layers = list(layers)
     regions = torch.cat([torch.zeros_like(boxes[:, :1]), boxes], 1)
     if len(layers) == 1:
         return layers[0](features[0], regions), torch.arange(boxes.shape[0], device=boxes.device)
@@ -84,21 +75,3 @@ def pool_regions(
     parts = [(levels == level).nonzero()[:, 0] for level in range(len(layers))]
     pooled = [layer(feature, regions[part]) for layer, feature, part in zip(layers, features, parts, strict=False)]
     return torch.cat(pooled), torch.cat(parts)
-
-
-class RoIAlign:
-    """RoIAlign (He et al. 2017) of one level by torchvision, with the settings of mmcv's layer.
-
-    Args:
-        size: Height and width of the output.
-        scale: Size of the level relative to the image.
-        samples: Sampling points per bin and direction; 0: as many as fit.
-        aligned: Whether the center of a pixel lies at one half.
-    """
-
-    def __init__(self, size: tuple[int, int], scale: float, samples: int, aligned: bool) -> None:
-        self.size, self.scale, self.samples, self.aligned = size, scale, samples, aligned
-
-    def __call__(self, feature: Tensor, regions: Tensor) -> Tensor:
-        """Return (n, C, h, w) for ``feature`` (1, C, H, W) and ``regions`` (n, 5), the image's number first."""
-        return roi_align(feature, regions, self.size, self.scale, self.samples or -1, self.aligned)

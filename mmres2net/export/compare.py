@@ -13,27 +13,22 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import linear_sum_assignment
 
 Array = npt.NDArray[Any]
 Detections = Mapping[str, Any]
 MASK_FACTOR = 10  # pixels at the border of a small mask count for more than the last digits of a feature
+FAR = 1e9  # pixels between detections that are not equal
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One comparison.
+    """One comparison."""
 
-    Args:
-        part: What was compared.
-        difference: The largest difference.
-        tolerance: The largest difference allowed.
-        remark: The unit of the difference, and what else there is to say.
-    """
-
-    part: str
-    difference: float
-    tolerance: float
-    remark: str = ''
+    part: str  # what was compared
+    difference: float  # the largest one
+    tolerance: float  # the largest difference allowed
+    remark: str = ''  # the unit of the difference, and what else there is to say
 
     @property
     def passed(self) -> bool:
@@ -50,13 +45,10 @@ def compare_maps(name: str, expected: Array, got: Array, tolerance: float) -> Co
 
 
 def compare_classes(scores: Array, expected: Array, got: Array, tolerance: float) -> Comparison:
-    """Compare the classes of pixels, without those pixels where rounding decides.
+    """Compare the classes of pixels (...), without those pixels where rounding decides.
 
-    Args:
-        scores: The expected scores, (K, ...).
-        expected: The class of each pixel (...), of the model itself.
-        got: The class of each pixel (...).
-        tolerance: Of scores, relative to the largest one: two scores that are closer may change places.
+    The expected ``scores`` are (K, ...). Two of them that are closer than ``tolerance``, relative to the largest one,
+    may change places.
     """
     if expected.shape != got.shape:
         return Comparison('classes', np.inf, 0.0, f'shape {got.shape} instead of {expected.shape}')
@@ -148,24 +140,16 @@ class Limits:
             yield Comparison('1 - mask IoU', 1 - worst, MASK_FACTOR * self.tolerance, 'the worst')
 
     def _equal(self, one: Detections, other: Detections) -> list[tuple[int, int]]:
-        """Return pairs of equal detections, each detection once."""
-        free = list(range(len(other['scores'])))
-        pairs = []
-        for i, (box, label) in enumerate(zip(one['boxes'], one['labels'], strict=True)):
-            distances = {j: float(np.abs(other['boxes'][j] - box).max()) for j in free if other['labels'][j] == label}
-            near = [j for j in distances if distances[j] <= self.tolerance * max(self.size)]
-            chosen = next((j for j in sorted(near, key=distances.__getitem__) if self._close(one, other, i, j)), None)
-            if chosen is not None:
-                free.remove(chosen)
-                pairs.append((i, chosen))
-        return pairs
-
-    def _close(self, one: Detections, other: Detections, i: int, j: int) -> bool:
-        if not abs(float(one['scores'][i]) - float(other['scores'][j])) <= self.tolerance:
-            return False
-        if 'masks' not in one:
-            return True
-        return 1 - _iou(one['masks'][i], other['masks'][j]) <= MASK_FACTOR * self.tolerance
+        """Return pairs of equal detections, each detection once, as many as there are."""
+        if not len(one['scores']) or not len(other['scores']):
+            return []
+        distances = np.abs(one['boxes'][:, None] - other['boxes'][None]).max(2)
+        equal = (distances <= self.tolerance * max(self.size)) & (one['labels'][:, None] == other['labels'])
+        equal &= np.abs(one['scores'][:, None] - other['scores']) <= self.tolerance
+        for i, j in np.argwhere(equal) if 'masks' in one else ():
+            equal[i, j] = 1 - _iou(one['masks'][i], other['masks'][j]) <= MASK_FACTOR * self.tolerance
+        pairs = zip(*linear_sum_assignment(np.where(equal, distances, FAR)), strict=True)
+        return [(int(i), int(j)) for i, j in pairs if equal[i, j]]
 
 
 def _iou(one: Array, other: Array) -> float:

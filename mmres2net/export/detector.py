@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.ops import RoIAlign
 
-from mmres2net.export.boxes import RoIAlign, clip_boxes, decode_boxes, make_anchors, nms_by_group, pool_regions
+from mmres2net.export.boxes import clip_boxes, decode_boxes, make_anchors, nms_by_group, pool_regions
 from mmres2net.export.preprocess import Preprocess
 
 KINDS = ('FasterRCNN', 'MaskRCNN')
@@ -20,12 +21,7 @@ NMS_KEYS = {'type', 'iou_threshold', 'split_thr'}
 
 
 class DetectorGraph(nn.Module):
-    """Preprocessing, backbone, neck, region proposals and the heads of regions.
-
-    Args:
-        preprocess: From raw pixels to the input of the network.
-        model: The detector as mmdet builds it.
-    """
+    """Preprocessing, backbone, neck, region proposals and the heads of regions of a detector as mmdet builds it."""
 
     def __init__(self, preprocess: Preprocess, model: Any) -> None:
         super().__init__()
@@ -137,10 +133,10 @@ class Regions(nn.Module):
         super().__init__()
         self.shared = shared or nn.Identity()
         self.finest_scale = float(extractor.finest_scale)
-        self.layers = [
-            RoIAlign(tuple(layer.output_size), layer.spatial_scale, layer.sampling_ratio, layer.aligned)
+        self.layers = nn.ModuleList(
+            RoIAlign(tuple(layer.output_size), layer.spatial_scale, layer.sampling_ratio or -1, layer.aligned)
             for layer in extractor.roi_layers
-        ]
+        )
 
     def forward(self, features: tuple[Tensor, ...], boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features of ``boxes`` in another order, and that order."""

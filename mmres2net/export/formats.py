@@ -10,8 +10,8 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torchvision  # noqa: F401 - teaches the exporter its operations
@@ -38,16 +38,10 @@ SPLIT, SHORTCUT = (nn.AvgPool2d, 3, 2, 1), (nn.AvgPool2d, 2, 2, 0)
 
 
 def write_graph(graph: Graph, example: Tensor, kind: str, path: Path) -> None:
-    """Write ``graph`` into ``path``.
+    """Write ``graph`` into ``path`` as ``kind``, a key of :data:`WRITERS`.
 
-    Args:
-        graph: The graph.
-        example: An image (1, 3, H, W) uint8 to trace it with.
-        kind: The format, a key of :data:`WRITERS`.
-        path: The file.
-
-    Raises:
-        UserError: A package is missing, or the graph cannot be written in this format.
+    ``example`` is an image (1, 3, H, W) uint8 to trace it with. A UserError says that a package is missing, or that the
+    graph cannot be written in this format.
     """
     try:
         with _without_expected_warnings(), torch.no_grad():
@@ -129,8 +123,7 @@ def _write_torch_export(graph: Graph, example: Tensor, path: Path) -> None:
     torch.export.save(program, path, extra_files={METADATA_FILE: graph.metadata.to_json()})
 
 
-@dataclass(frozen=True)
-class Writer:
+class Writer(NamedTuple):
     """A format: the suffix of its files, and the function that writes one."""
 
     suffix: str

@@ -27,31 +27,21 @@ MAP_AXES = {0: 'batch', 2: 'height', 3: 'width'}
 
 @dataclass(frozen=True)
 class Graph:
-    """What is written into a file.
+    """What is written into a file."""
 
-    Args:
-        module: The network from raw pixels to outputs; its ``preprocess`` makes the input of the model.
-        metadata: What the file says about itself.
-        axes: Which dimensions of each output vary, by name.
-        note: What to tell the user.
-    """
-
-    module: Any
-    metadata: ExportMetadata
-    axes: Axes
-    note: str = ''
+    module: Any  # the network from raw pixels to outputs; its `preprocess` makes the input of the model
+    metadata: ExportMetadata  # what the file says about itself
+    axes: Axes  # which dimensions of each output vary, by name
+    note: str = ''  # what to tell the user
 
 
 def make_graph(source: ExportSource, part: str | None, size: tuple[int, int] | None) -> Graph:
-    """Return the graph of a model.
+    """Return the graph of a model; a UserError says why it cannot be exported.
 
     Args:
         source: The model.
         part: One of :data:`PARTS`; None: whole where possible.
         size: Height and width, if the file shall take images of this size only.
-
-    Raises:
-        UserError: The part cannot be exported; the message has the reason.
     """
     model = source.model
     if not hasattr(model, 'backbone'):
@@ -99,11 +89,7 @@ def refusal(model: Any, transforms: tuple[dict[str, Any], ...]) -> str:
 
 
 def check_exportable(network: nn.Module) -> None:
-    """Check that a network has only operations that other runtimes have.
-
-    Raises:
-        UserError: It has deformable convolutions or other operations of mmcv.
-    """
+    """Raise a UserError for deformable convolutions and other operations of mmcv, which other runtimes do not have."""
     for name, module in network.named_modules():
         kind = type(module).__name__
         if 'Deform' in kind or kind in FORBIDDEN:

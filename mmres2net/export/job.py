@@ -53,11 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def check_flags(args: argparse.Namespace) -> None:
-    """Check the flags before anything is read.
-
-    Raises:
-        UserError: Flags that do not go together, or a place that cannot be written to.
-    """
+    """Raise a UserError for flags that do not go together or a place that cannot be written to, before any reading."""
     if (args.checkpoint is None) != args.random:
         raise UserError('name a checkpoint, or give --random (and no checkpoint) to try the export with random weights')
     if not 0 < args.tolerance <= MAX_TOLERANCE:
@@ -77,8 +73,7 @@ def check_flags(args: argparse.Namespace) -> None:
 def export(source: ExportSource, args: argparse.Namespace) -> int:
     """Write the file and compare it with the model; return the exit status.
 
-    Raises:
-        UserError: The model cannot be exported so, or the file exists.
+    A UserError says that the model cannot be exported so, or that the file exists.
     """
     size = parse_size(args.size) if args.size else None
     graph = make_graph(source, args.part, size if args.fixed else None)

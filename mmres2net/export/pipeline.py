@@ -43,10 +43,8 @@ def channel_order_of(cfg: Config) -> str:
     """Return the channel order, ``rgb`` or ``bgr``, of the images that the data preprocessor gets.
 
     It is decided by what loads the images: the loading step of the test pipeline, else the data set, which then holds
-    the pixels itself and says so by an attribute ``channel_order`` of its class.
-
-    Raises:
-        UserError: Neither says it, or images are not loaded as 8-bit color images.
+    the pixels itself and says so by an attribute ``channel_order`` of its class. A UserError says that neither does, or
+    that images are not loaded as 8-bit color images.
     """
     loader = next((step for step in image_steps(cfg) if _loads_image(step)), None)
     if loader is not None:
@@ -80,11 +78,9 @@ def applies_exif(cfg: Config) -> bool:
 
 
 def transforms_of(cfg: Config) -> tuple[tuple[dict[str, Any], ...], str]:
-    """Return the geometric transforms of the test pipeline in the form of a runner, and why a runner cannot do them.
+    """Return the geometric transforms of the test pipeline, see :func:`mmres2net.predict.images.apply_transforms`.
 
-    Returns:
-        The transforms, see :func:`mmres2net.predict.images.apply_transforms`, and an empty string; or no transforms and
-        the reason.
+    Where a runner cannot do them, there are none, and the second value is the reason.
     """
     transforms = []
     for step in image_steps(cfg):
@@ -123,11 +119,7 @@ def _crop(step: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def run_step(step: Mapping[str, Any], results: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Return ``results`` after a step of a pipeline.
-
-    Raises:
-        UserError: The step fails or gives nothing; the message names ``path``.
-    """
+    """Return ``results`` after a step of a pipeline; a UserError names ``path`` if it fails or gives nothing."""
     try:
         out = TRANSFORMS.build(dict(step))(results)
     except Exception as error:  # steps raise whatever they like
@@ -149,13 +141,8 @@ def first_results(cfg: Config, path: Path) -> dict[str, Any]:
 def run_pipeline(cfg: Config, path: Path, *, skip_geometry: bool = False) -> dict[str, Any]:
     """Return an image file as a batch of one, by the config's own test pipeline without annotations.
 
-    Args:
-        cfg: The config.
-        path: The image file.
-        skip_geometry: Leave out resizing and cropping.
-
-    Raises:
-        UserError: A step fails, or the pipeline does not end with one image.
+    ``skip_geometry`` leaves out resizing and cropping. A UserError says that a step fails, or that the pipeline does
+    not end with one image.
     """
     results = first_results(cfg, path)
     with scope_of(cfg):

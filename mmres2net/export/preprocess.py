@@ -20,19 +20,12 @@ KINDS = ('ClsDataPreprocessor', 'DetDataPreprocessor', 'SegDataPreProcessor', AL
 
 @dataclass(frozen=True)
 class Padding:
-    """How test images are padded, at the right and at the bottom.
+    """How test images are padded, at the right and at the bottom."""
 
-    Args:
-        divisor: Height and width become a multiple of it, plus ``offset``.
-        offset: 1 for networks with aligned corners, else 0.
-        least: Least height and width.
-        value: The value that is padded with, after the normalization.
-    """
-
-    divisor: int = 1
-    offset: int = 0
-    least: tuple[int, int] = (1, 1)
-    value: float = 0.0
+    divisor: int = 1  # height and width become a multiple of it, plus `offset`
+    offset: int = 0  # 1 for networks with aligned corners
+    least: tuple[int, int] = (1, 1)  # height and width
+    value: float = 0.0  # that is padded with, after the normalization
 
     def lack(self, size: int, axis: int) -> int:
         """Return how many pixels are added to ``size`` pixels in height (axis 0) or width (1); traces can follow it."""
@@ -77,14 +70,9 @@ class Preprocess(nn.Module):
 
 
 def preprocess_of(cfg: Config, *, pad: bool) -> Preprocess:
-    """Return what the data preprocessor of ``cfg`` does to RGB pixels in testing.
+    """Return what the data preprocessor of ``cfg`` does to RGB pixels in testing, without padding unless ``pad``.
 
-    Args:
-        cfg: The config.
-        pad: Whether to pad.
-
-    Raises:
-        UserError: The data preprocessor or the channel order of the images is unknown, or images have not 3 channels.
+    A UserError says that it or the channel order of the images is unknown, or that images have not 3 channels.
     """
     node = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     kind = str(node.get('type', KINDS[0])).rpartition('.')[2]

@@ -34,23 +34,14 @@ MAX_CLASSES, MAX_NAME = 100_000, 1_000  # more are not class names but an attack
 
 @dataclass(frozen=True)
 class ExportSource:
-    """A model in evaluation mode with its config.
-
-    Args:
-        cfg: The config.
-        model: The model as its OpenMMLab library builds it.
-        title: Name of the config.
-        weights: Name of the checkpoint.
-        classes: Class names; empty where they are unknown.
-        palette: Colors of the classes, or empty.
-    """
+    """A model in evaluation mode with its config."""
 
     cfg: Config
-    model: Any
-    title: str
-    weights: str
-    classes: tuple[str, ...]
-    palette: tuple[tuple[int, int, int], ...]
+    model: Any  # as its OpenMMLab library builds it
+    title: str  # name of the config
+    weights: str  # name of the checkpoint
+    classes: tuple[str, ...]  # class names; empty where they are unknown
+    palette: tuple[tuple[int, int, int], ...]  # colors of the classes, or empty
 
 
 def read_source(
@@ -86,14 +77,9 @@ def read_source(
 
 
 def build(cfg: Config, *, random: bool) -> Any:
-    """Return the model of ``cfg`` in evaluation mode.
+    """Return the model of ``cfg`` in evaluation mode; a UserError if something in the config cannot be built.
 
-    Args:
-        cfg: The config.
-        random: Whether the weights stay random; they are then initialized, always in the same way.
-
-    Raises:
-        UserError: Something in the config cannot be built.
+    Weights that stay ``random`` are initialized, always in the same way.
     """
     torch.manual_seed(0)
     with quiet():  # initialization logs every parameter
@@ -131,10 +117,7 @@ def with_classifier(state: Mapping[str, Tensor], model: Any) -> dict[str, Tensor
     """Return published weights of a classifier by the names of ``model``, a classifier of mmpretrain.
 
     The official release, timm and torchvision name the classifier ``fc`` and have no prefix. Other weights are
-    returned unchanged.
-
-    Raises:
-        UserError: The weights are of another network than the model's backbone.
+    returned unchanged. Weights of another network than the model's backbone are a UserError.
     """
     head = getattr(model, 'head', None)
     if 'fc.weight' not in state or not hasattr(head, 'fc'):
@@ -172,11 +155,7 @@ def dataset_class(cfg: Config) -> Any:
 
 
 def class_names(meta: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the class names in what :func:`metainfo_of` gives; empty where they are unknown.
-
-    Raises:
-        UserError: They are not a list of names.
-    """
+    """Return the class names in what :func:`metainfo_of` gives, empty if unknown; a UserError if it is no such list."""
     classes = meta.get('classes') or meta.get('CLASSES') or ()
     names = (classes,) if isinstance(classes, str) else classes
     # Nested lists of a hostile checkpoint would take days and gigabytes to be printed.

@@ -48,30 +48,20 @@ NOISE, SCORE_NOISE = 0.01, 0.001  # of features relative to their std, and of sc
 
 @dataclass(frozen=True)
 class Verifier:
-    """An exported file beside its model.
+    """An exported file beside its model."""
 
-    Args:
-        source: The model.
-        graph: What was written.
-        session: The open file.
-        tolerance: Of outputs, see :mod:`mmres2net.export.compare`.
-        as_is: Whether copies are compared at their own size, whatever the test pipeline resizes to.
-    """
-
-    source: ExportSource
-    graph: Graph
-    session: Session
-    tolerance: float
-    as_is: bool
+    source: ExportSource  # the model
+    graph: Graph  # what was written
+    session: Session  # the open file
+    tolerance: float  # of outputs, see `compare.py`
+    as_is: bool  # copies are compared at their own size, whatever the test pipeline resizes to
 
     def run(self, paths: Sequence[Path], copies: Sequence[Path]) -> Iterator[Comparison]:
         """Compare the input of the network for image files, and the outputs for copies of them.
 
         The copies have the size that testing resizes to, so that differences in resizing do not hide others. The last
-        one is left for the batch, which only files that take batches are given.
-
-        Raises:
-            UserError: The model does not run on an image of this size.
+        one is left for the batch, which only files that take batches are given. A UserError says that the model does
+        not run on an image of this size.
         """
         for path in dict.fromkeys(paths):
             yield self._input(path)
@@ -82,10 +72,8 @@ class Verifier:
 
     def _input(self, path: Path) -> Comparison:
         """Compare what the network gets for an image file, in levels of 255."""
-        expected, preprocess = (
-            self._reference_input(run_pipeline(self.source.cfg, path))[0],
-            self.graph.module.preprocess,
-        )
+        expected = self._reference_input(run_pipeline(self.source.cfg, path))[0]
+        preprocess = self.graph.module.preprocess
         image = read_image(path, apply_exif=self.session.metadata.apply_exif)
         with torch.no_grad():
             got = preprocess(as_batch(apply_transforms(image, self.session.metadata.transforms)))[0]
@@ -211,13 +199,9 @@ def as_batch(pixels: Array) -> Tensor:
 def make_copies(
     paths: Sequence[Path], metadata: ExportMetadata, wanted: tuple[int, int] | None, folder: Path
 ) -> list[Path]:
-    """Write copies of images, of one or two sizes, and the first one mirrored as the last; return them.
+    """Write copies of images into ``folder``, of one or two sizes, and the first one mirrored as the last; return them.
 
-    Args:
-        paths: The images.
-        metadata: That of the export.
-        wanted: Height and width; None: those that testing resizes to.
-        folder: Where the copies are written.
+    ``wanted`` is their height and width; None: those that testing resizes to.
     """
     images = [mmcv.imread(path) for path in (list(paths) * COUNT)[:COUNT]]
     sizes = comparison_sizes(metadata.transforms, images[0].shape[:2], wanted)
@@ -234,12 +218,9 @@ def make_copies(
 def comparison_sizes(
     transforms: Sequence[dict[str, Any]], shape: tuple[int, int], wanted: tuple[int, int] | None
 ) -> list[tuple[int, int]]:
-    """Return two sizes (height, width) of images that the test pipeline does not resize.
+    """Return two sizes (height, width) that the ``transforms`` of the test pipeline do not resize.
 
-    Args:
-        transforms: Those of the test pipeline.
-        shape: Height and width of an image.
-        wanted: Height and width to take instead of those of the pipeline.
+    They are those that an image of ``shape`` (height, width) is resized to, or made of the ``wanted`` one.
     """
     resize = next((step for step in transforms if step['type'].startswith('Resize')), None)
     first = wanted or (shape[0], shape[1])
@@ -257,13 +238,8 @@ def comparison_sizes(
 def images_for(cfg: Config, named: Sequence[str], folder: Path) -> tuple[list[Path], str]:
     """Return image files to compare on, and where they come from.
 
-    Args:
-        cfg: The config, whose test images are taken where they exist.
-        named: Files and folders to take instead.
-        folder: Where scenes are drawn if there are no images.
-
-    Raises:
-        UserError: One of ``named`` does not exist or has no image.
+    They are in the ``named`` files and folders (a UserError if there is none), else the test images of the config, else
+    scenes that are drawn into ``folder``.
     """
     paths = find_images(named)[:COUNT] if named else _test_images(cfg)
     if paths:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torchvision.ops import RoIAlign
 
 from mmres2net.export import boxes
 
@@ -51,7 +52,7 @@ def test_regions_are_pooled_from_their_level(aligned: bool, samples: int) -> Non
     features = [torch.randn(1, 3, 24 // 2**i, 32 // 2**i) for i in range(3)]
     old = some_boxes(50)
     expected = extractor(features, torch.cat([torch.zeros(50, 1), old], 1))
-    layers = [boxes.RoIAlign((7, 7), 1 / stride, samples, aligned) for stride in (4, 8, 16)]
+    layers = [RoIAlign((7, 7), 1 / stride, samples or -1, aligned) for stride in (4, 8, 16)]
     pooled, order = boxes.pool_regions(features, old, layers, 14)
     assert len(boxes.pyramid_levels(old, 14, 3).unique()) == 3
     assert not torch.equal(order, torch.arange(50))
@@ -60,7 +61,7 @@ def test_regions_are_pooled_from_their_level(aligned: bool, samples: int) -> Non
 
 def test_no_boxes_are_no_error() -> None:
     none = torch.zeros(0, 4)
-    layers = [boxes.RoIAlign((7, 7), 1 / stride, 0, True) for stride in (4, 8)]
+    layers = [RoIAlign((7, 7), 1 / stride, -1, True) for stride in (4, 8)]
     pooled, order = boxes.pool_regions([torch.ones(1, 3, 8, 8), torch.ones(1, 3, 4, 4)], none, layers, 14)
     assert pooled.shape == (0, 3, 7, 7)
     assert order.shape == (0,)
