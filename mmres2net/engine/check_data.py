@@ -65,7 +65,7 @@ def _own_splits(args: argparse.Namespace) -> tuple[Config, list[Split]]:
     if args.data or args.cfg_options:
         raise UserError(f'{args.config} is no config: --data and --cfg-options are for configs')
     data = recognize(args.config)
-    print(data.as_text() + '\n')
+    print('\n'.join(data.notes) + '\n')
     absent = [part for part in args.splits or () if part not in data.splits]
     if absent:
         raise UserError(f'{args.config} has no split {", ".join(absent)}; it has {", ".join(data.splits)}')

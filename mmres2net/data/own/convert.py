@@ -74,11 +74,10 @@ def _place_images(split: OwnSplit, folder: Path, names: dict[str, str], *, copy:
     folder.mkdir(parents=True, exist_ok=True)
     for sample in split.source.samples:
         target = folder / names[sample.image]
-        if not target.exists():
-            if copy:
-                shutil.copy2(sample.image, target)
-            else:
-                target.symlink_to(os.path.abspath(sample.image))
+        if copy:
+            shutil.copy2(sample.image, target)
+        elif not target.exists():
+            target.symlink_to(os.path.abspath(sample.image))
 
 
 def _write_coco(data: OwnData, split: OwnSplit, out: Path, names: dict[str, str], losses: Losses) -> None:

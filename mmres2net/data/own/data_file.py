@@ -23,7 +23,6 @@ from mmres2net.text import join_some
 FORMATS = ('coco', 'voc', 'yolo', 'folders', 'masks')
 KEYS = ('format', 'path', *PARTS, 'classes', 'palette', 'val_fraction', 'seed')
 LIMIT = 2**20  # bytes of a data file
-VAL_FRACTION = 0.2
 
 
 @dataclass(frozen=True)
@@ -46,27 +45,23 @@ class Spec:
     places: Mapping[str, Sequence[str]] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     palette: tuple[Color, ...] = ()
-    val_fraction: float = VAL_FRACTION
+    val_fraction: float = 0.2
     seed: int | None = None
     keypoints: bool = False
 
     def as_yaml(self, options: Mapping[str, Sequence[str]]) -> str:
-        """Return the text of a data file, with what it may hold instead as comments.
-
-        Args:
-            options: By key: the values that it can have.
-        """
-        known = {'format': self.format, 'path': str(self.root), **{k: list(v) for k, v in self.places.items()}}
-        known |= {key: values[0] for key, values in options.items() if values and not known.get(key)}
-        known |= {'train': 'IMAGES, LIST OR JSON', 'format': FORMATS[0]} | {k: v for k, v in known.items() if v}
-        known['classes'] = list(self.classes) or 'auto'
-        lines = []
-        for key in [key for key in KEYS if key in known]:
-            value = known[key][0] if isinstance(known[key], list) and len(known[key]) == 1 else known[key]
-            text = yaml.safe_dump(value, allow_unicode=True, default_flow_style=True, width=1000).split('\n')[0]
-            others = [one for one in options.get(key, ()) if one != value]
-            lines.append(f'{key}: {text}' + (f'  # or {join_some(others)}' if others else ''))
-        return '\n'.join(lines)
+        """Return the text of a data file; ``options`` are the values that a key can have, the others as a comment."""
+        formats = [self.format] if self.format else options.get('format') or FORMATS
+        train = (
+            '{images: FOLDER OR LIST, annotations: FOLDER}' if formats[0] == 'masks' else 'FOLDER, LIST OR JSON FILE'
+        )
+        values = {'format': formats, 'path': [str(self.root)], 'train': options.get('train', [train])}
+        values |= {part: [str(list(places))] for part, places in self.places.items()}
+        values['classes'] = [str(list(self.classes)) if self.classes else 'auto']
+        return '\n'.join(
+            f'{key}: {first}' + (f'  # or {join_some(others)}' if others else '')
+            for key, (first, *others) in values.items()
+        )
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -80,9 +75,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader)):
             raise ValueError('aliases (*NAME) are not read; write the value again')
         content = yaml.safe_load(text)
-    except RecursionError as error:
-        raise UserError(f'{path} is not a data file: it is nested too deeply') from error
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f'{path} is not a data file: {" ".join(str(error).split())}') from error
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise UserError(f'{path} is not a data file: it needs keys such as {join_some(KEYS, limit=9)}')
@@ -118,16 +111,19 @@ def read_data_file(path: Path) -> Spec:
             close = difflib.get_close_matches(key, KEYS, n=1)
             hint = f'did you mean {close[0]!r}? ' if close else ''
             raise UserError(f'{path}: unknown key {key!r}; {hint}allowed are {join_some(KEYS, limit=9)}')
-    _check(path, 'format', content.get('format', FORMATS[0]) in FORMATS, content, f'one of {", ".join(FORMATS)}')
-    fraction, seed = content.get('val_fraction', VAL_FRACTION), content.get('seed')
-    sound = isinstance(fraction, float) and 0 < fraction < 1
+    fraction, seed, colors = (content.get(key) for key in ('val_fraction', 'seed', 'palette'))
+    classes = _names(path, content.get('classes'))
+    _check(path, 'format', content.get('format') in FORMATS, content, f'one of {", ".join(FORMATS)}')
+    sound = fraction is None or (isinstance(fraction, float) and 0 < fraction < 1)
     _check(path, 'val_fraction', sound, content, 'a number between 0 and 1')
     _check(path, 'seed', seed is None or (type(seed) is int and seed >= 0), content, 'a whole number, 0 or more')
-    classes = _names(path, content.get('classes', 'auto'))
-    palette = _palette(path, content, len(classes))
-    base, places = _places(path, content, yolo)
-    keypoints = yolo and 'kpt_shape' in content
-    return Spec(base, content.get('format', ''), places, classes, palette, fraction, seed, keypoints)
+    sound = colors is None or (isinstance(colors, list) and len(colors) == len(classes) and all(map(_is_color, colors)))
+    _check(path, 'palette', sound, content, 'a color [R, G, B] for each of classes')
+    root, places = _places(path, content, yolo)
+    palette = tuple((color[0], color[1], color[2]) for color in colors or ())
+    return Spec(
+        root, content['format'], places, classes, palette, fraction or 0.2, seed, yolo and 'kpt_shape' in content
+    )
 
 
 def _check(path: Path, key: str, sound: bool, content: Mapping[str, Any], allowed: str) -> None:
@@ -135,17 +131,18 @@ def _check(path: Path, key: str, sound: bool, content: Mapping[str, Any], allowe
         raise UserError(f'{path}: {key} is {content.get(key)!r}; write {allowed}')
 
 
+def _is_color(color: Any) -> bool:
+    return isinstance(color, list) and len(color) == 3 and all(type(v) is int and 0 <= v < 256 for v in color)
+
+
 def _names(path: Path, names: Any) -> tuple[str, ...]:
     """Return class names; numbers are names too."""
     if names in (None, 'auto'):
         return ()
     sound = isinstance(names, list) and all(type(name) in (str, int) and str(name).strip() for name in names)
-    what = 'auto, or a list of names; put words such as yes, no, on and off in quotes'
-    _check(path, 'classes', bool(sound and names), {'classes': names}, what)
-    texts = tuple(str(name).strip() for name in names)
-    twice = next((name for name in texts if texts.count(name) > 1), None)
-    if twice is not None:
-        raise UserError(f'{path}: two classes are named {twice!r}; give each its own name')
+    what = 'auto, or a list of names, each once; put words such as yes, no, on and off in quotes'
+    texts = tuple(str(name).strip() for name in names) if sound else ()
+    _check(path, 'classes', bool(texts) and len(set(texts)) == len(texts), {'classes': names}, what)
     return texts
 
 
@@ -154,7 +151,7 @@ def _yolo_names(path: Path, content: Mapping[str, Any]) -> Any:
     count = content.get('nc')
     names = content.get('names') or (list(range(count)) if type(count) is int and 0 < count < 10**5 else 'none')
     if isinstance(names, dict):
-        numbers = {int(key) if str(key).isdigit() else key: name for key, name in names.items()}
+        numbers = {int(key) if str(key).isdecimal() else key: name for key, name in names.items()}
         if set(numbers) != set(range(len(numbers))):
             raise UserError(f'{path}: names has the keys {join_some(names)}; number the classes from 0 on')
         names = [numbers[i] for i in range(len(numbers))]
@@ -163,43 +160,28 @@ def _yolo_names(path: Path, content: Mapping[str, Any]) -> Any:
     return names
 
 
-def _palette(path: Path, content: Mapping[str, Any], classes: int) -> tuple[Color, ...]:
-    colors = content.get('palette') or []
-    sound = isinstance(colors, list) and all(
-        isinstance(color, list) and len(color) == 3 and all(type(v) is int and 0 <= v < 256 for v in color)
-        for color in colors
-    )
-    _check(path, 'palette', sound and len(colors) in (0, classes), content, 'a color [R, G, B] for each of classes')
-    return tuple((color[0], color[1], color[2]) for color in colors)
-
-
 def _places(path: Path, content: Mapping[str, Any], yolo: bool) -> tuple[Path, dict[str, list[str]]]:
     """Return a folder that holds the places of all splits, and these places relative to it."""
     given = content.get('path') or '.'
     _check(path, 'path', isinstance(given, str), content, 'a folder')
     bases = [path.parent / os.path.expanduser(given)]
     bases += [path.parent] if yolo else []  # such a path is often one of the machine that trained last
-    named: dict[str, list[Path]] = {}
+    base = next((base for base in bases if base.is_dir()), None)
+    if base is None:
+        raise UserError(f'{path}: path is {given!r}, and there is no folder {bases[0]}')
+    named: dict[str, list[str]] = {}
     for part in PARTS:
         value = content.get(part) or []
         value = [one for one in value.values() if one] if isinstance(value, dict) else value
         value = [value] if isinstance(value, str) else value
         sound = isinstance(value, list) and all(isinstance(one, str) and one for one in value)
         _check(path, part, sound, content, 'a folder, a list of images or a COCO file, or a list of these')
-        there = [place for one in value if (place := _existing(path, part, one, bases, yolo)) is not None]
-        named |= {part: there} if there else {}
-    base = next((base for base in bases if base.is_dir()), None)
-    if base is None:
-        raise UserError(f'{path}: path is {given!r}, and there is no folder {bases[0]}')
-    resolved = [Path(os.path.abspath(place)) for places in named.values() for place in places]
-    root = Path(os.path.commonpath([os.path.abspath(base), *resolved]))
-    return root, {part: [os.path.relpath(place, root) for place in places] for part, places in named.items()}
-
-
-def _existing(path: Path, part: str, value: str, bases: Sequence[Path], yolo: bool) -> Path | None:
-    texts = [value, value.removeprefix('../')] if yolo else [value]  # exports write ../train for train
-    candidates = [base / text for base in bases for text in texts]
-    found = next((place for place in candidates if place.exists()), None)
-    if found is None and not (yolo and part == 'test'):  # written whether there is one or not
-        raise UserError(f'{path}: {part} is {value!r}, and there is no {candidates[0]}')
-    return found
+        for one in value:
+            texts = [one, one.removeprefix('../')] if yolo else [one]  # exports write ../train for train
+            found = next((place for b in bases for text in texts if (place := b / text).exists()), None)
+            if found is not None:
+                named.setdefault(part, []).append(os.path.abspath(found))
+            elif not (yolo and part == 'test'):  # written whether there is one or not
+                raise UserError(f'{path}: {part} is {one!r}, and there is no {bases[0] / one}')
+    root = os.path.commonpath([os.path.abspath(base), *(place for places in named.values() for place in places)])
+    return Path(root), {part: [os.path.relpath(place, root) for place in places] for part, places in named.items()}

@@ -25,8 +25,16 @@ import numpy as np
 from mmres2net.data.formats.base import Sample, Size, Split, similar_class
 from mmres2net.data.formats.yolo import image_size
 from mmres2net.data.own.data_file import FORMATS, Spec, is_data_file, read_data_file
-from mmres2net.data.own.images import class_folders, find_masks, load_folders, load_masks, read_labels, spread
-from mmres2net.data.own.source import Source, coco_files, label_files, load_coco, load_voc, load_yolo
+from mmres2net.data.own.images import (
+    IGNORED,
+    class_folders,
+    find_masks,
+    load_folders,
+    load_masks,
+    read_labels,
+    spread,
+)
+from mmres2net.data.own.source import XML, Source, coco_files, label_files, load_coco, load_voc, load_yolo
 from mmres2net.data.own.splits import LABEL, complete, head_of, in_threads
 from mmres2net.data.own.standard import write_standard
 from mmres2net.data.own.tree import AmbiguousError, Tree, read_tree, stem_of
@@ -35,11 +43,11 @@ from mmres2net.errors import UserError
 from mmres2net.text import format_table, join_some
 
 __all__ = ['OwnData', 'OwnSplit', 'is_own_data', 'recognize', 'write_standard']
-TASKS = ('detection', 'instances', 'segmentation', 'classification')
 BOXES = ('coco', 'voc', 'yolo')
 FORMATS_OF = {
     'detection': BOXES, 'instances': BOXES, 'segmentation': ('masks',), 'classification': ('folders',),
 }  # fmt: skip
+TASKS = tuple(FORMATS_OF)
 LOADERS: dict[str, Callable[[Tree, Spec, list[str]], Source]] = {
     'coco': load_coco, 'voc': load_voc, 'yolo': load_yolo, 'masks': load_masks, 'folders': load_folders,
 }  # fmt: skip
@@ -97,19 +105,19 @@ class OwnData:
     def as_text(self) -> str:
         """Return what was recognized for a terminal: the notes, and a table of images and annotations by class."""
         splits = list(self.splits.values())
-        rows: list[list[str]] = [['images', *(f'{split.images:,}' for split in splits)]]
-        rows += [[f'  {name}', *(_share(split, name) for split in splits)] for name in self.classes[:LISTED_CLASSES]]
+        rows = [['images', *(f'{split.images:,}' for split in splits)]]
+        rows += [[f'  {name}', *(_count(split, [name]) for split in splits)] for name in self.classes[:LISTED_CLASSES]]
         rest = self.classes[LISTED_CLASSES:]
-        if rest:
-            rows.append([f'  and {len(rest)} more', *(f'{sum(s.counts[name] for name in rest):,}' for s in splits)])
+        rows += [[f'  {len(rest)} more', *(_count(split, rest) for split in splits)]] if rest else []
         unit = splits[0].source.unit
-        return '\n'.join([*self.notes, format_table(rows, [f'{unit} by class', *(split.name for split in splits)])])
+        return '\n'.join([*self.notes, format_table(rows, [f'{unit} by class', *self.splits])])
 
 
-def _share(split: OwnSplit, name: str) -> str:
+def _count(split: OwnSplit, names: Sequence[str]) -> str:
+    count = sum(split.counts[name] for name in names)
     if split.source.unit != 'pixels':
-        return f'{split.counts[name]:,}'
-    return f'{100 * split.counts[name] / max(sum(split.counts.values()), 1):.1f}%'
+        return f'{count:,}'
+    return f'{100 * count / max(sum(split.counts.values()), 1):.1f}%'
 
 
 def recognize(path: str | Path, *, task: str | None = None, seed: int = 0) -> OwnData:
@@ -129,29 +137,28 @@ def recognize(path: str | Path, *, task: str | None = None, seed: int = 0) -> Ow
     spec = replace(spec, seed=seed) if spec.seed is None else spec
     tree = read_tree(spec.root)
     notes: list[str] = []
+    name = spec.format
     try:
-        name = spec.format or _recognize_format(tree, spec, task)
+        name = name or _recognize_format(tree, spec, task)
         source = LOADERS[name](tree, spec, notes)
     except AmbiguousError as error:
         raise UserError(
             f'{path}: {error}.\nWrite a data file such as data.yaml and name it instead; lines to adapt:\n'
-            f'{spec.as_yaml(error.options)}'
+            f'{spec.as_yaml({"format": [name] if name else FORMATS, **error.options})}'
         ) from error
     if task is not None and name not in FORMATS_OF[task]:
-        raise UserError(f'{path} holds {source.kind} data, which are for {source.task}; {task} needs others')
+        raise UserError(f'{path} holds {source.kind} for {source.task}; {task} needs others')
     if task == 'instances' and source.task != 'instances':
         raise UserError(f'{path}: not all objects have masks, only boxes; use a config that detects boxes')
     by_class = source.labels if source.unit == 'images' else lambda sample: ()
     parts = complete(source.samples, by_class, spec, notes)
     classes = _classes(source, spec, parts, notes)
     splits = {part: _own_split(part, samples, source, classes, spec) for part, samples in parts.items()}
-    colors = source.palette or spec.palette
-    palette = tuple(
-        BLACK if n == 'background' and not colors else class_color(i, colors) for i, n in enumerate(classes)
-    )
+    colors = spec.palette or source.palette
+    palette = [BLACK if n == 'background' and not colors else class_color(i, colors) for i, n in enumerate(classes)]
     first = f'{path} holds {source.kind} for {source.task}: {len(classes)} classes, {join_some(classes)}.'
     task = 'detection' if task == 'detection' else source.task
-    return OwnData(Path(path), name, task, spec.root, classes, palette, splits, (first, *notes))
+    return OwnData(Path(path), name, task, spec.root, classes, tuple(palette), splits, (first, *notes))
 
 
 def is_own_data(path: str | Path) -> bool:
@@ -165,8 +172,7 @@ def is_own_data(path: str | Path) -> bool:
 def _spec(path: Path) -> Spec:
     """Return what is known of the data before their files are listed."""
     if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.suffix.lower() in ('.yaml', '.yml') and p.is_file())
-        files = [file for file in files if is_data_file(file)]
+        files = sorted(p for p in path.iterdir() if p.suffix.lower() in ('.yaml', '.yml') and is_data_file(p))
         if len(files) > 1:
             raise UserError(f'{path} has {len(files)} data files, {join_some(f.name for f in files)}; name one of them')
         return read_data_file(files[0]) if files else Spec(path)
@@ -175,9 +181,7 @@ def _spec(path: Path) -> Spec:
     if path.suffix.lower() in ('.yaml', '.yml'):
         return read_data_file(path)
     if path.suffix.lower() != '.json':
-        raise UserError(
-            f'{path} is no folder, no data file (.yaml) and no COCO file (.json); archives must be unpacked'
-        )
+        raise UserError(f'{path} is no folder, no data file (.yaml) and no COCO file (.json); unpack archives')
     root = path.parent if read_tree(path.parent).images.names else path.parent.parent
     return Spec(root, 'coco', {'train': [path.relative_to(root).as_posix()]})
 
@@ -189,18 +193,23 @@ def _recognize_format(tree: Tree, spec: Spec, task: str | None) -> str:
         UserError: None is recognized.
         AmbiguousError: Several are.
     """
-    tests: dict[str, Callable[[], bool]] = {
-        'coco': lambda: bool(coco_files(tree)),
-        'voc': lambda: any(b'<annotation' in head_of(tree.path(name)) for name in spread(tree.ending('.xml'))),
+    tests: dict[str, Callable[[], object]] = {
+        'coco': lambda: coco_files(tree),
+        'voc': lambda: any(XML.search(head_of(tree.path(name))) for name in spread(tree.ending('.xml'))),
         'yolo': lambda: _has_labels(tree),
-        'masks': lambda: bool(find_masks(tree)),
-        'folders': lambda: bool(class_folders(tree, spec)),
+        'masks': lambda: find_masks(tree, tree.images.names),
     }
     wanted = FORMATS_OF.get(task or '', FORMATS)
-    annotated = [name for name in FORMATS if name != 'folders' and tests[name]()]
+    annotated = []
+    for name in tests:
+        try:
+            annotated += [name] if tests[name]() else []
+        except AmbiguousError as error:
+            error.options = {'format': [name], **error.options}
+            raise
     found = [name for name in annotated if name in wanted]
-    if not annotated and 'folders' in wanted and tests['folders']():  # any folders could be those of classes
-        found = ['folders']
+    if not annotated and 'folders' in wanted and class_folders(tree, spec):  # any folders could be those of classes
+        return 'folders'
     if len(found) > 1:
         raise AmbiguousError(f'it holds data of several formats: {" and ".join(found)}', format=found)
     if not found:
@@ -230,52 +239,47 @@ def _classes(source: Source, spec: Spec, parts: Mapping[str, Sequence[Sample]], 
         return tuple(source.classes)
     counts = Counter(label for samples in parts.values() for sample in samples for label in source.labels(sample))
     classes = tuple(source.classes or sorted(counts))
-    if not classes:
-        raise UserError(f'{spec.root}: no object is annotated, so there are no classes')
+    if not classes or (counts and not any(counts[name] for name in classes)):
+        raise UserError(
+            f'{spec.root}: no object is of a class; the annotations have {join_some(sorted(counts)) or "none"}'
+        )
     for name, count in sorted(counts.items()):
         close = similar_class(name, classes)
         if close:
-            raise UserError(
-                f'{spec.root}: {count:,} objects are {name!r} and {counts[close]:,} are {close!r}; write both alike'
-            )
+            found = f'{count:,} objects are {name!r} and {counts[close]:,} are {close!r}'
+            raise UserError(f'{spec.root}: {found}; write both alike')
         if name not in classes:
             notes.append(f'{count:,} objects of {name!r} are left out: the data file does not list this class.')
-    if counts and not any(counts[name] for name in classes):
-        raise UserError(
-            f'{spec.root}: no object is of a listed class; the annotations have {join_some(sorted(counts))}'
-        )
     return classes
 
 
 def _own_split(name: str, samples: Sequence[Sample], source: Source, classes: tuple[str, ...], spec: Spec) -> OwnSplit:
-    key = name if name in source.files or name in source.findings else None
-    findings = source.findings.get(key, []) if key or name == 'train' else []
-    split = Split(name, source.files.get(key) or str(spec.root), source.kind, {}, classes, source.unit, list(samples))
-    split.findings = list(findings)
+    key = name if name in source.samples else None  # what no split is told of became the training set
+    file = source.files.get(key, next(iter(source.files.values()), str(spec.root)))
+    split = Split(name, file, source.kind, {}, classes, source.unit, list(samples))
+    split.findings = list(source.findings.get(key, ())) if key or name == 'train' else []
     split.parse = lambda sample: source.parse(sample, classes)
-    split.mask_values, split.read_mask = dict(source.mask_values), source.read_mask
-    split.needs_masks = source.task == 'instances'
+    split.read_mask, split.needs_masks = source.read_mask, source.task == 'instances'
     some = [samples[int(i)] for i in np.linspace(0, len(samples) - 1, min(len(samples), 64))]
     sizes = [size for sample in some if (size := sample.size or image_size(sample.image))] or [(0, 0)]
     middle = round(median(width for width, _ in sizes)), round(median(height for _, height in sizes))
     if source.unit == 'pixels':
+        split.mask_values = {**dict(enumerate(classes)), IGNORED: ''}
         counts = count_pixels(split, [sample.mask for sample in some])
     else:
         counts = Counter(label for sample in samples for label in source.labels(sample))
-    shown = {label: counts[label] for label in classes}
-    return OwnSplit(name, len(samples), shown, Path(split.source), middle, split)
+    return OwnSplit(name, len(samples), {label: counts[label] for label in classes}, Path(file), middle, split)
 
 
 def count_pixels(split: Split, masks: Iterable[str]) -> Counter[str]:
     """Return the pixels of ``masks`` by class name; masks that cannot be read, which the check names, count nothing."""
     counts: Counter[str] = Counter()
-    for found in in_threads(lambda path: label_counts(split, path), list(masks)):
+    for found in in_threads(lambda path: _label_counts(split, path), list(masks)):
         counts.update({split.mask_values.get(value, ''): number for value, number in found.items()})
     return counts
 
 
-def label_counts(split: Split, path: str) -> dict[int, int]:
-    """Return the pixels of a mask by label; none of a mask that cannot be read."""
+def _label_counts(split: Split, path: str) -> dict[int, int]:
     try:
         values, numbers = np.unique((split.read_mask or read_labels)(path), return_counts=True)
     except Exception:  # damaged files raise many kinds of error

@@ -10,11 +10,11 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from mmres2net.data.formats.base import Annotation, Parsed, Sample, regular_file, similar_class
+from mmres2net.data.formats.base import Annotation, Sample, regular_file, similar_class
 from mmres2net.data.formats.yolo import image_size
 from mmres2net.data.own.data_file import Spec
 from mmres2net.data.own.source import Source, class_names
-from mmres2net.data.own.splits import by_split, in_threads
+from mmres2net.data.own.splits import by_split, in_threads, within
 from mmres2net.data.own.tree import (
     MASK_WORDS,
     AmbiguousError,
@@ -35,6 +35,7 @@ IGNORED = 255
 SAMPLE = 32  # masks that are read to tell what they are
 FEW = 64  # colors: more of them is a photograph
 VOC_BORDER = 0xE0E0C0  # the color of VOC's ignored pixels
+Classes = dict[str, list[str]]  # images by class
 
 
 def spread(items: Sequence[str], count: int = SAMPLE) -> list[str]:
@@ -46,42 +47,38 @@ def spread(items: Sequence[str], count: int = SAMPLE) -> list[str]:
 # Class folders
 
 
-def class_folders(tree: Tree, spec: Spec) -> dict[str | None, dict[str, list[str]]]:
+def class_folders(tree: Tree, spec: Spec) -> dict[str | None, Classes]:
     """Return images by split and by class; empty where the folders are not those of classes."""
-    images = [(name, name.split('/')) for name in tree.images.names]
+    names = tree.images.names
     if spec.places:
-        found = {
-            part: _classes(
-                [(n, n.removeprefix(f'{p}/').split('/')) for p in places for n, _ in images if n.startswith(f'{p}/')]
-            )
-            for part, places in spec.places.items()
-        }
-        return {part: classes for part, classes in found.items() if classes}
-    images = _below_common(images)
-    by_head: dict[str, list[tuple[str, list[str]]]] = defaultdict(list)
-    for name, parts in images:
-        by_head[parts[0] if len(parts) > 1 else ''].append((name, parts[1:]))
-    splits = {head: split_of(head) for head, found in by_head.items() if any(len(parts) > 1 for _, parts in found)}
-    told = set(splits.values())
-    if 'train' in told and (told & {'val', 'test'} or told == {'train'}):
-        found = {split: _classes(_below_common(by_head[head])) for head, split in splits.items() if split}
-        return {part: classes for part, classes in found.items() if classes}
-    classes = _classes(images)
+        return {part: _classes(names, '' if place == '.' else place) for part, (place, *_) in spec.places.items()}
+    top = _common(names, '')
+    found: dict[str | None, Classes] = {}
+    splits = [(split, head) for head in _classes(names, top) if (split := split_of(head))]
+    for split, head in splits:
+        found[split] = _classes(names, _common(names, f'{top}/{head}'.strip('/')))
+    if found.get('train'):
+        if len(found) < len(splits):
+            raise AmbiguousError(f'several folders are of one split: {", ".join(head for _, head in splits)}')
+        return found
+    classes = _classes(names, top)
     return {None: classes} if len(classes) > 1 else {}
 
 
-def _below_common(images: list[tuple[str, list[str]]]) -> list[tuple[str, list[str]]]:
-    """Return the images with the parts of their paths below the folders that all have in common."""
-    while images and len({parts[0] for _, parts in images}) == 1 and all(len(parts) > 2 for _, parts in images):
-        images = [(name, parts[1:]) for name, parts in images]
-    return images
+def _common(names: Sequence[str], folder: str) -> str:
+    """Return the deepest folder in or at ``folder`` below which all its images in folders are in folders."""
+    inside = {folder_of(name) for name in names if name.startswith(f'{folder}/' if folder else '')} - {folder}
+    deepest = os.path.commonpath(inside) if inside else folder
+    return folder_of(deepest) if deepest in inside else deepest
 
 
-def _classes(images: Iterable[tuple[str, list[str]]]) -> dict[str, list[str]]:
-    classes: dict[str, list[str]] = defaultdict(list)
-    for name, parts in images:
-        if len(parts) > 1:
-            classes[parts[0]].append(name)
+def _classes(names: Sequence[str], folder: str) -> Classes:
+    """Return the images below ``folder`` by the folder in it that they are in."""
+    classes: Classes = defaultdict(list)
+    for name in names:
+        head, slash, _ = name.removeprefix(f'{folder}/').partition('/')
+        if slash and name.startswith(f'{folder}/' if folder else ''):
+            classes[head].append(name)
     return classes
 
 
@@ -91,20 +88,17 @@ def load_folders(tree: Tree, spec: Spec, notes: list[str]) -> Source:
     Raises:
         UserError: A class that is not there in training, or fewer than two.
     """
-    found = class_folders(tree, spec)
+    found = {part: classes for part, classes in class_folders(tree, spec).items() if classes}
     learned = found.get('train', found.get(None, {}))
     classes = spec.classes or tuple(sorted(learned))
-    if len(classes) < 2:
-        raise UserError(
-            f'{tree.root}: class folders need at least two classes; there are {join_some(classes) or "none"}'
-        )
     absent = [name for name in classes if name not in learned]
     strange = sorted({name for folders in found.values() for name in folders} - set(classes))
-    if absent or strange:
+    if absent or strange or len(classes) < 2:
         close = [f'{name} ({like}?)' if (like := similar_class(name, classes)) else name for name in strange]
         raise UserError(
-            f'{tree.root}: classes without a folder in training: {join_some(absent) or "none"}; folders that are no '
-            f'class of training: {join_some(close) or "none"}; name the folders of all splits alike'
+            f'{tree.root}: {len(classes)} classes, {join_some(classes)}; without a folder in training: '
+            f'{join_some(absent) or "none"}; folders of no class of training: {join_some(close) or "none"}. Class '
+            'folders need two classes or more, of the same names in all splits'
         )
     samples = {
         part: [Sample(tree.path(image), raw=name) for name in sorted(folders) for image in folders[name]]
@@ -112,18 +106,16 @@ def load_folders(tree: Tree, spec: Spec, notes: list[str]) -> Source:
     }
     left = len(tree.images.names) - sum(map(len, samples.values()))
     notes += [f'{left:,} images are in no class folder of a split and are left out.'] if left else []
-
-    def parse(sample: Sample, classes: Sequence[str]) -> Parsed:
-        return sample.size, [Annotation(sample.image, sample.raw)], []
-
-    return Source('class folders', 'classification', 'images', samples, lambda s: [s.raw], parse, classes)
+    source = Source('class folders', 'classification', 'images', samples, lambda sample: [sample.raw], classes=classes)
+    source.parse = lambda sample, classes: (sample.size, [Annotation(sample.image, sample.raw)], [])
+    return source
 
 
 # Masks
 
 
-def find_masks(tree: Tree) -> dict[str, str]:
-    """Return the mask of each image that has one.
+def find_masks(tree: Tree, names: Sequence[str]) -> dict[str, str]:
+    """Return the mask of each image of ``names`` that has one.
 
     Masks are images of few colors, or in gray where their names say so, that are called like the images up to what all
     of them have in front or behind, such as ``_mask``.
@@ -132,7 +124,7 @@ def find_masks(tree: Tree) -> dict[str, str]:
         AmbiguousError: Two masks of an image.
     """
     groups: dict[tuple[str, str, str], list[str]] = defaultdict(list)
-    for name in tree.images.names:
+    for name in names:
         tag = next((word for word in words_of(stem_of(name))[-1:] if word in MASK_WORDS), '')
         groups[folder_of(name), os.path.splitext(name)[1].lower(), tag].append(name)
     hinted = {key for key, names in groups.items() if is_mask_name(names[0])}
@@ -142,9 +134,8 @@ def find_masks(tree: Tree) -> dict[str, str]:
         key for key, names in groups.items() if all(_is_mask(tree.path(n), key in hinted) for n in spread(names, count))
     }
     chosen = like & hinted or like
-    pairs = _pair(
-        *([name for key in groups if (key in chosen) == mask for name in groups[key]] for mask in (False, True))
-    )
+    images, masks = ([n for key in groups if (key in chosen) == mask for n in groups[key]] for mask in (False, True))
+    pairs = _pair(images, masks)
     some = spread(sorted(pairs)) if not like & hinted else []
     equal = sum(image_size(tree.path(name)) == image_size(tree.path(pairs[name])) for name in some)
     return pairs if equal >= 0.9 * len(some) else {}
@@ -200,6 +191,10 @@ def _distinct(path: str, colored: bool = False) -> set[int] | None:
         return set()
 
 
+def _all_values(masks: Sequence[str], *, colored: bool = False) -> set[int]:
+    return set().union(*(found or () for found in in_threads(partial(_distinct, colored=colored), masks)))
+
+
 def read_labels(path: str, *, codes: Mapping[int, int] | None = None, threshold: int = 0) -> np.ndarray:
     """Return the labels (H, W) uint8 of a mask.
 
@@ -238,7 +233,8 @@ def load_masks(tree: Tree, spec: Spec, notes: list[str]) -> Source:
     Raises:
         AmbiguousError: Values or colors whose classes nothing tells.
     """
-    pairs = find_masks(tree)
+    both = any(len(places) > 1 for places in spec.places.values())  # images and masks
+    pairs = find_masks(tree, within(tree, spec, tree.images.names) if both else tree.images.names)
     images, findings = by_split(tree, spec, 'segmentation', pairs, notes)
     samples = {
         part: [Sample(tree.path(name), mask=tree.path(pairs[name])) for name in names if name in pairs]
@@ -249,27 +245,26 @@ def load_masks(tree: Tree, spec: Spec, notes: list[str]) -> Source:
         raise UserError(f'{tree.root}: no image of a split has a mask of its name')
     left = len(tree.images.names) - 2 * len(pairs)
     notes += [f'{left:,} images have no mask and are left out.'] if left else []
-    names, palette = class_names(tree, spec)
-    known = {r << 16 | g << 8 | b for r, g, b in palette} | {VOC_BORDER}
+    source = Source('masks', 'segmentation', 'pixels', samples, lambda sample: (), findings=findings)
+    source.classes, source.palette = class_names(tree, spec)
+    known = {r << 16 | g << 8 | b for r, g, b in source.palette} | {VOC_BORDER}
     some = spread(masks)
     colored = any(_distinct(mask) is None for mask in some)
-    colored |= bool(palette) and all((_distinct(mask, True) or set()) <= known for mask in some)
-    source = Source('masks', 'segmentation', 'pixels', samples, lambda sample: (), findings=findings)
-    source.classes, source.palette = names, palette
-    (_read_colors if colored else _read_values)(source, masks, notes)
-    source.mask_values = {**dict(enumerate(source.classes)), IGNORED: ''}
+    if colored or (source.palette and all((_distinct(mask, True) or set()) <= known for mask in some)):
+        _read_colors(source, masks, notes)
+    else:
+        _read_values(source, masks, notes)
     return source
 
 
 def _read_colors(source: Source, masks: Sequence[str], notes: list[str]) -> None:
     """Let masks be read by their colors: those of the palette, of VOC, or all that there are."""
     if not source.palette:
-        found = in_threads(partial(_distinct, colored=True), masks)
-        colors: list[int] = sorted(set().union(*(values or () for values in found)) - {VOC_BORDER})
+        colors = sorted(_all_values(masks, colored=True) - {VOC_BORDER})
         flat = voc_palette()
         official = [flat[i] << 16 | flat[i + 1] << 8 | flat[i + 2] for i in range(0, 3 * len(source.classes), 3)]
         if source.classes and set(colors) <= set(official):
-            colors = list(official)
+            colors = official
         elif source.classes or len(colors) > FEW:
             raise AmbiguousError(
                 f'the masks have {len(colors):,} colors, {join_some(_hex(colors))}, and nothing tells their classes: '
@@ -289,32 +284,29 @@ def _hex(colors: Iterable[int]) -> list[str]:
 def _read_values(source: Source, masks: Sequence[str], notes: list[str]) -> None:
     """Let masks be read by their values: 0 and 255 and grays between them, or the indices of classes."""
     some, names = spread(masks), list(source.classes)
-    found: set[int] = set().union(*(_distinct(mask) or () for mask in some))
+    found = _all_values(some)
     names = ['background', *names] if len(names) == 1 else names
     lossy = masks[0].lower().endswith(('.jpg', '.jpeg'))
     if max(found, default=0) > 223 and (found <= {0, 255} or len(found) > FEW or lossy):
-        source.classes = names or ['background', 'foreground']
+        names = names or ['background', 'foreground']
         source.read_mask = partial(read_labels, threshold=128)
-        notes.append(f'Masks hold 0 to 255: from 128 on a pixel is {source.classes[1]}.')
-    elif names:
-        source.classes = names
-    else:
-        found = set().union(*(values or () for values in in_threads(_distinct, masks)))
+        notes.append(f'Masks hold 0 to 255: from 128 on a pixel is {names[-1]}.')
+        found = {0, 1}
+    elif not names:
+        found = _all_values(masks)
         top = max(found - {IGNORED}, default=0)
-        source.classes = (
-            ['background', 'foreground'] if top == 1 else ['background', *map(str, range(1, min(top, 256) + 1))]
-        )
+        names = ['background', *map(str, range(1, min(top, IGNORED) + 1))] if top > 1 else ['background', 'foreground']
         notes.append(f'No file names the classes: the masks hold indices up to {top}.')
-    strange = sorted(found - set(range(len(source.classes))) - {IGNORED}) if source.read_mask is None else []
-    if strange or not 2 <= len(source.classes) <= IGNORED:
+    strange = sorted(found - set(range(len(names))) - {IGNORED})
+    if strange or len(names) > IGNORED or (source.read_mask and len(names) != 2):
         raise AmbiguousError(
-            f'the masks hold the values {join_some(strange or sorted(found))}, but there are {len(source.classes)} '
-            f'classes, numbered from 0: {join_some(source.classes)}; write classes for all values, the background too, '
-            'or a palette with a color for each class, which is [V, V, V] for a gray value V'
+            f'the masks hold the values {join_some(strange or sorted(found))}, but there are {len(names)} classes, '
+            f'numbered from 0: {join_some(names)}; write classes for all values, the background too, or a palette with '
+            'a color for each class, which is [V, V, V] for a gray value V'
         )
     if source.read_mask is None and not all(map(holds_labels, some)):
         source.read_mask = read_labels
-    source.palette = source.palette or _own_palette(masks[0], len(source.classes))
+    source.classes, source.palette = names, source.palette or _own_palette(masks[0], len(names))
 
 
 def _own_palette(path: str, count: int) -> list[Color]:

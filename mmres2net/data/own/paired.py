@@ -47,16 +47,13 @@ class PairedSegDataset(BaseDataset):
         lazy_init: bool = False,
     ) -> None:
         self.ignore_index = ignore_index
-        super().__init__(
-            ann_file=ann_file,
-            metainfo=None if metainfo is None else dict(metainfo),
-            data_root=data_root,
-            data_prefix={},
-            pipeline=list(pipeline),
-            indices=indices,
-            test_mode=test_mode,
-            lazy_init=lazy_init,
-        )
+        options: dict[str, Any] = {
+            'indices': indices,
+            'test_mode': test_mode,
+            'lazy_init': lazy_init,
+            'data_prefix': {},
+        }
+        super().__init__(ann_file, dict(metainfo or {}), data_root, pipeline=list(pipeline), **options)
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Return a dict for each line of the list, in its order."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -19,7 +19,7 @@ from mmres2net.data.formats.coco import coco_content, fill_split, parse_coco, wh
 from mmres2net.data.formats.voc import parse_voc
 from mmres2net.data.formats.yolo import image_size, parse_yolo, read_yolo
 from mmres2net.data.own.data_file import Spec
-from mmres2net.data.own.splits import LABEL, Findings, by_split, head_of, text_lines
+from mmres2net.data.own.splits import LABEL, Findings, by_split, head_of, text_lines, within
 from mmres2net.data.own.tree import AmbiguousError, Index, Tree, split_of, words_of
 from mmres2net.drawing import Color
 from mmres2net.errors import UserError
@@ -27,11 +27,11 @@ from mmres2net.text import join_some
 
 JSON_LIMIT = 4 * 2**30  # bytes
 MOST_JSON = 200  # JSON files that are looked into, the largest ones: some tools write one for each image
+MOST_CLASSES = 10_000  # without names
 NAME_FILES = {
     'classes.txt', 'class_names.txt', 'labels.txt', 'obj.names', 'classes.names', '_darknet.labels', 'labelmap.txt',
 }  # fmt: skip
 XML = re.compile(rb'<annotation\b')
-MOST_CLASSES = 10_000  # without names
 LABELMAP = re.compile(r'(.*?):(\d+),(\d+),(\d+):.*')
 
 
@@ -50,7 +50,6 @@ class Source:
         palette: Their colors.
         findings: What is wrong with lists and annotation files, by split.
         files: The annotation file of a split.
-        mask_values: What the values in masks stand for.
         read_mask: Reads a mask file where the values in it are not the labels.
     """
 
@@ -64,11 +63,10 @@ class Source:
     palette: Sequence[Color] = ()
     findings: Findings = field(default_factory=dict)
     files: dict[str | None, str] = field(default_factory=dict)
-    mask_values: dict[int, str] = field(default_factory=dict)
     read_mask: Callable[[str], np.ndarray] | None = None
 
 
-def class_names(tree: Tree, spec: Spec) -> tuple[tuple[str, ...], tuple[Color, ...]]:
+def class_names(tree: Tree, spec: Spec) -> tuple[Sequence[str], Sequence[Color]]:
     """Return names and colors of the classes in the data file or in a file such as ``classes.txt``, as far as known.
 
     Raises:
@@ -83,14 +81,13 @@ def class_names(tree: Tree, spec: Spec) -> tuple[tuple[str, ...], tuple[Color, .
     if len(found) > 1:
         raise AmbiguousError(f'these files name different classes: {", ".join(found.values())}')
     lines = next(iter(found), ())
-    colored = [match for line in lines if (match := LABELMAP.fullmatch(line))]
+    colored = [match.groups() for line in lines if (match := LABELMAP.fullmatch(line))]
     if not lines or len(colored) < len(lines):
         return lines, ()
-    colors = tuple((int(match[2]), int(match[3]), int(match[4])) for match in colored)
-    return tuple(match[1] for match in colored), colors
+    return [name for name, *_ in colored], [(int(r), int(g), int(b)) for _, r, g, b in colored]
 
 
-# COCO
+# COCO: a file for each split
 
 
 def coco_files(tree: Tree) -> list[str]:
@@ -112,21 +109,19 @@ def _has_coco_keys(path: str) -> bool:
 def load_coco(tree: Tree, spec: Spec, notes: list[str]) -> Source:
     """Return the samples of COCO files, whose images are anywhere in the tree."""
     files: dict[str | None, list[str]] = defaultdict(list)
-    for name, places in spec.places.items():
-        files[name] = [place for place in places if place.lower().endswith('.json')]
+    for named, places in spec.places.items():
+        files[named] = [place for place in places if place.lower().endswith('.json')]
+        if not files[named]:
+            raise UserError(f'{named} names no COCO file (.json), but {join_some(places)}')
     for name in coco_files(tree) if not spec.places else ():
-        files[split_of(name)].append(name)
-        if len(files[split_of(name)]) > 1:
-            same = files[split_of(name)]
-            raise AmbiguousError(
-                f'these COCO files could be of the same split: {", ".join(same)}',
-                **{'format': ['coco'], split_of(name) or 'train': same},
-            )
+        same = files[split_of(name)]
+        same.append(name)
+        if len(same) > 1:
+            options = {'format': ['coco'], split_of(name) or 'train': same}
+            raise AmbiguousError(f'these COCO files could be of the same split: {", ".join(same)}', **options)
     source = Source('COCO', 'detection', 'objects', {}, lambda sample: [str(e['category_id']) for _, e in sample.raw])
     categories: list[dict[str, Any]] = []
     for part in sorted(files, key=('train', None, 'val', 'test').index):
-        if not files[part]:
-            raise UserError(f'{part} names no COCO file (.json): {join_some(spec.places[str(part)])}')
         splits = [_read_json(tree, spec, part, file, categories) for file in files[part]]
         source.samples[part] = [sample for split in splits for sample in split.samples]
         source.findings[part] = [finding for split in splits for finding in split.findings]
@@ -150,8 +145,8 @@ def _read_json(tree: Tree, spec: Spec, part: str | None, name: str, categories: 
     except (OSError, ValueError) as error:
         raise UserError(f'{path} cannot be read: {error}') from error
     content = coco_content(data.removeprefix(b'\xef\xbb\xbf'), path)
-    folders = [f'{place}/' for place in spec.places.get(part or '', ()) if not place.lower().endswith('.json')]
-    images = Index(n for n in tree.images.names if n.startswith(tuple(folders))) if folders else tree.images
+    folders = tuple(f'{place}/' for place in spec.places.get(part or '', ()) if not place.lower().endswith('.json'))
+    images = Index(image for image in tree.images.names if image.startswith(folders)) if folders else tree.images
     wanted = [str(entry.get('file_name')) for entry in content['images'] if isinstance(entry, dict)]
     found = dict(zip(wanted, images.locate(wanted, name), strict=True))
     if wanted and not any(found.values()):
@@ -164,25 +159,22 @@ def _read_json(tree: Tree, spec: Spec, part: str | None, name: str, categories: 
     return split
 
 
-def _entry(number: int, entry: Any, names: dict[Any, str]) -> Any:
+def _entry(number: int, entry: Any, names: Mapping[Any, str]) -> Any:
     """Return an annotation with a number of its own, the name of its category, and an area."""
     if not isinstance(entry, dict):
         return entry
     key, box = entry.get('category_id'), entry.get('bbox')
     name = names.get(key, f'{key!r}') if isinstance(key, int | float | str) else f'{key!r}'
-    area = {}
-    if entry.get('area') is None and isinstance(box, list) and len(box) == 4:
-        area = {'area': box[2] * box[3]} if all(isinstance(side, int | float) for side in box) else {}
+    sides = [side for side in box[2:] if isinstance(side, int | float)] if isinstance(box, list) else []
+    area = {'area': sides[0] * sides[1]} if entry.get('area') is None and len(sides) == 2 else {}
     return {**entry, 'id': number, 'category_id': name, **area}
 
 
-def _sample(tree: Tree, found: dict[str, str | None], entry: Any) -> Sample:
+def _sample(tree: Tree, found: Mapping[str, str | None], entry: Any) -> Sample:
     hash(entry['id'])
-    name = entry['file_name']
-    path = tree.path(found[name] or name)
-    stated = entry.get('width'), entry.get('height')
-    size = image_size(path) if None in stated or 0 in stated else (int(stated[0]), int(stated[1]))
-    return Sample(path, size, [])
+    path = tree.path(found[entry['file_name']] or entry['file_name'])
+    width, height = entry.get('width'), entry.get('height')
+    return Sample(path, (int(width), int(height)) if width and height else image_size(path), [])
 
 
 def _category_names(categories: Sequence[dict[str, Any]], used: set[str]) -> list[str]:
@@ -196,7 +188,7 @@ def _category_names(categories: Sequence[dict[str, Any]], used: set[str]) -> lis
 
 
 def _paired(
-    tree: Tree, spec: Spec, files: Sequence[str], test: re.Pattern[bytes], notes: list[str], kind: str
+    tree: Tree, spec: Spec, files: Sequence[str], test: re.Pattern[bytes], kind: str, notes: list[str]
 ) -> tuple[dict[str | None, list[Sample]], Findings]:
     """Return all images by split, each with its annotation file as ``raw``, and a finding for each file without image.
 
@@ -205,21 +197,20 @@ def _paired(
         spec: What the data file says.
         files: The annotation files, maybe among others.
         test: What an annotation file begins with.
-        notes: Receives how many images have none.
         kind: The finding.
+        notes: Receives how many images have no annotation file.
     """
-    pairs, alone = tree.images.pair(files, lambda name: _named_in(tree.path(name)))
+    pairs, alone = tree.images.pair(within(tree, spec, files), lambda name: _named_in(tree.path(name)))
     images, findings = by_split(tree, spec, 'main', pairs, notes)
     for name in alone:
         if test.search(head_of(tree.path(name))):
             part = split_of(name) if split_of(name) in images else next(iter(images), 'train')
             findings.setdefault(part, []).append(Finding(kind, tree.path(name), 'no image has its name'))
-    without = sum(name not in pairs for names in images.values() for name in names)
+    paths = {name: tree.path(file) for name, file in pairs.items()}
+    samples = {part: [Sample(tree.path(n), raw=paths.get(n, '')) for n in names] for part, names in images.items()}
+    without = sum(not sample.raw for found in samples.values() for sample in found)
     notes += [f'{without:,} images have no annotation file.'] if without else []
-    return {
-        part: [Sample(tree.path(name), raw=tree.path(pairs[name]) if name in pairs else '') for name in names]
-        for part, names in images.items()
-    }, findings
+    return samples, findings
 
 
 def _named_in(path: str) -> str:
@@ -229,9 +220,9 @@ def _named_in(path: str) -> str:
 
 def load_voc(tree: Tree, spec: Spec, notes: list[str]) -> Source:
     """Return the images with an XML file of the same name, or with one that names them."""
-    samples, findings = _paired(tree, spec, tree.ending('.xml'), XML, notes, 'missing image')
+    samples, findings = _paired(tree, spec, tree.ending('.xml'), XML, 'missing image', notes)
     samples = {part: [sample for sample in found if sample.raw] for part, found in samples.items()}
-    notes.append('Images without XML file are left out. Difficult objects are neither trained on nor counted (crowds).')
+    notes.append('Difficult objects are neither trained on nor counted in evaluation, as crowds of COCO.')
 
     def labels(sample: Sample) -> list[str]:
         return [str(annotation.label) for annotation in parse_voc(sample, ())[1]]
@@ -254,9 +245,9 @@ def label_files(tree: Tree) -> list[str]:
 
 def load_yolo(tree: Tree, spec: Spec, notes: list[str]) -> Source:
     """Return all images, with the text file of the same name; those without one are images without objects."""
-    samples, findings = _paired(tree, spec, label_files(tree), LABEL, notes, 'annotation without image')
+    samples, findings = _paired(tree, spec, label_files(tree), LABEL, 'annotation without image', notes)
     if not any(sample.raw for sample in samples.get('test', ())):
-        samples.pop('test', None)
+        notes += [f'{len(samples.pop("test")):,} test images are left out.'] if 'test' in samples else []
     classes, _ = class_names(tree, spec)
     read = {s.raw: read_yolo(s.raw, (), keypoints=spec.keypoints)[0] for found in samples.values() for s in found}
     polygons = [bool(one.segmentation) for found in read.values() for one in found]
@@ -265,7 +256,7 @@ def load_yolo(tree: Tree, spec: Spec, notes: list[str]) -> Source:
         top = max(chain.from_iterable(numbers.values()), default=-1)
         if top >= MOST_CLASSES:
             raise UserError(f'{tree.root}: there is an object of the class {top}; write the names of the classes')
-        classes = tuple(map(str, range(1 + top)))
+        classes = [str(number) for number in range(1 + top)]
         notes.append('No file names the classes: their numbers are their names.')
 
     def labels(sample: Sample) -> list[str]:

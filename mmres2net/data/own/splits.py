@@ -23,19 +23,15 @@ from mmres2net.environment import granted_cores
 from mmres2net.errors import UserError
 
 LABEL = re.compile(rb'\s*\d+(\.0*)?([ \t]+-?[\d.]+(e[-+]?\d+)?){4,}\s*(\n|$)', re.IGNORECASE)  # a line of YOLO
+BLOCK = 2048  # items handed to the threads at once
 T = TypeVar('T')
 U = TypeVar('U')
-BLOCK = 2048  # items handed to the threads at once
 Images = dict[str | None, list[str]]
 Findings = dict[str | None, list[Finding]]
 
 
 def text_lines(path: str) -> list[str]:
-    """Return the lines of a text file that are not empty, without blanks around them.
-
-    Raises:
-        UserError: It is no text in UTF-8.
-    """
+    """Return the lines of a text file that are not empty, without blanks around them."""
     try:
         text = Path(regular_file(path, 2**28)).read_bytes().decode('utf-8-sig')
     except (OSError, ValueError) as error:
@@ -43,11 +39,23 @@ def text_lines(path: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def head_of(path: str, size: int = 4096) -> bytes:
+def head_of(path: str) -> bytes:
     """Return the first bytes of a file; none of one that cannot be read."""
     with suppress(OSError, ValueError), open(regular_file(path), 'rb') as file:
-        return file.read(size)
+        return file.read(4096)
     return b''
+
+
+def in_threads(function: Callable[[T], U], items: Sequence[T], text: str = 'reading') -> Iterator[U]:
+    """Yield what ``function`` returns for each item, in order; progress is shown where stderr is a terminal."""
+    with (
+        ThreadPoolExecutor(max(min(int(granted_cores()), 16), 1)) as pool,
+        tqdm(total=len(items), desc=text, unit=' images', disable=not sys.stderr.isatty(), leave=False) as progress,
+    ):
+        for start in range(0, len(items), BLOCK):
+            for result in pool.map(function, items[start : start + BLOCK]):
+                yield result
+                progress.update()
 
 
 def by_split(
@@ -63,7 +71,7 @@ def by_split(
         spec: What the data file says.
         prefer: The folder of lists that counts before others.
         annotated: The images that have annotations: lists of others do not count.
-        notes: Receives what was used, and what was left out.
+        notes: Receives what was used.
     """
     places = spec.places or _lists(tree, prefer, annotated)
     images: Images = defaultdict(list)
@@ -71,19 +79,17 @@ def by_split(
     if not places:
         for name in tree.images.names:
             images[split_of(folder_of(name))].append(name)
-        return dict(images), findings
     for part, named in places.items():
         for place in named:
             if place.lower().endswith('.txt'):
-                found, missing = _listed(tree, place)
+                found, missing = listed(tree, place)
                 images[part] += found
                 findings[part] += [Finding('missing image', tree.path(place), name) for name in missing]
             else:
                 prefix = '' if place == '.' else f'{place}/'
                 images[part] += [name for name in tree.images.names if name.startswith(prefix)]
-    notes += (
-        [] if spec.places else [f'The splits are those of {", ".join(p for named in places.values() for p in named)}.']
-    )
+    used = [place for named in places.values() for place in named]
+    notes += [f'The splits are those of {", ".join(used)}.'] if used and not spec.places else []
     return {part: list(dict.fromkeys(names)) for part, names in images.items()}, findings
 
 
@@ -94,25 +100,29 @@ def _lists(tree: Tree, prefer: str, annotated: Container[str]) -> dict[str, list
         word = re.sub(r'[\d_-]+$', '', stem_of(name))
         if (word in SPLIT_WORDS or word == 'trainval') and not LABEL.match(head_of(tree.path(name))):
             found[folder_of(name).rpartition('/')[2].lower()][SPLIT_WORDS.get(word, word)].append(name)
-    fitting = {
-        leaf: lists
-        for leaf, lists in found.items()
-        if any(name in annotated for n in lists.values() for name in _listed(tree, n[0])[0])
-    }
-    if not fitting:
-        return {}
-    lists = fitting[min(fitting, key=lambda leaf: (leaf != prefer, leaf != 'main', leaf))]
-    both = lists.pop('trainval', None)
-    return dict(lists) if both is None or 'train' in lists else {'train': both, **lists}
+    for leaf in sorted(found, key=lambda leaf: (leaf != prefer, leaf != 'main', leaf)):
+        lists = found[leaf]
+        if any(image in annotated for names in lists.values() for image in listed(tree, names[0])[0]):
+            both = lists.pop('trainval', None)
+            return dict(lists) if both is None or 'train' in lists else {'train': both, **lists}
+    return {}
 
 
-def _listed(tree: Tree, place: str) -> tuple[list[str], list[str]]:
+def listed(tree: Tree, place: str) -> tuple[list[str], list[str]]:
     """Return the images that a list names, and the names that stand for no image."""
     lines = text_lines(tree.path(place))
     found = tree.images.locate(lines, place)
     if not any(found):  # as IMAGE MASK, or NAME 1
         found = tree.images.locate([line.split()[0] for line in lines], place)
     return [name for name in found if name], [line for line, name in zip(lines, found, strict=True) if not name]
+
+
+def within(tree: Tree, spec: Spec, files: Sequence[str]) -> list[str]:
+    """Return those of ``files`` that are in folders or lists of the data file; all of them where none is."""
+    places = [place for named in spec.places.values() for place in named]
+    folders = tuple(f'{place}/' for place in places if place != '.' and os.path.isdir(tree.path(place)))
+    kept = {n for place in places if place.lower().endswith('.txt') for n in listed(tree, place)[0]}
+    return [name for name in files if name in kept or name.startswith(folders)] or list(files)
 
 
 def complete(
@@ -131,29 +141,28 @@ def complete(
     """
     samples = {part: found for part, found in samples.items() if found}
     rest = samples.pop(None, [])
-    if rest and 'train' not in samples:
-        samples['train'] = rest
+    if 'train' in samples:
+        notes += [f'{len(rest):,} images are in no split and are left out.'] if rest else []
     elif rest:
-        notes.append(f'{len(rest):,} images are in no split and are left out.')
-    if 'train' not in samples:
+        samples['train'] = rest
+    else:
         raise UserError(f'{spec.root}: there are no annotated images for training')
-    parts = {str(part): found for part, found in samples.items()}
-    if 'val' not in parts:
-        parts['train'], parts['val'] = _divide(parts['train'], labels, spec)
-        total = len(parts['train']) + len(parts['val'])
+    if 'val' not in samples:
+        total = len(samples['train'])
+        samples['train'], samples['val'] = _divide(samples['train'], labels, spec)
         notes.append(
-            f'There is no validation set: {len(parts["val"]):,} of the {total:,} training images are drawn for it '
+            f'There is no validation set: {len(samples["val"]):,} of the {total:,} training images are drawn for it '
             f'(val_fraction {spec.val_fraction:g}, seed {spec.seed}); equal files stay together.'
         )
-    if 'test' not in parts:
+    if 'test' not in samples:
         notes.append('There is no test set: validation images stand for it.')
-    return {part: parts[part] for part in ('train', 'val', 'test') if part in parts}
+    return {part: samples[part] for part in ('train', 'val', 'test') if part in samples}
 
 
 def _divide(
     samples: Sequence[Sample], labels: Callable[[Sample], Sequence[str]], spec: Spec
 ) -> tuple[list[Sample], list[Sample]]:
-    """Return two lists: class by class, ``val_fraction`` of the samples go into the second, one class at least."""
+    """Return two lists: ``val_fraction`` of the samples of each class go into the second, but never a whole class."""
     strata: dict[str, list[list[Sample]]] = defaultdict(list)
     for group in _equal_files(samples):
         strata[next(iter(labels(group[0])), '')].append(group)
@@ -163,51 +172,29 @@ def _divide(
         random.Random(f'{spec.seed} {name}').shuffle(groups)
         wanted = max(round(spec.val_fraction * sum(map(len, groups))), 1)
         for group in groups[:-1]:
-            if wanted <= 0:
-                break
-            chosen.update(sample.image for sample in group)
-            wanted -= len(group)
+            if wanted > 0:
+                chosen.update(sample.image for sample in group)
+                wanted -= len(group)
     if not chosen:
         raise UserError(
             f'{spec.root}: {len(samples)} image(s) cannot be divided into training and validation; add images, or name '
             'train and val in a data file'
         )
-    parts = ([s for s in samples if (s.image in chosen) == second] for second in (False, True))
-    return next(parts), next(parts)
+    return [s for s in samples if s.image not in chosen], [s for s in samples if s.image in chosen]
 
 
 def _equal_files(samples: Sequence[Sample]) -> list[list[Sample]]:
     """Return the samples in groups of byte-equal images; only files of one size are read."""
-    sizes = {sample.image: _size(sample.image) for sample in samples}
+    sizes: dict[str, object] = {}
+    for sample in samples:
+        with suppress(OSError):
+            sizes[sample.image] = os.stat(sample.image).st_size
     often = Counter(sizes.values())
     groups: dict[object, list[Sample]] = defaultdict(list)
     for sample in samples:
-        size = sizes[sample.image]
-        unique = size < 0 or often[size] == 1
-        groups[sample.image if unique else (size, _digest(sample.image))].append(sample)
+        key: object = sample.image
+        if often[sizes.get(sample.image)] > 1:
+            with suppress(OSError):
+                key = hashlib.blake2b(Path(sample.image).read_bytes()).digest()
+        groups[key].append(sample)
     return list(groups.values())
-
-
-def _size(path: str) -> int:
-    with suppress(OSError):
-        return os.stat(path).st_size
-    return -1
-
-
-def _digest(path: str) -> bytes:
-    with suppress(OSError), open(path, 'rb') as file:
-        return hashlib.blake2b(file.read(), digest_size=16).digest()
-    return path.encode(errors='surrogateescape')
-
-
-def in_threads(function: Callable[[T], U], items: Sequence[T], text: str = 'reading') -> Iterator[U]:
-    """Yield what ``function`` returns for each item, in order; progress is shown where stderr is a terminal."""
-    workers = max(min(int(granted_cores()), 16), 1)
-    with (
-        ThreadPoolExecutor(workers) as pool,
-        tqdm(total=len(items), desc=text, unit=' images', disable=not sys.stderr.isatty(), leave=False) as progress,
-    ):
-        for start in range(0, len(items), BLOCK):
-            for result in pool.map(function, items[start : start + BLOCK]):
-                yield result
-                progress.update()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -24,13 +24,13 @@ from mmres2net.data.own.images import holds_labels, read_labels
 from mmres2net.data.own.splits import in_threads
 from mmres2net.errors import UserError
 from mmres2net.files import atomic_path, writable_dir, write_atomic
+from mmres2net.text import join_some
 
 if TYPE_CHECKING:
     from mmres2net.data.own.dataset import OwnData, OwnSplit
 
 FORM = 1  # of the files; another number is another form
 STATE = 'standard.json'
-SHOWN = 5
 
 
 def write_standard(data: OwnData, folder: Path) -> OwnData:
@@ -65,16 +65,12 @@ def write_standard(data: OwnData, folder: Path) -> OwnData:
         write = {'segmentation': _write_masks, 'classification': _write_labels}.get(data.task, _write_coco)
         counts = {name: dict(write(data, split, files[name])) for name, split in data.splits.items()}
         write_atomic(folder / STATE, json.dumps({'state': state, 'counts': counts}))
-    splits = {
-        name: replace(
-            split, annotation=files[name], counts={label: counts[name].get(label, 0) for label in data.classes}
-        )
-        for name, split in data.splits.items()
-    }
+    shown = {name: {label: found.get(label, 0) for label in data.classes} for name, found in counts.items()}
+    splits = {n: replace(split, annotation=files[n], counts=shown[n]) for n, split in data.splits.items()}
     return replace(data, splits=splits)
 
 
-def _known(path: Path, state: str, files: Any) -> dict[str, dict[str, int]] | None:
+def _known(path: Path, state: str, files: Iterable[Path]) -> dict[str, dict[str, int]] | None:
     """Return the counts in files that were written before; None if they are not of this state."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         content = json.loads(path.read_text(encoding='utf-8'))
@@ -87,22 +83,13 @@ def _name(data: OwnData, path: str) -> str:
     return os.path.relpath(path, data.root).replace(os.sep, '/')
 
 
-def _write_lines(path: Path, lines: Sequence[str]) -> None:
-    try:
-        write_atomic(path, ''.join(f'{line}\n' for line in lines))
-    except UnicodeEncodeError as error:
-        raise UserError(
-            f'a file name is not UTF-8: {error.object[error.start - 20 : error.end + 20]!r}; rename it'
-        ) from error
-
-
 def parsed(split: Split) -> Iterator[tuple[Sample, Size, list[Annotation]]]:
     """Yield each sample of a split with its size and the annotations of its classes.
 
     Raises:
         UserError: Annotations that cannot be read; images that cannot be read, where nothing else states their size.
     """
-    faults: list[Finding] = [finding for finding in split.findings if finding.kind in ERRORS]
+    faults = [finding for finding in split.findings if finding.kind in ERRORS]
     results = in_threads(split.parse, split.samples, f'reading {split.part}')
     for sample, (size, objects, findings) in zip(split.samples, results, strict=True):
         faults += [finding for finding in findings if finding.kind in ERRORS]
@@ -112,9 +99,8 @@ def parsed(split: Split) -> Iterator[tuple[Sample, Size, list[Annotation]]]:
             size = size or image_size(sample.image) or (0, 0)
             yield sample, size, [one for one in objects if one.label in split.classes]
     if faults:
-        lines = '\n'.join(f'  {f.kind}: {f.where} {f.what}'.rstrip() for f in faults[:SHOWN])
-        more = f'\n  and {len(faults) - SHOWN} more' if len(faults) > SHOWN else ''
-        raise UserError(f'{split.source}: {len(faults)} errors; mmres2net check-data lists all of them\n{lines}{more}')
+        shown = join_some((f'{fault.kind}: {fault.where} {fault.what}' for fault in faults), limit=5, sep='\n  ')
+        raise UserError(f'{split.source}: errors, all of which mmres2net check-data lists\n  {shown}')
 
 
 def coco_dict(data: OwnData, split: OwnSplit) -> dict[str, Any]:
@@ -148,7 +134,8 @@ def _write_coco(data: OwnData, split: OwnSplit, path: Path) -> Mapping[str, int]
 
 def _write_labels(data: OwnData, split: OwnSplit, path: Path) -> Mapping[str, int]:
     number = {name: i for i, name in enumerate(data.classes)}
-    _write_lines(path, [f'./{_name(data, sample.image)} {number[sample.raw]}' for sample in split.source.samples])
+    lines = [f'./{_name(data, sample.image)} {number[sample.raw]}' for sample in split.source.samples]
+    write_atomic(path, ''.join(f'{line}\n' for line in lines))
     return split.counts
 
 
@@ -160,7 +147,7 @@ def _write_masks(data: OwnData, split: OwnSplit, path: Path) -> Mapping[str, int
     for sample, (mask, found) in zip(samples, in_threads(convert, samples, f'reading {split.name}'), strict=True):
         lines.append(f'{_name(data, sample.image)}\t{mask}')
         counts.update({split.source.mask_values.get(value, ''): number for value, number in found.items()})
-    _write_lines(path, lines)
+    write_atomic(path, ''.join(f'{line}\n' for line in lines))
     return counts
 
 

@@ -21,7 +21,7 @@ SPLIT_WORDS = {
 }
 MASK_WORDS = {
     'mask', 'masks', 'label', 'labels', 'gt', 'groundtruth', 'truth', 'seg', 'segmentation', 'annotation',
-    'annotations', 'ann', 'anno', 'segmentationclass', 'labelids', 'indexlabel',
+    'annotations', 'ann', 'anno', 'labelids', 'indexlabel',
 }  # fmt: skip
 SKIPPED = {'__macosx', 'work_dirs', 'segmentationobject'}  # folders of archives, runs, and numbers of objects
 MOST_FILES = 3_000_000
@@ -29,12 +29,7 @@ _SUFFIXES = (*IMAGE_SUFFIXES, '.txt', '.xml', '.json')
 
 
 class AmbiguousError(UserError):
-    """Data that can be read in more than one way; a data file says which is meant.
-
-    Args:
-        message: What is ambiguous.
-        options: By key of the data file: the values that it can have.
-    """
+    """Data that can be read in more than one way; ``options`` are what a data file can hold, by key."""
 
     def __init__(self, message: str, **options: Sequence[str]) -> None:
         super().__init__(message)
@@ -77,14 +72,15 @@ def read_tree(root: Path) -> Tree:
             if (facts.st_dev, facts.st_ino) in above:  # a link to a folder that it lies in
                 continue
             above |= {(facts.st_dev, facts.st_ino)}
-            with os.scandir(root / folder) as entries:
-                for entry in entries:
-                    if entry.name.startswith('.') or entry.name.lower() in SKIPPED:
-                        continue
-                    if entry.is_dir():
-                        todo.append((f'{folder}{entry.name}/', above))
-                    elif entry.is_file() and '\n' not in entry.name:
-                        found.append(folder + entry.name)
+            for entry in os.scandir(root / folder):
+                if entry.name.startswith('.') or entry.name.lower() in SKIPPED:
+                    continue
+                if entry.is_dir():
+                    todo.append((f'{folder}{entry.name}/', above))
+                elif entry.is_file():
+                    if re.search('[\t\r\n\ud800-\udfff]', entry.name):
+                        raise UserError(f'{root / folder}: the name {entry.name!r} is not plain UTF-8; rename the file')
+                    found.append(folder + entry.name)
             if len(found) > MOST_FILES:
                 raise UserError(f'{root} holds more than {MOST_FILES:,} files; name the folder of the data set alone')
     except OSError as error:
@@ -120,18 +116,13 @@ def stem_of(name: str) -> str:
 
 
 def is_mask_name(name: str) -> bool:
-    """Return whether the folder of an image, or the end of its name, says that it is a mask."""
+    """Return whether a folder of an image, or the end of its name, says that it is a mask."""
     words = [*words_of(folder_of(name)), *words_of(stem_of(name))[-1:]]
-    return not MASK_WORDS.isdisjoint(words)
+    return any(word in MASK_WORDS or word.startswith('segmentation') for word in words)
 
 
 class Index:
-    """Files that are found by name.
-
-    Args:
-        names: Their relative paths.
-        stem: What of a name has to be equal to that of an annotation file.
-    """
+    """Files (relative paths) that are found by name; ``stem`` returns what has to be equal in two names."""
 
     def __init__(self, names: Iterable[str], stem: Callable[[str], str] = stem_of) -> None:
         self.names = tuple(names)
@@ -152,11 +143,11 @@ class Index:
             AmbiguousError: A name that stands for several files.
         """
         parts = [[part for part in re.split(r'[/\\]', name.strip()) if part not in ('', '.', '..')] for name in wanted]
+        split = split_of(near)
         for drop in range(max(map(len, parts), default=0)):
             fits = [self._fits(path[min(drop, len(path) - 1) :]) for path in parts]
-            split = split_of(near)
             own = [[name for name in names if split_of(folder_of(name)) in (split, None)] for names in fits]
-            found = [self._nearest(names, near, split) for names in (own if any(own) else fits)]
+            found = [_nearest(names, near, split) for names in (own if any(own) else fits)]
             if any(found):
                 return found
         return [None] * len(wanted)
@@ -165,26 +156,8 @@ class Index:
         if not path:
             return []
         folders, last = ''.join(f'/{part}' for part in path[:-1]), path[-1].lower()
-        suffixed = last.endswith(IMAGE_SUFFIXES)
-        return [
-            name
-            for name in self._by_stem.get(stem_of(last), ())
-            if f'/{folder_of(name)}'.endswith(folders) and (not suffixed or name.lower().endswith(last))
-        ]
-
-    def _nearest(self, fits: Sequence[str], near: str, split: str | None) -> str | None:
-        """Return the nearest of ``fits`` to a file: of the same split, with most folders of the same name."""
-        if len(fits) > 1:
-            folders = set(folder_of(near).lower().split('/'))
-            ranks = [
-                (split_of(folder_of(name)) == split, len(folders & set(folder_of(name).lower().split('/'))))
-                for name in fits
-            ]
-            fits = [name for name, rank in zip(fits, ranks, strict=True) if rank == max(ranks)]
-            fits = [name for name in fits if not is_mask_name(name)] or fits
-        if len(fits) > 1:
-            raise AmbiguousError(f'{near} stands for {len(fits)} files: {join_some(fits)}')
-        return fits[0] if fits else None
+        names = [name for name in self._by_stem.get(stem_of(last), ()) if f'/{folder_of(name)}'.endswith(folders)]
+        return [name for name in names if not last.endswith(IMAGE_SUFFIXES) or name.lower().endswith(last)]
 
     def pair(
         self,
@@ -195,7 +168,7 @@ class Index:
         """Return the annotation file of each file that has one, and the annotation files that belong to none.
 
         Args:
-            others: Annotation files, by the names of the files that they belong to.
+            others: Annotation files.
             named_in: Returns the name that stands in an annotation file, where its own name does not tell.
             stem: What of the name of an annotation file tells the file that it belongs to.
 
@@ -210,7 +183,7 @@ class Index:
                 fits = self._fits(re.split(r'[/\\]', named)[-1:]) or fits
             split = split_of(folder_of(other))
             fits = [name for name in fits if None in (split, own := split_of(folder_of(name))) or own == split]
-            name = self._nearest(fits, other, split)
+            name = _nearest(fits, other, split)
             if name is None:
                 alone.append(other)
             elif name in pairs:
@@ -218,3 +191,15 @@ class Index:
             else:
                 pairs[name] = other
         return pairs, alone
+
+
+def _nearest(fits: Sequence[str], near: str, split: str | None) -> str | None:
+    """Return the nearest of ``fits`` to a file: of the same split, with most folders of the same name."""
+    if len(fits) > 1:
+        folders = set(folder_of(near).lower().split('/'))
+        ranks = {n: (split_of(folder_of(n)) == split, len(folders & {*folder_of(n).lower().split('/')})) for n in fits}
+        fits = [name for name in fits if ranks[name] == max(ranks.values())]
+        fits = [name for name in fits if not is_mask_name(name)] or fits
+    if len(fits) > 1:
+        raise AmbiguousError(f'{near} stands for {len(fits)} files: {join_some(fits)}')
+    return fits[0] if fits else None

@@ -165,7 +165,7 @@ def test_advised_data_file_is_read(tmp_path: Path) -> None:
     yolo(tmp_path / 'set')
     with pytest.raises(UserError) as caught:
         recognize(tmp_path / 'set')
-    text = str(caught.value).partition('format: coco')[2].replace('IMAGES, LIST OR JSON', 'images')
+    text = str(caught.value).partition('format: coco')[2].replace('FOLDER, LIST OR JSON FILE', 'images')
     (tmp_path / 'mine.yaml').write_text(f'format: yolo{text}')
     data = recognize(tmp_path / 'mine.yaml')
     assert (data.format, data.splits['train'].images + data.splits['val'].images) == ('yolo', 6)
