@@ -12,6 +12,7 @@ from typing import Any
 
 CONFIG = 'a config file, the name of a shipped config, or mmdet::NAME, mmseg::NAME, mmpretrain::NAME'
 OWN_DATA = 'a folder of annotated images, a COCO file, or a data file (YAML)'
+MODEL = 'a checkpoint, a work dir (its best checkpoint, else its newest), or an exported .onnx, .xml, .pt, .pt2 file'
 UNSAFE = '--allow-unsafe-checkpoint'
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 PROFILE_STEPS = 20
@@ -23,6 +24,7 @@ BOX_FORMATS = ('coco', 'voc', 'yolo')
 SPLITS = ('train', 'val', 'test')
 FORMATS = ('onnx', 'openvino', 'torchscript', 'torch-export')
 EXPORTED = ('whole', 'backbone')
+PRECISIONS = ('fp16', 'bf16')
 WEIGHT_FORMS = ('official', 'timm', 'mmdet', 'mmpretrain', 'mmres2net')
 CAM_METHODS = ('gradcam', 'gradcam++', 'xgradcam', 'hirescam', 'layercam')
 SWEEP_CONFIG, SWEEP_WIDTH = 'cifar100/resnext29_6c24w.py', 24
@@ -261,12 +263,83 @@ def flags_of_export(prog: str = 'mmres2net export') -> argparse.ArgumentParser:
     return flags
 
 
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the verbs that predict: how a model is run."""
+    parser.add_argument(
+        '--device', type=path, help='where a checkpoint runs, such as cuda:1 or cpu; default: a GPU if there is one'
+    )
+    parser.add_argument(
+        '--amp', choices=PRECISIONS, help='mixed precision in backbone and neck of a checkpoint; fp16 needs a GPU'
+    )
+    parser.add_argument('--threads', type=whole(1), metavar='N', help="threads on the CPU; default: the runtime's")
+    add_unsafe(parser)
+
+
+def flags_of_predict(prog: str = 'mmres2net predict') -> argparse.ArgumentParser:
+    """Return the flags of the command."""
+    flags = argparse.ArgumentParser(
+        prog=prog,
+        description='Predict with a checkpoint, or with an exported file, which needs no OpenMMLab library.',
+        epilog='.pt and .pt2 files are programs: open them only if you trust their source. Exit status: 0, 1 if images '
+        'were broken and skipped, 2 if nothing was predicted; after Ctrl-C (130) --out holds what was done.',
+    )
+    flags.add_argument('model', type=path, help=MODEL)
+    flags.add_argument(
+        'inputs',
+        nargs='+',
+        type=path,
+        metavar='INPUT',
+        help="images, videos, folders with subfolders, patterns such as 'photos/*.jpg', or the number of a camera",
+    )
+    flags.add_argument('--config', type=path, help=f'{CONFIG}; default: the config that the checkpoint holds')
+    flags.add_argument(
+        '--out',
+        type=path,
+        metavar='DIR',
+        help='write drawn images and videos into this folder; of a detector predictions.json (COCO), of a segmentor '
+        'NAME_labels.png or NAME_saliency.png, of a classifier predictions.csv. Existing files are replaced, which is '
+        'reported',
+    )
+    flags.add_argument(
+        '--ann',
+        type=path,
+        metavar='FILE',
+        help='a COCO annotation file: predictions.json gets its ids and the form of COCO results, without --score with '
+        'all detections, as metrics need them',
+    )
+    flags.add_argument('--score', type=float, metavar='S', help='drop detections below it; default: 0.3')
+    flags.add_argument('--batch', type=whole(1), default=1, metavar='N', help='images at a time; default: 1')
+    flags.add_argument('--json', action='store_true', help='print a JSON object for each image instead of text')
+    add_model_flags(flags)
+    add_cfg_options(flags)
+    return flags
+
+
+def flags_of_serve(prog: str = 'mmres2net serve') -> argparse.ArgumentParser:
+    """Return the flags of the command."""
+    flags = argparse.ArgumentParser(
+        prog=prog,
+        description='Serve a page on which an image is dropped and predictions are drawn, of two models side by side.',
+        epilog='Exit status: 0 when it is stopped by Ctrl-C, 2 if it could not start.',
+    )
+    flags.add_argument('models', nargs='+', type=path, metavar='MODEL', help=f'one or two: {MODEL}')
+    flags.add_argument(
+        '--config', nargs='+', type=path, default=[], metavar='CONFIG', help='of each checkpoint, in their order'
+    )
+    flags.add_argument(
+        '--host', default='127.0.0.1', help='address to serve on; other machines reach 0.0.0.0; default: %(default)s'
+    )
+    flags.add_argument('--port', type=whole(0), default=7860, metavar='N', help='default: %(default)s; 0: a free one')
+    add_model_flags(flags)
+    return flags
+
+
 def flags_of_cam(prog: str = 'mmres2net cam') -> argparse.ArgumentParser:
     """Return the flags of the command."""
     flags = argparse.ArgumentParser(
         prog=prog,
         description='Draw which regions of an image support a class (Grad-CAM), for one or more networks side by side.',
-        epilog='Exit status: 0, 1 if images were skipped because they are broken, 2 if nothing was drawn.',
+        epilog='Exit status: 0, 1 if images are broken and skipped, 2 if nothing was drawn.',
     )
     flags.add_argument('config', type=path, help=CONFIG)
     flags.add_argument(

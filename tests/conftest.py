@@ -54,3 +54,13 @@ def exports(tiny_models: 'TinyModels', tmp_path_factory: pytest.TempPathFactory)
     from tests.support.exported import Exports
 
     return Exports(tiny_models, tmp_path_factory.mktemp('exports'))
+
+
+@pytest.fixture(scope='session')
+def trained_demo(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The work dir of a detector trained for one epoch, for reading only."""
+    from tests.engine.demo import train_demo
+
+    work_dir = tmp_path_factory.mktemp('demo') / 'first'
+    assert train_demo(work_dir, shapes).status == 0
+    return work_dir

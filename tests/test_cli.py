@@ -13,8 +13,8 @@ from mmres2net.errors import UserError
 from tests.support.cli import run_cli
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = ('train', 'test', 'check_data', 'convert_data', 'prepare_data', 'convert_weights', 'export', 'predict', 'cam',
-           'complexity', 'sweep', 'doctor', 'make_demo_data')  # fmt: skip
+SCRIPTS = ('train', 'test', 'check_data', 'convert_data', 'prepare_data', 'convert_weights', 'export', 'predict',
+           'serve', 'cam', 'complexity', 'sweep', 'doctor', 'make_demo_data')  # fmt: skip
 LIGHT = [name for name in VERBS if hasattr(flags, f'flags_of_{name.replace("-", "_")}')]
 
 
@@ -66,6 +66,7 @@ def test_choices_that_the_flags_restate() -> None:
     from mmres2net.data.prepare.sources import DATASETS
     from mmres2net.export.formats import WRITERS
     from mmres2net.export.graphs import PARTS
+    from mmres2net.predict.checkpoint import PRECISIONS
     from mmres2net.sweep.networks import VALUES, WIDTH
     from mmres2net.weights.convert import TARGETS
     from mmres2net.weights.reading import FLAG
@@ -73,6 +74,7 @@ def test_choices_that_the_flags_restate() -> None:
     assert (set(flags.FORMATS), set(flags.DATA_SETS)) == (set(WRITERS), set(DATASETS))
     assert (set(flags.CAM_METHODS), flags.WEIGHT_FORMS) == (set(METHODS), TARGETS)
     assert (flags.SPLITS, flags.EXPORTED, flags.UNSAFE) == (SPLITS, PARTS, FLAG)
+    assert set(flags.PRECISIONS) == set(PRECISIONS)
     assert (flags.SWEEP_VALUES, flags.SWEEP_WIDTH) == (VALUES, WIDTH)
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Predict from an exported file: the same as ``mmres2net predict``."""
+"""Predict with a checkpoint or an exported file: the same as ``mmres2net predict``."""
 
 import sys
 

@@ -13,8 +13,8 @@ from mmengine.config import Config
 from torch import Tensor
 
 from mmres2net.engine.build import scope_of
+from mmres2net.engine.pipeline import channel_order_of, first_results, image_steps, kind_of, run_step
 from mmres2net.errors import UserError
-from mmres2net.export.pipeline import channel_order_of, first_results, image_steps, kind_of, run_step
 from mmres2net.predict.images import Size, sample_bilinear
 
 Array = npt.NDArray[Any]

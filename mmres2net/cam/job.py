@@ -21,7 +21,8 @@ from mmres2net.drawing import WHITE, draw_boxes, draw_heat_map, make_sheet, resi
 from mmres2net.engine.loading import safe_loading
 from mmres2net.errors import UserError
 from mmres2net.flags import flags_of_cam
-from mmres2net.predict.job import check_images, find_images, output_paths
+from mmres2net.predict.images import read_image
+from mmres2net.predict.inputs import find_files, output_paths
 
 Array = npt.NDArray[Any]
 Result = tuple[PreprocessedImage, Array, Explanation]
@@ -38,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = flags_of_cam().parse_args(argv)
     pairs = networks_of(args)
     library()
-    paths = find_images(args.images)
-    broken = check_images(paths)
+    paths = find_files(args.images)
+    broken = unreadable(paths)
     targets = {path: target for path, (target,) in output_paths(paths, Path(args.out)).items() if path not in broken}
     with safe_loading(allow_pickle=args.allow_unsafe_checkpoint):
         networks = [
@@ -68,6 +69,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     if broken:
         print(f'skipped {len(broken)} of {len(paths)} images', file=sys.stderr)
     return 1 if broken else 0
+
+
+def unreadable(paths: Sequence[Path]) -> list[Path]:
+    """Return the images that cannot be read, after a line on each: before the first map, which may take minutes.
+
+    Raises:
+        UserError: None of them can be read.
+    """
+    broken: list[Path] = []
+    for path in paths:
+        try:
+            read_image(path)
+        except UserError as error:
+            broken.append(path)
+            print(f'skipped {path}: {error}', file=sys.stderr)
+            if len(broken) == len(paths):
+                raise UserError(f'none of these images can be read: {error}') from error
+    return broken
 
 
 def networks_of(args: argparse.Namespace) -> list[tuple[str, str | None]]:

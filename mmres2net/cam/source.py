@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from mmengine.config import Config
 
 from mmres2net.cam.names import last_stage, layer_named
 from mmres2net.cam.tasks import Task, task_of
-from mmres2net.errors import UserError, reason_of
-from mmres2net.export.source import read_source
+from mmres2net.engine.source import place_on, read_source
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ def read_network(
 
     Args:
         config: A config file, the name of a shipped one, or ``LIBRARY::NAME``.
-        checkpoint: As in :func:`mmres2net.export.source.read_source`.
+        checkpoint: As in :func:`mmres2net.engine.source.read_source`.
         options: Settings that override the config.
         layer: The layer whose map is drawn; None: the last stage of the backbone.
         device: Where the model runs.
@@ -56,10 +54,7 @@ def read_network(
     if task.count == 2 and len(names) == 1:  # a segmentor of one class and the rest
         names = ('background', *names)
     name = last_stage(source.model) if layer is None else layer_named(source.model, layer)
-    try:
-        model = source.model.requires_grad_(False).to(torch.device(device))
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        raise UserError(f'--device {device}: {reason_of(error)}; use cpu') from error
+    model = place_on(source.model.requires_grad_(False), device)
     return Network(
         source.cfg, model, task, name, source.title, source.weights, names if len(names) == task.count else ()
     )

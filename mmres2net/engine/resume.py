@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import math
 import re
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
+from mmres2net.engine.embedded import saved_config
 from mmres2net.engine.settings import value_at
 from mmres2net.errors import UserError
 from mmres2net.text import join_some
@@ -156,32 +156,6 @@ def changes_since(content: Mapping[str, Any], cfg: Config, world_size: int) -> l
         if before and value_at(before, path) != value_at(cfg, path):
             notes.append(f'{path} of this config has no effect: the checkpoint brings its own')
     return notes
-
-
-def saved_config(text: Any) -> dict[str, Any]:
-    """Return the config that MMEngine wrote into a checkpoint as Python text; empty where it is no plain data.
-
-    Nothing of the text is run: it is parsed, and only literals and ``dict(...)`` are understood.
-    """
-    if not isinstance(text, str) or len(text) > 10**6:
-        return {}
-    try:
-        lines = [line for line in ast.parse(text).body if isinstance(line, ast.Assign)]
-        return {line.targets[0].id: _literal(line.value) for line in lines if isinstance(line.targets[0], ast.Name)}
-    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
-        return {}
-
-
-def _literal(node: ast.expr) -> Any:
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict' and not node.args:
-        return {str(keyword.arg): _literal(keyword.value) for keyword in node.keywords}
-    if isinstance(node, ast.Dict):
-        keys = [ast.literal_eval(key) if key else None for key in node.keys]
-        return dict(zip(keys, map(_literal, node.values), strict=True))
-    if isinstance(node, ast.List | ast.Tuple):
-        values = [_literal(value) for value in node.elts]
-        return values if isinstance(node, ast.List) else tuple(values)
-    return ast.literal_eval(node)
 
 
 def _images_per_step(cfg: Mapping[str, Any], world_size: Any) -> int:

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mmres2net.engine.pipeline import applies_exif
+from mmres2net.engine.source import ModelSource
 from mmres2net.errors import UserError
 from mmres2net.export import detector
-from mmres2net.export.pipeline import applies_exif, transforms_of
+from mmres2net.export.pipeline import transforms_of
 from mmres2net.export.preprocess import Preprocess, preprocess_of
-from mmres2net.export.source import ExportSource
 from mmres2net.predict.metadata import ExportMetadata
 
 PARTS = ('whole', 'backbone')
@@ -35,7 +36,7 @@ class Graph:
     note: str = ''  # what to tell the user
 
 
-def make_graph(source: ExportSource, part: str | None, size: tuple[int, int] | None) -> Graph:
+def make_graph(source: ModelSource, part: str | None, size: tuple[int, int] | None) -> Graph:
     """Return the graph of a model; a UserError says why it cannot be exported.
 
     Args:

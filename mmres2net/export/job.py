@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmres2net.engine.loading import safe_loading
+from mmres2net.engine.source import ModelSource, read_source
 from mmres2net.errors import UserError
 from mmres2net.export.compare import Comparison
 from mmres2net.export.formats import WRITERS, write_graph
 from mmres2net.export.graphs import Graph, make_graph
-from mmres2net.export.source import ExportSource, read_source
 from mmres2net.export.verify import (
     Verifier,
     as_batch,
@@ -25,7 +25,7 @@ from mmres2net.export.verify import (
 )
 from mmres2net.files import writable_dir
 from mmres2net.flags import flags_of_export
-from mmres2net.predict.job import find_images
+from mmres2net.predict.inputs import find_files
 from mmres2net.predict.runtimes import open_file
 from mmres2net.text import parse_size
 
@@ -64,13 +64,13 @@ def check_flags(args: argparse.Namespace) -> None:
         height, width = parse_size(args.size)
         if height * width > MAX_PIXELS:
             raise UserError(f'--size {args.size}: choose at most {MAX_PIXELS // 10**6} million pixels')
-    find_images(args.images)
+    find_files(args.images)
     if args.out and Path(args.out).suffix != WRITERS[args.to].suffix:
         raise UserError(f'--out {args.out}: a file of --to {args.to} ends in {WRITERS[args.to].suffix}')
     writable_dir(Path(args.out or 'x').absolute().parent, '--out')
 
 
-def export(source: ExportSource, args: argparse.Namespace) -> int:
+def export(source: ModelSource, args: argparse.Namespace) -> int:
     """Write the file and compare it with the model; return the exit status.
 
     A UserError says that the model cannot be exported so, or that the file exists.
@@ -103,7 +103,7 @@ def export(source: ExportSource, args: argparse.Namespace) -> int:
 
 
 def _write_and_verify(
-    source: ExportSource, graph: Graph, args: argparse.Namespace, folder: Path, name: str
+    source: ModelSource, graph: Graph, args: argparse.Namespace, folder: Path, name: str
 ) -> tuple[list[Comparison], str]:
     with tempfile.TemporaryDirectory() as scratch:
         size = parse_size(args.size) if args.size else None

@@ -11,8 +11,8 @@ from mmengine.config import Config
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mmres2net.engine.pipeline import channel_order_of
 from mmres2net.errors import UserError
-from mmres2net.export.pipeline import channel_order_of
 
 ALIGNED = 'AlignedSegDataPreProcessor'
 KINDS = ('ClsDataPreprocessor', 'DetDataPreprocessor', 'SegDataPreProcessor', ALIGNED)

@@ -24,13 +24,13 @@ from torch import Tensor
 from mmres2net.data.layout import datasets_of, prefix_of
 from mmres2net.data.shapes import DEFAULT_SPEC, draw_scene
 from mmres2net.engine.build import scope_of
+from mmres2net.engine.source import ModelSource
 from mmres2net.errors import UserError, reason_of
 from mmres2net.export.compare import Comparison, compare_classes, compare_detections, compare_maps
 from mmres2net.export.graphs import Graph
 from mmres2net.export.pipeline import run_pipeline
-from mmres2net.export.source import ExportSource
 from mmres2net.predict.images import apply_transforms, edge_size, read_image, rescaled_size
-from mmres2net.predict.job import find_images, images_below
+from mmres2net.predict.inputs import files_below, find_files
 from mmres2net.predict.masks import decode_mask, paste_mask
 from mmres2net.predict.metadata import ExportMetadata
 from mmres2net.predict.runtimes import Session
@@ -50,7 +50,7 @@ NOISE, SCORE_NOISE = 0.01, 0.001  # of features relative to their std, and of sc
 class Verifier:
     """An exported file beside its model."""
 
-    source: ExportSource  # the model
+    source: ModelSource  # the model
     graph: Graph  # what was written
     session: Session  # the open file
     tolerance: float  # of outputs, see `compare.py`
@@ -241,7 +241,7 @@ def images_for(cfg: Config, named: Sequence[str], folder: Path) -> tuple[list[Pa
     They are in the ``named`` files and folders (a UserError if there is none), else the test images of the config, else
     scenes that are drawn into ``folder``.
     """
-    paths = find_images(named)[:COUNT] if named else _test_images(cfg)
+    paths = find_files(named)[:COUNT] if named else _test_images(cfg)
     if paths:
         return paths, ', '.join(path.name for path in paths)
     for index in range(COUNT):
@@ -255,7 +255,7 @@ def _test_images(cfg: Config) -> list[Path]:
         prefix = dataset.get('data_prefix')
         folders = [v for v in prefix.values() if isinstance(v, str)] if isinstance(prefix, dict) else []
         for folder in folders or [prefix_of(dataset)]:
-            found = list(islice(images_below(Path(dataset.get('data_root') or '', folder)), COUNT)) if folder else []
+            found = list(islice(files_below(Path(dataset.get('data_root') or '', folder)), COUNT)) if folder else []
             if found:
                 return found
     return []

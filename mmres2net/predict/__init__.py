@@ -1,4 +1,4 @@
-"""Predictions from exported files, with numpy, Pillow and the runtime of the file.
+"""Predictions from exported files, with numpy, Pillow and the runtime of the file, and from checkpoints.
 
 >>> from mmres2net import predict
 >>> model = predict.load('mask_rcnn.onnx')  # doctest: +SKIP

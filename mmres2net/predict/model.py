@@ -1,7 +1,9 @@
-"""From an image to its predictions: transform, run, and bring the results back to the pixels of the image."""
+"""From an image to its predictions: one interface for exported files and for checkpoints."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,69 +15,122 @@ from mmres2net.errors import UserError
 from mmres2net.predict.images import Size, apply_transforms, pad_to, read_image, resize
 from mmres2net.predict.masks import paste_mask
 from mmres2net.predict.metadata import ExportMetadata
-from mmres2net.predict.runtimes import Session, open_file
+from mmres2net.predict.runtimes import OPENERS, Session, open_file
 
 Array = npt.NDArray[Any]
 Prediction = dict[str, Any]
+Readable = str | Path | Image.Image | Array
 
 
-def load(path: str | Path, *, threads: int | None = None) -> Model:
-    """Return the model in an exported file.
+def load(
+    model: str | Path,
+    *,
+    config: str | None = None,
+    options: dict[str, Any] | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+    allow_unsafe_checkpoint: bool = False,
+) -> Model:
+    """Return the model in an exported file or in a checkpoint.
 
     Args:
-        path: The file; its suffix tells the format. TorchScript (.pt) and torch.export (.pt2) files are programs: load
-            them only if you trust their source.
-        threads: Threads of the runtime; None: the runtime's default.
+        model: An exported file, by its suffix; a checkpoint; or a work dir, whose best checkpoint is taken, else its
+            newest one. TorchScript (.pt) and torch.export (.pt2) files are programs: load them only if you trust their
+            source.
+        config: The config of a checkpoint, as ``mmres2net train`` takes it; None: the one that the checkpoint holds.
+        options: Settings that override the config.
+        device: Where a checkpoint runs, such as ``cuda:1``; None: a GPU if there is one.
+        precision: ``fp16`` (GPU) or ``bf16`` runs backbone and neck of a checkpoint in mixed precision; None:
+            float32.
+        threads: Threads on the CPU; None: the runtime's default.
+        allow_unsafe_checkpoint: Whether the checkpoint may run code.
 
     Raises:
-        UserError: No such file, not an export of mmres2net, a damaged one, or its runtime is missing.
+        UserError: There is no such file, it is damaged, it does not fit its config, or a package is missing.
     """
-    return Model(open_file(path, threads=threads))
+    if config is None and Path(model).suffix in OPENERS:
+        given = {'--cfg-options': options, '--amp': precision, '--allow-unsafe-checkpoint': allow_unsafe_checkpoint}
+        given['--device'] = device not in (None, 'cpu')
+        if named := [flag for flag, value in given.items() if value]:
+            raise UserError(f'{" ".join(named)}: {model} is an exported file, which runs on the CPU as it is')
+        return ExportedModel(open_file(model, threads=threads))
+    try:
+        from mmres2net.predict.checkpoint import load_checkpoint
+    except ImportError as error:
+        raise UserError(
+            f'{model} needs PyTorch and the OpenMMLab libraries, and one cannot be imported ({error}); exported files '
+            f'({", ".join(OPENERS)}) need none of them'
+        ) from error
+    return load_checkpoint(
+        str(model), config, options, device=device, precision=precision, threads=threads,
+        allow_pickle=allow_unsafe_checkpoint,
+    )  # fmt: skip
 
 
-class Model:
-    """An exported model.
-
-    Args:
-        session: The open file.
+class Model(ABC):
+    """A model that predicts, from whatever file.
 
     Attributes:
-        metadata: What the file says about itself: task, class names, sizes, thresholds.
+        metadata: What is known about it: task, class names, colors, thresholds, source.
     """
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self.metadata: ExportMetadata = session.metadata
+    metadata: ExportMetadata
 
-    def predict(self, source: str | Path | Image.Image | Array, *, score: float | None = None) -> Prediction:
+    def predict(self, source: Readable, *, score: float | None = None) -> Prediction:
         """Return the predictions for an image.
 
         Args:
             source: A file, an image of Pillow's, or an array (H, W, 3) uint8 in RGB.
-            score: Detections below this score are dropped; None: the threshold of the file.
+            score: Detections below this score are dropped; None: the threshold of the model.
 
         Returns:
             Of a detector ``boxes`` (n, 4) float: left, top, right, bottom in pixels of the image, ``scores`` (n,)
             float, ``labels`` (n,) int, highest score first, and, if it has them, ``masks``: n run-length encoded masks
-            in COCO's form, see :func:`mmres2net.predict.decode_mask`. Of a segmentor ``classes`` (H, W) int. Of a
-            classifier ``scores`` (K,) float, the probability of each class. Of a backbone a map per stage, (C, h, w).
+            in COCO's form, see :func:`mmres2net.predict.decode_mask`. Of a segmentor ``classes`` (H, W) int; one with a
+            single output, such as DSS, also has ``saliency`` (H, W) float, its probability. Of a classifier ``scores``
+            (K,) float, the probability of each class. Of a backbone a map per stage, (C, h, w).
 
         Raises:
             UserError: Not an image, a score below the threshold that the file was exported with, or outputs that are
                 not finite.
         """
+        return self.predict_batch([source], score=score)[0]
+
+    def predict_batch(self, sources: Sequence[Readable], *, score: float | None = None) -> list[Prediction]:
+        """Return the predictions for each image as :meth:`predict` does, with fewer runs of the network."""
         least = self.metadata.score_threshold
         if score is not None and self.metadata.task == 'detection' and not least <= score <= 1:
-            raise UserError(f'score {score}: choose {least} (the threshold that the file was exported with) to 1')
-        image = read_image(source, apply_exif=self.metadata.apply_exif)
+            raise UserError(f'score {score}: choose {least} (the threshold of the model) to 1')
+        images = [read_image(source, apply_exif=self.metadata.apply_exif) for source in sources]
+        return self._predict(images, least if score is None else score)
+
+    @abstractmethod
+    def _predict(self, images: Sequence[Array], score: float) -> list[Prediction]: ...
+
+
+class ExportedModel(Model):
+    """A model in an exported file; it takes one image at a time.
+
+    Args:
+        session: The open file.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.metadata = session.metadata
+
+    def _predict(self, images: Sequence[Array], score: float) -> list[Prediction]:
+        return [self._predict_one(image, score) for image in images]
+
+    def _predict_one(self, image: Array, score: float) -> Prediction:
         pixels, used = self.prepare(image)
         outputs = self._session.run(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]))
         results = dict(zip(self.metadata.outputs, outputs, strict=True))
-        if not all(np.isfinite(value).all() for value in results.values()):
-            raise UserError('the model gives values that are not finite for this image: its weights are damaged')
+        check_finite(results)
         size = (image.shape[0], image.shape[1])
         if self.metadata.task == 'detection':
-            return self._detections(results, size, used, least if score is None else score)
+            return self._detections(results, size, used, score)
         if self.metadata.task == 'segmentation':
             return {'classes': self._classes(results, size, used)}
         return {name: result[0] for name, result in results.items()}
@@ -116,3 +171,13 @@ class Model:
             better = resized > best
             best[better], classes[better] = resized[better], label
         return classes
+
+
+def check_finite(results: Prediction) -> None:
+    """Check the outputs of a network.
+
+    Raises:
+        UserError: Some are NaN or infinite.
+    """
+    if not all(np.isfinite(value).all() for value in results.values()):
+        raise UserError('the model gives values that are not finite for this image: its weights are damaged')

@@ -1,8 +1,7 @@
-"""Predictions as text, JSON, COCO annotations, label maps and drawn images."""
+"""Predictions as text, as data for JSON, as maps and as drawn images."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,7 +44,7 @@ def _detections(prediction: Prediction) -> list[tuple[list[float], float, int]]:
     return list(zip(*columns, strict=True))
 
 
-def format_prediction(path: Path, content: dict[str, Any]) -> str:
+def format_prediction(name: str, content: dict[str, Any]) -> str:
     """Return what :func:`describe` gives as lines of text."""
     (kind, entries), *_ = content.items()
     if kind == 'detections':
@@ -53,44 +52,11 @@ def format_prediction(path: Path, content: dict[str, Any]) -> str:
             f'  {row["class"]:<16} {row["score"]:.3f}  box {" ".join(f"{value:.1f}" for value in row["box"])}'
             for row in entries
         ]
-        return '\n'.join([f'{path}: {len(rows)} detections', *rows])
+        return '\n'.join([f'{name}: {len(rows)} detections', *rows])
     if kind == 'classes':
-        return '\n'.join([f'{path}:', *(f'  {row["class"]:<16} {row["score"]:.3f}' for row in entries)])
+        return '\n'.join([f'{name}:', *(f'  {row["class"]:<16} {row["score"]:.3f}' for row in entries)])
     rows = [f'  {name:<16} {f"{value:.1%}" if kind == "shares" else value}' for name, value in entries.items()]
-    return '\n'.join([f'{path}:', *rows])
-
-
-def to_coco(predictions: list[tuple[str, tuple[int, int], Prediction]], metadata: ExportMetadata) -> dict[str, Any]:
-    """Return detections in the form of a COCO annotation file, with a ``score`` for each annotation.
-
-    Args:
-        predictions: For each image its file name, its height and width, and its detections.
-        metadata: That of the exported file.
-
-    Returns:
-        ``images``, ``annotations`` and ``categories``. Ids begin at 1; the category of class k is k + 1. Boxes are
-        left, top, width, height; masks are compressed run lengths.
-    """
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for number, (name, size, prediction) in enumerate(predictions, start=1):
-        images.append({'id': number, 'file_name': name, 'height': size[0], 'width': size[1]})
-        for index, (box, score, label) in enumerate(_detections(prediction)):
-            width, height = box[2] - box[0], box[3] - box[1]
-            entry: dict[str, Any] = {
-                'id': len(annotations) + 1,
-                'image_id': number,
-                'category_id': label + 1,
-                'score': score,
-            }
-            entry |= {'bbox': [box[0], box[1], width, height], 'area': width * height, 'iscrowd': 0}
-            if 'masks' in prediction:
-                mask = prediction['masks'][index]
-                entry |= {'segmentation': mask, 'area': int(decode_mask(mask).sum())}
-            annotations.append(entry)
-    labels = max([len(metadata.classes), *(entry['category_id'] for entry in annotations)])
-    categories = [{'id': label + 1, 'name': metadata.class_name(label)} for label in range(labels)]
-    return {'images': images, 'annotations': annotations, 'categories': categories}
+    return '\n'.join([f'{name}:', *rows])
 
 
 def label_map(classes: Array, metadata: ExportMetadata) -> Image.Image:
@@ -102,16 +68,41 @@ def label_map(classes: Array, metadata: ExportMetadata) -> Image.Image:
     return image
 
 
-def draw_prediction(image: Array, prediction: Prediction, metadata: ExportMetadata) -> Array:
+def saliency_map(probabilities: Array) -> Image.Image:
+    """Return probabilities (H, W) as an 8-bit grey image, ``round(255 p)``."""
+    return Image.fromarray(np.rint(255 * np.clip(probabilities, 0, 1)).astype(np.uint8))
+
+
+def keep_above(prediction: Prediction, score: float) -> Prediction:
+    """Return a prediction without the detections below a score; those of other tasks as they are."""
+    if 'boxes' not in prediction:
+        return prediction
+    kept = prediction['scores'] >= score
+    out = {key: prediction[key][kept] for key in ('boxes', 'scores', 'labels')}
+    if 'masks' in prediction:
+        out['masks'] = [mask for mask, keep in zip(prediction['masks'], kept, strict=True) if keep]
+    return out
+
+
+def draw_prediction(image: Array, prediction: Prediction, metadata: ExportMetadata, *, legend: bool = True) -> Array:
     """Return ``image`` (H, W, 3) with a prediction drawn into it or, for classes, listed below it.
 
     The features of a backbone are drawn as the mean absolute value of its last stage.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        prediction: That of a model.
+        metadata: What is known about the model.
+        legend: Whether lines may be added below the image; without them, a classifier's best class is written into it.
     """
+    if 'saliency' in prediction:
+        return draw_heat_map(image, prediction['saliency'])
     if metadata.task == 'segmentation':
         labels = np.unique(prediction['classes']).tolist()
         colors = [class_color(label, metadata.palette) for label in range(max(labels) + 1)]
         drawn = draw_label_map(image, prediction['classes'], colors)
-        return add_legend(drawn, '', [(metadata.class_name(label), colors[label]) for label in labels])
+        names = [(metadata.class_name(label), colors[label]) for label in labels]
+        return add_legend(drawn, '', names) if legend else drawn
     if metadata.task == 'detection':
         rows = _detections(prediction)
         colors = [class_color(label, metadata.palette) for _, _, label in rows] or [(255, 255, 255)]
@@ -120,7 +111,9 @@ def draw_prediction(image: Array, prediction: Prediction, metadata: ExportMetada
         return draw_boxes(drawn, prediction['boxes'], texts, colors)
     if metadata.task == 'classification':
         rows = describe(prediction, metadata)['classes']
-        texts = [f'{row["class"].split(",")[0]} {row["score"]:.2f}' for row in rows]
-        return add_legend(image, '', [(text, class_color(row['label'])) for text, row in zip(texts, rows, strict=True)])
+        entries = [(f'{row["class"].split(",")[0]} {row["score"]:.2f}', class_color(row['label'])) for row in rows]
+        if legend:
+            return add_legend(image, '', entries)
+        return draw_boxes(image, [(0, 0, image.shape[1], image.shape[0])], [entries[0][0]], [entries[0][1]])
     strength = np.abs(prediction[metadata.outputs[-1]]).mean(0)
     return draw_heat_map(image, (strength - strength.min()) / max(float(np.ptp(strength)), 1e-12))

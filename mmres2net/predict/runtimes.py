@@ -53,12 +53,10 @@ def open_file(path: str | Path, *, threads: int | None = None) -> Session:
     path = Path(path).expanduser()
     opener = OPENERS.get(path.suffix)
     if opener is None:
-        hint = '; export a checkpoint first: mmres2net export CONFIG CHECKPOINT' if path.suffix == '.pth' else ''
-        raise UserError(f'{path}: the suffix tells the format and must be one of {", ".join(OPENERS)}{hint}')
+        raise UserError(f'{path}: the suffix tells the format and must be one of {", ".join(OPENERS)}')
     if not path.is_file():
         raise UserError(f'no file {path}')
-    if threads is not None and not 1 <= threads <= MAX_THREADS:
-        raise UserError(f'--threads {threads}: choose 1 to {MAX_THREADS}')
+    check_threads(threads)
     try:
         return opener(path, threads)
     except UserError:
@@ -165,3 +163,9 @@ OPENERS: dict[str, Callable[[Path, int | None], Session]] = {
     '.pt': _open_torchscript,
     '.pt2': _open_torch_export,
 }
+
+
+def check_threads(threads: int | None) -> None:
+    """Check a number of threads, which may be None; a UserError says what is allowed."""
+    if threads is not None and not 1 <= threads <= MAX_THREADS:
+        raise UserError(f'--threads {threads}: choose 1 to {MAX_THREADS}')

@@ -7,7 +7,6 @@ import pytest
 import torch
 from mmengine.visualization import Visualizer
 
-from tests.engine.demo import train_demo
 from tests.engine.tiny import write_config
 
 
@@ -35,11 +34,3 @@ def hub(tmp_path: Path) -> Iterator[Path]:
     torch.hub.set_dir(str(tmp_path / 'hub'))
     yield tmp_path / 'hub' / 'checkpoints'
     torch.hub.set_dir(before)
-
-
-@pytest.fixture(scope='session')
-def trained_demo(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The work dir of a detector trained for one epoch, for reading only."""
-    work_dir = tmp_path_factory.mktemp('demo') / 'first'
-    assert train_demo(work_dir, shapes).status == 0
-    return work_dir

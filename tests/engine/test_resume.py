@@ -11,7 +11,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmres2net.engine.resume import changes_since, checkpoints_in, newest_start, read_start, saved_config
+from mmres2net.engine.embedded import saved_config
+from mmres2net.engine.resume import changes_since, checkpoints_in, newest_start, read_start
 from mmres2net.errors import UserError
 from tests.engine.test_training import train
 from tests.engine.tiny import write_config

@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
+from mmres2net.engine.source import ModelSource, read_source
 from mmres2net.errors import UserError
 from mmres2net.export import formats, job
 from mmres2net.export.compare import Comparison
 from mmres2net.export.graphs import Graph, make_graph
 from mmres2net.export.preprocess import Padding
-from mmres2net.export.source import ExportSource, read_source
 from mmres2net.export.verify import Verifier, fault_of, images_for, make_copies
 from mmres2net.paths import list_configs
 from mmres2net.predict.runtimes import Session, open_file
@@ -90,13 +90,13 @@ def session_of(graph: Graph) -> Session:
 
 
 @pytest.fixture(scope='module')
-def sources(tiny_models: dict) -> dict[str, ExportSource]:
+def sources(tiny_models: dict) -> dict[str, ModelSource]:
     return {name: read_source(*tiny_models[name]) for name in MODELS}
 
 
 def compare(
     graph: Graph,
-    source: ExportSource,
+    source: ModelSource,
     folder: Path,
     session: Session | None = None,
     paths: Any = None,

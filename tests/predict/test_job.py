@@ -1,5 +1,6 @@
 """The command: drawn images, COCO JSON, label maps; broken images and bad flags."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from mmres2net.data.shapes import DEFAULT_SPEC, draw_scene
 from mmres2net.errors import UserError
 from mmres2net.predict import job
 from mmres2net.predict.metadata import ExportMetadata
+from mmres2net.predict.model import ExportedModel
 from mmres2net.predict.outputs import label_map
 
 SCENE = draw_scene(DEFAULT_SPEC, 'val', 1).image
@@ -75,24 +77,20 @@ def test_json_has_what_is_predicted(exports: dict, images: Path, name: str, caps
         assert [row['score'] for row in content['classes']] == pytest.approx(sorted(expected['scores'])[::-1], abs=1e-4)
 
 
-def test_broken_images_are_skipped_and_reported_first(
-    exports: dict, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+def test_broken_images_are_skipped_and_listed(
+    exports: dict, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    (images / 'z.jpg').write_bytes((images / 'deep' / 'b.jpg').read_bytes()[:900])
+    (images / 'deep' / 'a.jpg').write_bytes((images / 'deep' / 'b.jpg').read_bytes()[:900])
     Image.new('RGB', (1, 4000)).save(images / 'narrow.png')
-    out = tmp_path / 'out'
-    assert job.main([str(exports['segmentor.onnx']), str(images), '--out', str(out)]) == 1
-    said = capsys.readouterr().err
-    assert 'z.jpg' in said
-    assert 'narrow.png' in said
-    assert ((out / 'a.png').is_file(), (out / 'z.png').exists()) == (True, False)
-    said_before = []
-    monkeypatch.setattr(job.Model, 'predict', lambda *_, **__: said_before.append(capsys.readouterr().err) or 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        job.main([str(exports['segmentor.onnx']), str(images)])
-    assert 'z.jpg' in said_before[0]
-    with pytest.raises(UserError, match=r'z\.jpg'):
-        job.main([str(exports['segmentor.onnx']), str(images / 'z.jpg')])
+    out, model = tmp_path / 'out', str(exports['segmentor.onnx'])
+    assert job.main([model, str(images), '--out', str(out)]) == 1
+    printed = capsys.readouterr()
+    assert 'a.jpg' in printed.err.splitlines()[-1]
+    assert 'narrow.png' in printed.err.splitlines()[-1]
+    assert [name for name in ('a.png', 'b.png') if name in printed.out.replace('.jpg', '.png')] == ['a.png', 'b.png']
+    assert sorted(path.name for path in out.rglob('*.png')) == ['a.png', 'a_labels.png', 'b.png', 'b_labels.png']
+    with pytest.raises(UserError, match=r'a\.jpg'):
+        job.main([model, str(images / 'deep' / 'a.jpg')])
 
 
 def test_bad_flags_are_refused_before_work(exports: dict, images: Path, tmp_path: Path) -> None:
@@ -107,8 +105,94 @@ def test_bad_flags_are_refused_before_work(exports: dict, images: Path, tmp_path
         [one, '--out', str(images)],
         [one, '--out', str(tmp_path / 'file')],
         [one, '--out', '/proc/x'],
-        *([one, '--threads', threads] for threads in ('0', '100000')),
+        [one, '--threads', '100000'],
+        [one, '--batch', '2'],
         *([one, '--score', score] for score in ('nan', '5')),
     ):
         with pytest.raises(UserError):
             job.main([str(exports['detector.onnx']), *flags])
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    cv2 = pytest.importorskip('cv2')
+    writer = cv2.VideoWriter(str(tmp_path / 'clip.mp4'), cv2.VideoWriter.fourcc(*'mp4v'), 12, SCENE.shape[1::-1])
+    for shift in range(5):
+        writer.write(np.roll(SCENE, 4 * shift, 1)[..., ::-1])
+    writer.release()
+    return tmp_path / 'clip.mp4'
+
+
+@pytest.mark.parametrize('name', ['detector', 'segmentor', 'classifier'])
+def test_videos_keep_size_rate_and_number_of_frames(
+    exports: dict, video: Path, name: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    import cv2
+
+    assert job.main([str(exports[f'{name}.onnx']), str(video), '--out', str(tmp_path / 'out'), '--json']) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line['frame'] for line in lines] == [1, 2, 3, 4, 5]
+    assert len({json.dumps({**line, 'frame': 0}) for line in lines}) > (name != 'segmentor')
+    capture = cv2.VideoCapture(str(tmp_path / 'out' / 'clip.mp4'))
+    frames = [capture.read()[1] for _ in range(5)]
+    assert (capture.get(cv2.CAP_PROP_FPS), capture.read()[0]) == (12, False)
+    assert {frame.shape for frame in frames} == {SCENE.shape}
+    names = {path.name for path in (tmp_path / 'out').iterdir()} - {'clip.mp4'}
+    assert names == {'detector': {'predictions.json'}, 'segmentor': set(), 'classifier': {'predictions.csv'}}[name]
+
+
+def test_patterns_name_images_and_a_second_run_leaves_its_results_out(
+    exports: dict, images: Path, capsys: pytest.CaptureFixture
+) -> None:
+    flags = [str(exports['classifier.onnx']), str(images), str(images / '**' / '*.jpg'), '--out', str(images / 'out')]
+    for _ in range(2):
+        assert job.main(flags) == 0
+        assert capsys.readouterr().out.count('.jpg:') == 1
+    rows = list(csv.DictReader((images / 'out' / 'predictions.csv').open()))
+    assert [(row['image'], row['rank']) for row in rows[::3]] == [
+        (str(images / p), '1') for p in ('a.png', 'deep/b.jpg')
+    ]
+    for pattern in ('*.gif', 'nothing/*'):
+        with pytest.raises(UserError):
+            job.main([flags[0], str(images / pattern)])
+
+
+def test_what_was_done_before_an_interruption_is_kept(
+    exports: dict, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    predict_one = ExportedModel.predict_batch
+
+    def stop_at_second(model: ExportedModel, sources: list, **flags: float) -> list:
+        if (tmp_path / 'out' / 'a.png').exists():
+            raise KeyboardInterrupt
+        return predict_one(model, sources, **flags)
+
+    monkeypatch.setattr(ExportedModel, 'predict_batch', stop_at_second)
+    with pytest.raises(KeyboardInterrupt):
+        job.main([str(exports['detector.onnx']), str(images), '--out', str(tmp_path / 'out')])
+    content = json.loads((tmp_path / 'out' / 'predictions.json').read_text())
+    assert [image['file_name'] for image in content['images']] == [str(images / 'a.png')]
+    assert '1' in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_annotations_that_do_not_fit_are_refused_before_work(exports: dict, images: Path, tmp_path: Path) -> None:
+    ann = {'images': [{'id': 7, 'file_name': 'images/a.png'}], 'categories': [{'id': 4, 'name': 'disc'}]}
+    classes = [{'id': k, 'name': name} for k, name in ((4, 'disc'), (9, 'square'), (2, 'triangle'))]
+    flags = [str(exports['detector.onnx']), str(images / 'a.png'), '--ann', str(tmp_path / 'ann.json')]
+    out = ['--out', str(tmp_path / 'out')]
+    for content in ('[', '[]', json.dumps(ann), json.dumps({**ann, 'images': [], 'categories': classes})):
+        (tmp_path / 'ann.json').write_text(content)
+        with pytest.raises(UserError, match='--ann'):
+            job.main([*flags, *out])
+    assert not list(tmp_path.glob('out/*'))
+    (tmp_path / 'ann.json').write_text(json.dumps({**ann, 'categories': classes}))
+    for wrong in (flags, [str(exports['classifier.onnx']), *flags[1:], *out]):
+        with pytest.raises(UserError, match='--ann'):
+            job.main(wrong)
+    assert job.main([*flags, *out]) == 0
+    results = json.loads((tmp_path / 'out' / 'predictions.json').read_text())
+    assert {entry['image_id'] for entry in results} == {7}
+    assert {entry['category_id'] for entry in results} <= {4, 9, 2}
+    assert job.main([*flags, *out, '--score', '0.6']) == 0
+    best = json.loads((tmp_path / 'out' / 'predictions.json').read_text())
+    assert len(best) == sum(entry['score'] >= 0.6 for entry in results) > 0

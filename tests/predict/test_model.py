@@ -17,7 +17,7 @@ from mmres2net import predict
 from mmres2net.data.shapes import DEFAULT_SPEC, draw_scene
 from mmres2net.errors import UserError
 from mmres2net.predict.metadata import ExportMetadata, parse_metadata
-from mmres2net.predict.model import Model
+from mmres2net.predict.model import ExportedModel
 from mmres2net.predict.runtimes import Session
 from tests.support.hostile import Payload
 
@@ -56,7 +56,7 @@ def test_predictions_are_those_of_the_test_pipeline(
     from mmengine.dataset import Compose, pseudo_collate
     from mmengine.registry import init_default_scope
 
-    from mmres2net.export.source import read_source
+    from mmres2net.engine.source import read_source
 
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -103,7 +103,7 @@ def test_a_fixed_size_is_padded_and_cut_off_again() -> None:
         return [np.zeros((1, 1, *image.shape[2:]), np.float32), image[:, 0]]
 
     metadata = ExportMetadata('segmentation', ('logits', 'classes'), size=(200, 300), fill=(9, 8, 7))
-    classes = Model(Session(metadata, run)).predict(np.full((100, 120, 3), 50, np.uint8))['classes']
+    classes = ExportedModel(Session(metadata, run)).predict(np.full((100, 120, 3), 50, np.uint8))['classes']
     assert seen[0].shape == (1, 3, 200, 300)
     assert seen[0][0, :, 199, 299].tolist() == [9, 8, 7]
     assert classes.shape == (100, 120)
@@ -114,7 +114,7 @@ def test_a_fixed_size_is_padded_and_cut_off_again() -> None:
 def test_outputs_that_are_not_finite_are_an_error(value: float) -> None:
     session = Session(ExportMetadata('classification', ('scores',)), lambda image: [np.full((1, 3), value)])
     with pytest.raises(UserError):
-        Model(session).predict(SCENE)
+        ExportedModel(session).predict(SCENE)
 
 
 FILES = {'absent.onnx': None, 'model.tflite': b'x', 'epoch_1.pth': b'x', 'alone.xml': b'<net/>'}

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
-from mmres2net.export.source import build
+from mmres2net.engine.source import build
 
 CLASSES = ('disc', 'square', 'triangle')
 BACKBONE = dict(

@@ -7,8 +7,8 @@ import torch
 from mmengine.config import Config
 
 from mmres2net.engine.config import load_config
+from mmres2net.engine.source import RANDOM, class_names, metainfo_of, read_source
 from mmres2net.errors import UserError
-from mmres2net.export.source import RANDOM, class_names, metainfo_of, read_source
 from mmres2net.weights import recognise
 from mmres2net.weights.convert import network_for
 from tests.cam import models

@@ -1,4 +1,4 @@
-"""The model that is exported or explained: built from a config, with the weights of a checkpoint, all of them."""
+"""A trained model: built from a config, with the weights of a checkpoint, all of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mmres2net.data.layout import dataset_of_test, walk
 from mmres2net.engine.build import build_model, scope_of
 from mmres2net.engine.config import load_config, single_process_norms, without_published_weights
 from mmres2net.engine.weights import check_normalization, load_state_strictly
-from mmres2net.errors import UserError
+from mmres2net.errors import UserError, reason_of
 from mmres2net.models import ALIASES, ARCHS, Res2Net, Res2NetDLA
 from mmres2net.weights import recognise, to_ours, unwrap
 from mmres2net.weights.fetching import fetch_checkpoint
@@ -33,7 +33,7 @@ MAX_CLASSES, MAX_NAME = 100_000, 1_000  # more are not class names but an attack
 
 
 @dataclass(frozen=True)
-class ExportSource:
+class ModelSource:
     """A model in evaluation mode with its config."""
 
     cfg: Config
@@ -46,7 +46,7 @@ class ExportSource:
 
 def read_source(
     config: str, checkpoint: str | None, *, options: dict[str, Any] | None = None, allow_pickle: bool = False
-) -> ExportSource:
+) -> ModelSource:
     """Return the model of a config with the weights of a checkpoint.
 
     Args:
@@ -60,20 +60,46 @@ def read_source(
         UserError: Config or checkpoint cannot be read, or do not fit each other.
     """
     cfg = load_config(config, options)
+    content = None if checkpoint is None else _read(cfg, checkpoint, allow_pickle)
+    name = Path(config.rpartition('::')[2]).stem
+    return make_source(cfg, content, name, checkpoint or RANDOM)
+
+
+def make_source(cfg: Config, content: Mapping[str, Any] | None, title: str, weights: str) -> ModelSource:
+    """Return the model of a config with the weights in the content of a checkpoint.
+
+    Args:
+        cfg: The config; it stays as it is.
+        content: What :func:`mmres2net.weights.reading.read_checkpoint` returns; None: random weights.
+        title: Name of the config.
+        weights: Name of the checkpoint.
+
+    Raises:
+        UserError: The config has no model, or the weights do not fit it.
+    """
     if not cfg.get('model'):
-        raise UserError(f'{config} has no model')
+        raise UserError(f'the config {title} has no model')
     cfg = single_process_norms(without_published_weights(cfg))[0]
     for _, node in walk(cfg.model, 'model'):
         if node.get('with_cp'):  # activation checkpointing would run blocks twice in a backward pass
             node['with_cp'] = False
-    content = {} if checkpoint is None else _read(cfg, checkpoint, allow_pickle)
-    model = build(cfg, random=checkpoint is None)
-    if checkpoint is not None:
-        load_state_strictly(model, with_classifier(unwrap(content), model), checkpoint)
-    meta = metainfo_of(content, cfg)
-    title = Path(config.rpartition('::')[2]).stem
-    weights = RANDOM if checkpoint is None else Path(checkpoint).name
-    return ExportSource(cfg, model, title, weights, class_names(meta), _palette(meta))
+    model = build(cfg, random=content is None)
+    if content is not None:
+        load_state_strictly(model, with_classifier(unwrap(content), model), weights)
+    meta = metainfo_of(content or {}, cfg)
+    return ModelSource(cfg, model, title, Path(weights).name, class_names(meta), _palette(meta))
+
+
+def place_on(model: Any, device: str) -> Any:
+    """Return ``model`` on a device, named as torch names them.
+
+    Raises:
+        UserError: There is no such device.
+    """
+    try:
+        return model.to(torch.device(device))
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        raise UserError(f'--device {device}: {reason_of(error)}; use cpu') from error
 
 
 def build(cfg: Config, *, random: bool) -> Any:

@@ -1,0 +1,229 @@
+"""A checkpoint as a model that predicts: images go through the test pipeline of its config, as in testing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pycocotools import mask as coco_masks
+
+from mmres2net.engine.build import scope_of
+from mmres2net.engine.config import load_config
+from mmres2net.engine.embedded import embedded_config, registered_only
+from mmres2net.engine.loading import safe_loading
+from mmres2net.engine.pipeline import applies_exif, build_steps, channel_order_of, loaded_results, run_step
+from mmres2net.engine.resume import BEST, POINTER, checkpoints_in
+from mmres2net.engine.source import ModelSource, make_source, place_on, read_source
+from mmres2net.engine.speed import speed_up
+from mmres2net.errors import UserError, reason_of
+from mmres2net.predict.metadata import ExportMetadata
+from mmres2net.predict.model import Model, Prediction, check_finite
+from mmres2net.predict.runtimes import check_threads
+from mmres2net.text import join_some
+from mmres2net.weights.fetching import fetch_checkpoint
+from mmres2net.weights.reading import read_checkpoint
+
+Array = npt.NDArray[Any]
+TASKS = {'BaseDetector': 'detection', 'BaseSegmentor': 'segmentation', 'BaseClassifier': 'classification'}
+PRECISIONS = {'fp16': torch.float16, 'bf16': torch.bfloat16}
+NAME_IT = 'name its config: --config CONFIG'
+
+
+def load_checkpoint(
+    name: str,
+    config: str | None,
+    options: dict[str, Any] | None,
+    *,
+    device: str | None,
+    precision: str | None,
+    threads: int | None,
+    allow_pickle: bool,
+) -> Model:
+    """Return the model of a checkpoint; the arguments are those of :func:`mmres2net.predict.load`."""
+    device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    if precision is not None and precision not in PRECISIONS:
+        raise UserError(f'precision {precision!r}: choose from {", ".join(PRECISIONS)}')
+    if precision == 'fp16' and not device.startswith('cuda'):
+        raise UserError(f'--amp fp16 needs a GPU, and the model runs on {device}: choose bf16, or leave it out')
+    check_threads(threads)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if config is None and name.endswith('.py'):
+        raise UserError(f'{name} is a config: name its checkpoint, and the config with --config {name}')
+    path = checkpoint_of(name)
+    with safe_loading(allow_pickle=allow_pickle):
+        if config is not None:
+            source = read_source(config, path, options=options, allow_pickle=allow_pickle)
+            return CheckpointModel(source, f'{path} with the config {config}', device, precision)
+        content = read_checkpoint(fetch_checkpoint(path), allow_pickle=allow_pickle)
+        return _with_own_config(path, content, options, device, precision)
+
+
+def _with_own_config(
+    path: str, content: dict[str, Any], options: dict[str, Any] | None, device: str, precision: str | None
+) -> Model:
+    guard: AbstractContextManager[None] = registered_only()
+    origin = 'the config in it'
+    try:
+        cfg = embedded_config(content)
+    except UserError as error:
+        file = _config_beside(Path(path), error)
+        cfg, guard, origin = load_config(str(file)), nullcontext(), f'the config beside it, {file}'
+    cfg.merge_from_dict(options or {})
+    with guard:
+        try:
+            source = make_source(cfg, content, Path(path).stem, path)
+            return CheckpointModel(source, f'{path} with {origin}', device, precision)
+        except UserError as error:
+            raise UserError(f'{path} with {origin}: {error}') from error
+
+
+def _config_beside(path: Path, error: UserError) -> Path:
+    """Return the config in the work dir of a checkpoint; in other folders a program of any kind may lie beside it.
+
+    Raises:
+        UserError: It is in no work dir, or there is not exactly one config.
+    """
+    found = sorted(path.parent.glob('*.py')) if (path.parent / POINTER).is_file() else []
+    if len(found) != 1:
+        why = (
+            f'its work dir has {join_some(p.name for p in found)}' if found else 'it lies in no work dir with a config'
+        )
+        raise UserError(f'{path}: {error}; {why}: {NAME_IT}') from error
+    return found[0]
+
+
+def checkpoint_of(name: str) -> str:
+    """Return the checkpoint that ``name`` means: itself or, of a work dir, the best one, else the newest.
+
+    Raises:
+        UserError: A folder without checkpoints.
+    """
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        return name
+    best = sorted(folder.glob(BEST), key=lambda path: path.stat().st_mtime, reverse=True)
+    found = [path for path in [*best, *checkpoints_in(folder)] if path.is_file()]
+    if not found:
+        raise UserError(f'{folder}: no checkpoint in this folder (best_*.pth, epoch_N.pth, iter_N.pth)')
+    return str(found[0])
+
+
+class CheckpointModel(Model):
+    """A model with its weights, which runs in PyTorch.
+
+    Args:
+        source: Model and config; the model is moved and made faster in place.
+        origin: Where they come from, in words.
+        device: Where the model runs.
+        precision: A key of :data:`PRECISIONS`; None: float32.
+
+    Raises:
+        UserError: There is no such device, the test pipeline is unknown, or the model is of no known task.
+    """
+
+    def __init__(self, source: ModelSource, origin: str, device: str, precision: str | None) -> None:
+        self._cfg = source.cfg
+        self.metadata = _metadata_of(source, f'{origin}, on {device}{f" in {precision}" if precision else ""}')
+        channel_order_of(source.cfg)
+        self._steps = build_steps(source.cfg)
+        self._model = place_on(source.model, device)
+        if precision is None:
+            speed_up(self._model, device)
+        else:
+            _set_precision(self._model, torch.device(device).type, PRECISIONS[precision])
+
+    def _predict(self, images: Sequence[Array], score: float) -> list[Prediction]:
+        with scope_of(self._cfg):
+            inputs = [self._prepare(image) for image in images]
+            # Images of one size together: padded to a common size, an image would not be predicted as it is alone.
+            groups: dict[tuple[int, ...], list[int]] = {}
+            for index, item in enumerate(inputs):
+                groups.setdefault(tuple(item['inputs'].shape), []).append(index)
+            done: dict[int, Prediction] = {}
+            for group in groups.values():
+                samples = self._run([inputs[index] for index in group])
+                done |= {i: self._prediction(sample, score) for i, sample in zip(group, samples, strict=True)}
+        return [done[index] for index in range(len(images))]
+
+    def _prepare(self, image: Array) -> dict[str, Any]:
+        results = loaded_results(self._cfg, image)
+        for step in self._steps:
+            results = run_step(step, results, 'an image')
+        if not isinstance(results.get('inputs'), torch.Tensor) or results['inputs'].dim() != 3:
+            raise UserError('the test pipeline does not end with one packed image (C, h, w)')
+        return results
+
+    def _run(self, items: Sequence[dict[str, Any]]) -> list[Any]:
+        batch = {key: [item[key] for item in items] for key in ('inputs', 'data_samples')}
+        try:
+            with torch.no_grad():
+                return self._model.test_step(batch)
+        except Exception as error:  # a model is a program
+            raise UserError(f'the model fails: {reason_of(error)}') from error
+
+    def _prediction(self, sample: Any, score: float) -> Prediction:
+        key = {'detection': 'pred_instances', 'segmentation': 'pred_sem_seg', 'classification': 'pred_score'}
+        found = sample.get(key[self.metadata.task])
+        if found is None:
+            raise UserError(f'{type(self._model).__name__} predicts {join_some(sample.keys())}, which is not supported')
+        if self.metadata.task == 'detection':
+            return _detections(found, score)
+        if self.metadata.task == 'classification':
+            out = {'scores': _array(found)}
+        else:
+            out = {'classes': _array(found.data[0].long())}
+            if 'saliency' in self.metadata.outputs:
+                out['saliency'] = _array(sample.seg_logits.data[0])
+        check_finite(out)
+        return out
+
+
+def _set_precision(model: Any, device: str, precision: torch.dtype) -> None:
+    """Let the backbone and the neck compute in ``precision``: heads need the range of float32, and so do operators."""
+    extract = model.extract_feat
+
+    def extract_feat(*args: Any, **kwargs: Any) -> Any:
+        with torch.autocast(device, precision):
+            return _as_float(extract(*args, **kwargs))
+
+    model.extract_feat = extract_feat
+
+
+def _as_float(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return type(value)(_as_float(part) for part in value)
+    return value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+
+def _detections(found: Any, score: float) -> Prediction:
+    found = found[found.scores >= score]
+    found = found[found.scores.argsort(descending=True, stable=True)]
+    out: Prediction = {'boxes': _array(getattr(found.bboxes, 'tensor', found.bboxes)), 'scores': _array(found.scores)}
+    out['labels'] = _array(found.labels)
+    if 'masks' in found:
+        masks = [coco_masks.encode(np.asfortranarray(mask.cpu().numpy().astype(np.uint8))) for mask in found.masks]
+        out['masks'] = [{'size': list(mask['size']), 'counts': mask['counts'].decode()} for mask in masks]
+    return out
+
+
+def _array(tensor: torch.Tensor) -> Array:
+    return (tensor.float() if tensor.is_floating_point() else tensor).cpu().numpy()
+
+
+def _metadata_of(source: ModelSource, origin: str) -> ExportMetadata:
+    bases = [base.__name__ for base in type(source.model).__mro__]
+    task = next((TASKS[name] for name in bases if name in TASKS), None)
+    if task is None:
+        raise UserError(f'{bases[0]}: only detectors of mmdet, segmentors of mmseg, classifiers of mmpretrain predict')
+    head = getattr(source.model, 'decode_head', None)
+    single = getattr(head[-1] if isinstance(head, torch.nn.ModuleList) else head, 'out_channels', 0) == 1
+    classes = ('background', *source.classes) if single and len(source.classes) == 1 else source.classes
+    outputs = ('classes', *(['saliency'] if single else [])) if task == 'segmentation' else ()
+    exif = applies_exif(source.cfg)
+    return ExportMetadata(task, outputs, origin, classes, source.palette, apply_exif=exif)

@@ -1,0 +1,143 @@
+"""``mmres2net serve``: a page on which an image is dropped and the predictions of one or two models are drawn.
+
+Nothing leaves the machine: the page may load from its own server alone, and gradio sends no statistics.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmres2net.errors import UserError
+from mmres2net.flags import flags_of_serve
+from mmres2net.predict.images import read_image
+from mmres2net.predict.outputs import keep_above
+from mmres2net.predict.predictor import Predictor
+
+MOST = 2  # models side by side
+DEFAULT_SCORE = 0.3
+OWN_SERVER_ONLY = (
+    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src 'self' ws: data: blob:; "
+    "form-action 'self'; frame-ancestors 'self'"
+)
+MAX_FILE = '100mb'
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Serve the page by the flags in ``argv`` until the process is stopped.
+
+    Raises:
+        UserError: A mistake in the flags or a model, gradio is not installed, or the address is taken.
+    """
+    args = flags_of_serve().parse_args(argv)
+    if len(args.models) > MOST:
+        raise UserError(f'{len(args.models)} models: name one, or two to compare')
+    if len(args.config) > len(args.models):
+        raise UserError(f'--config names {len(args.config)} configs for {len(args.models)} models')
+    library()
+    with open_socket(args.host, args.port) as listener:
+        configs = [*args.config, *[None] * MOST]
+        predictors = [
+            Predictor(
+                name, config=config, device=args.device, precision=args.amp, threads=args.threads,
+                allow_unsafe_checkpoint=args.allow_unsafe_checkpoint,
+            )
+            for name, config in zip(args.models, configs, strict=False)
+        ]  # fmt: skip
+        for predictor in predictors:
+            print(f'model: {predictor.metadata.source}')
+        run(make_app(predictors, titles_of(args.models)), listener)
+
+
+def library() -> Any:
+    """Return gradio, told to send no statistics.
+
+    Raises:
+        UserError: It is not installed.
+    """
+    os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
+    try:
+        import gradio
+    except ImportError as error:
+        raise UserError(f"serve needs gradio, which cannot be imported ({error}): pip install 'gradio>=5'") from error
+    return gradio
+
+
+def open_socket(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on an address; port 0 is a free one.
+
+    Raises:
+        UserError: There is no such address, or it is taken.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        raise UserError(f'--host {host} --port {port}: {error}; choose another port, or 0 for a free one') from error
+
+
+def titles_of(names: Sequence[str]) -> list[str]:
+    """Return a short title for each model: the name of its file, with its folder where two are alike."""
+    short = [Path(name).name for name in names]
+    return short if len(set(short)) == len(short) else [str(Path(*Path(name).parts[-2:])) for name in names]
+
+
+def make_page(predictors: Sequence[Predictor], titles: Sequence[str]) -> Any:
+    """Return the page as gradio's ``Blocks``: image, threshold, and a drawing of each model."""
+    gradio = library()
+
+    def draw(path: str | None, score: float, predictions: list[Any]) -> list[Any]:
+        if path is None or not predictions:
+            return [None] * len(predictors)
+        pairs = zip(predictors, predictions, strict=True)
+        return [predictor.draw(path, keep_above(prediction, score)) for predictor, prediction in pairs]
+
+    def predict(path: str | None, score: float) -> list[Any]:
+        if path is None:
+            return [[], *draw(None, score, [])]
+        try:
+            read_image(path)
+            predictions = [predictor(path) for predictor in predictors]
+        except UserError as error:
+            raise gradio.Error(str(error)) from error
+        return [predictions, *draw(path, score, predictions)]
+
+    with gradio.Blocks(title='mmres2net', analytics_enabled=False) as page:
+        gradio.Markdown(f'# mmres2net\n{" | ".join(predictor.metadata.source for predictor in predictors)}')
+        kept = gradio.State([])
+        with gradio.Row():
+            image = gradio.Image(type='filepath', label='image', sources=['upload', 'webcam', 'clipboard'])
+            boards = [gradio.Image(label=title, interactive=False, format='png') for title in titles]
+        detects = any(predictor.metadata.task == 'detection' for predictor in predictors)
+        score = gradio.Slider(0, 1, DEFAULT_SCORE, step=0.01, label='score: weaker ones are hidden', visible=detects)
+        image.change(predict, [image, score], [kept, *boards], api_name=False)
+        score.release(draw, [image, score, kept], boards, api_name=False)
+    return page
+
+
+def make_app(predictors: Sequence[Predictor], titles: Sequence[str]) -> Any:
+    """Return the page as an application of FastAPI whose answers forbid the browser every other server."""
+    from fastapi import FastAPI
+
+    app = FastAPI()
+
+    @app.middleware('http')
+    async def forbid_others(request: Any, call_next: Any) -> Any:
+        response = await call_next(request)
+        response.headers['Content-Security-Policy'] = OWN_SERVER_ONLY
+        return response
+
+    page = make_page(predictors, titles)
+    return library().mount_gradio_app(app, page, path='/', max_file_size=MAX_FILE)
+
+
+def run(app: Any, listener: socket.socket) -> None:
+    """Serve an application on an open socket until the process is stopped."""
+    import uvicorn
+
+    host, port = listener.getsockname()[:2]
+    print(f'serving on http://{f"[{host}]" if ":" in host else host}:{port}, Ctrl-C stops it', flush=True)
+    uvicorn.Server(uvicorn.Config(app, log_level='warning')).run(sockets=[listener])
