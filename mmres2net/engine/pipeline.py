@@ -86,7 +86,7 @@ def build_steps(cfg: Config) -> list[Any]:
 
 
 def run_step(step: Any, results: dict[str, Any], path: str | Path) -> dict[str, Any]:
-    """Return ``results`` after a step, a dict or of :func:`build_steps`; a UserError with ``path`` says that it fails."""
+    """Return ``results`` after a step, a dict or of :func:`build_steps`; a UserError names ``path`` if it fails."""
     kind = kind_of(step) if isinstance(step, Mapping) else type(step).__name__
     try:
         out = (TRANSFORMS.build(dict(step)) if isinstance(step, Mapping) else step)(results)
