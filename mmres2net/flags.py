@@ -114,7 +114,7 @@ def add_common_flags(parser: argparse.ArgumentParser) -> None:
         help="replace the config's ResNet by this Res2Net, e.g. res2net50_26w_4s; all changes are printed",
     )
     parser.add_argument(
-        '--data', type=path, metavar='DIR', help="folder of the data set, in the data set's standard layout"
+        '--data', type=path, metavar='PATH', help='the data: the standard layout of the config, or data of your own'
     )
     parser.add_argument('--skip-data-check', action='store_true', help='do not check the data before the start')
     parser.add_argument('--plain', action='store_true', help='do not replace modules by faster ones on the CPU')
@@ -143,6 +143,8 @@ def flags_of_train(prog: str = 'mmres2net train') -> argparse.ArgumentParser:
         '--auto-scale-lr', action='store_true', help='scale the learning rate linearly with the total batch size'
     )
     parser.add_argument('--from-scratch', action='store_true', help='random initialization; unfreeze all layers')
+    text = 'with data of your own: keep epochs, learning rate and evaluations of the config'
+    parser.add_argument('--keep-schedule', action='store_true', help=text)
     start = parser.add_mutually_exclusive_group()
     start.add_argument(
         '--resume',

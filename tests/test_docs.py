@@ -7,12 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
-from PIL import Image
 
 from mmres2net.cli import main
-from mmres2net.engine.build import build_model
-from mmres2net.engine.config import load_config, without_weights
+from mmres2net.engine.config import load_config
 from mmres2net.models import ARCHS
 from mmres2net.paths import find_config
 from tests.support.cli import run_cli
@@ -24,7 +21,7 @@ RUN = ('complexity ', 'sweep run --dry-run')
 # Why a command is not run here. A command that is neither run nor named here fails the test.
 NOT_RUN = {
     'cam': 'needs images and downloads weights',
-    'check-data': 'needs a data set; the examples of own-data.md are checked below',
+    'check-data': 'needs a data set',
     'configs': 'prints a folder',
     'convert-data': 'needs a data set',
     'convert-weights': 'needs a checkpoint',
@@ -113,7 +110,7 @@ def test_every_page_is_in_the_index_and_readme_is_short() -> None:
     assert len((ROOT / 'README.md').read_text().splitlines()) <= 150
 
 
-SNIPPETS = [(page, text) for page in PAGES for text in blocks(page, 'python') if page.name != 'own-data.md']
+SNIPPETS = [(page, text) for page in PAGES for text in blocks(page, 'python')]
 NOT_RUN_SNIPPETS = {
     "predict.load('mask_rcnn.onnx')": 'needs an exported file',
     "Predictor('work_dirs": 'needs a checkpoint; it runs in tests/predict',
@@ -138,43 +135,3 @@ def test_dict_of_the_readme_is_that_of_the_configs() -> None:
     backbone = config['model']['backbone']
     backbone.pop('_delete_')
     assert backbone.items() <= load_config('faster_rcnn_r2n50.py').model.backbone.to_dict().items()
-
-
-EXAMPLES = blocks(ROOT / 'docs/own-data.md', 'python')
-
-
-def write_data(shapes: Path) -> None:
-    """Lay out in this folder what the examples name: shapes, class folders and VOC files."""
-    Path('data').mkdir()
-    Path('data/shapes').symlink_to(shapes)
-    image = Image.open(next((shapes / 'train2017').glob('*.jpg')))
-    for number, part in enumerate(('train', 'val')):
-        paths = [f'data/pets/{part}/cat/1.jpg', f'data/pets/{part}/dog/1.jpg', f'data/cells/JPEGImages/{part}.jpg']
-        for path in map(Path, paths):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            image.rotate(180 * number).save(path)
-    boxes = ''.join(
-        f'<object><name>{name}</name><difficult>0</difficult>'
-        '<bndbox><xmin>5</xmin><ymin>5</ymin><xmax>40</xmax><ymax>50</ymax></bndbox></object>'
-        for name in ('red', 'white')
-    )
-    size = f'<size><width>{image.width}</width><height>{image.height}</height><depth>3</depth></size>'
-    Path('data/cells/Annotations').mkdir()
-    for part in ('train', 'val'):
-        Path(f'data/cells/Annotations/{part}.xml').write_text(f'<annotation>{size}{boxes}</annotation>')
-        Path(f'data/cells/{part}.txt').write_text(f'{part}\n')
-
-
-@pytest.mark.parametrize('number', range(len(EXAMPLES)))
-def test_configs_for_ones_own_data(number: int, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each example passes the data check on such data, and its model builds with as many classes."""
-    monkeypatch.chdir(tmp_path)
-    write_data(shapes)
-    text = EXAMPLES[number]
-    Path('mine.py').write_text(text)
-    checked = run_cli('check-data', 'mine.py')
-    assert checked.status == 0, checked.out + checked.err
-    with torch.device('meta' if 'imagenet' not in text else 'cpu'):
-        model = build_model(without_weights(load_config('mine.py'))[0])
-    head = model.roi_head.bbox_head if hasattr(model, 'roi_head') else getattr(model, 'decode_head', None) or model.head
-    assert head.num_classes == (2 if 'pets' in text or 'cells' in text else 7 if 'background' in text else 6)

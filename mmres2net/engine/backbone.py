@@ -47,13 +47,13 @@ def load_swapped(args: argparse.Namespace, *, training: bool) -> Change:
         lines += [f'{line} (from scratch)' for line in more]
     arch = ALIASES.get(args.backbone, args.backbone)
     swapped.work_dir = args.work_dir or f'{work_dir_of(cfg, cfg.filename, None)}-{arch}'
-    # MMEngine writes the config of a run, with all flags, to a file of this name: another one than write_swapped's.
+    # MMEngine writes the config of a run, with all flags, to a file of this name: another one than write_config's.
     name = f'{Path(cfg.filename).stem}-{arch}{RUN}'
     return Config(swapped.to_dict(), cfg_text=swapped.text, filename=name), lines
 
 
-def write_swapped(cfg: Config) -> Path:
-    """Write a config of :func:`load_swapped` into its work dir, to be read or run by itself; return the file.
+def write_config(cfg: Config) -> Path:
+    """Write a config that flags have changed (its name ends in :data:`RUN`) into its work dir; return the file.
 
     Raises:
         UserError: The file cannot be written.

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from mmengine.dist import broadcast_object_list, init_dist, is_distributed
 
 from mmres2net.errors import UserError
 
+T = TypeVar('T')
 RANK, SIZE, LOCAL_SIZE = 0, 1, 2
 # Rank, number of processes, and processes on this machine; then what else MMEngine reads to start with this launcher.
 VARIABLES: dict[str, tuple[str, str, str]] = {
@@ -79,3 +84,30 @@ def _number(launcher: str, which: int, default: int) -> int:
     if not text.isdecimal():
         raise UserError(f'--launcher {launcher}: {name}={text!r} is not a whole number')
     return int(text)
+
+
+def from_first_process(launcher: str, dist_cfg: Mapping[str, Any], make: Callable[[], T]) -> T:
+    """Return in every process what ``make`` returns in the first one, which alone calls it.
+
+    Args:
+        launcher: The value of ``--launcher``.
+        dist_cfg: How processes meet, ``env_cfg.dist_cfg`` of the config.
+        make: Returns something that can be pickled.
+
+    Raises:
+        UserError: ``make`` raised it, in all processes.
+    """
+    if world_size(launcher) == 1:
+        return make()
+    if not is_distributed():
+        init_dist(launcher, **{'backend': 'nccl', **dist_cfg})
+    result: list[Any] = [None]
+    if is_first_process(launcher):
+        try:
+            result = [make()]
+        except UserError as error:
+            result = [error]
+    broadcast_object_list(result)
+    if isinstance(result[0], UserError):
+        raise result[0]
+    return result[0]

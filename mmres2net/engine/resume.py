@@ -167,6 +167,20 @@ def _images_per_step(cfg: Mapping[str, Any], world_size: Any) -> int:
     return math.prod(parts) if all(isinstance(part, int) for part in parts) else 0
 
 
+def check_unused(folder: Path) -> None:
+    """Check that no earlier run left checkpoints in a work dir.
+
+    Raises:
+        UserError: There are some, which a new run would overwrite.
+    """
+    old = checkpoints_in(folder) or sorted(folder.glob(BEST))
+    if old:
+        raise UserError(
+            f'{folder} has checkpoints of an earlier run (such as {old[0].name}): --resume continues it, '
+            '--work-dir DIR trains elsewhere, --overwrite deletes them'
+        )
+
+
 def clear_work_dir(folder: Path) -> list[Path]:
     """Delete the checkpoints that an earlier run left in ``folder``, and return them."""
     old = [*checkpoints_in(folder), *folder.glob(BEST)]

@@ -22,17 +22,17 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmres2net.data.check import check_before_training, explain_failure
-from mmres2net.data.layout import point_at
 from mmres2net.data.shapes import make_shapes
 from mmres2net.engine.backbone import load_swapped
 from mmres2net.engine.build import building, unwrapped
 from mmres2net.engine.config import load_config, single_process_norms, without_idle_workers, work_dir_of
 from mmres2net.engine.draw import FOLDER
 from mmres2net.engine.launcher import check_launcher, is_first_process, world_size
+from mmres2net.engine.own_data.flag import read_data
 from mmres2net.engine.profiling import ProfileDone, ProfileHook
 from mmres2net.engine.settings import check_settings
 from mmres2net.engine.speed import SpeedUpHook
-from mmres2net.engine.weights import load_strictly
+from mmres2net.engine.weights import load_strictly, log_left_out
 from mmres2net.errors import RunError, UserError, reason_of
 from mmres2net.signals import raise_received
 from mmres2net.text import join_some
@@ -78,7 +78,8 @@ def prepare(args: argparse.Namespace, parts: Sequence[str]) -> tuple[Config, lis
     notes += lines
     first = is_first_process(args.launcher)
     if args.data:
-        cfg = point_at(cfg, args.data, parts)
+        cfg, lines = read_data(cfg, args, parts)
+        notes += [f'--data: {line}' for line in lines]
     elif cfg.get('embedded_data') and first:
         embed(cfg.embedded_data)
     if first and not args.skip_data_check:
@@ -142,9 +143,11 @@ class GuardHook(Hook):
             check_finite({name: value for name, value in state.items() if isinstance(value, torch.Tensor)})
         except UserError as error:
             raise UserError(f'{file}: {error}') from error
+        own = unwrapped(runner.model).state_dict()
+        if self.checkpoint is None and not runner.cfg.get('resume'):
+            log_left_out(own, state, str(file))
         if not runner.cfg.get('resume') or 'state_dict' not in checkpoint:  # a sharded one holds it elsewhere
             return
-        own = unwrapped(runner.model).state_dict()
         faults = [name for name in {**own, **state} if name not in own or name not in state]
         faults += [name for name in own if name in state and own[name].shape != state[name].shape]
         if faults:

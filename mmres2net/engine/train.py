@@ -15,7 +15,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from mmres2net.engine.backbone import write_swapped
+from mmres2net.engine.backbone import RUN, write_config
 from mmres2net.engine.config import (
     batch_notes,
     with_amp,
@@ -28,9 +28,9 @@ from mmres2net.engine.launcher import is_first_process, world_size
 from mmres2net.engine.loading import safe_loading
 from mmres2net.engine.profiling import ProfileDone
 from mmres2net.engine.resume import (
-    BEST,
     Start,
     changes_since,
+    check_unused,
     checkpoints_in,
     clear_work_dir,
     newest_start,
@@ -39,7 +39,7 @@ from mmres2net.engine.resume import (
 )
 from mmres2net.engine.run import GuardHook, build_runner, check_built, log_drawn, log_notes, prepare, run
 from mmres2net.engine.weights import check_checkpoint, check_normalization, fetch_weights
-from mmres2net.errors import Interrupted, UserError
+from mmres2net.errors import Interrupted
 from mmres2net.files import locked, writable_dir
 from mmres2net.flags import flags_of_train
 from mmres2net.report import metric_table, value_text
@@ -58,8 +58,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with safe_loading(allow_pickle=args.allow_unsafe_checkpoint), ExitStack() as stack:
         cfg, notes = prepare_training(args)
         folder = writable_dir(cfg.work_dir, '--work-dir')
-        if args.backbone and is_first_process(args.launcher):
-            notes.append(f'the config with its new backbone: {write_swapped(cfg)}')
+        if cfg.filename.endswith(RUN) and is_first_process(args.launcher):
+            notes.append(f'the config with these changes: {write_config(cfg)}')
         if is_first_process(args.launcher) and not args.profile:
             busy = f'another run is training in {cfg.work_dir}; choose another --work-dir, or wait for its end'
             stack.enter_context(locked(folder, busy))
@@ -126,12 +126,8 @@ def find_start(cfg: Config, args: argparse.Namespace) -> Start | None:
     asked = args.resume or (cfg.get('resume') and not args.overwrite and (cfg.get('load_from') or 'auto'))
     cfg.resume = False
     if not asked:
-        old = checkpoints_in(folder) or sorted(folder.glob(BEST))
-        if old and not args.overwrite and not args.profile:
-            raise UserError(
-                f'{folder} has checkpoints of an earlier run (such as {old[0].name}): --resume continues it, '
-                '--work-dir DIR trains elsewhere, --overwrite deletes them'
-            )
+        if not args.overwrite and not args.profile:
+            check_unused(folder)
         return None
     if asked == 'auto':
         start = newest_start(folder, allow_pickle=unsafe)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.runner import load_state_dict
 from torch import Tensor, nn
 
@@ -17,6 +18,7 @@ from mmres2net.engine.loading import is_stored, load_from_store
 from mmres2net.errors import UserError
 from mmres2net.init_cfg import PretrainedNode, pretrained_nodes
 from mmres2net.swap.normalization import set_normalization
+from mmres2net.text import join_some
 from mmres2net.weights.fetching import fetch_checkpoint, normalization_of_checkpoint
 from mmres2net.weights.loading import check_finite
 from mmres2net.weights.reading import FLAG, SUFFIXES, read_checkpoint, unwrap
@@ -117,6 +119,22 @@ def load_state_strictly(model: nn.Module, state: Mapping[str, Tensor], name: str
         check_finite(state)
     except UserError as error:
         raise UserError(f'the checkpoint {name}: {error}') from error
+
+
+def log_left_out(own: Mapping[str, Tensor], state: Mapping[str, Any], file: str) -> None:
+    """Log which weights that a run starts from have other shapes than its model, as heads for other classes have.
+
+    Raises:
+        UserError: None fits.
+    """
+    shapes = {name.removeprefix('module.'): value.shape for name, value in state.items() if isinstance(value, Tensor)}
+    found = {name: shapes[name] == value.shape for name, value in own.items() if name in shapes}
+    other = [name for name, fits in found.items() if not fits]
+    if shapes and len(other) == len(found):
+        raise UserError(f'load_from={file} has no weight that fits the model; name a checkpoint of this architecture')
+    if other:
+        what = f'{len(other)} of {len(found)} tensors have other shapes and start from random values'
+        print_log(f'load_from={file}: {what}: {join_some(other)}', 'current')
 
 
 @contextmanager

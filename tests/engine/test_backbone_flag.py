@@ -9,7 +9,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from mmres2net.cli import main
-from mmres2net.engine.backbone import load_swapped, write_swapped
+from mmres2net.engine.backbone import load_swapped, write_config
 from mmres2net.errors import UserError
 from tests.engine.test_libraries import CLASSIFIER as LIBRARY_CLASSIFIER
 
@@ -52,13 +52,13 @@ def test_work_folder_is_not_that_of_the_config(folder: Path) -> None:
 
 def test_written_config_is_the_run_and_is_not_overwritten_by_it(folder: Path) -> None:
     cfg = load()
-    path = write_swapped(cfg)
+    path = write_config(cfg)
     assert path == Path(f'work_dirs/detector-{ARCH}/detector-{ARCH}.py')
     assert Config.fromfile(path).to_dict() == cfg.to_dict()
     assert Path(cfg.filename).name == f'detector-{ARCH}_as_run.py'  # what MMEngine calls its copy
     (folder / 'file').touch()
     with pytest.raises(UserError, match='--work-dir file'):
-        write_swapped(load(work_dir='file'))
+        write_config(load(work_dir='file'))
 
 
 def test_options_of_the_old_backbone_are_carried_over_and_those_of_the_new_hold() -> None:
@@ -82,7 +82,7 @@ def test_options_of_the_old_backbone_are_carried_over_and_those_of_the_new_hold(
 
 def test_from_scratch_freezes_no_noise_not_even_in_the_file() -> None:
     cfg = load(from_scratch=True, backbone='res2net50_18w_4s')
-    backbone = Config.fromfile(write_swapped(cfg)).model.backbone
+    backbone = Config.fromfile(write_config(cfg)).model.backbone
     assert (backbone.frozen_stages, backbone.norm_eval, backbone.norm_cfg.requires_grad) == (-1, False, True)
     assert 'init_cfg' not in backbone
     # testing needs no published weights, and sees the same network

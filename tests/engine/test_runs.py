@@ -49,8 +49,6 @@ def test_nothing_is_trained_on_data_that_does_not_fit(shapes: Path, tmp_path: Pa
     image.write_bytes(image.read_bytes()[:300])
     refused = train_demo(tmp_path / 'run', broken)
     assert (refused.status, str(image) in refused.err) == (2, True)
-    refused = run_cli('train', 'faster_rcnn_r2n50.py', '--data', shapes, '--work-dir', tmp_path / 'run')
-    assert (refused.status, '80' in refused.err) == (2, True)
     assert not list((tmp_path / 'run').glob('*.pth'))
 
 

@@ -16,15 +16,9 @@ from mmres2net.text import join_some
 # Heads that classify the classes of the data set, by their key in the model. Others have classes of their own: regions
 # or none, stuff, boundaries, identities.
 CLASS_HEADS = {
-    'bbox_head',
-    'mask_head',
-    'point_head',
-    'decode_head',
-    'auxiliary_head',
-    'head',
-    'query_head',
-    'segm_head',
-}
+    'bbox_head', 'mask_head', 'mask_iou_head', 'glbctx_head', 'point_head', 'query_head', 'segm_head', 'decode_head',
+    'auxiliary_head', 'kernel_generate_head', 'kernel_update_head', 'head',
+}  # fmt: skip
 OTHER_CLASSES = {'STDCHead', 'GroundingDINOHead'}  # boundaries; words of a text
 # Data sets whose list of classes is not what the heads count: identities of tracks, things and stuff in one list.
 OTHER_LABELS = {'BaseVideoDataset', 'ReIDDataset', 'CocoPanopticDataset'}
@@ -37,10 +31,11 @@ POOLING = {
 
 def head_faults(model: Any, classes: Sequence[str]) -> list[str]:
     """Return one message for all heads of ``model`` that classify another number of classes; none if they fit."""
+    heads = class_heads(model or {})
     wrong = {
         f'{path}.num_classes': node['num_classes']
-        for path, node in walk(model or {}, 'model')
-        if _classifies(path, node) and node['num_classes'] != len(classes)
+        for path, node in heads.items()
+        if node['num_classes'] != len(classes)
     }
     if not wrong or (model or {}).get('language_model'):  # a detector of phrases scores words, not classes
         return []
@@ -49,10 +44,21 @@ def head_faults(model: Any, classes: Sequence[str]) -> list[str]:
     return [f'{listed}, but the data set has {len(classes)} classes ({join_some(classes)}); add --cfg-options {ways}']
 
 
-def _classifies(path: str, node: dict[str, Any]) -> bool:
-    key = next((step for step in reversed(path.split('.')) if not step.isdigit()), '')
-    kind = str(getattr(node.get('type'), '__name__', node.get('type'))).rpartition('.')[2]
-    return 'num_classes' in node and key in CLASS_HEADS and kind not in OTHER_CLASSES
+def class_heads(model: Any) -> dict[str, dict[str, Any]]:
+    """Return the heads of a model's config that classify the classes of the data set, by path.
+
+    Without such a head these are classifiers of mmpretrain that end in their backbone, as VGG does, or are one module.
+    """
+    heads: dict[str, dict[str, Any]] = {}
+    others: dict[str, dict[str, Any]] = {}
+    for path, node in walk(model, 'model'):
+        key = next((step for step in reversed(path.split('.')) if not step.isdigit()), '')
+        kind = str(getattr(node.get('type'), '__name__', node.get('type'))).rpartition('.')[2]
+        count = node.get('num_classes')
+        if isinstance(count, int) and count > 0 and kind not in OTHER_CLASSES:
+            heads |= {path: node} if key in CLASS_HEADS else {}
+            others |= {path: node} if key in ('model', 'backbone') else {}
+    return heads or others
 
 
 def config_findings(cfg: Config, split: Split) -> Iterator[Finding]:
@@ -87,8 +93,8 @@ def _topk_faults(cfg: Config, part: str, classes: Sequence[str]) -> Iterator[str
 
 def _softmax_faults(model: Any) -> Iterator[str]:
     """Yield a message for each decode head with one class and a softmax, whose loss and gradient are always zero."""
-    for path, node in walk(model or {}, 'model'):
-        if _classifies(path, node) and node['num_classes'] == 1:
+    for path, node in class_heads(model or {}).items():
+        if node['num_classes'] == 1:
             losses = node.get('loss_decode') or {}
             losses = losses if isinstance(losses, list | tuple) else [losses]
             types = [str(loss.get('type', 'CrossEntropyLoss')) for loss in losses]

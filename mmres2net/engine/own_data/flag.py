@@ -1,0 +1,179 @@
+"""``--data PATH``: the config's own data set in its standard layout, or data of the user, whatever their layout."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mmres2net.data.formats.base import Split
+from mmres2net.data.formats.read import read_splits
+from mmres2net.data.layout import PARTS, point_at
+from mmres2net.data.own.dataset import OwnData, recognize, write_standard
+from mmres2net.drawing import class_color
+from mmres2net.engine.backbone import RUN
+from mmres2net.engine.config import Change, load_config
+from mmres2net.engine.launcher import from_first_process, world_size
+from mmres2net.engine.own_data import use_own_data
+from mmres2net.engine.own_data.datasets import check_task, task_of
+from mmres2net.engine.resume import check_unused
+from mmres2net.engine.source import class_names
+from mmres2net.engine.weights import check_checkpoint
+from mmres2net.errors import UserError
+from mmres2net.files import writable_dir
+from mmres2net.text import join_some
+from mmres2net.weights.reading import read_checkpoint
+
+SAMPLED = 200  # annotation files from which class names are read
+
+
+def read_data(cfg: Config, args: argparse.Namespace, parts: Sequence[str]) -> Change:
+    """Return the config of a run with its data read from ``args.data``, and lines on what was recognized and changed.
+
+    The first process writes own data in standard form below the work dir. Unless ``--work-dir`` names it, the work dir
+    gets the name of the data, so that no run on other data is overwritten.
+
+    Args:
+        cfg: The config of the run, with the settings of the user; it stays as it is.
+        args: The flags of training or of testing.
+        parts: The parts of the data that the run reads.
+
+    Raises:
+        UserError: Nothing is recognized, or it does not fit the config, the checkpoint or the work dir.
+    """
+    place, options = Path(args.data).expanduser().resolve(), args.cfg_options or {}
+    name = re.sub(r'[^\w.-]+', '_', place.name if place.is_dir() else place.parent.name)
+    folder = Path(args.work_dir or f'{cfg.work_dir}-{name}')
+    dist_cfg = (cfg.get('env_cfg') or {}).get('dist_cfg') or {}
+    found = from_first_process(args.launcher, dist_cfg, lambda: _write(cfg, args, parts, folder))
+    if found is None:
+        return point_at(cfg, args.data, parts), []
+    data, recognized = found
+    keep = 'train' not in parts or args.keep_schedule
+    recipe = load_config(args.config) if options else None
+    size = world_size(args.launcher)
+    cfg, lines = use_own_data(cfg, data, recipe=recipe, processes=size, given=options, keep_schedule=keep)
+    try:  # the settings of the user win over what was fitted to the data
+        cfg.merge_from_dict({key: value for key, value in options.items() if '.backbone.' not in key})
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise UserError(f'--cfg-options does not fit the config with your data: {error}') from error
+    cfg.work_dir = str(folder)
+    stem = Path(cfg.filename).name.removesuffix(RUN).removesuffix('.py')
+    return Config(cfg.to_dict(), cfg_text=cfg.text, filename=f'{stem}-{name}{RUN}'), [*recognized, *lines]
+
+
+def _write(cfg: Config, args: argparse.Namespace, parts: Sequence[str], folder: Path) -> Any:
+    """Return own data in standard form with a text on them; None for the config's own data set."""
+    data, name = find_own(cfg, args.data, args.config, parts), 'data'
+    if data is None:
+        return None
+    if 'train' not in parts:
+        unsafe: bool = args.allow_unsafe_checkpoint
+        file = check_checkpoint(args.checkpoint, 'the checkpoint to test', allow_pickle=unsafe)
+        content = read_checkpoint(file, allow_pickle=unsafe) if Path(file).is_file() else {}
+        # Beside the files of a training run, whose data may be others.
+        data, name = with_classes_of(content, file, data), 'test_data'
+    elif not (args.resume or args.overwrite or args.profile or cfg.get('resume')):
+        check_unused(folder)
+    data = write_standard(data, writable_dir(folder, '--work-dir') / name)
+    text = data.as_text().splitlines()
+    # The readers of the source cannot be sent to other processes.
+    plain = Split('', '', '')
+    return replace(data, splits={part: replace(one, source=plain) for part, one in data.splits.items()}), text
+
+
+def classes_and_images(cfg: Config, path: str, title: str, checkpoint: Any, name: str) -> tuple[Config, list[Path]]:
+    """Return the config of a trained model with the classes of the data at ``path``, and test images; writes nothing.
+
+    Args:
+        cfg: The config; it stays as it is.
+        path: The data.
+        title: The name of the config.
+        checkpoint: The content of the checkpoint.
+        name: The name of the checkpoint.
+
+    Raises:
+        UserError: Nothing is recognized, or it does not fit the config or the checkpoint.
+    """
+    parts = ['test'] if cfg.get('test_dataloader') else list(PARTS)
+    data = find_own(cfg, path, title, parts)
+    if data is None:
+        return point_at(cfg, path, parts), []  # whose data sets name the images
+    data = with_classes_of(checkpoint, name, data)
+    split = data.splits.get('test', data.splits['val'])
+    return use_own_data(cfg, data, keep_schedule=True)[0], [Path(sample.image) for sample in split.source.samples]
+
+
+def find_own(cfg: Config, path: str, title: str, parts: Sequence[str]) -> OwnData | None:
+    """Return what is recognized at ``path``; None where it is the config's own data set in its standard layout.
+
+    Raises:
+        UserError: It is neither, or made for another task.
+    """
+    if not Path(path).expanduser().exists():
+        raise UserError(f'--data {path}: no such file or folder')
+    misfit = _layout_fault(cfg, path, parts)
+    if not misfit:
+        return None
+    try:
+        data = recognize(path, task=task_of(cfg, title))
+    except UserError as error:
+        wrong = ''
+        with suppress(UserError):  # it may be made for another task
+            other = recognize(path)
+            try:
+                check_task(cfg, other, title)
+            except UserError as fault:
+                wrong = str(fault)
+        raise UserError(wrong or f'{error}\nnor is it the data set that {title} names: {misfit}') from error
+    check_task(cfg, data, title)
+    return data
+
+
+def _layout_fault(cfg: Config, path: str, parts: Sequence[str]) -> str:
+    """Return why a folder is not the data set of a config in its standard layout; empty if it is.
+
+    Of the last of ``parts``, the smallest one, class names are read: data of others may have the same layout.
+    """
+    try:
+        splits = read_splits(point_at(cfg, path, parts), parts[-1:])
+    except UserError as error:
+        return str(error)
+    for split in splits:
+        faults = [finding.what for finding in split.findings if finding.kind == 'classes do not fit']
+        if split.check_names:
+            parsed = [split.parse(sample)[1] for sample in islice(split.samples, SAMPLED)]
+            faults.append(split.check_names({one.label for objects in parsed for one in objects if one.label}))
+        if any(faults):
+            return next(filter(None, faults))
+    return ''
+
+
+def with_classes_of(checkpoint: Any, name: str, data: OwnData) -> OwnData:
+    """Return ``data`` with the classes of a checkpoint, in its order; classes without annotations are added.
+
+    Args:
+        checkpoint: The content of the checkpoint; one that does not name its classes changes nothing.
+        name: Its name, for messages.
+        data: The data.
+
+    Raises:
+        UserError: The data have a class that the checkpoint does not have.
+    """
+    meta = checkpoint.get('meta') or {}
+    classes = class_names(meta.get('dataset_meta') or meta) or data.classes
+    if unknown := [one for one in data.classes if one not in classes]:
+        raise UserError(
+            f'{data.path} has the classes {join_some(unknown)}, and {name} was trained on {join_some(classes)}: name '
+            'them alike, for example by `classes` in a data file'
+        )
+    colors = dict(zip(data.classes, data.palette, strict=True))
+    palette = tuple(colors.get(one, class_color(index)) for index, one in enumerate(classes))
+    return replace(data, classes=classes, palette=palette)

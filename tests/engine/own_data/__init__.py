@@ -1,0 +1,1 @@
+"""Own data in any config."""
