@@ -14,6 +14,7 @@ validation, dev, eval; test.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -133,7 +134,7 @@ def recognize(path: str | Path, *, task: str | None = None, seed: int = 0) -> Ow
         UserError: Nothing, or more than one thing, is recognized, or nothing for ``task``. The message shows the data
             file to write, filled in as far as it is known.
     """
-    spec = _spec(Path(path).expanduser())
+    spec = _spec(Path(os.path.abspath(Path(path).expanduser())))
     spec = replace(spec, seed=seed) if spec.seed is None else spec
     tree = read_tree(spec.root)
     notes: list[str] = []
@@ -205,6 +206,8 @@ def _recognize_format(tree: Tree, spec: Spec, task: str | None) -> str:
         try:
             annotated += [name] if tests[name]() else []
         except AmbiguousError as error:
+            if name not in wanted:
+                continue
             error.options = {'format': [name], **error.options}
             raise
     found = [name for name in annotated if name in wanted]
@@ -217,7 +220,7 @@ def _recognize_format(tree: Tree, spec: Spec, task: str | None) -> str:
         raise UserError(
             f'{spec.root}: no annotations are recognized among {len(tree.files):,} files, '
             f'{len(tree.images.names):,} of them images{hint}. Recognized are COCO, VOC and YOLO annotations, images '
-            'with masks, and one folder per class'
+            'with masks, and folders of two classes or more'
         )
     return found[0]
 
@@ -248,8 +251,11 @@ def _classes(source: Source, spec: Spec, parts: Mapping[str, Sequence[Sample]], 
         if close:
             found = f'{count:,} objects are {name!r} and {counts[close]:,} are {close!r}'
             raise UserError(f'{spec.root}: {found}; write both alike')
-        if name not in classes:
-            notes.append(f'{count:,} objects of {name!r} are left out: the data file does not list this class.')
+    others = {name: count for name, count in counts.items() if name not in classes}
+    if others:
+        notes.append(
+            f'{sum(others.values()):,} objects of classes that are not listed are left out: {join_some(others)}.'
+        )
     return classes
 
 

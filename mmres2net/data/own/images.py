@@ -34,6 +34,7 @@ from mmres2net.text import join_some
 IGNORED = 255
 SAMPLE = 32  # masks that are read to tell what they are
 FEW = 64  # colors: more of them is a photograph
+JPEG_ERROR = 16  # by which compression makes the channels of a gray image differ
 VOC_BORDER = 0xE0E0C0  # the color of VOC's ignored pixels
 Classes = dict[str, list[str]]  # images by class
 
@@ -134,8 +135,13 @@ def find_masks(tree: Tree, names: Sequence[str]) -> dict[str, str]:
         key for key, names in groups.items() if all(_is_mask(tree.path(n), key in hinted) for n in spread(names, count))
     }
     chosen = like & hinted or like
-    images, masks = ([n for key in groups if (key in chosen) == mask for n in groups[key]] for mask in (False, True))
+    places = {folder for folder, *_ in chosen}
+    masks = [name for key in chosen for name in groups[key]]
+    images = [n for key in groups if not (key in like and key[0] in places) for n in groups[key]]
     pairs = _pair(images, masks)
+    others = [name for key in like - chosen if key[0] not in places for name in groups[key]]
+    if others and _pair([name for name in images if name not in set(others)], others):
+        raise AmbiguousError(f'{masks[0]} and {others[0]} both could be masks')
     some = spread(sorted(pairs)) if not like & hinted else []
     equal = sum(image_size(tree.path(name)) == image_size(tree.path(pairs[name])) for name in some)
     return pairs if equal >= 0.9 * len(some) else {}
@@ -144,10 +150,15 @@ def find_masks(tree: Tree, names: Sequence[str]) -> dict[str, str]:
 def _is_mask(path: str, hinted: bool) -> bool:
     try:
         with Image.open(regular_file(path)) as image:
-            few = image.format != 'JPEG' and image.getcolors(FEW) is not None
-            return few or (hinted and image.mode in ('1', 'L', 'P', 'LA', 'I', 'I;16'))
+            if image.format != 'JPEG' and image.getcolors(FEW) is not None:
+                return True
+            return hinted and (image.mode in ('I', 'I;16') or _is_gray(np.asarray(image.convert('RGB')), JPEG_ERROR))
     except Exception:  # damaged files raise many kinds of error; the check names them
         return False
+
+
+def _is_gray(colors: np.ndarray, tolerance: int) -> bool:
+    return int((colors.max(-1).astype(int) - colors.min(-1)).max()) <= tolerance
 
 
 def _pair(images: Sequence[str], masks: Sequence[str]) -> dict[str, str]:
@@ -174,11 +185,12 @@ def mask_pixels(path: str, *, colored: bool = False) -> np.ndarray:
         if image.mode in ('L', 'P', 'I', 'I;16') and not colored:
             return np.asarray(image)
         colors = np.asarray(image.convert('RGB')).astype(np.int32)
+        tolerance = JPEG_ERROR if image.format == 'JPEG' else 0
     if colored:
         return colors[..., 0] << 16 | colors[..., 1] << 8 | colors[..., 2]
-    if (colors != colors[..., :1]).any():
+    if not _is_gray(colors, tolerance):
         raise UserError(f'{path}: the mask has colors; others have one channel')
-    return colors[..., 0]
+    return colors[..., 1]
 
 
 def _distinct(path: str, colored: bool = False) -> set[int] | None:
@@ -286,8 +298,9 @@ def _read_values(source: Source, masks: Sequence[str], notes: list[str]) -> None
     some, names = spread(masks), list(source.classes)
     found = _all_values(some)
     names = ['background', *names] if len(names) == 1 else names
-    lossy = masks[0].lower().endswith(('.jpg', '.jpeg'))
-    if max(found, default=0) > 223 and (found <= {0, 255} or len(found) > FEW or lossy):
+    top = max(found - {IGNORED}, default=0)
+    grays = masks[0].lower().endswith(('.jpg', '.jpeg')) or (top >= (len(names) or 2 * len(found)) and len(found) > 9)
+    if (found <= {0, 255} and 255 in found) or (max(found, default=0) >= 128 and grays):
         names = names or ['background', 'foreground']
         source.read_mask = partial(read_labels, threshold=128)
         notes.append(f'Masks hold 0 to 255: from 128 on a pixel is {names[-1]}.')
@@ -295,7 +308,8 @@ def _read_values(source: Source, masks: Sequence[str], notes: list[str]) -> None
     elif not names:
         found = _all_values(masks)
         top = max(found - {IGNORED}, default=0)
-        names = ['background', *map(str, range(1, min(top, IGNORED) + 1))] if top > 1 else ['background', 'foreground']
+        if top < 2 * len(found):  # else nothing says that the values are indices
+            names = ['background', *map(str, range(1, top + 1))] if top > 1 else ['background', 'foreground']
         notes.append(f'No file names the classes: the masks hold indices up to {top}.')
     strange = sorted(found - set(range(len(names))) - {IGNORED})
     if strange or len(names) > IGNORED or (source.read_mask and len(names) != 2):

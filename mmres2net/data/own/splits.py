@@ -8,7 +8,7 @@ import random
 import re
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -59,7 +59,7 @@ def in_threads(function: Callable[[T], U], items: Sequence[T], text: str = 'read
 
 
 def by_split(
-    tree: Tree, spec: Spec, prefer: str, annotated: Container[str], notes: list[str]
+    tree: Tree, spec: Spec, prefer: str, annotated: Mapping[str, str], notes: list[str]
 ) -> tuple[Images, Findings]:
     """Return the images of each split, and a finding for each name in a list that is not there.
 
@@ -70,7 +70,7 @@ def by_split(
         tree: All files.
         spec: What the data file says.
         prefer: The folder of lists that counts before others.
-        annotated: The images that have annotations: lists of others do not count.
+        annotated: The annotation file of each image that has one: lists of other images do not count.
         notes: Receives what was used.
     """
     places = spec.places or _lists(tree, prefer, annotated)
@@ -80,20 +80,22 @@ def by_split(
         for name in tree.images.names:
             images[split_of(folder_of(name))].append(name)
     for part, named in places.items():
-        for place in named:
+        prefixes = tuple('' if place == '.' else f'{place}/' for place in named)
+        for place, prefix in zip(named, prefixes, strict=True):
             if place.lower().endswith('.txt'):
                 found, missing = listed(tree, place)
                 images[part] += found
                 findings[part] += [Finding('missing image', tree.path(place), name) for name in missing]
             else:
-                prefix = '' if place == '.' else f'{place}/'
                 images[part] += [name for name in tree.images.names if name.startswith(prefix)]
+        if not images[part]:  # folders of annotations
+            images[part] = [name for name, file in annotated.items() if file.startswith(prefixes)]
     used = [place for named in places.values() for place in named]
     notes += [f'The splits are those of {", ".join(used)}.'] if used and not spec.places else []
     return {part: list(dict.fromkeys(names)) for part, names in images.items()}, findings
 
 
-def _lists(tree: Tree, prefer: str, annotated: Container[str]) -> dict[str, list[str]]:
+def _lists(tree: Tree, prefer: str, annotated: Mapping[str, str]) -> dict[str, list[str]]:
     """Return the lists of images by split: files named train.txt, val.txt, ... in the folder that is preferred."""
     found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for name in tree.ending('.txt'):

@@ -15,9 +15,9 @@ from mmres2net.errors import UserError
 from mmres2net.text import join_some
 
 SPLIT_WORDS = {
-    **dict.fromkeys(('train', 'training', 'trainset'), 'train'),
-    **dict.fromkeys(('val', 'valid', 'validation', 'dev', 'eval', 'evaluation', 'valset'), 'val'),
-    **dict.fromkeys(('test', 'testing', 'testset'), 'test'),
+    **dict.fromkeys(('train', 'training'), 'train'),
+    **dict.fromkeys(('val', 'valid', 'validation', 'dev', 'eval', 'evaluation'), 'val'),
+    **dict.fromkeys(('test', 'testing'), 'test'),
 }
 MASK_WORDS = {
     'mask', 'masks', 'label', 'labels', 'gt', 'groundtruth', 'truth', 'seg', 'segmentation', 'annotation',
@@ -93,10 +93,15 @@ def words_of(text: str) -> list[str]:
     return re.findall('[a-z]+', text.lower())
 
 
+def split_word(word: str) -> str | None:
+    """Return the split that a word in lower case means, also as trainannot, testset or valimages; None: none."""
+    return SPLIT_WORDS.get(re.sub(r'(annot|annotations|masks?|labels?|images?|imgs?|set|data|gt)$', '', word))
+
+
 def split_of(name: str) -> str | None:
     """Return the split that a path tells, by the last part of it that tells one; None where none does."""
     for part in reversed(name.split('/')):
-        found = {SPLIT_WORDS[word] for word in words_of(part) if word in SPLIT_WORDS}
+        found = {split_word(word) for word in words_of(part)} - {None}
         if len(found) == 1:
             return found.pop()
     return None

@@ -82,6 +82,22 @@ def one_color(mode: str, color: Any) -> Callable[[Path], Any]:
     return lambda root: Image.new(mode, (96, 64), color).save(root / 'ann/train/0.png')
 
 
+def photos(image: str, masks: str, *, mode: str = 'L', value: int = 255) -> Callable[[Path], Any]:
+    """Images and their masks, at paths with {i}."""
+
+    def make(root: Path) -> None:
+        for i in range(5):
+            draw(root / image.format(i=i), i)
+            mask = Image.new(mode, (96, 64))
+            mask.paste(value if mode == 'L' else (value,) * 3, (20, 20, 60, 40))
+            (root / masks.format(i=i)).parent.mkdir(parents=True, exist_ok=True)
+            mask.save(root / masks.format(i=i))
+
+    return make
+
+
+CAMVID = all_of(*(photos(f'{s}/{{i}}.png', f'{s}annot/{{i}}.png', value=1) for s in ('train', 'val')))
+DRIVE = photos('images/{i}_training.tif', '1st_manual/{i}_manual1.gif')
 ONE = XML.format(width=96, height=64, objects=OBJECT.format('{}', 9, 9, 40, 40))
 DATA = 'format: yolo\ntrain: images\n'
 BOMB = 'a: &a [x, x]\nb: &b [*a, *a]\nformat: yolo\n'
@@ -126,6 +142,13 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any], int, str]] 
     'mask value without name': (
         masks, all_of(write('classes.txt', 'road'), one_color('L', 9)), 2, 'values 9',
     ),
+    'masks of equal names in folders of splits': (CAMVID, nothing, 0, 'up to 1'),
+    'masks as JPEG': (photos('images/{i}.jpg', 'masks/{i}.jpg', mode='RGB'), nothing, 0, 'from 128'),
+    'masks with a common ending': (DRIVE, nothing, 0, 'foreground'),
+    'two kinds of masks': (
+        DRIVE, photos('images/{i}_training.tif', 'mask/{i}_training_mask.gif'), 2, 'images: FOLDER OR LIST',
+    ),
+    'gray levels': (photos('x/{i}.jpg', 'y/{i}.png', value=75), nothing, 2, 'values 0, 75'),
     'mask in unknown colors': (
         masks, all_of(write('classes.txt', 'a\nb'), one_color('RGB', (9, 8, 7))), 2, '#090807',
     ),
@@ -187,7 +210,7 @@ def test_data_file_decides(tmp_path: Path) -> None:
         'val': (4, {'dog': 4}),
     }
     assert data.palette == ((1, 2, 3),)
-    assert any("'car'" in note for note in data.notes)
+    assert any('car.' in note for note in data.notes)
 
 
 def test_equal_images_stay_together_and_seeds_differ(tmp_path: Path) -> None:
