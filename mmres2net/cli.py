@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from mmres2net import flags
 from mmres2net.errors import Interrupted, UserError
+from mmres2net.notices import held_back
 from mmres2net.signals import interruptible
 from mmres2net.version import __version__
 
@@ -69,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser().parse_args(argv[1:])
     module, function = VERBS[name].run.split(':')
     try:
-        with interruptible():
+        with interruptible(), held_back(all_warnings=name in ('train', 'test')):
             return getattr(importlib.import_module(f'mmres2net.{module}'), function)(argv[1:]) or 0
     except Interrupted as stop:
         print(f'\n{stop}', file=sys.stderr)

@@ -15,6 +15,7 @@ OWN_DATA = 'a folder of annotated images, a COCO file, or a data file (YAML)'
 MODEL = 'a checkpoint, a work dir (its best checkpoint, else its newest), or an exported .onnx, .xml, .pt, .pt2 file'
 UNSAFE = '--allow-unsafe-checkpoint'
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
+LOG_STYLES = ('plain', 'rich')
 PROFILE_STEPS = 20
 DATA_SETS = (
     'coco', 'voc07', 'voc12', 'voc12aug', 'cifar100', 'imagenet', 'msra-b',
@@ -126,6 +127,9 @@ def add_common_flags(parser: argparse.ArgumentParser) -> None:
         metavar='STEPS',
         help=f'print where the time of STEPS steps goes (default: {PROFILE_STEPS}) and stop; nothing is saved',
     )
+    parser.add_argument(
+        '--log-style', choices=LOG_STYLES, help='one line that changes, or plain lines; default: rich on a terminal'
+    )
     add_unsafe(parser)
     add_cfg_options(parser)
     parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='job launcher; default: none')
@@ -174,7 +178,7 @@ def flags_of_test(prog: str = 'mmres2net test') -> argparse.ArgumentParser:
         '--draw',
         type=whole(0),
         metavar='N',
-        help='draw annotations beside predictions of the first N images; default: as the config says',
+        help='draw annotations beside predictions of N images, the best and the worst; default: as the config says',
     )
     return parser
 

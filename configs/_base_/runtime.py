@@ -10,8 +10,9 @@ default_hooks = dict(
     checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=3, save_best='auto'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     finite_loss=dict(type='mmres2net.FiniteLossHook', patience=10),  # steps of NaN in a row that do not stop a run
+    results=dict(type='mmres2net.ResultsHook', images=8),  # results.csv, plots, the best and worst images
 )
-custom_hooks = [dict(type='mmres2net.DrawPredictionsHook', count=8)]
+custom_hooks = []
 env_cfg = dict(
     cudnn_benchmark=True,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),

@@ -97,14 +97,14 @@ def without_idle_workers(cfg: Config) -> Change:
     return cfg, lines
 
 
-def with_finite_loss(cfg: Config) -> Config:
-    """Return ``cfg`` with the hook that stops runs of NaN losses; ``default_hooks.finite_loss=None`` leaves it out."""
+def with_hook(cfg: Config, name: str, kind: str, **options: Any) -> Config:
+    """Return ``cfg`` with a default hook of the type ``kind``, unless it has ``default_hooks.NAME=None``."""
     cfg = copy.deepcopy(cfg)
     hooks = dict(cfg.get('default_hooks') or {})
-    if hooks.get('finite_loss', {}) is None:
-        del hooks['finite_loss']
+    if hooks.get(name, {}) is None and not options:
+        del hooks[name]
     else:
-        hooks['finite_loss'] = {'type': 'mmres2net.FiniteLossHook', **hooks.get('finite_loss', {})}
+        hooks[name] = {'type': kind, **(hooks.get(name) or {}), **options}
     cfg.default_hooks = hooks
     return cfg
 

@@ -11,13 +11,14 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from mmres2net.engine.draw import DrawPredictionsHook
+from mmres2net.engine.console import ConsoleHook
 from mmres2net.engine.profiling import ProfileHook
+from mmres2net.engine.results import ResultsHook
 from mmres2net.engine.speed import SpeedUpHook
 from mmres2net.errors import RunError
 from mmres2net.registry import HOOKS
 
-__all__ = ['DrawPredictionsHook', 'FiniteLossHook', 'ProfileHook', 'SpeedUpHook']
+__all__ = ['ConsoleHook', 'FiniteLossHook', 'ProfileHook', 'ResultsHook', 'SpeedUpHook']
 
 READ_EVERY = 10  # steps on a GPU
 

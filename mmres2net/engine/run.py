@@ -17,7 +17,6 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
-from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -26,7 +25,7 @@ from mmres2net.data.shapes import make_shapes
 from mmres2net.engine.backbone import load_swapped
 from mmres2net.engine.build import building, unwrapped
 from mmres2net.engine.config import load_config, single_process_norms, without_idle_workers, work_dir_of
-from mmres2net.engine.draw import FOLDER
+from mmres2net.engine.console import ConsoleHook, QuietRunner
 from mmres2net.engine.launcher import check_launcher, is_first_process, world_size
 from mmres2net.engine.own_data.flag import read_data
 from mmres2net.engine.profiling import ProfileDone, ProfileHook
@@ -38,7 +37,6 @@ from mmres2net.signals import raise_received
 from mmres2net.text import join_some
 from mmres2net.weights.loading import check_finite
 
-DRAW_HOOK = 'mmres2net.DrawPredictionsHook'
 # Words of other libraries, and what they mean to the user.
 HINTS = {
     'Expected more than 1 value per channel': 'batch norm cannot train on a batch of one image: set '
@@ -167,13 +165,14 @@ class GuardHook(Hook):
         checkpoint['meta']['world_size'] = get_world_size()
 
 
-def build_runner(cfg: Config, *, plain: bool = False, profile: int | None = None) -> Runner:
+def build_runner(cfg: Config, *, plain: bool = False, profile: int | None = None, style: str | None = None) -> Runner:
     """Return MMEngine's runner of ``cfg``.
 
     Args:
         cfg: The config; it stays as it is.
         plain: Leave out what makes a run faster on the CPU.
         profile: Measure so many steps, save nothing, and end.
+        style: ``plain`` or ``rich`` lines on the console; None: by the terminal.
 
     Raises:
         UserError: Something in the config cannot be built.
@@ -181,9 +180,11 @@ def build_runner(cfg: Config, *, plain: bool = False, profile: int | None = None
     cfg = copy.deepcopy(cfg)
     if profile:
         cfg.default_hooks = {**(cfg.get('default_hooks') or {}), 'checkpoint': None}
-        cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks') or () if hook.get('type') != DRAW_HOOK]
+        cfg.default_hooks.pop('results', None)
     with building('this config'):
-        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else QuietRunner.from_cfg(cfg)
+    if not any(isinstance(hook, ConsoleHook) for hook in runner.hooks):
+        runner.register_hook(ConsoleHook(style=style))
     if not plain:
         runner.register_hook(SpeedUpHook())
     if profile:
@@ -245,16 +246,7 @@ def run(runner: Runner, action: Callable[[], Any], guard: GuardHook) -> Any:
         with suppress(OSError):
             file.write_text(traceback.format_exc())
         raise RunError(f'the run ended at step {runner.iter + 1}: {reason}\nthe traceback: {file}') from error
-
-
-def log_notes(notes: Sequence[str]) -> None:
-    """Log what the flags changed, and what the user should know."""
-    if notes:
-        print_log('\n  '.join(['notes on this run:', *notes]), 'current')
-
-
-def log_drawn(runner: Runner) -> None:
-    """Log where the images of the last evaluation are, if any were drawn."""
-    folder = Path(runner.work_dir) / FOLDER
-    if folder.is_dir():
-        print_log(f'annotations (left) and predictions (right) of some images: {folder}', 'current')
+    finally:
+        for hook in runner.hooks:
+            if isinstance(hook, ConsoleHook):
+                hook.close()

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.logging import print_log
 
 from mmres2net.engine import dump  # noqa: F401 - registers DumpPredictions
-from mmres2net.engine.launcher import is_first_process
+from mmres2net.engine.config import with_hook
+from mmres2net.engine.console import log_notes
 from mmres2net.engine.loading import safe_loading
 from mmres2net.engine.profiling import ProfileDone
-from mmres2net.engine.run import DRAW_HOOK, GuardHook, build_runner, check_built, log_drawn, log_notes, prepare, run
+from mmres2net.engine.run import GuardHook, build_runner, check_built, prepare, run
 from mmres2net.engine.weights import check_checkpoint
 from mmres2net.errors import UserError
 from mmres2net.files import writable_dir, writable_file
 from mmres2net.flags import flags_of_test
-from mmres2net.report import metric_table
 
 PARTS = ('test',)
 
@@ -38,16 +38,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _test(args: argparse.Namespace) -> None:
     cfg, notes, checkpoint = prepare_testing(args)
     writable_dir(cfg.work_dir, '--work-dir')
-    runner = build_runner(cfg, plain=args.plain, profile=args.profile)
+    runner = build_runner(cfg, plain=args.plain, profile=args.profile, style=args.log_style)
     check_built(runner, PARTS, args)
     log_notes(notes)
-    try:
-        metrics = run(runner, runner.test, GuardHook(checkpoint=checkpoint))
-    except ProfileDone:
-        return
-    if is_first_process(args.launcher):
-        print_log('\n' + metric_table(metrics, f'{args.checkpoint} on the test split'), 'current')
-        log_drawn(runner)
+    with suppress(ProfileDone):
+        run(runner, runner.test, GuardHook(checkpoint=checkpoint))
 
 
 def prepare_testing(args: argparse.Namespace) -> tuple[Config, list[str], str]:
@@ -67,9 +62,8 @@ def prepare_testing(args: argparse.Namespace) -> tuple[Config, list[str], str]:
     checkpoint = check_checkpoint(args.checkpoint, 'the checkpoint to test', allow_pickle=args.allow_unsafe_checkpoint)
     cfg, notes = prepare(args, PARTS)
     cfg.load_from, cfg.resume = None, False  # GuardHook loads the checkpoint strictly
-    if args.draw is not None:
-        hooks = [hook for hook in cfg.get('custom_hooks') or () if hook.get('type') != DRAW_HOOK]
-        cfg.custom_hooks = hooks + [{'type': DRAW_HOOK, 'count': args.draw}] * bool(args.draw)
+    draw = {} if args.draw is None else {'images': args.draw}
+    cfg = with_hook(cfg, 'results', 'mmres2net.ResultsHook', **draw)
     if args.out:
         evaluators: Any = cfg.test_evaluator
         evaluators = list(evaluators) if isinstance(evaluators, list | tuple) else [evaluators]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -11,19 +10,17 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from mmengine.hooks import CheckpointHook
-from mmengine.logging import print_log
-from mmengine.runner import Runner
 
 from mmres2net.engine.backbone import RUN, write_config
 from mmres2net.engine.config import (
     batch_notes,
     with_amp,
-    with_finite_loss,
+    with_hook,
     with_scaled_lr,
     without_published_weights,
     without_weights,
 )
+from mmres2net.engine.console import log_notes
 from mmres2net.engine.launcher import is_first_process, world_size
 from mmres2net.engine.loading import safe_loading
 from mmres2net.engine.profiling import ProfileDone
@@ -37,18 +34,17 @@ from mmres2net.engine.resume import (
     progress_of,
     read_start,
 )
-from mmres2net.engine.run import GuardHook, build_runner, check_built, log_drawn, log_notes, prepare, run
+from mmres2net.engine.run import GuardHook, build_runner, check_built, prepare, run
 from mmres2net.engine.weights import check_checkpoint, check_normalization, fetch_weights
 from mmres2net.errors import Interrupted
 from mmres2net.files import locked, writable_dir
 from mmres2net.flags import flags_of_train
-from mmres2net.report import metric_table, value_text
 
 PARTS = ('train', 'val')
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train by the flags in ``argv`` and log the last evaluation, the best checkpoint and where everything is.
+    """Train by the flags in ``argv``.
 
     Raises:
         UserError: An error in config, flags, data or weights, before training starts.
@@ -76,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _train(cfg: Config, args: argparse.Namespace, notes: list[str], command: Sequence[str]) -> None:
     cfg, more = load_start(cfg, args)
-    runner = build_runner(cfg, plain=args.plain, profile=args.profile)
+    runner = build_runner(cfg, plain=args.plain, profile=args.profile, style=args.log_style)
     check_built(runner, PARTS, args)
     first = is_first_process(args.launcher)
     if args.overwrite and first:
@@ -90,8 +86,6 @@ def _train(cfg: Config, args: argparse.Namespace, notes: list[str], command: Seq
     except Interrupted as stop:
         stop.args = (f'{stop} at step {runner.iter + 1}; {how_to_resume(Path(cfg.work_dir), command)}',)
         raise
-    if first:
-        report(runner)
 
 
 def prepare_training(args: argparse.Namespace) -> tuple[Config, list[str]]:
@@ -101,7 +95,8 @@ def prepare_training(args: argparse.Namespace) -> tuple[Config, list[str]]:
         UserError: The config, a flag or the data have an error.
     """
     cfg, notes = prepare(args, PARTS)
-    cfg = with_finite_loss(cfg)
+    cfg = with_hook(cfg, 'finite_loss', 'mmres2net.FiniteLossHook')
+    cfg = with_hook(cfg, 'results', 'mmres2net.ResultsHook')
     if args.amp:
         cfg = with_amp(cfg, torch.cuda.is_available())
     scaled = args.auto_scale_lr or bool((cfg.get('auto_scale_lr') or {}).get('enable'))
@@ -166,22 +161,3 @@ def how_to_resume(folder: Path, command: Sequence[str]) -> str:
         return 'no checkpoint was saved yet'
     rest = [part for part in command if part != '--overwrite']
     return f'resume with: {shlex.join([*rest, *([] if "--resume" in rest else ["--resume"])])}'
-
-
-def report(runner: Runner) -> None:
-    """Log the last evaluation, the best checkpoint, and where checkpoints and drawn images are."""
-    hub = runner.message_hub
-    scalars = {name: buffer.current() for name, buffer in hub.log_scalars.items() if name.startswith('val/')}
-    others = {name: value for name, value in hub.runtime_info.items() if name.startswith('val/')}
-    values = {name[4:]: value for name, value in {**scalars, **others}.items()}
-    metrics = {name: value for name, value in values.items() if name not in ('time', 'data_time')}
-    print_log('\n' + metric_table(metrics, 'last evaluation'), 'current')
-    for hook in runner.hooks:
-        keys = hook.key_indicators if isinstance(hook, CheckpointHook) and hook.save_best else []
-        for key in keys:
-            suffix = f'_{key}' if len(keys) > 1 else ''
-            path, score = hub.runtime_info.get(f'best_ckpt{suffix}'), hub.runtime_info.get(f'best_score{suffix}')
-            if path:
-                print_log(f'best checkpoint: {path} ({key} {value_text(score)})', 'current')
-    print_log(f'checkpoints and logs: {Path(runner.work_dir)}{os.sep}', 'current')
-    log_drawn(runner)

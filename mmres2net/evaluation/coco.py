@@ -77,6 +77,7 @@ class COCOMetric(BaseMetric):
         if outfile_prefix:
             writable_dir(Path(outfile_prefix).parent, 'outfile_prefix')
         self.ann_file = str(ann_file)
+        self.evaluated: dict[str, Any] = {}  # truth and detections of the last evaluation, for plots
         self._truth = _read(self.ann_file, backend_args)
         if not format_only and 'annotations' not in self._truth:
             raise UserError(
@@ -164,6 +165,7 @@ class COCOMetric(BaseMetric):
         """
         truth = self._shown([result['image_id'] for result in results])
         metrics: dict[str, float] = {}
+        self.evaluated = {'truth': truth}
         for kind in self.kinds:
             detections = [detection for result in results for detection in self._detections(result, kind)]
             if self.outfile_prefix:
@@ -171,6 +173,7 @@ class COCOMetric(BaseMetric):
             if not self.format_only:
                 found = evaluate(truth, detections, kind, evaluator=self.evaluator)
                 metrics |= self._named(found, kind)
+                self.evaluated[kind] = detections
         return metrics
 
     def _named(self, found: Metrics, kind: str) -> dict[str, float]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from tests.support.cli import CliResult, run_cli
 
 CONFIG = 'demo/faster_rcnn_r2n50.py'
@@ -26,3 +29,9 @@ def evaluate_demo(checkpoint: Path, work_dir: Path, data: Path, *flags: str | Pa
     """Test a checkpoint by the command line."""
     where = ('--data', data, '--work-dir', work_dir)
     return run_cli('test', CONFIG, checkpoint, *where, *flags, '--cfg-options', *SMALL)
+
+
+def is_drawn(path: Path) -> bool:
+    """Whether an image has more than a background: several colors, and enough of others than the first one."""
+    pixels = np.asarray(Image.open(path).convert('RGB')).reshape(-1, 3)
+    return len(np.unique(pixels, axis=0)) > 10 and (pixels != pixels[0]).any(1).mean() > 0.01

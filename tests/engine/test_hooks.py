@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,8 +19,9 @@ from mmseg.structures import SegDataSample
 from PIL import Image
 from pycocotools.mask import decode
 
-from mmres2net.engine.draw import DrawPredictionsHook, draw_sample
+from mmres2net.engine.draw import draw_sample
 from mmres2net.engine.dump import DumpPredictions
+from mmres2net.engine.results import ResultsHook
 
 META = {'classes': ('cat', 'dog'), 'palette': [(250, 0, 0), (0, 0, 250)]}
 RED, BLUE = META['palette']
@@ -89,19 +91,19 @@ def test_boxes_that_are_none_are_no_error(image: str, box: tuple[float, ...]) ->
     assert draw_sample(detection(image, box), META).shape[2] == 3
 
 
-def test_a_drawing_never_ends_a_run(image: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    dataset = SimpleNamespace(metainfo=META)
-    runner = SimpleNamespace(work_dir=str(tmp_path), val_dataloader=SimpleNamespace(dataset=dataset))
-    hook = DrawPredictionsHook(count=3)
-    absent, broken, cifar = detection('absent.png'), detection(image), detection(image)
+def test_the_best_and_the_worst_images_are_drawn(image: str, tmp_path: Path) -> None:
+    runner = SimpleNamespace(test_dataloader=SimpleNamespace(dataset=SimpleNamespace(metainfo=META)))
+    hook = ResultsHook(images=2)
+    right, wrong, absent, broken = (detection(image) for _ in range(4))
+    right.pred_instances.labels = torch.tensor([0])
+    absent.set_metainfo(dict(img_path='absent.png'))
+    right.set_metainfo(dict(img_path=shutil.copy(image, tmp_path / 'right.png')))
     broken.pred_instances = InstanceData(bboxes=torch.zeros(1, 4))
-    cifar.set_metainfo(dict(img_path=''))
-    hook.before_val(runner)
-    hook.after_val_iter(runner, 0, None, [absent, broken])
-    hook.after_val_iter(runner, 1, None, [detection(image), detection(image)])
-    assert [path.name for path in (tmp_path / 'predictions').iterdir()] == ['image.png']
-    hook.before_val(runner)
-    hook.after_val_iter(runner, 0, None, [cifar])
+    hook.before_test(runner)
+    hook.after_test_iter(runner, 0, None, [absent, broken, wrong, right])
+    assert [record and record['score'] for record in hook._records] == [0, None, 0, 1]
+    hook._write_images(tmp_path / 'predictions', [hook._drawn])
+    assert {path.name for path in (tmp_path / 'predictions').iterdir()} == {'best_1_right.png', 'worst_1_image.png'}
 
 
 def test_predictions_in_a_file_are_small_and_have_no_annotations(image: str, tmp_path: Path) -> None:

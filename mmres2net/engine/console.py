@@ -1,0 +1,278 @@
+"""The console of a run: what the run is, a line that follows it, its metrics, and what it wrote.
+
+The log file has everything. On the console are the messages that are meant for it, and warnings and errors, except
+warnings that every run has.
+"""
+
+from __future__ import annotations
+
+import logging
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import get_world_size, is_main_process
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
+
+from mmres2net.engine.build import unwrapped
+from mmres2net.files import size_text
+from mmres2net.notices import write_to
+from mmres2net.registry import HOOKS
+from mmres2net.report import metric_table, overall, value_text
+from mmres2net.text import format_table, join_some
+
+SECONDS = {'plain': 30.0, 'rich': 0.2}  # between two lines, between two changes of the live line
+NOTES = 10  # that are shown on the console
+KEPT = ('resumed epoch',)  # messages of MMEngine that are shown
+USUAL = (
+    'Failed to search registry with scope',
+    'The prefix is not set in metric',
+    '"FileClient" will',
+    '"HardDiskBackend" is',
+    '`save_param_scheduler` is',
+)
+
+
+def say(text: str, short: str = '') -> None:
+    """Log a message that is also for the console, there perhaps in a ``short`` form."""
+    MMLogger.get_current_instance().info(text, extra={'console': short or text})
+
+
+def log_notes(notes: Sequence[str]) -> None:
+    """Log what the flags changed, and what the user should know."""
+    if notes:
+        lines = ['notes on this run:', *notes]
+        say(
+            '\n  '.join(lines),
+            join_some(lines, limit=NOTES + 1, sep='\n  ') + (' in the log file' if len(notes) > NOTES else ''),
+        )
+
+
+class ConsoleHandler(logging.Handler):
+    """Prints the records of a logger that are for the console."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record that was logged by :func:`say`, or that warns of something unusual."""
+        message = record.getMessage()
+        text = getattr(record, 'console', message if message.startswith(KEPT) else '')
+        if not text and record.levelno >= logging.WARNING and not message.startswith(USUAL):
+            text = f'{record.levelname.lower()}: {message}'
+        if text:
+            self.console.print(text)
+
+
+class QuietRunner(Runner):
+    """MMEngine's runner with our handler of the console."""
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        """Return MMEngine's logger; its file also gets what libraries said before it was there."""
+        logger = super().build_logger(*args, **kwargs)
+        use_console(logger)
+        return logger
+
+
+def use_console(logger: MMLogger) -> ConsoleHandler | None:
+    """Return the handler of the console, which takes the place of MMEngine's; None in all processes but the first."""
+    if not is_main_process():
+        return None
+    ours = [handler for handler in logger.handlers if isinstance(handler, ConsoleHandler)] or [ConsoleHandler()]
+    files = [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]
+    logger.handlers[:] = [*ours, *files]
+    write_to(files[0] if files else None)
+    return ours[0]
+
+
+@HOOKS.register_module()
+class ConsoleHook(Hook):
+    """Say on the console what a run is, where it is, what it reached and what it wrote.
+
+    Args:
+        style: ``rich``: one line that changes; ``plain``: a line at the first step and every 30 seconds. None: ``rich``
+            on a terminal.
+    """
+
+    priority = 'LOWEST'
+
+    def __init__(self, *, style: str | None = None) -> None:
+        self.style = style
+        self._handler: ConsoleHandler | None = None
+        self._live: Progress | None = None
+        self._began, self._shown, self._last = time.time(), 0.0, ''
+
+    def before_run(self, runner: Runner) -> None:
+        self._handler, self._began = use_console(runner.logger), time.time()
+        if self._handler is not None and self.style is None:
+            self.style = 'rich' if self._handler.console.is_terminal else 'plain'
+
+    def before_train(self, runner: Runner) -> None:
+        say(format_table([*_overview(runner, 'train'), *_schedule(runner), *_places(runner)]))
+
+    def before_test(self, runner: Runner) -> None:
+        say(format_table([*_overview(runner, 'test'), *_places(runner)]))
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        hub, steps = runner.message_hub, len(runner.train_dataloader)
+        place = f'step {runner.iter + 1}/{runner.max_iters}'
+        if _by_epoch(runner):
+            place = f'epoch {runner.epoch + 1}/{runner.max_epochs}  step {batch_idx + 1}/{steps}'
+        values = [
+            f'{name} {hub.get_scalar(f"train/{name}").current():.4g}'
+            for name in ('loss', 'lr')
+            if f'train/{name}' in hub.log_scalars
+        ]
+        self._show(runner, [place, *values], runner.iter + 1, runner.max_iters)
+
+    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        total = len(runner.val_dataloader)
+        self._show(runner, [f'evaluation: batch {batch_idx + 1}/{total}'], batch_idx + 1, total)
+
+    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        total = len(runner.test_dataloader)
+        self._show(runner, [f'test: batch {batch_idx + 1}/{total}'], batch_idx + 1, total)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
+        title = f'evaluation at epoch {runner.epoch}, step {runner.iter}'
+        say(metric_table(overall(metrics or {}, _classes(runner.val_dataloader)), title))
+
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
+        say(metric_table(metrics or {}, 'metrics of the test split'))
+
+    def after_run(self, runner: Runner) -> None:
+        self.close()
+        lines = _reached(runner) if runner.message_hub.runtime_info.get('max_iters') else []
+        written = join_some(written_since(Path(runner.work_dir), self._began), limit=30)
+        time_ = timedelta(seconds=int(time.time() - self._began))
+        say('\n'.join([*lines, f'time: {time_}', f'written to {runner.work_dir}: {written}']))
+
+    def close(self) -> None:
+        """Remove the live line."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _show(self, runner: Runner, parts: Sequence[str], done: int, total: int) -> None:
+        """Print where the run is, if it is time for it."""
+        if self._handler is None or time.monotonic() - self._shown < SECONDS[self.style or 'plain']:
+            return
+        self._shown = time.monotonic()
+        eta = runner.message_hub.runtime_info.get('eta')
+        left = [f'left {timedelta(seconds=int(eta))}'] if eta is not None else []
+        line = '  '.join([*parts, *left, f'memory {size_text(_memory())}'])
+        if self.style != 'rich':
+            self._handler.console.print(line)
+            return
+        if self._live is None:
+            text = TextColumn('{task.description}', markup=False, table_column=Column(no_wrap=True))
+            options: dict[str, Any] = {'auto_refresh': False, 'transient': True, 'expand': True}
+            self._live = Progress(text, BarColumn(None), console=self._handler.console, **options)
+            self._live.add_task('')
+            self._live.start()
+        self._live.update(self._live.task_ids[0], description=line, completed=done, total=total, refresh=True)
+
+
+def _memory() -> int:
+    """Return the largest memory of this process so far in bytes, on the GPU where there is one."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
+
+
+def _by_epoch(runner: Runner) -> bool:
+    return 'max_epochs' in (runner.cfg.get('train_cfg') or {})
+
+
+def _classes(loader: Any) -> Sequence[str]:
+    classes = (getattr(loader.dataset, 'metainfo', None) or {}).get('classes')
+    return classes if isinstance(classes, list | tuple) else ()
+
+
+def _overview(runner: Runner, mode: str) -> list[tuple[str, str]]:
+    """Return the data, the model and the device of a run, as rows of a table."""
+    model, loader = unwrapped(runner.model), runner.train_dataloader if mode == 'train' else runner.test_dataloader
+    data = f'{len(loader.dataset):,} {mode} images'
+    if mode == 'train' and runner.val_loop is not None:
+        data += f', {len(runner.val_dataloader.dataset):,} val images'
+    if classes := _classes(loader):
+        data += f'; {len(classes)} classes: {join_some(classes)}'
+    backbone = (runner.cfg.get('model') or {}).get('backbone') or {}
+    kind = ' '.join(str(backbone[key]).split('.')[-1] for key in ('type', 'arch', 'depth') if key in backbone)
+    counts = [sum(p.numel() for p in model.parameters() if p.requires_grad or not trained) / 1e6 for trained in (0, 1)]
+    size = f'{counts[0]:.1f} M parameters' + (f', {counts[1]:.1f} M of them trained' if counts[0] != counts[1] else '')
+    device = next((p.device for p in model.parameters()), torch.device('cpu'))
+    name = torch.cuda.get_device_name(device) if device.type == 'cuda' else f'CPU, {torch.get_num_threads()} threads'
+    many = f'{get_world_size()} x ' if get_world_size() > 1 else ''
+    return [
+        ('data', data),
+        ('model', ', '.join([type(model).__name__, *([kind] if kind else []), size])),
+        ('device', many + name),
+    ]
+
+
+def _schedule(runner: Runner) -> list[tuple[str, str]]:
+    wrapper, loader = runner.cfg.get('optim_wrapper') or {}, runner.train_dataloader
+    factors = [
+        runner.cfg.train_dataloader.get('batch_size', 1),
+        get_world_size(),
+        wrapper.get('accumulative_counts', 1),
+    ]
+    images = factors[0] * factors[1] * factors[2]
+    batch = f'{images} images a step' + (
+        f' = {factors[0]} x {factors[1]} processes x {factors[2]} accumulated' if images > factors[0] else ''
+    )
+    length = f'{runner.max_epochs} epochs of {len(loader)} steps' if _by_epoch(runner) else f'{runner.max_iters} steps'
+    optimizer = wrapper.get('optimizer') or {}
+    done = [f'{runner.iter} steps are done'] if runner.iter else []
+    text = ', '.join([length, f'{optimizer.get("type")} with lr={optimizer.get("lr")}', *done])
+    return [('batch', batch), ('schedule', text)]
+
+
+def _places(runner: Runner) -> list[tuple[str, str]]:
+    return [('work dir', str(runner.work_dir)), ('log file', str(runner.logger.log_file))]
+
+
+def written_since(folder: Path, began: float) -> list[str]:
+    """Return what was written to a work dir since ``began``: files by name, folders with the number of their files."""
+    lines = []
+    for path in sorted(folder.iterdir()):
+        files = path.rglob('*') if path.is_dir() else [path]
+        count = sum(file.is_file() and file.stat().st_mtime >= int(began) for file in files)
+        if count and not path.name.startswith('.'):
+            lines.append(f'{path.name}/ ({count} files)' if path.is_dir() else path.name)
+    return lines
+
+
+def _reached(runner: Runner) -> list[str]:
+    """Return the last and the best metrics of a training, and the best checkpoint."""
+    hub = runner.message_hub
+    history = {name[4:]: one.data[0] for name, one in hub.log_scalars.items() if name.startswith('val/')}
+    last = {name: values[-1] for name, values in history.items()}
+    last |= {name[4:]: value for name, value in hub.runtime_info.items() if name.startswith('val/')}
+    hooks = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook) and hook.save_best]
+    best: dict[str, Any] = {}
+    lines = []
+    for key in [key for hook in hooks for key in hook.key_indicators]:
+        suffix = f'_{key}' if len(hooks[0].key_indicators) > 1 else ''
+        path, score = (hub.runtime_info.get(f'{name}{suffix}') for name in ('best_ckpt', 'best_score'))
+        if path:
+            lines.append(f'best checkpoint: {path} ({key} {value_text(score)})')
+            place = next((i for i, value in enumerate(history.get(key, ())) if value == score), None)
+            best |= {
+                name: values[place] for name, values in history.items() if place is not None and len(values) > place
+            }
+    shown = overall(last, _classes(runner.train_dataloader))
+    table = metric_table({k: v for k, v in shown.items() if k not in ('time', 'data_time')}, 'last evaluation', best)
+    return ['', table, *lines, f'checkpoints and logs: {runner.work_dir}/']

@@ -1,0 +1,232 @@
+"""Which detection found which object, image by image: the base of curves, confusion matrices and comparisons of runs.
+
+The rules are COCO's (https://cocodataset.org/#detection-eval): ten IoU thresholds, four ranges of areas, at most 100
+detections of a class in an image, crowds ignored. The AP, also of resampled images, follows from the arrays alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from mmres2net.evaluation.coco_protocol import load_evaluator, usable_annotation
+
+THRESHOLDS = np.linspace(0.5, 0.95, 10)
+GRID = np.linspace(0, 1, 101)  # of recalls and of scores
+AREAS = np.array([(0, 1e10), (0, 32**2), (32**2, 96**2), (96**2, 1e10)])  # all, small, medium, large
+LIMIT = 100
+TRUE, FALSE, IGNORED = 1, 0, -1
+SHOWN = 0.3  # the least score in confusion matrices
+Array = np.ndarray[Any, Any]
+Objects = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The matches of D detections with G objects; detections are ordered by image, class and falling score.
+
+    Attributes:
+        images: (I,) Names of the images, in the protocol's order; without a file name, their ids.
+        classes: (K,) Names of the classes.
+        image, label, score: (D,) Of each detection.
+        verdict: (4, D, 10) TRUE, FALSE or IGNORED, for each range of areas and IoU threshold.
+        partner: (D,) The object that a detection overlaps most, by 0.5 or more, of those that no detection of a higher
+            score has, whatever the classes; -1 without one.
+        object_image, object_label: (G,) Of each object.
+        ignored: (4, G) Whether an object does not count in a range of areas.
+    """
+
+    images: Array
+    classes: Array
+    image: Array
+    label: Array
+    score: Array
+    verdict: Array
+    partner: Array
+    object_image: Array
+    object_label: Array
+    ignored: Array
+
+
+def match(truth: Mapping[str, Any], detections: Objects, kind: str) -> Matches:
+    """Match detections with objects.
+
+    Args:
+        truth: A COCO annotation dict. An annotation with ``ignore`` and no ``iscrowd`` is ignored with plain IoUs, as
+            PASCAL VOC's difficult objects are.
+        detections: As in :func:`mmres2net.evaluation.coco_protocol.evaluate`.
+        kind: ``bbox`` or ``segm``.
+
+    Raises:
+        ValueError: An annotation cannot be evaluated.
+    """
+    masks, key = load_evaluator('pycocotools').mask, 'bbox' if kind == 'bbox' else 'segmentation'
+    images = list(truth['images'])
+    if all(isinstance(image['id'], int | float) for image in images):
+        images.sort(key=lambda image: image['id'])  # detections of equal score are ranked by it
+    place = {image['id']: i for i, image in enumerate(images)}
+    label = {one['id']: k for k, one in enumerate(truth['categories'])}
+    objects: list[dict[str, Any]] = []
+    theirs: list[list[int]] = [[] for _ in images]
+    for entry in truth['annotations']:
+        i = place[entry['image_id']]
+        one = usable_annotation(entry, kind, images[i], masks)
+        theirs[i].append(len(objects))
+        ignored = bool(one['iscrowd'] or entry.get('ignore'))
+        objects.append({**one, 'image': i, 'label': label[entry['category_id']], 'ignore': ignored})
+    found: list[list[dict[str, Any]]] = [[] for _ in images]
+    for entry in detections:
+        size = entry['bbox'][2] * entry['bbox'][3] if kind == 'bbox' else float(masks.area(entry[key]))
+        found[place[entry['image_id']]].append({**entry, 'label': label[entry['category_id']], 'area': size})
+    kept: list[list[dict[str, Any]]] = []
+    verdicts, partners = [np.empty((4, 0, 10), np.int8)], []
+    for mine, numbers in zip(found, theirs, strict=True):
+        mine.sort(key=lambda one: (one['label'], -one['score']))
+        labels = np.array([one['label'] for one in mine], int)
+        mine = [one for i, one in enumerate(mine) if i < LIMIT or labels[i - LIMIT] != labels[i]]
+        kept.append(mine)
+        overlaps = _overlaps(mine, [objects[n] for n in numbers], key, masks)
+        verdicts += _judge(mine, objects, numbers, overlaps)
+        partners += _partners(mine, numbers, overlaps)
+    flat = [(i, one) for i, mine in enumerate(kept) for one in mine]
+    return Matches(
+        images=np.array([str(image.get('file_name', image['id'])) for image in images], np.str_),
+        classes=np.array([str(one['name']) for one in truth['categories']], np.str_),
+        image=np.array([i for i, _ in flat], np.int32),
+        label=np.array([one['label'] for _, one in flat], np.int32),
+        score=np.array([one['score'] for _, one in flat], float),
+        verdict=np.concatenate(verdicts, 1),
+        partner=np.array(partners, np.int32),
+        object_image=np.array([one['image'] for one in objects], np.int32),
+        object_label=np.array([one['label'] for one in objects], np.int32),
+        ignored=_outside(objects) | np.array([one['ignore'] for one in objects], bool),
+    )
+
+
+def _outside(objects: Objects) -> Array:
+    """Return (4, N) whether the areas of objects or detections are out of each range."""
+    area = np.array([one['area'] for one in objects], float)
+    return (area < AREAS[:, :1]) | (area > AREAS[:, 1:])
+
+
+def _overlaps(found: Objects, objects: Objects, key: str, masks: Any) -> Array:
+    shapes = [[one[key] for one in group] for group in (found, objects)]
+    overlaps = masks.iou(*shapes, [one['iscrowd'] for one in objects]) if found and objects else ()
+    return np.asarray(overlaps, float).reshape(len(found), len(objects))
+
+
+def _judge(found: Objects, objects: Objects, numbers: Sequence[int], overlaps: Array) -> Iterator[Array]:
+    """Yield for the detections of each class in an image (4, D, 10) of TRUE, FALSE and IGNORED."""
+    labels, places = np.array([one['label'] for one in found], int), np.array(numbers, int)
+    theirs = np.array([objects[n]['label'] for n in numbers], int)
+    limits = np.minimum(THRESHOLDS, 1 - 1e-10)[:, None]
+    for label in np.unique(labels):
+        mine, here = np.flatnonzero(labels == label), np.flatnonzero(theirs == label)
+        verdict = np.where(_outside([found[d] for d in mine]), IGNORED, FALSE).astype(np.int8)[..., None].repeat(10, -1)
+        group = [objects[n] for n in places[here]]
+        sink = np.array([one['ignore'] for one in group], bool)
+        ignored, taken = _outside(group) | sink, np.zeros((4, 10, len(group)), bool)
+        for d, row in enumerate(overlaps[np.ix_(mine, here)]):
+            if not (row >= THRESHOLDS[0]).any():
+                continue
+            # Of equal overlaps the last one counts, and objects that count come before ignored ones.
+            worth = np.argsort(np.argsort(row, kind='stable')) + len(group) * ~ignored[:, None]
+            worth = np.where((~taken | sink) & (row >= limits), worth, -1)
+            best = worth.argmax(-1)
+            a, t = np.nonzero(worth.max(-1) >= 0)
+            taken[a, t, best[a, t]] = True
+            verdict[a, d, t] = np.where(ignored[a, best[a, t]], IGNORED, TRUE)
+        yield verdict
+
+
+def _partners(found: Objects, numbers: Sequence[int], overlaps: Array) -> list[int]:
+    partners, overlaps = np.full(len(found), -1), overlaps.copy()
+    for d in np.argsort([-one['score'] for one in found], kind='stable') if numbers else ():
+        best = overlaps[d].argmax()
+        if overlaps[d, best] >= THRESHOLDS[0]:
+            partners[d] = numbers[best]
+            overlaps[:, best] = -1
+    return partners.tolist()
+
+
+def precision_at_recall(matches: Matches, threshold: int = 0, area: int = 0, weights: Array | None = None) -> Array:
+    """Return the interpolated precision (K, 101) at recalls of 0, 0.01, ..., 1; NaN for a class without objects.
+
+    Args:
+        matches: Of an evaluation.
+        threshold: Index of the IoU threshold: 0 is 0.50, 5 is 0.75.
+        area: Index of the range of areas: all, small, medium, large.
+        weights: (I,) How often each image counts, as in a bootstrap; None: once.
+    """
+    curves = np.full((len(matches.classes), len(GRID)), np.nan)
+    for k, (_, right, wrong, objects) in enumerate(_by_class(matches, threshold, area, weights)):
+        if objects:
+            precision = right / (right + wrong + np.spacing(1))
+            best = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
+            curves[k] = best[np.searchsorted(right / objects, GRID)]
+    return curves
+
+
+def average_precision(matches: Matches, area: int = 0, weights: Array | None = None) -> Array:
+    """Return COCO's AP (10, K) by IoU threshold and class; NaN for a class without objects."""
+    return np.stack([precision_at_recall(matches, t, area, weights).mean(1) for t in range(len(THRESHOLDS))])
+
+
+def f1_at_score(matches: Matches, threshold: int = 0) -> Array:
+    """Return the F1 (K, 101) of the detections with a score of at least 0, 0.01, ..., 1; NaN without objects."""
+    curves = np.full((len(matches.classes), len(GRID)), np.nan)
+    for k, (score, right, wrong, objects) in enumerate(_by_class(matches, threshold, 0, None)):
+        if objects:
+            count = np.searchsorted(-score, -GRID, side='right')
+            right, wrong = (np.append(0, part)[count] for part in (right, wrong))
+            curves[k] = 2 * right / (objects + right + wrong)
+    return curves
+
+
+def _by_class(
+    matches: Matches, threshold: int, area: int, weights: Array | None
+) -> Iterator[tuple[Array, Array, Array, float]]:
+    """Yield for each class the falling scores, right and wrong detections up to each, and the number of objects."""
+    weights = np.ones(len(matches.images)) if weights is None else np.asarray(weights, float)
+    order = np.argsort(-matches.score, kind='stable')
+    counted = ~matches.ignored[area]
+    for k in range(len(matches.classes)):
+        mine = order[matches.label[order] == k]
+        verdict, weight = matches.verdict[area, mine, threshold], weights[matches.image[mine]]
+        right, wrong = (np.cumsum(weight * (verdict == which)) for which in (TRUE, FALSE))
+        objects = weights[matches.object_image[counted & (matches.object_label == k)]].sum()
+        yield matches.score[mine], right, wrong, float(objects)
+
+
+def confusion_matrix(matches: Matches) -> Array:
+    """Return how often (K + 1, K + 1) an object of a class (row) was found as another; the last is the background.
+
+    At IoU 0.5, of detections with a score of 0.3 or more; what ignored objects take is left out.
+    """
+    size = len(matches.classes) + 1
+    table = np.zeros((size, size), np.int64)
+    ignored, shown = matches.ignored[0], matches.score >= SHOWN
+    kept = shown & (matches.verdict[0, :, 0] != IGNORED) & ~np.append(ignored, False)[matches.partner]
+    rows = np.append(matches.object_label, size - 1)[matches.partner]
+    np.add.at(table, (rows[kept], matches.label[kept]), 1)
+    missed = ~ignored
+    missed[matches.partner[shown & (matches.partner >= 0)]] = False
+    np.add.at(table, (matches.object_label[missed], size - 1), 1)
+    return table
+
+
+def arrays_of(matches: Matches, kind: str) -> dict[str, Array]:
+    """Return the arrays of ``matches`` under names such as ``bbox.score``, for a file."""
+    return {f'{kind}.{name}': array for name, array in asdict(matches).items()}
+
+
+def matches_of(arrays: Mapping[str, Array], kind: str = 'bbox') -> Matches:
+    """Return the matches in ``arrays``, such as ``numpy.load('WORK_DIR/evaluation/matches.npz')``.
+
+    Raises:
+        KeyError: There are none of this kind.
+    """
+    return Matches(**{name: arrays[f'{kind}.{name}'] for name in Matches.__dataclass_fields__})
