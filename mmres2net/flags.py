@@ -191,15 +191,23 @@ def flags_of_check_data(prog: str = 'mmres2net check-data') -> argparse.Argument
         epilog='exit status: 0 without errors (notes are fine), 1 with errors in the data, 2 where nothing was checked',
     )
     flags.add_argument('config', type=path, help=f'{OWN_DATA}; or {CONFIG}')
-    flags.add_argument('--data', type=path, metavar='DIR', help="folder in the data set's standard layout")
+    flags.add_argument(
+        '--data', type=path, metavar='PATH', help='the data: the standard layout of the config, or data of your own'
+    )
     flags.add_argument('--splits', nargs='+', choices=SPLITS, metavar='SPLIT', help='of train, val, test; default: all')
-    flags.add_argument('--show', type=int, default=5, metavar='N', help='findings of each kind to list; default: 5')
-    flags.add_argument('--samples', type=int, default=8, metavar='N', help='images to draw of each split; default: 8')
+    flags.add_argument(
+        '--show', type=whole(0), default=5, metavar='N', help='findings of each kind to list; default: 5'
+    )
+    flags.add_argument(
+        '--samples', type=whole(0), default=8, metavar='N', help='images to draw of each split; default: 8'
+    )
     flags.add_argument(
         '--out', type=path, metavar='DIR', help='folder of the drawings; default: work_dirs/check_data/CONFIG'
     )
     flags.add_argument('--json', type=path, metavar='FILE', help='write all counts and findings to this file')
-    flags.add_argument('--workers', type=int, metavar='N', help='threads that read; default: one a core, at most 16')
+    flags.add_argument(
+        '--workers', type=whole(1), metavar='N', help='threads that read; default: one a core, at most 16'
+    )
     add_cfg_options(flags)
     return flags
 

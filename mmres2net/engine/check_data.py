@@ -16,8 +16,9 @@ from mmres2net.data.check.job import check_splits
 from mmres2net.data.check.report import ERRORS, Report, verdict
 from mmres2net.data.formats.base import Split
 from mmres2net.data.layout import PARTS, datasets_of, point_at
-from mmres2net.data.own.dataset import is_own_data, recognize
+from mmres2net.data.own.dataset import OwnData, is_own_data, recognize
 from mmres2net.engine.config import load_config
+from mmres2net.engine.own_data.flag import find_own
 from mmres2net.engine.run import embed
 from mmres2net.errors import UserError
 from mmres2net.files import writable_dir, write_atomic
@@ -32,8 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = flags_of_check_data().parse_args(argv)
     _check_flags(args)
-    own = is_own_data(args.config)
-    cfg, splits = _own_splits(args) if own else _prepare(args)
+    cfg, splits = _own_splits(recognize(args.config), args) if is_own_data(args.config) else _prepare(args)
     folder = Path(args.out or Path('work_dirs') / 'check_data' / Path(args.config).resolve().stem)
     if args.samples:
         writable_dir(folder, '--out')
@@ -50,25 +50,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check_flags(args: argparse.Namespace) -> None:
-    for name, least in (('show', 0), ('samples', 0), ('workers', 1)):
-        value = getattr(args, name)
-        if value is not None and value < least:
-            raise UserError(f'--{name} {value}: choose {least} or more')
     if args.json and (Path(args.json).is_dir() or not Path(args.json).absolute().parent.is_dir()):
         raise UserError(f'--json {args.json}: not a file in a folder that exists')
     if args.json:
         writable_dir(Path(args.json).absolute().parent, '--json')
 
 
-def _own_splits(args: argparse.Namespace) -> tuple[Config, list[Split]]:
+def _own_splits(data: OwnData, args: argparse.Namespace) -> tuple[Config, list[Split]]:
     """Return an empty config, and the splits of own data."""
-    if args.data or args.cfg_options:
+    if is_own_data(args.config) and (args.data or args.cfg_options):
         raise UserError(f'{args.config} is no config: --data and --cfg-options are for configs')
-    data = recognize(args.config)
     print('\n'.join(data.notes) + '\n')
     absent = [part for part in args.splits or () if part not in data.splits]
     if absent:
-        raise UserError(f'{args.config} has no split {", ".join(absent)}; it has {", ".join(data.splits)}')
+        raise UserError(f'{data.path} has no split {", ".join(absent)}; it has {", ".join(data.splits)}')
     return Config(), [split.source for name, split in data.splits.items() if name in (args.splits or PARTS)]
 
 
@@ -84,6 +79,9 @@ def _prepare(args: argparse.Namespace) -> tuple[Config, list[Split]]:
         )
     parts = [part for part in there if part in (args.splits or there)]
     if args.data:
+        data = find_own(cfg, args.data, args.config, parts)
+        if data is not None:
+            return _own_splits(data, args)
         cfg = point_at(cfg, args.data, parts)
     elif cfg.get('embedded_data'):
         embed(cfg.embedded_data)

@@ -173,7 +173,8 @@ def is_own_data(path: str | Path) -> bool:
 def _spec(path: Path) -> Spec:
     """Return what is known of the data before their files are listed."""
     if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.suffix.lower() in ('.yaml', '.yml') and is_data_file(p))
+        files = sorted(p for p in path.iterdir() if p.suffix.lower() in ('.yaml', '.yml'))
+        files = [file for file in files if file.stem == 'data' or is_data_file(file)]
         if len(files) > 1:
             raise UserError(f'{path} has {len(files)} data files, {join_some(f.name for f in files)}; name one of them')
         return read_data_file(files[0]) if files else Spec(path)

@@ -208,12 +208,7 @@ def _all_values(masks: Sequence[str], *, colored: bool = False) -> set[int]:
 
 
 def read_labels(path: str, *, codes: Mapping[int, int] | None = None, threshold: int = 0) -> np.ndarray:
-    """Return the labels (H, W) uint8 of a mask.
-
-    Args:
-        path: The file.
-        codes: Labels of colors 0xRRGGBB; None: the values are the labels.
-        threshold: Values from it on are the label 1, others 0.
+    """Return the labels (H, W) uint8 of a mask: its values, the ``codes`` of its colors, or 1 from ``threshold`` on.
 
     Raises:
         UserError: A color or value without label.

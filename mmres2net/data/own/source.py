@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -37,33 +38,19 @@ LABELMAP = re.compile(r'(.*?):(\d+),(\d+),(\d+):.*')
 
 @dataclass
 class Source:
-    """Samples by split (None: no split is told), and how their annotations are read.
+    """Samples by split (None: no split is told), and how their annotations are read."""
 
-    Attributes:
-        kind: Name of the format for people.
-        task: What the annotations are for.
-        unit: What is counted by class.
-        samples: By split.
-        labels: Returns the class names in a sample, one for each annotation.
-        parse: Parses the annotations of a sample, given the classes.
-        classes: In label order; empty: the names that ``labels`` returns.
-        palette: Their colors.
-        findings: What is wrong with lists and annotation files, by split.
-        files: The annotation file of a split.
-        read_mask: Reads a mask file where the values in it are not the labels.
-    """
-
-    kind: str
+    kind: str  # of the format, for people
     task: str
-    unit: str
+    unit: str  # what is counted by class
     samples: dict[str | None, list[Sample]]
-    labels: Callable[[Sample], Sequence[str]]
+    labels: Callable[[Sample], Sequence[str]]  # class names in a sample, one for each annotation
     parse: Callable[[Sample, Sequence[str]], Parsed] = lambda sample, classes: (sample.size, [], [])
-    classes: Sequence[str] = ()
+    classes: Sequence[str] = ()  # in label order; empty: those that ``labels`` returns
     palette: Sequence[Color] = ()
-    findings: Findings = field(default_factory=dict)
-    files: dict[str | None, str] = field(default_factory=dict)
-    read_mask: Callable[[str], np.ndarray] | None = None
+    findings: Findings = field(default_factory=dict)  # what is wrong with lists and annotation files, by split
+    files: dict[str | None, str] = field(default_factory=dict)  # the annotation file of a split
+    read_mask: Callable[[str], np.ndarray] | None = None  # where values are not labels
 
 
 def class_names(tree: Tree, spec: Spec) -> tuple[Sequence[str], Sequence[Color]]:
@@ -92,7 +79,8 @@ def class_names(tree: Tree, spec: Spec) -> tuple[Sequence[str], Sequence[Color]]
 
 def coco_files(tree: Tree) -> list[str]:
     """Return the COCO files of boxes or masks in a tree; where some are named as those of instances, these alone."""
-    largest = sorted(tree.ending('.json'), key=lambda name: -Path(tree.path(name)).stat().st_size)[:MOST_JSON]
+    sizes = {name: size for name in tree.ending('.json') if (size := os.stat(tree.path(name)).st_size) <= JSON_LIMIT}
+    largest = sorted(sizes, key=lambda name: -sizes[name])[:MOST_JSON]
     found = sorted(name for name in largest if _has_coco_keys(tree.path(name)))
     return [name for name in found if 'instances' in words_of(name.rpartition('/')[2])] or found
 
@@ -192,13 +180,7 @@ def _paired(
 ) -> tuple[dict[str | None, list[Sample]], Findings]:
     """Return all images by split, each with its annotation file as ``raw``, and a finding for each file without image.
 
-    Args:
-        tree: All files.
-        spec: What the data file says.
-        files: The annotation files, maybe among others.
-        test: What an annotation file begins with.
-        kind: The finding.
-        notes: Receives how many images have no annotation file.
+    Of ``files``, those are annotations that begin with ``test``; ``kind`` is that of the finding.
     """
     pairs, alone = tree.images.pair(within(tree, spec, files), lambda name: _named_in(tree.path(name)))
     images, findings = by_split(tree, spec, 'main', pairs, notes)

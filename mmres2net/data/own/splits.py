@@ -64,14 +64,7 @@ def by_split(
     """Return the images of each split, and a finding for each name in a list that is not there.
 
     The places in a data file count, else lists of images, else the names of folders; None has the images that none of
-    these names.
-
-    Args:
-        tree: All files.
-        spec: What the data file says.
-        prefer: The folder of lists that counts before others.
-        annotated: The annotation file of each image that has one: lists of other images do not count.
-        notes: Receives what was used.
+    these names. Lists in the folder ``prefer`` count before others, and only those of images in ``annotated``.
     """
     places = spec.places or _lists(tree, prefer, annotated)
     images: Images = defaultdict(list)
@@ -132,11 +125,7 @@ def complete(
 ) -> dict[str, list[Sample]]:
     """Return the samples of the splits; without a validation set, a share of the training images becomes one.
 
-    Args:
-        samples: By the split that is told; None: none is.
-        labels: Returns the class by which the share is drawn; nothing where it is drawn from all alike.
-        spec: Share and seed.
-        notes: Receives how the splits were made.
+    ``labels`` returns the class of a sample by which the share is drawn; nothing where classes do not matter.
 
     Raises:
         UserError: No training images, or too few of them.

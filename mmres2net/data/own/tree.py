@@ -138,11 +138,8 @@ class Index:
     def locate(self, wanted: Sequence[str], near: str) -> list[str | None]:
         """Return the file that each of ``wanted`` stands for; None for those that are not there.
 
-        Folders in front of the names, such as those of another machine, are left out as far as none fits otherwise.
-
-        Args:
-            wanted: Names as in a list of images: with or without folders, with or without suffix.
-            near: The file that names them; of files of one name, the nearest counts.
+        Folders in front of the names, such as those of another machine, are left out as far as none fits otherwise. Of
+        files of one name, the nearest to ``near`` counts, the file that names them.
 
         Raises:
             AmbiguousError: A name that stands for several files.
@@ -172,10 +169,8 @@ class Index:
     ) -> tuple[dict[str, str], list[str]]:
         """Return the annotation file of each file that has one, and the annotation files that belong to none.
 
-        Args:
-            others: Annotation files.
-            named_in: Returns the name that stands in an annotation file, where its own name does not tell.
-            stem: What of the name of an annotation file tells the file that it belongs to.
+        ``named_in`` returns the name that stands in an annotation file, where its own name does not tell; ``stem`` what
+        of its name tells the file that it belongs to.
 
         Raises:
             AmbiguousError: A file with two annotation files, or the reverse.

@@ -153,7 +153,8 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any], int, str]] 
         masks, all_of(write('classes.txt', 'a\nb'), one_color('RGB', (9, 8, 7))), 2, '#090807',
     ),
     'data.yaml with an unknown key': (yolo, write('data.yaml', 'format: yolo\ntrian: images\n'), 2, "'train'"),
-    'data.yaml with aliases': (yolo, write('data.yaml', BOMB), 0, 'YOLO'),  # it is none
+    'data.yaml with aliases': (yolo, write('data.yaml', BOMB), 2, 'aliases'),
+    'data.yaml that runs code': (yolo, write('data.yaml', '!!python/object/apply:os.system [ls]'), 2, 'data.yaml'),
     'data.yaml with a wrong count': (yolo, write('data.yaml', 'nc: 3\nnames: [a, b]\ntrain: images'), 2, 'nc'),
     'data.yaml with a gap': (yolo, write('data.yaml', 'names: {0: a, 2: b}\ntrain: images'), 2, '0, 2'),
     'data.yaml without the folder': (yolo, write('data.yaml', 'names: [a, b]\ntrain: pics'), 2, 'pics'),
