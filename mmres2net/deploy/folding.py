@@ -32,14 +32,9 @@ _PATCHABLE = frozenset((*_METHODS, '_call_impl'))
 
 
 def is_unmodified(module: nn.Module, kind: type[nn.Module] | None = None) -> bool:
-    """Whether ``module`` computes what its class was written to compute, and has no hooks.
+    """Whether ``module`` computes what ``kind``, by default its exact type, was written to compute.
 
-    Args:
-        module: Any module.
-        kind: The class that counts as its own; its exact type by default.
-
-    Returns:
-        False for classes that are not known here, for hooks, and for methods patched on the module or its class.
+    It is False for classes that are not known here, for hooks, and for methods patched on the module or its class.
     """
     kind = type(module) if kind is None else kind
     if module._forward_hooks or module._forward_pre_hooks or not _PATCHABLE.isdisjoint(vars(module)):

@@ -50,7 +50,9 @@ def fuse(model: Model) -> Model:
         The copy, in evaluation mode. Its outputs differ by rounding: in float32 by less than 1e-5 of a feature's
         largest value on every network of the table. Its state dict has other names, so load weights before.
     """
-    fused = copy.deepcopy(model)
+    # The weight that torch's weight_norm leaves is not a leaf, which deepcopy refuses; a hook computes it anew.
+    held = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
+    fused = copy.deepcopy(model, {id(value): value.detach().clone() for value in held if not value.is_leaf})
     fused.eval()  # returns None for some models of OpenMMLab
     for module in list(fused.modules()):
         if is_unmodified(module):

@@ -123,6 +123,17 @@ def test_what_is_not_known_is_left_alone(plain: nn.Module) -> None:
         assert torch.equal(fused(x), plain(x))
 
 
+@pytest.mark.filterwarnings('ignore:.*weight_norm')
+def test_a_weight_that_a_hook_computes() -> None:
+    """It is not a leaf, which cannot be copied as it is."""
+    plain = nn.Sequential(nn.utils.weight_norm(nn.Conv2d(3, 4, 3)), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1)).eval()
+    x = torch.randn(2, 3, 8, 8)
+    expected = plain(x)
+    fused = fuse(plain)
+    plain[0].weight_g.data.mul_(2)
+    assert torch.equal(fused(x), expected)
+
+
 @pytest.mark.parametrize('name', ['configs/demo/mask_rcnn_r2n50.py', 'configs/demo/deeplabv3plus_r2n50.py'])
 def test_whole_models(name: str) -> None:
     cfg = single_process_norms(without_weights(load_config(name))[0])[0]
