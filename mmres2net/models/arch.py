@@ -19,25 +19,17 @@ Family = Literal['res2net', 'cifar', 'dla']
 class Arch:
     """The numbers that define a network.
 
-    Args:
-        depths: Number of blocks of each stage (DLA family: levels of the tree).
-        base_width: Channels of one split in the first stage, which has 64 planes.
-        scales: Number of splits s; 1 is a plain bottleneck.
-        cardinality: Groups c of each 3x3 convolution (section 3.2.1).
-        deep_stem: Three 3x3 convolutions instead of one 7x7 (v1b).
-        avg_down: Average pooling before the 1x1 convolution of the shortcut (v1b).
-        se_reduction: Channel reduction of the squeeze-and-excitation after the last norm; None: no SE.
-        family: ``res2net`` (224-pixel stem, four stages), ``cifar`` (32-pixel stem, three stages whose first blocks are
-            plain ResNeXt blocks) or ``dla`` (deep layer aggregation).
+    Families: ``res2net`` (224-pixel stem, four stages), ``cifar`` (32-pixel stem, three stages whose first blocks are
+    plain ResNeXt blocks) and ``dla`` (deep layer aggregation).
     """
 
-    depths: tuple[int, ...]
-    base_width: int = 26
-    scales: int = 4
-    cardinality: int = 1
-    deep_stem: bool = False
-    avg_down: bool = False
-    se_reduction: int | None = None
+    depths: tuple[int, ...]  # number of blocks of each stage (DLA family: levels of the tree)
+    base_width: int = 26  # channels of one split in the first stage, which has 64 planes
+    scales: int = 4  # number of splits s; 1 is a plain bottleneck
+    cardinality: int = 1  # groups c of each 3x3 convolution (section 3.2.1)
+    deep_stem: bool = False  # three 3x3 convolutions instead of one 7x7 (v1b)
+    avg_down: bool = False  # average pooling before the 1x1 convolution of the shortcut (v1b)
+    se_reduction: int | None = None  # of the squeeze-and-excitation after the last norm; None: no SE
     family: Family = 'res2net'
 
 

@@ -28,23 +28,14 @@ EXPANSION = 2
 
 @dataclass(frozen=True)
 class Level:
-    """What the trees of one level of the network share.
-
-    Attributes:
-        spec: The architecture.
-        dilation: Dilation of the 3x3 convolutions.
-        options: Options that the blocks share.
-        stride: Stride of the first block; 1 if it was traded for dilation.
-        is_first: The tree is the first one of the level: its first block has the stride.
-        has_root: The pooled input of the level goes to its last root (Yu et al., figure 3).
-    """
+    """What the trees of one level of the network share."""
 
     spec: Arch
-    dilation: int
+    dilation: int  # of the 3x3 convolutions
     options: BlockOptions
-    stride: int
-    is_first: bool = True
-    has_root: bool = False
+    stride: int  # of the first block; 1 if it was traded for dilation
+    is_first: bool = True  # the tree is the first one of the level: its first block has the stride
+    has_root: bool = False  # the pooled input of the level goes to its last root (Yu et al., figure 3)
 
     def inner(self) -> Level:
         """Return the level for a tree that is not the first one."""

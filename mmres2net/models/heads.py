@@ -62,15 +62,7 @@ class Res2LayerHead(FreezableBackbone):
         with_cp: bool = False,
         init_cfg: InitCfg = None,
     ) -> None:
-        spec = resolve_arch(
-            arch,
-            depths=depths,
-            base_width=base_width,
-            scales=scales,
-            cardinality=cardinality,
-            avg_down=avg_down,
-            se_reduction=se_reduction,
-        )
+        spec = resolve_arch(arch, depths, base_width, scales, cardinality, avg_down=avg_down, se_reduction=se_reduction)
         check_choice('stage_pool', stage_pool, STAGE_POOLS)
         check_choice('stage', stage, range(1, len(spec.depths)))
         super().__init__(-1, None, norm_eval, init_cfg)

@@ -25,22 +25,13 @@ InitCfg = Cfg | list[Cfg] | None
 
 @dataclass(frozen=True)
 class BlockOptions:
-    """Options that the blocks of a network share.
+    """Options that the blocks of a network share, as in :class:`mmres2net.models.Res2Net`."""
 
-    Attributes:
-        conv_cfg: MMCV's convolution config; None: plain convolutions.
-        norm_cfg: MMCV's norm config; None: batch norm.
-        with_cp: Recompute each block in the backward pass instead of storing its activations.
-        stage_pool: What the first block of a stage does with its last split, see :class:`mmres2net.models.Res2Net`.
-        dcn: MMCV's config of the deformable convolutions that replace the 3x3 ones; None: plain ones.
-        plugins: MMCV's plugin configs, each with its ``position``.
-    """
-
-    conv_cfg: Cfg | None = None
-    norm_cfg: Cfg | None = None
+    conv_cfg: Cfg | None = None  # None: plain convolutions
+    norm_cfg: Cfg | None = None  # None: batch norm
     with_cp: bool = False
     stage_pool: StagePool = 'official'
-    dcn: Cfg | None = None
+    dcn: Cfg | None = None  # None: plain 3x3 convolutions
     plugins: Sequence[Cfg] = ()
 
     def conv(self, in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1) -> Any:

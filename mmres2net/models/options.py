@@ -13,6 +13,7 @@ from mmres2net.models.arch import Arch, Family, find_arch
 
 StagePool = Literal['official', 'mmdet', 'maskrcnn']
 STAGE_POOLS: tuple[str, ...] = get_args(StagePool)
+STRIDES = (1, 2, 2, 2)  # of the stages behind a stem of stride 4
 OUTPUT_STRIDES = (8, 16, 32)
 PLUGIN_POSITIONS = ('after_conv1', 'after_conv2', 'after_conv3')
 CUSTOM_FAMILIES = {'res2net': 4, 'cifar': 3}  # families of networks outside the table, with their largest stage number
@@ -42,7 +43,6 @@ def check_ints(name: str, values: Sequence[int], least: int) -> tuple[int, ...]:
 
 def resolve_arch(
     arch: str | None,
-    *,
     depths: Sequence[int] | None = None,
     base_width: int | None = None,
     scales: int | None = None,
@@ -112,23 +112,15 @@ def check_frozen_stages(frozen_stages: int, num_stages: int) -> None:
 
 @dataclass(frozen=True)
 class StagePlan:
-    """Strides and dilations of a stage.
+    """Strides and dilations of a stage."""
 
-    Attributes:
-        stride: Stride of the first block.
-        dilations: Dilation of each block.
-        is_dilated: The stage was given a dilation, or one in exchange for its stride.
-    """
-
-    stride: int
-    dilations: tuple[int, ...]
-    is_dilated: bool
+    stride: int  # of the first block
+    dilations: tuple[int, ...]  # of each block
+    is_dilated: bool  # it was given a dilation, or one in exchange for its stride
 
 
 def plan_stages(
     depths: tuple[int, ...],
-    default_strides: tuple[int, ...],
-    *,
     strides: Sequence[int] | None = None,
     dilations: Sequence[int] | None = None,
     output_stride: int | None = None,
@@ -138,6 +130,7 @@ def plan_stages(
 ) -> tuple[StagePlan, ...]:
     """Return strides and dilations of each stage; see :class:`mmres2net.models.Res2Net` for the options."""
     num_stages = len(depths)
+    default_strides = STRIDES[:num_stages]
     if output_stride is None:
         strides = _stage_ints('strides', strides, default_strides)
         dilations = _stage_ints('dilations', dilations, (1,) * num_stages)

@@ -81,6 +81,7 @@ class Bottle2neck(nn.Module):
         options = BlockOptions() if options is None else options
         self.width, self.is_first, self.with_cp, self.with_dcn = width, is_first, options.with_cp, bool(options.dcn)
         stride1, stride3 = (stride, 1) if options.stage_pool == 'maskrcnn' else (1, stride)
+        self.stage_pools = _equal_stage_pools(options.stage_pool, stride, scales) if is_first else STAGE_POOLS
 
         self.conv1 = options.conv(in_channels, width * scales, stride=stride1)
         self.bn1 = options.norm(width * scales)
@@ -128,6 +129,15 @@ class Bottle2neck(nn.Module):
             ys.append(self.relu(bn(conv(y.contiguous() if self.with_dcn else y))))
         ys.extend(self.pool(split) for split in splits[len(ys) :])
         return torch.cat(ys, 1) if len(ys) > 1 else ys[0]
+
+
+def _equal_stage_pools(stage_pool: str, stride: int, scales: int) -> tuple[str, ...]:
+    """Return every ``stage_pool`` with which the first block of a stage computes the same."""
+    if stride > 1:
+        equal: tuple[str, ...] = ('official', 'mmdet')
+    else:
+        equal = ('official', 'maskrcnn') if scales > 1 else STAGE_POOLS
+    return equal if stage_pool in equal else (stage_pool,)
 
 
 def _build_plugins(plugins: Sequence[Cfg], channels: int) -> nn.Sequential:
@@ -227,33 +237,14 @@ class Res2Net(FreezableBackbone):
         with_cp: bool = False,
         init_cfg: InitCfg = None,
     ) -> None:
-        spec = resolve_arch(
-            arch,
-            depths=depths,
-            base_width=base_width,
-            scales=scales,
-            cardinality=cardinality,
-            family=family,
-            deep_stem=deep_stem,
-            avg_down=avg_down,
-            se_reduction=se_reduction,
-        )
+        spec = resolve_arch(arch, depths, base_width, scales, cardinality, family, deep_stem, avg_down, se_reduction)
         num_stages = len(spec.depths)
         out_indices = resolve_out_indices(out_indices, num_stages)
         num_built = out_indices[-1] + 1
         check_choice('stage_pool', stage_pool, STAGE_POOLS)
         drop_paths = drop_path_rates(sum(spec.depths), drop_path_rate)
         super().__init__(frozen_stages, freeze_stem, norm_eval, init_cfg)
-        plans = plan_stages(
-            spec.depths,
-            (1, 2, 2, 2)[:num_stages],
-            strides=strides,
-            dilations=dilations,
-            output_stride=output_stride,
-            multi_grid=multi_grid,
-            contract_dilation=contract_dilation,
-            num_built=num_built,
-        )
+        plans = plan_stages(spec.depths, strides, dilations, output_stride, multi_grid, contract_dilation, num_built)
         self.out_indices = out_indices
         self.zero_init_residual = zero_init_residual
         options = BlockOptions(conv_cfg, norm_cfg, with_cp, stage_pool)

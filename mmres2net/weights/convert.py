@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from mmres2net.errors import UserError
@@ -244,13 +245,9 @@ def write(state: Mapping[str, Tensor], target: Path, extra: Mapping[str, Any]) -
     try:
         with atomic_path(target) as path:
             if target.suffix == '.safetensors':
-                from safetensors.torch import save
-
                 # Not save_file, whose files only their owner can read.
                 path.write_bytes(save(plain, metadata={'format': 'pt'}))
             else:
                 torch.save({**extra, 'state_dict': plain} if extra else plain, path)
-    except ImportError as error:
-        raise UserError(f"{target.suffix} needs a package that writes it: pip install 'safetensors>=0.4'") from error
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         raise UserError(f'{target} cannot be written: {getattr(error, "strerror", None) or error}') from error

@@ -214,21 +214,8 @@ def stage_pools_of(module: nn.Module) -> frozenset[str]:
 
     More than one: its strides leave no difference, as in a head of one strided stage.
     """
-    found = set(STAGE_POOLS)
-    for block in module.modules():
-        if not isinstance(block, Bottle2neck) or not block.is_first or len(block.convs) < 1:
-            continue
-        stride1, stride3 = (_stride(conv) for conv in (block.conv1, block.convs[0]))
-        pooled = not isinstance(block.pool, nn.Identity)
-        if stride1 > 1:
-            found &= {'maskrcnn'}
-        elif stride3 > 1:
-            found &= {'official', 'mmdet'}
-        elif pooled:
-            found &= {'official', 'maskrcnn'}
-        elif block.conv1.weight.shape[0] > block.width:  # scales above 1: there is a split that could be pooled
-            found &= {'mmdet'}
-    return frozenset(found)
+    pools = (frozenset(block.stage_pools) for block in module.modules() if isinstance(block, Bottle2neck))
+    return frozenset(STAGE_POOLS).intersection(*pools)
 
 
 def check_stage_pool(recognised: Recognised, module: nn.Module) -> None:
@@ -244,11 +231,6 @@ def check_stage_pool(recognised: Recognised, module: nn.Module) -> None:
             f'{" or ".join(map(repr, sorted(pools)))}: the same weights compute another function there. '
             f'Set stage_pool={recognised.stage_pool!r} in the backbone (and in a shared head)'
         )
-
-
-def _stride(conv: nn.Module) -> int:
-    stride = conv.stride
-    return max(stride) if isinstance(stride, tuple) else int(stride)  # type: ignore[arg-type]
 
 
 def _adapt_first_conv(weights: dict[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:

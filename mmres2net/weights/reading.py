@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from mmres2net.errors import UserError
@@ -223,7 +224,7 @@ def _read(path: Path, allow_pickle: bool, map_location: Any) -> Any:
     with path.open('rb') as stream:
         head = stream.read(16)
     if _is_safetensors(head, size):
-        return _read_safetensors(path, map_location)
+        return load_file(path, device=str(map_location) if map_location is not None else 'cpu')
     try:
         check_globals(path)
         # With their names in the file, which are not the stand-ins' own
@@ -234,14 +235,6 @@ def _read(path: Path, allow_pickle: bool, map_location: Any) -> Any:
         if not allow_pickle:
             raise
     return torch.load(path, map_location=map_location, weights_only=False)
-
-
-def _read_safetensors(path: Path, map_location: Any) -> Any:
-    try:
-        from safetensors.torch import load_file
-    except ImportError as error:
-        raise UserError(f"{path} needs a package that reads it: pip install 'safetensors>=0.4'") from error
-    return load_file(path, device=str(map_location) if map_location is not None else 'cpu')
 
 
 def _refused(path: Path, error: pickle.UnpicklingError) -> UserError:
