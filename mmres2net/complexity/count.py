@@ -28,24 +28,18 @@ REGION_PARTS = ('bbox_roi_extractor', 'bbox_head', 'mask_roi_extractor', 'mask_h
 class Complexity:
     """What one image costs in testing.
 
-    Args:
-        size: Height and width in pixels of the image that the network sees.
-        parameters: All parameters of the model.
-        backbone_parameters: Those of the backbone; without a pyramid, with the stage that is the head of the regions.
-        macs: Multiply-adds of all convolutions and matrix products: of the dense part, of the regions that the test
-            settings let through, and of 100 masks.
-        backbone_macs: Those of the backbone on the whole image.
-        activations: Elements of the outputs of the same operators, which is what pycls and fvcore count.
-        backbone_activations: Those of the backbone on the whole image.
+    Multiply-adds (``macs``) are those of all convolutions and matrix products: of the dense part, of the regions that
+    the test settings let through, and of 100 masks. Activations are the elements of the outputs of the same operators,
+    which is what pycls and fvcore count.
     """
 
-    size: tuple[int, int]
-    parameters: int
-    backbone_parameters: int
+    size: tuple[int, int]  # height and width in pixels of the image that the network sees
+    parameters: int  # of the model
+    backbone_parameters: int  # without a pyramid, with the stage that is the head of the regions
     macs: int
-    backbone_macs: int
+    backbone_macs: int  # on the whole image
     activations: int
-    backbone_activations: int
+    backbone_activations: int  # on the whole image
 
 
 @dataclass(frozen=True)
@@ -82,11 +76,7 @@ def complexity_of(cfg: Config, size: tuple[int, int]) -> Complexity:
 
 
 def parameters_of(cfg: Config) -> int:
-    """Return how many parameters the model of ``cfg`` has; no memory is taken.
-
-    Raises:
-        UserError: The model cannot be built.
-    """
+    """Return how many parameters the model of ``cfg`` has; no memory is taken."""
     return _parameters(_build(cfg))
 
 
@@ -108,15 +98,10 @@ def complexity_of_arch(name: str, size: tuple[int, int]) -> Complexity:
     """Return what a row of :data:`ARCHS` with a linear classifier costs for one image of ``size`` (height, width).
 
     The classifier has 1000 classes, or 100 for the 32-pixel networks; the sizes in the paper's table 4 are with 10
-    classes. What the official DLA files hold but never run is not counted.
-
-    Raises:
-        UserError: No such architecture, or an image too small for it.
+    classes. What the official DLA files hold but never run is not counted. An image that is too small for the network
+    is a UserError.
     """
-    try:
-        family = find_arch(name).family
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    family = find_arch(name).family
     with torch.device('meta'):
         backbone = (Res2NetDLA(name) if family == 'dla' else Res2Net(name)).eval()
         classifier = nn.Linear(backbone.out_channels[-1], CLASSES[family])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,7 +14,7 @@ from mmres2net.files import writable_file, write_atomic
 from mmres2net.flags import flags_of_complexity
 from mmres2net.models import ALIASES, ARCHS, find_arch
 from mmres2net.paths import find_config
-from mmres2net.text import format_table, join_some, parse_size
+from mmres2net.text import format_table, parse_size
 
 SIZES = {'res2net': (224, 224), 'dla': (224, 224), 'cifar': (32, 32)}
 HEADER = ('', 'image', 'parameters (M)', 'multiply-adds (G)', 'activations (M)')
@@ -50,27 +49,18 @@ def kind_of(name: str) -> str:
 
 
 def check_name(name: str) -> None:
-    """Check that a name exists.
-
-    Raises:
-        UserError: It is neither an architecture nor a config; the message has close matches of both.
-    """
-    if kind_of(name) == 'arch':
-        return
+    """Raise a UserError with close matches if a name is neither an architecture nor a config."""
     try:
-        find_config(name)
-    except FileNotFoundError as error:
-        near = difflib.get_close_matches(name, [*ARCHS, *ALIASES], n=5, cutoff=0.6)
-        hint = f'close matches: {", ".join(near)}' if near else f'choose from {join_some(ARCHS)}'
-        raise UserError(f'{name!r} is not an architecture ({hint}) and not a config: {error}') from error
+        find_arch(name)
+    except ValueError as unknown:
+        try:
+            find_config(name)
+        except FileNotFoundError as error:
+            raise UserError(f'{name!r} is neither an architecture nor a config: {unknown} {error}') from error
 
 
 def count(name: str, size: tuple[int, int] | None) -> Complexity:
-    """Return what an architecture or a config costs at ``size``, or at the size it is tested on.
-
-    Raises:
-        UserError: The config cannot be read, or its model cannot be counted.
-    """
+    """Return what an architecture or a config costs at ``size``, or at the size it is tested on."""
     if kind_of(name) == 'arch':
         return complexity_of_arch(name, size or SIZES[find_arch(name).family])
     cfg = load_config(name)

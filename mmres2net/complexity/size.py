@@ -18,10 +18,7 @@ def image_size(cfg: Config) -> tuple[int, int]:
     """Return height and width in pixels of the images that a config tests on; landscape where sizes vary.
 
     For a classifier it is the test crop, else the training crop. Where images keep their sizes, the config may give
-    the usual one as ``image_size``, height and width.
-
-    Raises:
-        UserError: The config does not say.
+    the usual one as ``image_size``, height and width. A UserError says that the config does not tell.
     """
     preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     if preprocessor.get('size'):

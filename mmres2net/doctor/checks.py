@@ -36,8 +36,7 @@ def check_python(version: tuple[int, ...] = sys.version_info[:3]) -> Iterator[Re
 def check_libraries(required: Sequence[str] = ()) -> Iterator[Result]:
     """Check that OpenMMLab's libraries and OpenCV have one distribution each, and that OpenMMLab's are of one family.
 
-    Args:
-        required: Libraries whose absence is a failure; that of mmengine, mmcv and OpenCV always is.
+    The absence of ``required`` libraries is a failure; that of mmengine, mmcv and OpenCV always is.
     """
     original = []
     for module, distributions in IMPORT_NAMES.items():

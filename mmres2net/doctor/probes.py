@@ -12,11 +12,7 @@ from mmres2net.environment import runs_on
 
 
 def expect(what: str, value: object, right: object) -> None:
-    """Compare a result with the right one.
-
-    Raises:
-        ValueError: They differ.
-    """
+    """Raise a ValueError if a result is not the right one."""
     if value != right:
         raise ValueError(f'{what} gives {value}, but {right} is right')
 
@@ -43,11 +39,7 @@ def operators() -> str:
 
 
 def gpu() -> str:
-    """Check each GPU that torch sees; return their names and the CUDA version that torch is built for.
-
-    Raises:
-        ValueError: This torch has no code for a GPU, or computes wrong values on it.
-    """
+    """Check that torch computes right values on each GPU; return their names and the CUDA version it is built for."""
     import torch
 
     names = []

@@ -11,25 +11,17 @@ from mmres2net.mmcv_ops.precision import computable, gradients
 
 
 def ms_deform_attn_forward(
-    value: Tensor,
-    value_spatial_shapes: Tensor,
-    value_level_start_index: Tensor,
-    sampling_locations: Tensor,
-    attention_weights: Tensor,
-    im2col_step: int,
-) -> Tensor:
-    """Return the attended values: Zhu et al., "Deformable DETR", 2020, equation 3.
+    value: Tensor, value_spatial_shapes: Tensor, value_level_start_index: Tensor, sampling_locations: Tensor,
+    attention_weights: Tensor, im2col_step: int,
+) -> Tensor:  # fmt: skip
+    """Return the attended values (N, queries, heads * channels): Zhu et al., "Deformable DETR", 2020, equation 3.
 
     Args:
         value: (N, keys, heads, channels of a head).
-        value_spatial_shapes: (levels, 2): height and width.
-        value_level_start_index: (levels,); follows from the shapes.
+        value_spatial_shapes: (levels, 2): height and width; ``value_level_start_index`` follows from them.
         sampling_locations: (N, queries, heads, levels, points, 2): x and y, from 0 to 1.
         attention_weights: (N, queries, heads, levels, points).
         im2col_step: Concerns mmcv's own implementation.
-
-    Returns:
-        (N, queries, heads * channels of a head).
     """
     function = partial(_attend, shapes=value_spatial_shapes)
     tensors = (computable(tensor) for tensor in (value, sampling_locations, attention_weights))

@@ -16,13 +16,11 @@ from mmres2net.mmcv_ops.precision import computable
 def sigmoid_focal_loss_forward(
     input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Fill ``output`` with the loss of every logit.
+    """Fill ``output`` (N, C) with the loss of every logit of ``input`` (N, C).
 
     Args:
-        input: (N, C) logits.
         target: (N,): any number that is not a class stands for the background.
         weight: (C,), one factor for each class of a target, or empty.
-        output: (N, C).
         gamma: Exponent of the modulating factor.
         alpha: Weight of the positive class; the negative ones weigh 1 - alpha.
     """

@@ -15,14 +15,7 @@ FloatArray = NDArray[np.float32]
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
-    """Return the indices of the boxes that no better box overlaps by more than the threshold, best score first.
-
-    Args:
-        boxes: (N, 4): left, top, right, bottom.
-        scores: (N,).
-        iou_threshold: Overlap above which the lower score goes.
-        offset: 0 or 1.
-    """
+    """Return the indices of the ``boxes`` (N, 4) that no better one overlaps by more than the threshold, best first."""
     if offset:
         boxes = torch.cat((boxes[:, :2], boxes[:, 2:] + offset), dim=1)
     boxes = boxes if boxes.dtype == torch.float64 else boxes.float()
@@ -33,9 +26,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
 def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
     """Return one list for each kept box: its index, then those of the boxes it removes, all by falling score.
 
-    Args:
-        dets: (N, 5): left, top, right, bottom, score; on the CPU.
-        iou_threshold: Overlap from which on a box is removed.
+    ``dets`` (N, 5) on the CPU has left, top, right, bottom and score. A box is removed from the threshold on.
     """
     boxes, scores = dets[:, :4].float().numpy(), dets[:, 4]
     left = scores.sort(descending=True, stable=True)[1].numpy()
@@ -49,15 +40,9 @@ def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
 
 
 def softnms(
-    boxes: Tensor,
-    scores: Tensor,
-    dets: Tensor,
-    iou_threshold: float,
-    sigma: float,
-    min_score: float,
-    method: int,
+    boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, sigma: float, min_score: float, method: int,
     offset: int,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Lower the scores of boxes that overlap better ones, and return the indices of those that stay above a score.
 
     Bodla et al., "Soft-NMS", 2017, figure 2.
@@ -70,7 +55,6 @@ def softnms(
         sigma: Width of method 2.
         min_score: Boxes whose score falls below it go.
         method: 0: the score becomes 0; 1: is multiplied by 1 - overlap; 2: by exp(-overlap^2 / sigma).
-        offset: 0 or 1.
     """
     corners, score = boxes.detach().float().numpy(), scores.detach().float().numpy().copy()
     left: NDArray[np.int64] = np.arange(len(score))

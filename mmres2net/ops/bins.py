@@ -57,10 +57,8 @@ def axis_matrix(start: Array, extent: Array, bins: int, sampling_ratio: int, pix
     """Return the weights of the pixels of one axis in the bins along it.
 
     Samples up to one pixel outside have the border's value and samples further outside are zero, as in every
-    implementation. Both count in the mean. ``start`` and ``extent`` are those of each region: (K,).
-
-    Returns:
-        (K * bins, pixels).
+    implementation. Both count in the mean. ``start`` and ``extent`` are those of each region (K,), the result is
+    (K * bins, pixels).
     """
     real = start.dtype.type
     step = extent / real(bins)

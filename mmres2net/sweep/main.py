@@ -41,8 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def tasks_of(args: argparse.Namespace) -> list[Task]:
     """Return all runs; their configs are loaded, and data and flags are checked once.
 
-    Raises:
-        UserError: A flag, the config, a network or the data have an error, so that every run would fail.
+    A UserError says that a flag, the config, a network or the data have an error, so that every run would fail.
     """
     fixed = [option for option in args.cfg_options if option.startswith((*FIXED, 'randomness.seed'))]
     if fixed:

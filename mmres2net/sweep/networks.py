@@ -55,8 +55,7 @@ class Network:
 def networks_of(values: Mapping[str, Sequence[int]], axes: Sequence[str], width: int = WIDTH) -> list[Network]:
     """Return the baseline, which has the smallest value of each axis, and what differs from it along ``axes``.
 
-    Raises:
-        UserError: A value that no network has, or an axis with a single value.
+    A UserError names a value that no network has, or an axis with a single value.
     """
     for axis, numbers in {**values, 'width': [width]}.items():
         for number in numbers:
@@ -76,8 +75,7 @@ def networks_of(values: Mapping[str, Sequence[int]], axes: Sequence[str], width:
 def network_of(cfg: Config) -> Network:
     """Return the network that is the backbone of a config.
 
-    Raises:
-        UserError: It is not of the CIFAR family, has stages of different depths, or squeeze-and-excitation.
+    A UserError says that it is not of the CIFAR family, has stages of different depths, or squeeze-and-excitation.
     """
     backbone = dict((cfg.get('model') or {}).get('backbone') or {})
     arch = find_arch(backbone['arch']) if 'arch' in backbone else None

@@ -23,10 +23,8 @@ def points_of(runs: Sequence[Run], *, best: bool = False) -> tuple[list[dict[str
     """Return a row for each network along each axis, and the runs that differ from the baseline in several.
 
     The baseline, the smallest network in each dimension, is the first point of each axis. A point is the mean of its
-    runs, which differ in their seeds, and their standard deviation (None for a single run).
-
-    Raises:
-        UserError: There is no baseline or no other run, or widths or numbers of epochs differ.
+    runs, which differ in their seeds, and their standard deviation (None for a single run). A UserError says that there
+    is no baseline or no other run, or that widths or numbers of epochs differ.
     """
     if not runs:
         raise UserError('none of these runs is finished')
@@ -59,11 +57,7 @@ def _point(axis: str, network: Network, runs: Sequence[Run], best: bool) -> dict
 
 
 def write(path: Path, rows: Sequence[dict[str, Any]], *, best: bool) -> list[Path]:
-    """Write the plot ``path`` and beside it the same points as CSV and JSON; return all three files.
-
-    Raises:
-        UserError: The files cannot be written, or the plot's format is not known.
-    """
+    """Write the plot ``path`` and beside it the same points as CSV and JSON; return all three files."""
     table = io.StringIO()
     writer = csv.DictWriter(table, rows[0], lineterminator='\n')
     writer.writeheader()

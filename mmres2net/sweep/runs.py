@@ -53,11 +53,7 @@ class Run:
 
 
 def run_of(folder: Path, cfg: Config) -> Run:
-    """Return the run of ``cfg`` in ``folder``.
-
-    Raises:
-        UserError: Its network cannot be in a sweep, or it counts steps instead of epochs.
-    """
+    """Return the run of ``cfg`` in ``folder``; a UserError if its network cannot be in a sweep, or it counts steps."""
     if not (cfg.get('train_cfg') or {}).get('max_epochs'):
         raise UserError(f'{folder}: train_cfg has no max_epochs; a sweep reads accuracies by epoch')
     try:
@@ -69,8 +65,7 @@ def run_of(folder: Path, cfg: Config) -> Run:
 def accuracies_in(folder: Path) -> dict[int, float]:
     """Return the accuracies by epoch in a run's logs; of a resumed run the later ones.
 
-    Raises:
-        UserError: A log is damaged. A last line that was cut off is ignored.
+    A damaged log is a UserError; a last line that was cut off is ignored.
     """
     found: dict[int, float] = {}
     for path in sorted(folder.glob('*/vis_data/scalars.json')):  # one for each start of the run
@@ -89,8 +84,7 @@ def accuracies_in(folder: Path) -> dict[int, float]:
 def find_runs(folders: Sequence[str | Path]) -> list[Run]:
     """Return the runs in ``folders``, each a work dir or the ``--out`` of a sweep.
 
-    Raises:
-        UserError: A folder has no run, or two runs have the same network and seed.
+    A UserError says that a folder has no run, or that two runs have the same network and seed.
     """
     found: dict[tuple[Network, int | None], Run] = {}
     for folder in map(Path, folders):
