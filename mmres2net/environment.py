@@ -84,6 +84,12 @@ def available_memory() -> int | None:
     return max(0, min(free))
 
 
+def computes_bfloat16() -> bool:
+    """Return whether the processor has instructions for bfloat16: x86 with AVX-512 BF16 or AMX, or ARM; Linux only."""
+    features = re.search(r'^(?:flags|Features)\s*:(.*)$', _read(PROC / 'cpuinfo'), re.MULTILINE)
+    return features is not None and not {'avx512_bf16', 'amx_bf16', 'bf16'}.isdisjoint(features[1].split())
+
+
 def _control_files(name: str) -> list[str]:
     """Return a control file of this process's cgroup and of those above it (cgroup v2), '' where one is missing."""
     own = re.search(r'^0::/(.*)$', _read(PROC / 'self/cgroup'), re.MULTILINE)

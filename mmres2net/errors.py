@@ -27,6 +27,18 @@ class Interrupted(KeyboardInterrupt):
         self.status = 128 + number
 
 
+class TimeIsUp(Interrupted):
+    """The run has taken the time that it was given.
+
+    Args:
+        minutes: That time.
+    """
+
+    def __init__(self, minutes: float) -> None:
+        KeyboardInterrupt.__init__(self, f'stopped after {minutes:g} minutes (--max-minutes)')
+        self.status = 75  # EX_TEMPFAIL of <sysexits.h>: to be tried again
+
+
 def reason_of(error: BaseException) -> str:
     """Return what an exception of other code says, in one line that can stand in a message.
 

@@ -17,6 +17,7 @@ UNSAFE = '--allow-unsafe-checkpoint'
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 LOG_STYLES = ('plain', 'rich')
 PROFILE_STEPS = 20
+AMP = ('auto', 'fp16', 'bf16')
 DATA_SETS = (
     'coco', 'voc07', 'voc12', 'voc12aug', 'cifar100', 'imagenet', 'msra-b',
     'ecssd', 'pascal-s', 'hku-is', 'dut-omron',
@@ -36,7 +37,7 @@ SWEEP_VALUES = {
 }
 STATUS = (
     'exit status: 0 done; 1 the run stopped after it began; 2 nothing was done, because a flag, the config, the data '
-    'or a checkpoint has an error; 130 stopped by SIGINT (Ctrl-C), 143 by SIGTERM'
+    'or a checkpoint has an error; 75 stopped by --max-minutes; 130 stopped by SIGINT (Ctrl-C), 143 by SIGTERM'
 )
 
 
@@ -70,6 +71,22 @@ def whole(least: int) -> Callable[[str], int]:
         return value
 
     return parse
+
+
+def minutes(text: str) -> float:
+    """Return ``text`` as a number greater than 0; a ``type`` for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not 0 < value < float('inf'):
+        raise argparse.ArgumentTypeError(f'{text}: choose a number greater than 0')
+    return value
+
+
+def batch(text: str) -> int | str:
+    """Return ``auto`` or a whole number, 1 or more; a ``type`` for argparse."""
+    return text if text == 'auto' else whole(1)(text)
 
 
 def path(text: str) -> str:
@@ -130,6 +147,9 @@ def add_common_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--log-style', choices=LOG_STYLES, help='one line that changes, or plain lines; default: rich on a terminal'
     )
+    parser.add_argument('--seed', type=whole(0), metavar='N', help="random seed; default: the config's")
+    text = 'two runs are equal to the bit; an operation that cannot be ends the run'
+    parser.add_argument('--deterministic', action='store_true', help=text)
     add_unsafe(parser)
     add_cfg_options(parser)
     parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='job launcher; default: none')
@@ -142,7 +162,17 @@ def flags_of_train(prog: str = 'mmres2net train') -> argparse.ArgumentParser:
         prog=prog, description='Train a config of mmdet, mmseg or mmpretrain.', epilog=STATUS
     )
     add_common_flags(parser)
-    parser.add_argument('--amp', action='store_true', help='automatic mixed precision (GPU)')
+    text = 'automatic mixed precision; default: fp16 on a GPU, bf16 on a CPU'
+    parser.add_argument('--amp', nargs='?', const='auto', choices=AMP, metavar='fp16|bf16', help=text)
+    parser.add_argument('--ema', action='store_true', help='average the weights of the last steps, and evaluate these')
+    text = 'stop after N evaluations without a better value of the metric of save_best'
+    parser.add_argument('--early-stop', type=whole(1), metavar='N', help=text)
+    text = 'images of a batch; auto: as many as fit in memory, at most those that the learning rate is for'
+    parser.add_argument('--batch', type=batch, metavar='N|auto', help=text)
+    text = 'stop with a checkpoint after M minutes, for --resume'
+    parser.add_argument('--max-minutes', type=minutes, metavar='M', help=text)
+    parser.add_argument('--tensorboard', action='store_true', help='write losses and metrics for TensorBoard')
+    parser.add_argument('--wandb', action='store_true', help='write losses and metrics to Weights & Biases')
     parser.add_argument(
         '--auto-scale-lr', action='store_true', help='scale the learning rate linearly with the total batch size'
     )
@@ -174,6 +204,7 @@ def flags_of_test(prog: str = 'mmres2net test') -> argparse.ArgumentParser:
     parser.add_argument(
         '--out', type=path, metavar='FILE.pkl', help='write the predictions to this file; masks as COCO RLE'
     )
+    parser.add_argument('--tta', action='store_true', help='test-time augmentation: average over flipped images')
     parser.add_argument(
         '--draw',
         type=whole(0),

@@ -109,28 +109,6 @@ def with_hook(cfg: Config, name: str, kind: str, **options: Any) -> Config:
     return cfg
 
 
-def with_amp(cfg: Config, cuda: bool) -> Config:
-    """Return ``cfg`` with automatic mixed precision.
-
-    Args:
-        cfg: A config with an ``optim_wrapper``.
-        cuda: Whether torch sees a GPU.
-
-    Raises:
-        UserError: No GPU, or the config has an optimizer wrapper that mixed precision does not fit.
-    """
-    if not cuda:
-        raise UserError('--amp needs a GPU, and torch sees none; leave it out')
-    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
-    name = kind.__name__ if isinstance(kind, type) else str(kind).removeprefix('mmengine.')
-    if name not in ('OptimWrapper', 'AmpOptimWrapper'):
-        raise UserError(f'--amp does not fit optim_wrapper.type={name!r}; it turns OptimWrapper into AmpOptimWrapper')
-    cfg = copy.deepcopy(cfg)
-    cfg.optim_wrapper.type = 'AmpOptimWrapper'
-    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
-    return cfg
-
-
 def with_scaled_lr(cfg: Config) -> Config:
     """Return ``cfg`` with the learning rate scaled linearly with the images per step, accumulated steps included.
 

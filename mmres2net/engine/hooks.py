@@ -15,10 +15,11 @@ from mmres2net.engine.console import ConsoleHook
 from mmres2net.engine.profiling import ProfileHook
 from mmres2net.engine.results import ResultsHook
 from mmres2net.engine.speed import SpeedUpHook
+from mmres2net.engine.stopping import EarlyStopHook
 from mmres2net.errors import RunError
 from mmres2net.registry import HOOKS
 
-__all__ = ['ConsoleHook', 'FiniteLossHook', 'ProfileHook', 'ResultsHook', 'SpeedUpHook']
+__all__ = ['ConsoleHook', 'EarlyStopHook', 'FiniteLossHook', 'ProfileHook', 'ResultsHook', 'SpeedUpHook']
 
 READ_EVERY = 10  # steps on a GPU
 

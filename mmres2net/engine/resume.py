@@ -23,7 +23,7 @@ BEST = 'best_*.pth'
 NEEDED = ('meta', 'message_hub', 'state_dict')
 HUB = ('log_scalars', 'runtime_info', 'resumed_keys')
 # Settings that come back from the checkpoint, whatever the config of the new run says.
-RESTORED = ('optim_wrapper.optimizer', 'optim_wrapper.paramwise_cfg', 'param_scheduler')
+RESTORED = ('optim_wrapper.optimizer', 'optim_wrapper.paramwise_cfg', 'param_scheduler', 'randomness.seed')
 
 
 class Start(NamedTuple):

@@ -31,6 +31,7 @@ from mmres2net.engine.own_data.flag import read_data
 from mmres2net.engine.profiling import ProfileDone, ProfileHook
 from mmres2net.engine.settings import check_settings
 from mmres2net.engine.speed import SpeedUpHook
+from mmres2net.engine.switches import with_batch, with_randomness
 from mmres2net.engine.weights import load_strictly, log_left_out
 from mmres2net.errors import RunError, UserError, reason_of
 from mmres2net.signals import raise_received
@@ -60,6 +61,11 @@ def prepare(args: argparse.Namespace, parts: Sequence[str]) -> tuple[Config, lis
     """
     check_launcher(args.launcher, torch.cuda.device_count())
     cfg, notes = _load(args, training='train' in parts)
+    cfg, lines = with_randomness(cfg, args.seed, deterministic=args.deterministic)
+    notes += lines
+    if isinstance(batch := getattr(args, 'batch', None), int):  # before anything goes by the images per step
+        cfg, lines = with_batch(cfg, batch)
+        notes += lines
     if not cfg.get(f'{parts[0]}_dataloader') or cfg.get(f'{parts[0]}_cfg') is None:
         raise UserError(f'{args.config} has no {parts[0]}_dataloader or no {parts[0]}_cfg, so there is no data to read')
     if args.profile and cfg.get('compile'):

@@ -15,6 +15,7 @@ from mmres2net.engine.console import log_notes
 from mmres2net.engine.loading import safe_loading
 from mmres2net.engine.profiling import ProfileDone
 from mmres2net.engine.run import GuardHook, build_runner, check_built, prepare, run
+from mmres2net.engine.tta import with_tta
 from mmres2net.engine.weights import check_checkpoint
 from mmres2net.errors import UserError
 from mmres2net.files import writable_dir, writable_file
@@ -68,4 +69,7 @@ def prepare_testing(args: argparse.Namespace) -> tuple[Config, list[str], str]:
         evaluators: Any = cfg.test_evaluator
         evaluators = list(evaluators) if isinstance(evaluators, list | tuple) else [evaluators]
         cfg.test_evaluator = [*evaluators, {'type': 'mmres2net.DumpPredictions', 'out_file_path': args.out}]
+    if args.tta:
+        cfg, lines = with_tta(cfg)
+        notes += lines
     return cfg, notes, str(checkpoint)

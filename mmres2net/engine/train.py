@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
 
 from mmres2net.engine.backbone import RUN, write_config
 from mmres2net.engine.config import (
     batch_notes,
-    with_amp,
     with_hook,
     with_scaled_lr,
     without_published_weights,
@@ -35,8 +35,10 @@ from mmres2net.engine.resume import (
     read_start,
 )
 from mmres2net.engine.run import GuardHook, build_runner, check_built, prepare, run
+from mmres2net.engine.stopping import TimeLimitHook, rest_of_epoch
+from mmres2net.engine.switches import averages_weights, with_training_switches
 from mmres2net.engine.weights import check_checkpoint, check_normalization, fetch_weights
-from mmres2net.errors import Interrupted
+from mmres2net.errors import Interrupted, UserError
 from mmres2net.files import locked, writable_dir
 from mmres2net.flags import flags_of_train
 
@@ -50,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         UserError: An error in config, flags, data or weights, before training starts.
         RunError: Training ended early.
     """
+    begin = time.monotonic()
     args = flags_of_train().parse_args(argv)
     with safe_loading(allow_pickle=args.allow_unsafe_checkpoint), ExitStack() as stack:
         cfg, notes = prepare_training(args)
@@ -66,14 +69,23 @@ def main(argv: Sequence[str] | None = None) -> None:
                 setting = 'max_iters' if unit == 'iterations' else 'max_epochs'
                 print(f'{start.path}: this run is finished, {done} of {total} {unit}; to train on: train_cfg.{setting}')
                 return
+            if 'ema_state_dict' in start.content and not averages_weights(cfg):
+                raise UserError(f'{start.path} is of a run with averaged weights: resume it with --ema')
             notes += [*start.notes, *changes_since(start.content, cfg, world_size(args.launcher))]
-        _train(cfg, args, notes, ['mmres2net', 'train', *(argv or ())])
+        hooks: list[Hook | None] = [rest_of_epoch(start.content)] if start else []
+        if args.max_minutes:
+            hooks.append(TimeLimitHook(minutes=args.max_minutes, begin=begin))
+        _train(cfg, args, notes, ['mmres2net', 'train', *(argv or ())], [hook for hook in hooks if hook])
 
 
-def _train(cfg: Config, args: argparse.Namespace, notes: list[str], command: Sequence[str]) -> None:
+def _train(
+    cfg: Config, args: argparse.Namespace, notes: list[str], command: Sequence[str], hooks: Sequence[Hook]
+) -> None:
     cfg, more = load_start(cfg, args)
     runner = build_runner(cfg, plain=args.plain, profile=args.profile, style=args.log_style)
     check_built(runner, PARTS, args)
+    for hook in hooks:
+        runner.register_hook(hook)
     first = is_first_process(args.launcher)
     if args.overwrite and first:
         notes += [f'deleted: {path}' for path in clear_work_dir(Path(cfg.work_dir))]
@@ -97,8 +109,8 @@ def prepare_training(args: argparse.Namespace) -> tuple[Config, list[str]]:
     cfg, notes = prepare(args, PARTS)
     cfg = with_hook(cfg, 'finite_loss', 'mmres2net.FiniteLossHook')
     cfg = with_hook(cfg, 'results', 'mmres2net.ResultsHook')
-    if args.amp:
-        cfg = with_amp(cfg, torch.cuda.is_available())
+    cfg, lines = with_training_switches(cfg, args)
+    notes += lines
     scaled = args.auto_scale_lr or bool((cfg.get('auto_scale_lr') or {}).get('enable'))
     notes += batch_notes(cfg, world_size(args.launcher), scaled=scaled)
     if scaled:

@@ -52,12 +52,17 @@ FLAGS = {
     **{
         flags: flags.split()[-1].removesuffix('=')
         for flags in (
-            '--amp', '--backbone res2net51', '--data absent', '--data tiny.py', '--data=', '--cfg-options nothing',
-            '--cfg-options =1', '--resume absent.pth', '--resume tiny.py', '--resume=', '--work-dir=',
+            '--amp fp16', '--amp fp8', '--batch 0', '--batch x', '--early-stop 0', '--max-minutes 0', '--seed -1',
+            '--seed 4294967296', '--backbone res2net51', '--data absent', '--data tiny.py', '--data=', '--resume=',
+            '--cfg-options nothing', '--cfg-options =1', '--resume absent.pth', '--resume tiny.py', '--work-dir=',
         )
     },
     '--profile 0': '--profile',
     '--auto-scale-lr': 'base_batch_size',
+    '--early-stop 2 --cfg-options default_hooks.checkpoint.save_best=None': 'save_best',
+    '--early-stop 2 --cfg-options val_dataloader=None val_cfg=None val_evaluator=None': 'val_dataloader',
+    '--amp bf16 --cfg-options optim_wrapper.type=ApexOptimWrapper': 'ApexOptimWrapper',
+    '--batch 2 --cfg-options train_dataloader.sampler.batch_size=2': 'train_dataloader.sampler',
     '--cfg-options train_cfg.max_epochs.x=3': 'max_epochs',
     '--launcher pytorch': 'RANK',
     '--resume .': 'checkpoint',
@@ -66,6 +71,7 @@ FLAGS = {
 TEST_FLAGS = {
     **{name: name for name in ('absent.pth', 'tiny.py', 'list.pth', 'empty.pth', 'odd.pth', 'nan.pth')},
     'whole.pth --draw -3': '--draw',
+    'whole.pth --tta': 'default_scope',
     'whole.pth --out x.txt': '--out x.txt',
     'whole.pth --out tiny.py/x.pkl': '--out tiny.py',
     'whole.pth --out x.pkl --profile': '--profile',

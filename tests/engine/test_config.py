@@ -56,16 +56,6 @@ def test_single_process_norms() -> None:
     assert cfg.model.backbone.norm_cfg.type == 'SyncBN'
 
 
-def test_amp() -> None:
-    cfg = Config(dict(optim_wrapper=dict(type='OptimWrapper')))
-    assert config.with_amp(cfg, cuda=True).optim_wrapper == dict(type='AmpOptimWrapper', loss_scale='dynamic')
-    assert cfg.optim_wrapper.type == 'OptimWrapper'
-    for kind in ({}, dict(type='mmengine.OptimWrapper'), dict(type=OptimWrapper), dict(type='AmpOptimWrapper')):
-        assert config.with_amp(Config(dict(optim_wrapper=kind)), cuda=True).optim_wrapper.type == 'AmpOptimWrapper'
-    with pytest.raises(UserError, match='ApexOptimWrapper'):
-        config.with_amp(Config(dict(optim_wrapper=dict(type='ApexOptimWrapper'))), cuda=True)
-
-
 @pytest.mark.parametrize(('base', 'counts', 'batch'), [(16, 1, 2), (16, 3, 2), (256, 2, 32)])
 def test_scaled_learning_rate_counts_accumulated_steps(base: int, counts: int, batch: int) -> None:
     wrapper = dict(accumulative_counts=counts, type='OptimWrapper')
@@ -113,33 +103,17 @@ def test_every_config_stops_at_losses_of_nan() -> None:
     assert (shipped.default_hooks.finite_loss.patience, shipped.train_dataloader.batch_size) == (10, 3)
 
 
-def test_work_dir_order() -> None:
-    cfg = Config(dict(work_dir='of_config'))
-    assert config.work_dir_of(cfg, 'a/b.py', 'of_flag') == 'of_flag'
-    assert config.work_dir_of(cfg, 'a/b.py', None) == 'of_config'
-    assert config.work_dir_of(Config({}), 'a/b.py', None) == 'work_dirs/b'
-
-
 BOMB = 'a: &a [x, x, x, x, x, x, x, x, x]\n' + ''.join(
     f'{name}: &{name} [{", ".join([f"*{before}"] * 9)}]\n' for before, name in zip('abcdefgh', 'bcdefghi', strict=True)
 )
 BROKEN = {
-    'syntax.py': 'model = dict(',
-    'itself.py': "_base_ = 'itself.py'",
     'lonely.py': "custom_imports = dict(imports=['no_such_package'], allow_failed_imports=False)",
-    'raises.py': 'raise RuntimeError("no")',
-    'text.txt': 'model = 1',
-    'code.yaml': '!!python/object/apply:os.system ["touch MARKER"]',
-    'name.yaml': 'model: !!python/name:os.system',
-    'bomb.yaml': BOMB,
-    'loop.yaml': 'model: &a [*a]',
-    'deep.json': '[' * 100_000,
-    'deep.yaml': '[' * 100_000,
-    'number.json': '{"a": ' + '9' * 10_000 + '}',
-    'list.json': '[1, 2]',
-    'binary.py': '\0\1\2',
-    'empty.yaml': '',
-}
+    'syntax.py': 'model = dict(', 'itself.py': "_base_ = 'itself.py'", 'raises.py': 'raise RuntimeError("no")',
+    'text.txt': 'model = 1', 'code.yaml': '!!python/object/apply:os.system ["touch MARKER"]',
+    'name.yaml': 'model: !!python/name:os.system', 'bomb.yaml': BOMB, 'loop.yaml': 'model: &a [*a]',
+    'deep.json': '[' * 100_000, 'deep.yaml': '[' * 100_000, 'number.json': '{"a": ' + '9' * 10_000 + '}',
+    'list.json': '[1, 2]', 'binary.py': '\0\1\2', 'empty.yaml': '',
+}  # fmt: skip
 
 
 @pytest.mark.parametrize('name', BROKEN)
@@ -173,16 +147,13 @@ def test_shipped_configs_are_inherited_by_name(tmp_path: Path) -> None:
         config.load_config(str(mine))
 
 
-def test_two_configs_that_inherit_each_other(tmp_path: Path) -> None:
+def test_paths_that_are_no_files_and_circles_of_bases(tmp_path: Path) -> None:
     for one, other in ('ab', 'ba'):
         (tmp_path / f'{one}.py').write_text(f"_base_ = '{other}.py'")
     with pytest.raises(UserError, match='inherits itself'):
         config.load_config(str(tmp_path / 'a.py'))
     (tmp_path / 'b.py').write_text('x = 1')
     assert config.load_config(str(tmp_path / 'a.py')).x == 1
-
-
-def test_paths_that_are_no_files(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / 'pipe.py')
     for name, kind in ((tmp_path / 'pipe.py', 'pipe'), (tmp_path, 'folder'), ('/dev/zero', 'device')):
         with pytest.raises(UserError, match=kind):

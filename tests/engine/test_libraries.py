@@ -108,10 +108,15 @@ def test_one_image_per_batch_behind_a_pooling_to_one_pixel(shapes: Path, tmp_pat
         assert sound or 'batch' in done.err
 
 
-def test_classifier(shapes: Path, tmp_path: Path) -> None:
+def make_pets(shapes: Path, folder: Path) -> None:
+    """Copy two images to ``folder/pets``, one a class, as classifiers read them."""
     images = sorted((shapes / 'train2017').iterdir())
     for split, (name, image) in itertools.product(('train', 'val'), zip('ab', images, strict=False)):
-        folder = tmp_path / 'pets' / split / name  # one a class, as classifiers read them
-        folder.mkdir(parents=True)
-        shutil.copy(image, folder)
+        target = folder / 'pets' / split / name
+        target.mkdir(parents=True)
+        shutil.copy(image, target)
+
+
+def test_classifier(shapes: Path, tmp_path: Path) -> None:
+    make_pets(shapes, tmp_path)
     run(CLASSIFIER, tmp_path / 'pets', tmp_path, 'accuracy/top1')

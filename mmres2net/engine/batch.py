@@ -1,0 +1,149 @@
+"""``--batch auto``: how many images fit in memory, measured with the largest images in steps of the model itself.
+
+The steps run in a process of their own: where the memory does not suffice, the system ends that process, not the run,
+and whatever it held is free afterwards.
+"""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+import resource
+import sys
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.device import get_device
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import FUNCTIONS
+from mmengine.utils import import_modules_from_strings
+
+from mmres2net.engine.build import build_dataset, build_model, building, scope_of
+from mmres2net.engine.speed import speed_up
+from mmres2net.environment import available_memory
+from mmres2net.errors import UserError, reason_of
+from mmres2net.malloc import keep_freed_memory
+
+SAMPLES = 24  # samples of the data set, of which the largest is taken
+USED = 0.8  # of the free memory; the rest is for data workers, other images and fragments
+GIB = 2**30
+
+
+class Measured(NamedTuple):
+    """Bytes of memory that are free, and that steps of one and of two images take; how much padding enlarges images."""
+
+    free: float
+    one: float
+    two: float
+    padding: float
+
+
+def fitting_batch(cfg: Config, *, plain: bool = False) -> tuple[int, str]:
+    """Return how many images a batch may have, and a line with the arithmetic.
+
+    It is the number that fits in 80 % of the free memory, of the GPU or else of the machine, and at most that which the
+    learning rate is for (``auto_scale_lr.base_batch_size``), else the batch size of the config.
+
+    Args:
+        cfg: The config of training in a single process.
+        plain: Measure without what makes a run faster on the CPU.
+
+    Raises:
+        UserError: The steps failed, or not even one image fits.
+    """
+    base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
+    most = max(1, base // cfg.optim_wrapper.get('accumulative_counts', 1)) if base else 0
+    return batch_that_fits(_measured(cfg, plain), most or cfg.train_dataloader.get('batch_size', 1))
+
+
+def batch_that_fits(found: Measured, most: int) -> tuple[int, str]:
+    """Return how many images fit, at most ``most``, and a line with the arithmetic.
+
+    Raises:
+        UserError: None fits.
+    """
+    each = max((found.two - found.one) * found.padding, 1.0)
+    fixed = max(2 * found.one - found.two, 0.0)
+    fit = max(0, int((USED * found.free - fixed) // each))
+    numbers = [f'{value / GIB:.2f} GiB' for value in (found.free, fixed, each)]
+    text = '--batch auto: {:.0%} of {} free, less {} for the model, by {} for an image: {} fit'
+    text = text.format(USED, *numbers, fit)
+    if not fit:
+        raise UserError(f'{text}; use smaller images, a smaller model or --amp')
+    return min(fit, most), f'{text}, the recipe has {most}'
+
+
+def _measured(cfg: Config, plain: bool) -> Measured:
+    context = multiprocessing.get_context('spawn')
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_probe, args=(cfg.to_dict(), plain, theirs))
+    process.start()
+    theirs.close()
+    answers: list[Any] = []
+    with suppress(EOFError):
+        while True:
+            answers.append(ours.recv())
+    process.join()
+    if answers and isinstance(answers[-1], str):
+        raise UserError(f'--batch auto: a step of training failed: {answers[-1]}')
+    if len(answers) < 2:
+        raise UserError('--batch auto: the memory does not suffice for a step of one image; use smaller ones, or --amp')
+    (free, padding), one, *more = answers
+    return Measured(free, one, more[0] if more else free, padding)  # where two did not fit, one does
+
+
+def _probe(options: dict[str, Any], plain: bool, pipe: Connection) -> None:
+    try:
+        _take_steps(Config(options), plain, pipe)
+    except torch.OutOfMemoryError:
+        pass
+    except Exception as error:  # a model and a pipeline are programs
+        pipe.send(reason_of(error))
+
+
+def _take_steps(cfg: Config, plain: bool, pipe: Connection) -> None:
+    if cfg.get('custom_imports'):
+        import_modules_from_strings(**cfg.custom_imports)
+    device = get_device()
+    sample, padding = _largest(cfg)
+    free = torch.cuda.mem_get_info()[0] if device == 'cuda' else available_memory()
+    if free is None:
+        raise UserError('the system does not tell how much memory is free')
+    pipe.send((float(free), padding))
+    model = build_model(cfg).to(device)
+    if not plain and device == 'cpu':
+        speed_up(model)
+        keep_freed_memory()
+    with scope_of(cfg), building('the optimizer'):
+        options = {**copy.deepcopy(cfg.optim_wrapper), 'accumulative_counts': 1}
+        wrapper = build_optim_wrapper(model, options)
+        name = (cfg.train_dataloader.get('collate_fn') or {}).get('type')
+        collate = FUNCTIONS.get(name) if name else pseudo_collate
+    for images in (1, 2):
+        for _ in range(2):  # the first step makes the state of the optimizer
+            model.train_step(collate([copy.deepcopy(sample) for _ in range(images)]), wrapper)
+        pipe.send(_peak(device))
+
+
+def _peak(device: str) -> float:
+    if device == 'cuda':
+        return float(torch.cuda.max_memory_reserved())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak if sys.platform == 'darwin' else peak * 1024)
+
+
+def _largest(cfg: Config) -> tuple[Any, float]:
+    """Return the largest sample of the training data, and by how much padding to the size of others enlarges it."""
+    dataset = build_dataset(cfg, cfg.train_dataloader.dataset)
+    if not len(dataset):
+        raise UserError('the train data set is empty')
+    samples = [dataset[int(index)] for index in np.linspace(0, len(dataset) - 1, min(SAMPLES, len(dataset)))]
+    areas = [sample['inputs'].shape[-1] * sample['inputs'].shape[-2] for sample in samples]
+    padded = [max(sample['inputs'].shape[axis] for sample in samples) for axis in (-1, -2)]
+    sorts = 'AspectRatio' in str((cfg.train_dataloader.get('batch_sampler') or {}).get('type'))
+    return samples[int(np.argmax(areas))], 1.0 if sorts else padded[0] * padded[1] / max(areas)

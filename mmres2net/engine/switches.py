@@ -1,0 +1,148 @@
+"""Flags that turn on what MMEngine has: each returns a changed copy of the config and a line for each change."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+
+from mmres2net.engine.batch import fitting_batch
+from mmres2net.engine.config import Change
+from mmres2net.engine.precision import with_amp
+from mmres2net.environment import computes_bfloat16
+from mmres2net.errors import UserError
+
+WRITERS = {'tensorboard': 'TensorboardVisBackend', 'wandb': 'WandbVisBackend'}
+EMA_STEPS = 5000  # that the average is over at most, as in YOLOX
+EMA_SHARE = 10  # of the steps so far: a tenth
+
+
+def with_training_switches(cfg: Config, args: argparse.Namespace) -> Change:
+    """Turn on what the flags of training ask for.
+
+    Raises:
+        UserError: A switch does not fit the config or this machine.
+    """
+    changes: list[Callable[[Config], Change]] = []
+    if args.amp:
+        cuda = torch.cuda.is_available()
+        bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else computes_bfloat16()
+        changes.append(lambda cfg: with_amp(cfg, args.amp, cuda=cuda, bfloat16=bfloat16))
+    if args.early_stop:
+        changes.append(lambda cfg: with_early_stop(cfg, args.early_stop))
+    changes += [with_ema] * args.ema + [partial(with_writer, name=name) for name in WRITERS if getattr(args, name)]
+    if args.batch == 'auto':
+        if args.launcher != 'none':
+            raise UserError('--batch auto measures in one process: run it without --launcher, then give --batch N')
+        changes.append(lambda cfg: with_batch(cfg, *fitting_batch(cfg, plain=args.plain)))
+    notes: list[str] = []
+    for change in changes:
+        cfg, lines = change(cfg)
+        notes += lines
+    return cfg, notes
+
+
+def with_randomness(cfg: Config, seed: int | None, *, deterministic: bool) -> Change:
+    """Set the seed (None: the config's, or 0 for a deterministic run without one), and allow deterministic code alone.
+
+    An operation of torch that has no deterministic form then ends the run.
+    """
+    before: dict[str, Any] = dict(cfg.get('randomness') or {})
+    after = dict(before) if seed is None else {**before, 'seed': seed}
+    if deterministic:
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # cuBLAS reads it when it starts
+        after |= {'seed': after.get('seed') or 0, 'deterministic': True}
+    if after == before:
+        return cfg, []
+    cfg = copy.deepcopy(cfg)
+    cfg.randomness = after
+    changed = [key for key in after if after[key] != before.get(key)]
+    return cfg, [f'randomness.{key} {before.get(key)} -> {after[key]}' for key in changed]
+
+
+def with_batch(cfg: Config, batch: int, reason: str = '') -> Change:
+    """Set the images of a training batch in each process, and say the reason.
+
+    Raises:
+        UserError: The sampler of the config has a batch size of its own.
+    """
+    cfg = copy.deepcopy(cfg)
+    loader = cfg.get('train_dataloader') or {}
+    for name in ('sampler', 'batch_sampler'):
+        if 'batch_size' in (loader.get(name) or {}):
+            raise UserError(f'--batch {batch}: train_dataloader.{name} sets its own batch_size; use --cfg-options')
+    line = f'train_dataloader.batch_size {loader.get("batch_size")} -> {batch}'
+    loader['batch_size'] = batch
+    return cfg, [f'{reason}: {line}' if reason else line]
+
+
+def with_early_stop(cfg: Config, patience: int) -> Change:
+    """Stop after ``patience`` evaluations in a row without a better value of the metric of ``save_best``.
+
+    Raises:
+        UserError: The config evaluates nothing during training, or does not say by which metric.
+    """
+    metric = ((cfg.get('default_hooks') or {}).get('checkpoint') or {}).get('save_best')
+    if not cfg.get('val_dataloader'):
+        raise UserError(f'--early-stop {patience}: the config has no val_dataloader, so training evaluates nothing')
+    if not metric:
+        raise UserError(
+            f'--early-stop {patience}: default_hooks.checkpoint.save_best={metric!r} names no metric; give one, or '
+            'auto for the first: --cfg-options default_hooks.checkpoint.save_best=auto'
+        )
+    line = f'--early-stop: training stops after {patience} evaluations without a better value (save_best={metric})'
+    return _with_hook(cfg, {'type': 'mmres2net.EarlyStopHook', 'patience': patience}), [line]
+
+
+def with_ema(cfg: Config) -> Change:
+    """Average the weights of the last tenth of the steps so far, at most of about 5000, with those of later steps more.
+
+    Statistics of batch norm are averaged as well. Evaluations and the ``state_dict`` of checkpoints have averaged
+    weights; ``ema_state_dict`` has those that training is resumed from.
+    """
+    if averages_weights(cfg):
+        return cfg, ['--ema: the config has an EMAHook, which stays as it is']
+    options = {'ema_type': 'MomentumAnnealingEMA', 'momentum': 1 / EMA_STEPS, 'gamma': EMA_SHARE}
+    cfg = _with_hook(cfg, {'type': 'EMAHook', 'update_buffers': True, **options})
+    return cfg, [f'--ema: an average of the weights is evaluated and saved, momentum {1 / EMA_STEPS:g} in long runs']
+
+
+def _with_hook(cfg: Config, hook: dict[str, Any]) -> Config:
+    cfg = copy.deepcopy(cfg)
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or ()), hook]
+    return cfg
+
+
+def averages_weights(cfg: Config) -> bool:
+    """Whether a run averages its weights."""
+    kinds = [hook.get('type') for hook in cfg.get('custom_hooks') or ()]
+    return any(getattr(kind, '__name__', str(kind)).endswith('EMAHook') for kind in kinds)
+
+
+def with_writer(cfg: Config, name: str) -> Change:
+    """Write losses and metrics for ``name``, which is ``tensorboard`` or ``wandb``, as well.
+
+    Raises:
+        UserError: The package is not installed.
+    """
+    spec = find_spec(name)
+    if spec is None or spec.origin is None:  # a folder of that name is no package
+        raise UserError(f'--{name}: the package {name} is not installed: pip install {name}')
+    cfg = copy.deepcopy(cfg)
+    visualizer = dict(cfg.get('visualizer') or {'type': 'Visualizer'})
+    backends = list(visualizer.get('vis_backends') or [{'type': 'LocalVisBackend'}])
+    backend: dict[str, Any] = {'type': WRITERS[name]}
+    if name == 'wandb':
+        backend['init_kwargs'] = {'project': 'mmres2net', 'name': Path(cfg.work_dir).name}
+    if backend['type'] not in [own.get('type') for own in backends]:
+        backends.append(backend)
+    cfg.visualizer = {**visualizer, 'vis_backends': backends}
+    return cfg, [f'--{name}: visualizer.vis_backends has {WRITERS[name]}']
