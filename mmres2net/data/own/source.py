@@ -206,8 +206,12 @@ def load_voc(tree: Tree, spec: Spec, notes: list[str]) -> Source:
     samples = {part: [sample for sample in found if sample.raw] for part, found in samples.items()}
     notes.append('Difficult objects are neither trained on nor counted in evaluation, as crowds of COCO.')
 
+    known: dict[str, list[str]] = {}
+
     def labels(sample: Sample) -> list[str]:
-        return [str(annotation.label) for annotation in parse_voc(sample, ())[1]]
+        if sample.raw not in known:
+            known[sample.raw] = [str(annotation.label) for annotation in parse_voc(sample, ())[1]]
+        return known[sample.raw]
 
     return Source('VOC', 'detection', 'objects', samples, labels, parse_own_voc, spec.classes, findings=findings)
 

@@ -175,17 +175,19 @@ def _divide(
 
 
 def _equal_files(samples: Sequence[Sample]) -> list[list[Sample]]:
-    """Return the samples in groups of byte-equal images; only files of one size are read."""
-    sizes: dict[str, object] = {}
-    for sample in samples:
-        with suppress(OSError):
-            sizes[sample.image] = os.stat(sample.image).st_size
-    often = Counter(sizes.values())
+    """Return the samples in groups of byte-equal images; only files of one size and one beginning are read."""
+    keys: dict[str, object] = dict.fromkeys((sample.image for sample in samples), ())
+    for length in (0, 2**16, -1):
+        often = Counter(keys.values())
+        keys = {image: (key, _part(image, length)) if often[key] > 1 else key for image, key in keys.items()}
     groups: dict[object, list[Sample]] = defaultdict(list)
     for sample in samples:
-        key: object = sample.image
-        if often[sizes.get(sample.image)] > 1:
-            with suppress(OSError):
-                key = hashlib.blake2b(Path(sample.image).read_bytes()).digest()
-        groups[key].append(sample)
+        groups[keys[sample.image]].append(sample)
     return list(groups.values())
+
+
+def _part(path: str, length: int) -> object:
+    """Return the size of a file, or a digest of its first bytes, or of all; its path if it cannot be read."""
+    with suppress(OSError), open(path, 'rb') as file:
+        return hashlib.blake2b(file.read(length)).digest() if length else os.fstat(file.fileno()).st_size
+    return path

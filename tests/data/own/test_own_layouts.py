@@ -103,10 +103,6 @@ LAYOUTS: dict[str, tuple[Lay, bool, float]] = {
 }  # fmt: skip
 
 
-def rounded(boxes: Sequence[tuple[str, Sequence[float]]]) -> list[tuple[str, list[float]]]:
-    return sorted((label, np.round(np.array(box, float), 1).tolist()) for label, box in boxes)
-
-
 def standard_boxes(data: OwnData, split: str) -> dict[str, list[tuple[str, list[float]]]]:
     """Return (class, box) of each image in the standard file, as plain JSON says."""
     content = json.loads(data.splits[split].annotation.read_text())
