@@ -2,14 +2,13 @@
 
 Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009, https://www.cs.toronto.edu/~kriz/cifar.html.
 The files ``train``, ``test`` and ``meta`` are pickles, and a pickle can run any code. Here it can only name the parts
-of a numpy array, which are replaced by classes that store their arguments: no function that a file names is called.
+of a numpy array, which are replaced by stand-ins: no function that a file names is called.
 """
 
 from __future__ import annotations
 
-import math
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,6 +16,7 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 
 from mmres2net.errors import UserError
+from mmres2net.numpy_pickles import STAND_INS, StandIn
 from mmres2net.registry import DATASETS
 
 SIDE = 32
@@ -47,17 +47,9 @@ class CIFAR100(BaseDataset):
     """CIFAR-100 with its 100 fine labels: 50,000 training and 10,000 test images, or any part of them.
 
     A sample has ``img`` (32, 32, 3), uint8 RGB, ``gt_label``, ``img_shape`` and ``ori_shape``, as the pipelines of
-    mmpretrain take it. A file ``meta`` in the same folder must list the classes of this data set.
-
-    Args:
-        ann_file: The file of images and labels, ``train`` or ``test``.
-        data_root: The folder ``cifar-100-python``.
-        pipeline: Transforms of a sample.
-        indices: Number of samples to use (from the end, if negative), or their indices.
-        serialize_data: Store the samples as bytes that processes share.
-        test_mode: A transform that returns None is an error.
-        lazy_init: Read the files at the first access.
-        max_refetch: Number of other samples to try if a transform returns None.
+    mmpretrain take it. A file ``meta`` in the same folder must list the classes of this data set. The arguments are
+    those of MMEngine's ``BaseDataset``: ``data_root`` is the folder ``cifar-100-python``, ``ann_file`` is ``train`` or
+    ``test``.
 
     Raises:
         UserError: A file is missing, truncated or of another format, or names anything except numpy arrays.
@@ -66,30 +58,6 @@ class CIFAR100(BaseDataset):
     METAINFO: ClassVar[dict[str, Any]] = {'dataset_type': 'cifar100', 'classes': FINE}
     labels = 'fine'
     channel_order = 'rgb'  # of the pixels that samples hold
-
-    def __init__(
-        self,
-        ann_file: str,
-        data_root: str = '',
-        *,
-        pipeline: Sequence[dict[str, Any] | Callable[..., Any]] = (),
-        indices: int | Sequence[int] | None = None,
-        serialize_data: bool = True,
-        test_mode: bool = False,
-        lazy_init: bool = False,
-        max_refetch: int = 1000,
-    ) -> None:
-        super().__init__(
-            ann_file=ann_file,
-            data_root=data_root,
-            data_prefix={},
-            pipeline=list(pipeline),
-            indices=indices,
-            serialize_data=serialize_data,
-            test_mode=test_mode,
-            lazy_init=lazy_init,
-            max_refetch=max_refetch,
-        )
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Return a dict for each image; see the class for its keys."""
@@ -114,64 +82,27 @@ class CIFAR100Coarse(CIFAR100):
     labels = 'coarse'
 
 
-class _DType:
-    """Replaces ``numpy.dtype``."""
-
-    def __init__(self, code: str, *flags: Any) -> None:
-        self.code = code
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        """Ignore byte order and fields, which types of one byte do not have."""
-
-
-class _Array:
-    """Replaces a ``numpy.ndarray`` that is being unpickled."""
-
-    def __init__(self, raw: Any = b'', dtype: Any = None, shape: Any = (), order: str = 'C') -> None:
-        self.raw, self.dtype, self.shape, self.order = raw, dtype, shape, order
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _, self.shape, self.dtype, fortran, self.raw = state
-        self.order = 'F' if fortran else 'C'
-
-
-class _NdArray:
-    """Replaces the class ``numpy.ndarray``, which the file only names."""
-
-
-def _reconstruct(kind: type, shape: tuple[int, ...], code: Any) -> _Array:
-    return _Array()
-
-
 def _encode(text: str, encoding: str) -> bytes:
     """Return bytes as Python 3 writes them in the older protocols."""
     return text.encode('latin1')
-
-
-# Python 2 wrote the official files; Python 3, numpy 1 and numpy 2 use other names for the same content.
-_REPLACEMENTS: dict[tuple[str, str], Any] = {
-    **dict.fromkeys([(f'numpy.{core}.multiarray', '_reconstruct') for core in ('core', '_core')], _reconstruct),
-    **dict.fromkeys([(f'numpy.{core}.numeric', '_frombuffer') for core in ('core', '_core')], _Array),
-    ('numpy', 'ndarray'): _NdArray,
-    ('numpy', 'dtype'): _DType,
-    ('_codecs', 'encode'): _encode,
-}
 
 
 class _Reader(pickle.Unpickler):
     """Reads pickles without running what they ask for."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _REPLACEMENTS:
+        if (module, name) == ('_codecs', 'encode'):
+            return _encode
+        if f'{module}.{name}' not in STAND_INS:
             raise UserError(
                 f'it asks for {module}.{name}, which no file of CIFAR-100 needs and which could run code; delete the '
                 f'file, and {AGAIN}'
             )
-        return _REPLACEMENTS[module, name]
+        return STAND_INS[f'{module}.{name}']
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
-    """Return the dict in a file of CIFAR-100, with arrays as :class:`_Array`, see :func:`images_of`.
+    """Return the dict in a file of CIFAR-100, with stand-ins for arrays, see :func:`images_of`.
 
     Raises:
         UserError: The file is missing, not a complete pickle or not a dict, or names a function or class.
@@ -197,45 +128,16 @@ def images_of(content: Mapping[str, Any], path: Path) -> np.ndarray:
         UserError: No array of N rows of 3,072 bytes.
     """
     data = _entry(content, 'data', path)
+    data = getattr(data, 'value', None) if isinstance(data, StandIn) else data
     width = 3 * SIDE * SIDE
-    if not isinstance(data, _Array) or not isinstance(data.dtype, _DType):
-        kind = 'broken array' if isinstance(data, _Array) else type(data).__name__
-        raise UserError(f"{path}: 'data' is a {kind}, not an array of numpy; {AGAIN}")
-    shape = data.shape
-    if (data.dtype.code, data.order) != ('u1', 'C') or not _is_table(shape) or shape[1] != width:
-        raise UserError(
-            f"{path}: 'data' is of type {data.dtype.code!r} and shape {shape} in order {data.order!r}; "
-            f"it must be of type 'u1', shape (images, {width:,}) and order 'C'"
-        )
-    raw = _bytes_of(data.raw)
-    if len(raw) != math.prod(shape):
-        raise UserError(f"{path}: 'data' has shape {shape}, but {len(raw):,} bytes; {AGAIN}")
-    if not raw:
-        raise UserError(f'{path} has no images; {AGAIN}')
-    planes = np.frombuffer(raw, np.uint8).reshape(-1, 3, SIDE, SIDE)
-    return np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
-
-
-def _is_table(shape: Any) -> bool:
-    return isinstance(shape, tuple) and len(shape) == 2 and all(type(number) is int for number in shape)
-
-
-def _bytes_of(raw: Any) -> bytes | bytearray:
-    """Return the bytes of an array, or no bytes if it has something else."""
-    if isinstance(raw, str):  # those of Python 2
-        return raw.encode('latin1', errors='ignore')
-    return raw if isinstance(raw, bytes | bytearray) else b''
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (width,) or not len(data):
+        kind = f'{data.dtype} of shape {data.shape}' if isinstance(data, np.ndarray) else type(data).__name__
+        raise UserError(f"{path}: 'data' is {kind}, not an array of uint8 and shape (images, {width:,}); {AGAIN}")
+    return np.ascontiguousarray(data.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1))
 
 
 def labels_of(content: Mapping[str, Any], path: Path, kind: str, classes: int, images: int) -> list[int]:
-    """Return the labels of a file's content: ``images`` whole numbers from 0 to ``classes`` - 1.
-
-    Args:
-        content: The dict of :func:`read_pickle`.
-        path: The file, for the message.
-        kind: ``fine`` or ``coarse``.
-        classes: Number of classes.
-        images: Number of images.
+    """Return the ``fine`` or ``coarse`` labels of a file: ``images`` whole numbers from 0 to ``classes`` - 1.
 
     Raises:
         UserError: Another number of labels, or a label out of range.

@@ -8,9 +8,6 @@ import argparse
 import hashlib
 import json
 import shutil
-import sys
-import time
-import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,6 +17,8 @@ from typing import Any
 from mmres2net.data import shapes_layout as layout
 from mmres2net.data.shapes_scene import CLASSES, SPLITS, Scene, ShapesSpec, draw_scene
 from mmres2net.errors import UserError
+from mmres2net.fetch.progress import progress_bar
+from mmres2net.files import locked
 from mmres2net.text import format_table
 
 __all__ = ['CLASSES', 'DEFAULT_SPEC', 'ShapesSpec', 'draw_scene', 'main', 'make_shapes', 'summary', 'verify_shapes']
@@ -27,7 +26,6 @@ __all__ = ['CLASSES', 'DEFAULT_SPEC', 'ShapesSpec', 'draw_scene', 'main', 'make_
 VERSION = 1  # increase it with every change of the images or files
 MANIFEST = 'shapes.json'
 PARTS = ('spec', 'counts', 'digests')  # of the manifest
-STALE = 3600  # seconds after which a temporary folder belongs to a killed process
 DEFAULT_SPEC = ShapesSpec()
 COCO_SIZES = {'small': (0, 32**2), 'medium': (32**2, 96**2), 'large': (96**2, 10**9)}  # areas in pixels
 
@@ -35,41 +33,33 @@ COCO_SIZES = {'small': (0, 32**2), 'medium': (32**2, 96**2), 'large': (96**2, 10
 def make_shapes(root: str | Path, *, spec: ShapesSpec = DEFAULT_SPEC) -> Path:
     """Make the set in folder `root`, unless it is there already; return the folder.
 
-    Progress goes to stderr. An interrupted call leaves nothing at `root`.
+    Progress goes to stderr. An interrupted call leaves nothing at `root`; a second process waits for the first.
 
     Raises:
         FileExistsError: `root` has other content or a set of another spec. Nothing in it is ever deleted.
         ValueError: `root` has the set, but files are missing or changed.
     """
     root = Path(root)
-    if _is_made(root, spec):
-        return root
-    root.parent.mkdir(parents=True, exist_ok=True)
-    for old in root.parent.glob(f'.{root.name}.*.partial'):
-        if time.time() - old.stat().st_mtime > STALE:
-            shutil.rmtree(old, ignore_errors=True)
-    draft = root.parent / f'.{root.name}.{uuid.uuid4().hex[:8]}.partial'
+    if not _is_made(root, spec):
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with locked(root.parent, f'waiting for another process that makes a data set in {root.parent}', wait=True):
+            if not _is_made(root, spec):
+                _make(root, spec)
+    return root
+
+
+def _make(root: Path, spec: ShapesSpec) -> None:
+    draft = root.with_name(f'.{root.name}.partial')
+    shutil.rmtree(draft, ignore_errors=True)  # a killed process left it
     draft.mkdir()
     try:
         counts = _write(draft, spec)
         manifest = {'name': 'shapes', 'version': VERSION, 'spec': asdict(spec), 'counts': counts}
         manifest['digests'] = _digests(draft)
         (draft / MANIFEST).write_text(json.dumps(manifest, indent=1) + '\n', encoding='utf-8')
-        _move(draft, root, spec)
+        draft.rename(root)  # which is absent or an empty folder
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    return root
-
-
-def _move(draft: Path, root: Path, spec: ShapesSpec) -> None:
-    try:
-        if root.is_dir():
-            root.rmdir()  # succeeds on an empty folder only
-        draft.rename(root)
-    except OSError:
-        # Another process may have made the same set; otherwise this raises what is wrong with the folder.
-        if not _is_made(root, spec):
-            raise
 
 
 def _is_made(root: Path, spec: ShapesSpec) -> bool:
@@ -79,10 +69,9 @@ def _is_made(root: Path, spec: ShapesSpec) -> bool:
         raise FileExistsError(
             f'{root} exists and is not a shapes data set; choose another folder, or remove it yourself'
         )
-    manifest = verify_shapes(root)
-    if manifest['spec'] != asdict(spec):
-        made = manifest['spec']
-        differing = [(key, value) for key, value in asdict(spec).items() if made.get(key) != value]
+    made = verify_shapes(root)['spec']
+    differing = [(key, value) for key, value in asdict(spec).items() if made.get(key) != value]
+    if differing:
         changed = ', '.join(f'{key}={made.get(key)} (requested: {value})' for key, value in differing)
         raise FileExistsError(f'{root} has a set with {changed}; choose another folder, or remove it yourself')
     return True
@@ -90,16 +79,15 @@ def _is_made(root: Path, spec: ShapesSpec) -> bool:
 
 def _write(root: Path, spec: ShapesSpec) -> dict[str, Any]:
     layout.make_folders(root)
-    counts, done = {}, 0
-    for split in SPLITS:
-        total = spec.n_train if split == 'train' else spec.n_val
+    counts = {}
+    for split, total in zip(SPLITS, (spec.n_train, spec.n_val), strict=True):
         coco = layout.coco_header()
-        for index in range(total):
-            scene, name = draw_scene(spec, split, index), layout.stem(split, index)
-            layout.write_image(root, split, name, scene, spec.jpeg_quality)
-            _append(coco, scene, name)
-            done += 1
-            _progress(done, spec.n_train + spec.n_val)
+        with progress_bar(f'shapes: {split}', total, unit=' images') as bar:
+            for index in range(total):
+                scene, name = draw_scene(spec, split, index), layout.stem(split, index)
+                layout.write_image(root, split, name, scene)
+                _append(coco, scene, name)
+                bar.update()
         path = root / 'annotations' / f'instances_{split}2017.json'
         path.write_text(json.dumps(coco, separators=(',', ':')), encoding='utf-8')
         counts[split] = _count(coco)
@@ -112,11 +100,6 @@ def _append(coco: dict[str, Any], scene: Scene, name: str) -> None:
     coco['images'].append({'id': int(name), 'file_name': f'{name}.jpg', 'height': height, 'width': width})
     for instance in scene.instances:
         coco['annotations'].append(layout.coco_annotation(instance, int(name), len(coco['annotations']) + 1))
-
-
-def _progress(done: int, total: int) -> None:
-    if done % 20 == 0 or done == total:
-        print(f'\rshapes: {done}/{total} images', end='\n' if done == total else '', file=sys.stderr, flush=True)
 
 
 def _count(coco: dict[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from mmres2net.data.shapes_scene import CLASSES, SPLITS, Instance, Scene, Shapes
 DIFFICULT_BELOW = 12  # pixels
 VOID = 255
 VAL_STEM = 100_000  # validation images are numbered from here, so that no file name occurs in two splits
+JPEG_QUALITY = 92
 
 _Point = tuple[int, int]
 _Loop = list[_Point]
@@ -98,13 +99,7 @@ def _bridge(outer: _Loop, hole: _Loop) -> _Loop:
 
 
 def polygons(mask: np.ndarray) -> list[list[int]]:
-    """COCO polygons [[x0, y0, x1, y1, ...], ...] that decode to exactly this bool mask (H, W).
-
-    Raises:
-        ValueError: the mask is empty.
-    """
-    if not mask.any():
-        raise ValueError('an empty mask has no polygon; annotate visible objects only')
+    """COCO polygons [[x0, y0, x1, y1, ...], ...] that decode to exactly this bool mask (H, W)."""
     loops = _loops(mask)
     outers = sorted((loop for loop in loops if _signed_area(loop) > 0), key=_signed_area)
     for hole in (loop for loop in loops if _signed_area(loop) < 0):
@@ -205,10 +200,10 @@ def make_folders(root: Path) -> None:
         (root / folder).mkdir(parents=True)
 
 
-def write_image(root: Path, split: str, name: str, scene: Scene, quality: int) -> None:
+def write_image(root: Path, split: str, name: str, scene: Scene) -> None:
     """Write one image and all its annotation files except COCO's, which has one file per split."""
     jpeg = root / f'{split}2017' / f'{name}.jpg'
-    Image.fromarray(scene.image).save(jpeg, quality=quality)
+    Image.fromarray(scene.image).save(jpeg, quality=JPEG_QUALITY)
     for folder in (_VOC07 / 'JPEGImages', _VOC12 / 'JPEGImages'):
         _link(jpeg, root / folder / jpeg.name)
     (root / _VOC07 / 'Annotations' / f'{name}.xml').write_text(voc_xml(scene, name), encoding='utf-8')

@@ -10,7 +10,7 @@ comparison in float64, with sines rounded to 2**-20.
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -18,65 +18,29 @@ from mmres2net.data.shapes_texture import RandomBits, background, colour, cos_si
 
 CLASSES: tuple[str, ...] = ('disc', 'square', 'triangle', 'star', 'ring', 'cross')
 SPLITS: tuple[str, ...] = ('train', 'val')
+SIDES = (160, 192)  # of an image, in pixels; multiples of 16
+MAX_OBJECTS = 6
+# Diameter of a disc, in pixels; other shapes are scaled to look as large. It never exceeds 0.9 of the shorter side.
+MIN_SIZE, MAX_SIZE = 10, 144
 MIN_VISIBLE = 0.6  # of an object's area; the rest is outside of the image or hidden by other objects
 EMPTY_EVERY = 50  # one image in 50 has no object
 CROWD_EVERY = 25  # one image in 25 has a group with one annotation
-
-_LIMITS = {
-    'n_train': (1, 99_999),
-    'n_val': (1, 99_999),
-    'seed': (0, 2**32 - 1),
-    'min_side': (64, 1024),
-    'max_side': (64, 1024),
-    'max_objects': (1, 20),
-    'min_size': (8, 1024),
-    'max_size': (8, 1024),
-    'jpeg_quality': (1, 100),
-}
+_LIMITS = {'n_train': (1, 99_999), 'n_val': (1, 99_999), 'seed': (0, 2**32 - 1)}
 
 
 @dataclass(frozen=True)
 class ShapesSpec:
-    """Options of a data set; equal specs give equal sets.
-
-    Lengths are in pixels: image sides are multiples of 16 from `min_side` to `max_side`; `min_size` and `max_size`
-    bound the diameter of a disc (other shapes are scaled to look as large), which never exceeds 0.9 of the
-    image's shorter side.
-
-    Raises:
-        TypeError: a value is not an int.
-        ValueError: a value is out of range, or a minimum exceeds its maximum.
-    """
+    """Options of a data set; equal specs give equal sets. A ValueError names a value that is out of range."""
 
     n_train: int = 400
     n_val: int = 100
     seed: int = 0
-    min_side: int = 160
-    max_side: int = 192
-    max_objects: int = 6
-    min_size: int = 10
-    max_size: int = 144
-    jpeg_quality: int = 92
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value, (low, high) = getattr(self, field.name), _LIMITS[field.name]
-            if type(value) is not int:
-                raise TypeError(f'{field.name}={value!r} is a {type(value).__name__}; give an int')
-            if not low <= value <= high:
-                raise ValueError(f'{field.name}={value} is out of range; choose {low} to {high}')
-        for name in ('side', 'size'):
-            low, high = getattr(self, f'min_{name}'), getattr(self, f'max_{name}')
-            if low > high:
-                raise ValueError(f'min_{name}={low} exceeds max_{name}={high}; lower the one or raise the other')
-        for name in ('min_side', 'max_side'):
-            if getattr(self, name) % 16:
-                raise ValueError(f'{name}={getattr(self, name)} is not a multiple of 16')
-        if self.min_size > 0.9 * self.min_side:
-            raise ValueError(
-                f'min_size={self.min_size} does not fit an image of min_side={self.min_side}; '
-                f'choose at most {int(0.9 * self.min_side)}'
-            )
+        for name, value in asdict(self).items():
+            low, high = _LIMITS[name]
+            if type(value) is not int or not low <= value <= high:
+                raise ValueError(f'{name}={value!r}: choose an int from {low} to {high}')
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,36 +154,33 @@ def _place(
     return None
 
 
-def _sizes(rng: RandomBits, spec: ShapesSpec, count: int, longest: float) -> list[float]:
+def _sizes(rng: RandomBits, count: int, longest: float) -> list[float]:
     """Return sizes in pixels, largest first, distributed uniformly over powers of two."""
-    starts = [spec.min_size]
-    while starts[-1] * 2 < spec.max_size:
+    starts = [MIN_SIZE]
+    while starts[-1] * 2 < MAX_SIZE:
         starts.append(starts[-1] * 2)
     sizes = []
     for _ in range(count):
         start = starts[rng.between(0, len(starts) - 1)]
-        sizes.append(min(rng.uniform(start, min(2 * start, spec.max_size)), longest))
+        sizes.append(min(rng.uniform(start, min(2 * start, MAX_SIZE)), longest))
     return sorted(sizes, reverse=True)
 
 
 def draw_scene(spec: ShapesSpec, split: str, index: int) -> Scene:
-    """Draw image `index` (from 0) of a split.
+    """Draw image `index` (from 0) of a split; a ValueError names an unknown split or a negative index.
 
-    A scene depends on `spec`'s seed and sizes, on the split and on the index, not on how many images there are.
-
-    Raises:
-        ValueError: an unknown split or a negative index.
+    A scene depends on `spec`'s seed, on the split and on the index, not on how many images there are.
     """
     if split not in SPLITS:
         raise ValueError(f'unknown split {split!r}; choose from {", ".join(SPLITS)}')
     if index < 0:
         raise ValueError(f'index={index} is negative; count from 0')
     rng = RandomBits(spec.seed, SPLITS.index(split), index)
-    height, width = (16 * rng.between(spec.min_side // 16, spec.max_side // 16) for _ in range(2))
+    height, width = (16 * rng.between(SIDES[0] // 16, SIDES[1] // 16) for _ in range(2))
     image = texture(rng, height, width, *pair(rng, background(rng), 50))
     instances: list[Instance] = []
     empty = index % EMPTY_EVERY == EMPTY_EVERY - 1
-    todo = [] if empty else _objects(rng, spec, index, 0.9 * min(height, width))
+    todo = [] if empty else _objects(rng, index, 0.9 * min(height, width))
     for label, outline, crowd in todo:
         placed = _place(rng, instances, label, outline, (height, width), crowd)
         if placed is None:
@@ -231,13 +192,13 @@ def draw_scene(spec: ShapesSpec, split: str, index: int) -> Scene:
     return Scene(np.clip(image, 0, 255).astype(np.uint8), tuple(instances))
 
 
-def _objects(rng: RandomBits, spec: ShapesSpec, index: int, longest: float) -> list[tuple[int, np.ndarray, bool]]:
+def _objects(rng: RandomBits, index: int, longest: float) -> list[tuple[int, np.ndarray, bool]]:
     """Return the objects to place, bottom first: (label, outline, crowd)."""
-    sizes = _sizes(rng, spec, rng.between(1, spec.max_objects), longest)
+    sizes = _sizes(rng, rng.between(1, MAX_OBJECTS), longest)
     labels = [rng.between(0, len(CLASSES) - 1) for _ in sizes]
     labels[0] = index % len(CLASSES)  # so that the smallest set has every class
     objects = [(label, _outline(rng, label, size), False) for label, size in zip(labels, sizes, strict=True)]
     if index % CROWD_EVERY == CROWD_EVERY // 2:
         label = rng.between(0, len(CLASSES) - 1)
-        objects.insert(0, (label, _group(rng, label, min(spec.min_size, int(longest / 6))), True))
+        objects.insert(0, (label, _group(rng, label, MIN_SIZE), True))
     return objects

@@ -21,38 +21,23 @@ TEMPORARY = (408, 425, 429, 500, 502, 503, 504)  # HTTP status: worth another tr
 
 @dataclass(frozen=True)
 class Remote:
-    """A file to download, and what identifies it.
+    """A file to download, and what identifies it."""
 
-    Attributes:
-        name: File name.
-        urls: Where it is, in the order of trying.
-        size: Bytes; None: unknown.
-        digest: Its checksum in hexadecimal digits, or the first of them; empty: unknown.
-        algorithm: Of the checksum, as ``hashlib`` names it.
-        ways_out: What the user can do if no URL works, besides trying again later.
-    """
-
-    name: str
-    urls: tuple[str, ...]
-    size: int | None
-    digest: str
-    algorithm: str = 'md5'
-    ways_out: tuple[str, ...] = ()
+    name: str  # file name
+    urls: tuple[str, ...]  # in the order of trying
+    size: int | None  # bytes; None: unknown
+    digest: str  # its checksum in hexadecimal digits, or the first of them; empty: unknown
+    algorithm: str = 'md5'  # of the checksum, as hashlib names it
+    ways_out: tuple[str, ...] = ()  # what the user can do if no URL works, besides trying again later
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """When to try a URL again.
+    """When to try a URL again."""
 
-    Attributes:
-        tries: Failures in a row until the next URL is tried; after one that transferred bytes the count starts again.
-        pause: Seconds before the second try, doubled before each further one.
-        timeout: Seconds without an answer that count as a failure.
-    """
-
-    tries: int = 5
-    pause: float = 2.0
-    timeout: float = 30.0
+    tries: int = 5  # failures in a row until the next URL; after one that transferred bytes the count starts again
+    pause: float = 2.0  # seconds before the second try, doubled before each further one
+    timeout: float = 30.0  # seconds without an answer that count as a failure
 
 
 class _InterruptedError(Exception):

@@ -17,26 +17,11 @@ def log(text: str) -> None:
 
 
 def progress_bar(title: str, total: int | None, *, start: int = 0, unit: str = 'B') -> tqdm:
-    """Return a progress bar on stderr; it shows nothing if stderr is not a terminal.
-
-    Args:
-        title: What is in progress.
-        total: Number of units; None: unknown.
-        start: Units done before.
-        unit: Bytes by default.
-    """
+    """Return a progress bar on a terminal's stderr: of ``total`` units (None: unknown), with ``start`` of them done."""
     # Python's idea of the size: tqdm draws nothing on a terminal that does not know its own.
     size = shutil.get_terminal_size()
-    return tqdm(
-        desc=title,
-        total=total,
-        initial=start,
-        unit=unit,
-        unit_scale=unit == 'B',
-        disable=None,
-        ncols=size.columns,
-        nrows=size.lines,
-    )
+    place = {'disable': None, 'ncols': size.columns, 'nrows': size.lines}
+    return tqdm(desc=title, total=total, initial=start, unit=unit, unit_scale=unit == 'B', **place)
 
 
 def write(file: BinaryIO, block: bytes) -> None:

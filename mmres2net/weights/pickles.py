@@ -1,17 +1,15 @@
 """The pickles in checkpoints: what they name, what they expand to, and MMEngine's records of a run.
 
 torch's reader with ``weights_only=True`` makes only objects that it knows, and those that it is told of. MMEngine's
-checkpoints also hold numpy values and histories of logged values. None of the real classes is safe to hand over:
-numpy's ``dtype`` takes flags that let plain bytes be read as pointers, ``getattr`` reaches any attribute of anything,
-and ``HistoryBuffer`` takes functions from the file for all histories of the process. So torch is told of stand-ins,
-which take plain values, check them, and are replaced by the real objects when the file is read (:func:`resolve`).
+checkpoints also hold numpy values and histories of logged values. None of the real classes is safe to hand over: those
+of numpy (see `numpy_pickles.py`), ``getattr``, which reaches any attribute of anything, and ``HistoryBuffer``, which
+takes functions from the file for all histories of the process. So torch is told of stand-ins, which take plain values,
+check them, and are replaced by the real objects when the file is read (:func:`resolve`).
 """
 
 from __future__ import annotations
 
-import math
 import pickletools
-import re
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -20,9 +18,11 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import IO, Any
 
-import numpy as np
 from mmengine.logging import HistoryBuffer
 from torch import Tensor
+
+from mmres2net.numpy_pickles import STAND_INS as ARRAYS
+from mmres2net.numpy_pickles import Array, StandIn
 
 LEGACY_PICKLES = 5  # torch before 1.6: a magic number, a version, the machine, the content, the keys of the tensors
 MAX_DEPTH = 100
@@ -33,39 +33,7 @@ LEAF = 64  # bytes that a value counts, besides the length of a text or an array
 EXPANDING = ('bytearray', '_rebuild_sparse_tensor', '_rebuild_nested_tensor', '_rebuild_meta_tensor_no_storage')
 HARMLESS = ('collections.OrderedDict', 'collections.Counter', '_codecs.encode', 'torch.Size', 'torch.device')
 TENSORS = ('torch.nn.parameter.Parameter', 'torch.Tensor')
-NUMBERS = re.compile(r'[biufc][0-9]{1,2}')
 LATIN = ('latin1', 'latin-1')
-
-
-class StandIn:
-    """An object of a checkpoint that is not yet the real one, which is its ``value``."""
-
-    value: Any
-
-
-class _Dtype(StandIn):
-    """Stand-in for ``numpy.dtype``: numbers only, no objects, no fields, nothing with a pointer in it."""
-
-    def __init__(self, code: str, align: bool = False, copy: bool = True) -> None:
-        if not isinstance(code, str) or not NUMBERS.fullmatch(code):
-            raise UnpicklingError('an array of something other than numbers')
-        self.value = np.dtype(code)
-
-    def __setstate__(self, state: Any) -> None:
-        if not isinstance(state, tuple) or len(state) < 5 or state[1] not in ('<', '>', '|', '=') or any(state[2:5]):
-            raise UnpicklingError('a numpy type with a state that plain numbers do not have')
-        self.value = self.value.newbyteorder(state[1])
-
-
-class _Array(StandIn):
-    """Stand-in for ``numpy.ndarray``: as many bytes as its shape and type say."""
-
-    def __setstate__(self, state: Any) -> None:
-        _, shape, dtype, fortran, content = state
-        count = math.prod(shape)
-        if type(dtype) is not _Dtype or type(content) is not bytes or len(content) != count * dtype.value.itemsize:
-            raise UnpicklingError('an array whose bytes do not fit its shape')
-        self.value = np.frombuffer(content, dtype.value).reshape(shape, order='F' if fortran else 'C').copy()
 
 
 class _History(StandIn):
@@ -73,22 +41,9 @@ class _History(StandIn):
 
     def __setstate__(self, state: Any) -> None:
         log, count, length = (state.get(key) for key in ('_log_history', '_count_history', 'max_length'))
-        if type(log) is not _Array or type(count) is not _Array or type(length) is not int:
+        if type(log) is not Array or type(count) is not Array or type(length) is not int:
             raise UnpicklingError('a history without its arrays')
         self.value = HistoryBuffer(log.value, count.value, length)
-
-
-def _reconstruct(kind: Any, shape: Any, code: Any) -> _Array:
-    """Stand-in for numpy's function of this name; what it makes is empty until its state comes."""
-    if kind is not _Array:
-        raise UnpicklingError('an array of another class')
-    return _Array()
-
-
-def _scalar(dtype: Any, content: Any) -> Any:
-    if type(dtype) is not _Dtype or type(content) is not bytes or len(content) != dtype.value.itemsize:
-        raise UnpicklingError('a numpy number whose bytes do not fit its type')
-    return np.frombuffer(content, dtype.value)[0]
 
 
 def _attribute(owner: Any, name: Any) -> str:
@@ -98,16 +53,10 @@ def _attribute(owner: Any, name: Any) -> str:
     return name
 
 
-# By their names in the file. numpy 2 moved its functions; files name them as the numpy that wrote them did.
-STAND_INS: dict[str, Callable[..., Any]] = {
+STAND_INS: dict[str, Callable[..., Any]] = {  # by their names in the file
+    **ARRAYS,
     'builtins.getattr': _attribute,
     'mmengine.logging.history_buffer.HistoryBuffer': _History,
-    'numpy.dtype': _Dtype,
-    'numpy.ndarray': _Array,
-    'numpy._core.multiarray._reconstruct': _reconstruct,
-    'numpy.core.multiarray._reconstruct': _reconstruct,
-    'numpy._core.multiarray.scalar': _scalar,
-    'numpy.core.multiarray.scalar': _scalar,
 }
 
 
@@ -120,7 +69,11 @@ def resolve(content: Any, file_size: int, *, meta: bool = False) -> Any:
         UnpicklingError: The content is nested too deep, or expands to more than files of its size can hold: a small
             file can refer to the same list a million times, or to one number as a tensor of terabytes.
     """
-    return _Resolver(4 * file_size + SLACK, meta).resolve(content)
+    limit = 4 * file_size + SLACK
+    value, size = _Resolver(limit, meta).visit(content, 0)
+    if size > limit:
+        raise UnpicklingError(f'it expands to more than {limit:,} bytes, which no checkpoint of its size does')
+    return value
 
 
 class _Resolver:
@@ -130,13 +83,7 @@ class _Resolver:
         self.limit, self.meta = limit, meta
         self.done: dict[int, tuple[Any, Any, int]] = {}  # by id: the object itself, so that its id stays its own
 
-    def resolve(self, content: Any) -> Any:
-        value, size = self._visit(content, 0)
-        if size > self.limit:
-            raise UnpicklingError(f'it expands to more than {self.limit:,} bytes, which no checkpoint of its size does')
-        return value
-
-    def _visit(self, value: Any, depth: int) -> tuple[Any, int]:
+    def visit(self, value: Any, depth: int) -> tuple[Any, int]:
         if isinstance(value, Tensor):
             if value.is_meta and not self.meta:
                 raise UnpicklingError('a tensor without data')
@@ -156,10 +103,10 @@ class _Resolver:
         if isinstance(value, dict):
             size = LEAF
             for key, entry in value.items():
-                value[key], more = self._visit(entry, depth)
-                size += more + self._visit(key, depth)[1]
+                value[key], more = self.visit(entry, depth)
+                size += more + self.visit(key, depth)[1]
             return value, size
-        entries = [self._visit(entry, depth) for entry in value]
+        entries = [self.visit(entry, depth) for entry in value]
         if isinstance(value, list):
             value[:] = [entry for entry, _ in entries]
         size = LEAF + sum(more for _, more in entries)

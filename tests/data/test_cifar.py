@@ -77,10 +77,10 @@ def assert_is(dataset: CIFAR100, content: dict[str, Any], labels: str) -> None:
 @pytest.mark.parametrize('serialize', [True, False])
 def test_pixels_and_labels_are_those_of_the_file(tmp_path: Path, protocol: int, serialize: bool) -> None:
     content = content_of()
-    dump(tmp_path, content, protocol=protocol)
-    assert_is(CIFAR100('train', str(tmp_path), serialize_data=serialize), content, 'fine_labels')
-    assert_is(CIFAR100Coarse('train', str(tmp_path)), content, 'coarse_labels')
-    assert len(CIFAR100('train', str(tmp_path), indices=2)) == 2
+    dump(tmp_path, {**content, 'data': np.asfortranarray(content['data'])}, protocol=protocol)
+    assert_is(CIFAR100('train', data_root=str(tmp_path), serialize_data=serialize), content, 'fine_labels')
+    assert_is(CIFAR100Coarse('train', data_root=str(tmp_path)), content, 'coarse_labels')
+    assert len(CIFAR100('train', data_root=str(tmp_path), indices=2)) == 2
 
 
 @pytest.mark.parametrize('module', [b'numpy.core.multiarray', b'numpy._core.multiarray'])
@@ -90,7 +90,7 @@ def test_file_of_python_2_is_read(tmp_path: Path, module: bytes) -> None:
     data = python2_pickle(content)
     assert pickle.loads(data, encoding='latin1')['data'].tolist() == content['data'].tolist()
     (tmp_path / 'train').write_bytes(data.replace(b'cnumpy.core.multiarray\n', b'c' + module + b'\n'))
-    assert_is(CIFAR100('train', str(tmp_path)), content, 'fine_labels')
+    assert_is(CIFAR100('train', data_root=str(tmp_path)), content, 'fine_labels')
 
 
 def test_samples_go_through_mmpretrains_pipeline(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_samples_go_through_mmpretrains_pipeline(tmp_path: Path) -> None:
 @pytest.mark.parametrize(('name', 'count', 'classes'), [('train', 486, 99), ('test', 916, 100)])
 def test_real_files(name: str, count: int, classes: int) -> None:
     root = str(data_root('cifar100_mini') / 'cifar-100-python')
-    fine, coarse = CIFAR100(name, root), CIFAR100Coarse(name, root)
+    fine, coarse = CIFAR100(name, data_root=root), CIFAR100Coarse(name, data_root=root)
     pairs = {(fine[i]['gt_label'], coarse[i]['gt_label']) for i in range(len(fine))}
     assert len(fine) == count
     assert len(pairs) == len({pair[0] for pair in pairs}) == classes  # each fine class is of one coarse class
@@ -125,7 +125,7 @@ def test_hostile_pickle_is_named_and_not_run(tmp_path: Path, name: str, protocol
     dump(tmp_path, content_of())
     path = dump(tmp_path, {**(META if name == 'meta' else content_of()), 'extra': Payload(mark)}, name, protocol)
     with pytest.raises(UserError, match=r'\w+\.system') as caught:
-        CIFAR100('train', str(tmp_path))
+        CIFAR100('train', data_root=str(tmp_path))
     assert str(path) in str(caught.value)
     assert not mark.exists()
     pickle.loads(path.read_bytes())  # what the plain reader does with it
@@ -153,7 +153,7 @@ def test_truncated_file_is_one_error(tmp_path: Path, cut: int) -> None:
     path = dump(tmp_path, content_of())
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(UserError, match=r'train .*cifar-100-python\.tar\.gz'):
-        CIFAR100('train', str(tmp_path))
+        CIFAR100('train', data_root=str(tmp_path))
 
 
 class Odd:
@@ -168,17 +168,17 @@ class Odd:
 
 U1 = np.dtype('u1')
 BROKEN = [
-    (dict(data=Odd(b'', U1, ('a', 3072), 'C')), r"shape \('a', 3072\)"),
-    (dict(data=Odd(5, U1, (4, 3072), 'C')), r'\b0 bytes'),
-    (dict(data=Odd('\u0416' * 12288, U1, (4, 3072), 'C')), r'\b0 bytes'),
-    (dict(data=Odd(b'12345', U1, (4, 3072), 'C')), r'\b5 bytes'),
-    (dict(data=Odd(b'', 'u1', (4, 3072), 'C')), r"'data' is a broken array, not an array of numpy"),
+    (dict(data=Odd(b'', U1, ('a', 3072), 'C')), 'array'),
+    (dict(data=Odd(b'', U1, ('a', 10**12), 'C')), 'array'),  # a text of a terabyte, if it were multiplied
+    (dict(data=Odd(5, U1, (4, 3072), 'C')), r'\(4, 3072\)'),
+    (dict(data=Odd('\u0416' * 12288, U1, (4, 3072), 'C')), 'UnicodeEncodeError'),
+    (dict(data=Odd(b'12345', U1, (4, 3072), 'C')), r'\(4, 3072\)'),
+    (dict(data=Odd(b'', 'u1', (4, 3072), 'C')), r'\(4, 3072\)'),
     (dict(data=np.zeros((4, 3071), np.uint8)), r'shape \(4, 3071\)'),
-    (dict(data=np.zeros((4, 3072), np.int64)), r"of type 'i8'"),
-    (dict(data=np.array([[1] * 3072] * 4, dtype=object)), r"of type 'O8'"),
-    (dict(data=np.asfortranarray(np.arange(4 * 3072).reshape(4, 3072).astype(np.uint8))), r"order 'F'"),
-    (dict(data=[[0] * 3072] * 4), r"'data' is a list"),
-    (dict(data=np.zeros((0, 3072), np.uint8), fine_labels=[]), 'train .*again'),
+    (dict(data=np.zeros((4, 3072), np.int64)), 'int64'),
+    (dict(data=np.array([[1] * 3072] * 4, dtype=object)), 'array of something other than numbers'),
+    (dict(data=[[0] * 3072] * 4), 'list'),
+    (dict(data=np.zeros((0, 3072), np.uint8), fine_labels=[]), r'\(0, 3072\)'),
     (dict(fine_labels=[1, 2, 3]), r"'fine_labels' has 3 entries for 4 images"),
     (dict(fine_labels=(1, 2, 3, 4)), r"'fine_labels' has a tuple for 4 images"),
     (dict(fine_labels=[1, 2, 100, -1]), r'2 of 4 fine_labels .*0 to 99.*100'),
@@ -190,7 +190,7 @@ BROKEN = [
 def test_content_that_does_not_fit_is_one_error(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     path = dump(tmp_path, content_of(**changes))
     with pytest.raises(UserError, match=message) as caught:
-        CIFAR100('train', str(tmp_path))
+        CIFAR100('train', data_root=str(tmp_path))
     assert str(path) in str(caught.value)
 
 
@@ -202,20 +202,20 @@ def test_other_files_are_one_error(tmp_path: Path, name: str, message: str) -> N
     dump(tmp_path, {'data': content_of()['data'], 'labels': [0] * 4}, 'labels')
     dump(tmp_path, [1, 2], 'list')
     with pytest.raises(UserError, match=message):
-        CIFAR100(name, str(tmp_path))
+        CIFAR100(name, data_root=str(tmp_path))
 
 
 def test_meta_with_other_classes_is_one_error(tmp_path: Path) -> None:
     dump(tmp_path, content_of())
     dump(tmp_path, META, 'meta')
-    assert len(CIFAR100('train', str(tmp_path))) == 4
+    assert len(CIFAR100('train', data_root=str(tmp_path))) == 4
     dump(tmp_path, {**META, 'coarse_label_names': [*COARSE[1::-1], *COARSE[2:]]}, 'meta')
-    assert len(CIFAR100('train', str(tmp_path))) == 4
+    assert len(CIFAR100('train', data_root=str(tmp_path))) == 4
     with pytest.raises(UserError, match=r"'fish'.*'aquatic_mammals'"):
-        CIFAR100Coarse('train', str(tmp_path))
+        CIFAR100Coarse('train', data_root=str(tmp_path))
     dump(tmp_path, {'label_names': ['airplane']}, 'meta')
     with pytest.raises(UserError, match=r"no 'fine_label_names'"):
-        CIFAR100('train', str(tmp_path))
+        CIFAR100('train', data_root=str(tmp_path))
 
 
 def config_of(kind: str, classes: int, root: str = 'data/cifar-100-python/') -> Config:

@@ -12,7 +12,6 @@ import pytest
 from scipy.io import savemat
 
 from mmres2net.data.prepare import job
-from mmres2net.data.prepare.by_hand import from_parts
 from mmres2net.data.prepare.checks import Check, Classes, Files, Listed, Masks
 from mmres2net.data.prepare.job import Job, prepare
 from mmres2net.data.prepare.sources import DATASETS, DataSet
@@ -34,8 +33,7 @@ def small(name: str, count: int) -> DataSet:
     row = DATASETS[name]
     by_hand = row.by_hand
     if name in ('pascal-s', 'dut-omron'):  # the archives of these tests are not the official ones
-        parts = [replace(part, md5='') for part in by_hand.collect.args[0]]
-        by_hand = replace(by_hand, collect=from_parts(*parts))
+        by_hand = replace(by_hand, parts=tuple(replace(part, md5='') for part in by_hand.parts))
     return replace(row, checks=tuple(fewer(check, count) for check in row.checks), by_hand=by_hand)
 
 

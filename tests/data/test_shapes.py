@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -20,7 +19,7 @@ from mmres2net.data.shapes_scene import MIN_VISIBLE, Scene
 from tests.support.cli import run_cli
 from tests.support.folders import contents
 
-TINY = ShapesSpec(n_train=2, n_val=1, min_side=64, max_side=80, max_size=40)
+TINY = ShapesSpec(n_train=2, n_val=1)
 
 
 @pytest.fixture(scope='module')
@@ -77,21 +76,16 @@ def test_an_object_stands_out_from_what_surrounds_it(scenes: dict[str, Scene]) -
 @pytest.mark.parametrize(
     ('call', 'message'),
     [
-        (partial(ShapesSpec, n_train=0), r'n_train=0 .* 1 to 99999'),
+        (partial(ShapesSpec, n_train=0), r'n_train=0.* 1 to 99999'),
         (partial(ShapesSpec, seed=-1), r'seed=-1'),
-        (partial(ShapesSpec, jpeg_quality=101), r'jpeg_quality=101 .* 1 to 100'),
-        (partial(ShapesSpec, min_size=150), r'min_size=150 exceeds max_size=144'),
-        (partial(ShapesSpec, min_side=200), r'min_side=200 exceeds max_side=192'),
-        (partial(ShapesSpec, min_side=100), r'min_side=100 .* 16'),
-        (partial(ShapesSpec, min_side=64, min_size=60), r'min_size=60 .* 57'),
-        (partial(ShapesSpec, n_val=1.0), 'n_val=.* give an int'),
-        (partial(ShapesSpec, n_val=True), 'n_val=.* give an int'),
+        (partial(ShapesSpec, n_val=1.0), 'n_val=1.0'),
+        (partial(ShapesSpec, n_val=True), 'n_val=True'),
         (partial(draw_scene, ShapesSpec(), 'test', 0), "'test'.*train, val"),
         (partial(draw_scene, ShapesSpec(), 'train', -1), 'index=-1'),
     ],
 )
 def test_bad_values(call: Callable[[], object], message: str) -> None:
-    with pytest.raises((ValueError, TypeError), match=message):
+    with pytest.raises(ValueError, match=message):
         call()
 
 
@@ -144,18 +138,14 @@ def test_a_killed_run_leaves_nothing_that_looks_complete(tmp_path: Path) -> None
     assert not (tmp_path / 'set').exists()
     assert not list(tmp_path.rglob(shapes.MANIFEST))
     assert make_shapes(tmp_path / 'set', spec=TINY).is_dir()
+    assert [path.name for path in tmp_path.iterdir()] == ['set'], 'the temporary folder of the killed run is removed'
 
 
-def test_a_race_is_won_by_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_lists = shapes_layout.write_lists
-
-    def other_process_first(root: Path, spec: ShapesSpec) -> None:
-        write_lists(root, spec)
-        monkeypatch.setattr(shapes_layout, 'write_lists', write_lists)
-        make_shapes(tmp_path / 'set', spec=TINY)
-
-    monkeypatch.setattr(shapes_layout, 'write_lists', other_process_first)
-    assert verify_shapes(make_shapes(tmp_path / 'set', spec=TINY))['spec']['n_train'] == 2
+def test_two_processes_make_one_set(tmp_path: Path) -> None:
+    code = 'import sys; from mmres2net.data.shapes import *; make_shapes(sys.argv[1], spec=ShapesSpec(9, 1))'
+    both = [subprocess.Popen([sys.executable, '-c', code, str(tmp_path / 'set')]) for _ in range(2)]
+    assert [process.wait(60) for process in both] == [0, 0]
+    assert verify_shapes(tmp_path / 'set')['counts']['train']['images'] == 9
     assert [path.name for path in tmp_path.iterdir()] == ['set']
 
 
@@ -208,15 +198,6 @@ def test_a_damaged_manifest_is_one_error(tmp_path: Path, text: str) -> None:
     (tmp_path / shapes.MANIFEST).write_text(text)
     done = run_cli('demo-data', tmp_path, '--train', '2', '--val', '1')
     assert (done.status, shapes.MANIFEST in done.err) == (2, True)
-
-
-def test_temporary_folders_of_killed_runs_are_removed(tmp_path: Path) -> None:
-    for name, age in (('old', 2 * shapes.STALE), ('new', 10)):
-        draft = tmp_path / f'.set.{name}.partial'
-        draft.mkdir()
-        os.utime(draft, (time.time() - age,) * 2)
-    make_shapes(tmp_path / 'set', spec=TINY)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['.set.new.partial', 'set']
 
 
 def test_the_data_set_needs_neither_torch_nor_another_library() -> None:

@@ -33,13 +33,14 @@ class DamagedArchiveError(Exception):
 
 
 def unpack(path: Path, places: Mapping[str, str], root: Path, temporary: Path) -> None:
-    """Unpack those members of an archive that have a place.
+    """Unpack those members of an archive that have a place below ``root``.
 
     A file that is there with the right size stays as it is; one of another size is renamed to NAME.old.
 
     Args:
         path: The archive.
-        places: Beginning of a member's name to the path below ``root`` that replaces it; other members stay packed.
+        places: Beginning of a member's name, such as `set/`, to the path below ``root`` that replaces it. `set/*.jpg`
+            is for those with this end alone; other members stay packed.
         root: The folder of the data sets.
         temporary: Folder to unpack into; removed at the end. A killed process leaves it, and the next call replaces it.
 
@@ -96,14 +97,22 @@ def _targets(path: Path, members: list, places: Mapping[str, str], root: Path) -
         parts = PurePosixPath(_name(member)).parts
         name = '/'.join(parts)  # without the leading ./ of some archives
         outside = _name(member).startswith('/') or '..' in parts
-        place = next(((old, new) for old, new in places.items() if name.startswith(old)), None)
-        kind = _kind(member)
+        place, kind = _place(name, places), _kind(member)
         if outside or (place and kind not in ('file', 'folder')):
             what = 'a path that leads outside of its folder' if outside else f'a {kind}'
             raise UserError(f'{path} holds {_name(member)!r}, {what}: not the official file; nothing was unpacked')
         if place and kind == 'file':
-            targets[root / (place[1] + name[len(place[0]) :])] = member
+            targets[root / place] = member
     return targets
+
+
+def _place(name: str, places: Mapping[str, str]) -> str:
+    """Return the path below the root for a member; empty if it has no place."""
+    for pattern, place in places.items():
+        start, _, end = pattern.partition('*')
+        if name.startswith(start) and name.endswith(end):
+            return place + name[len(start) :]
+    return ''
 
 
 def _space(missing: Mapping[Path, Member]) -> Counter[Path]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,86 +12,72 @@ from scipy.io import loadmat
 
 from mmres2net.data.prepare.archives import DamagedArchiveError, unpack
 from mmres2net.errors import UserError
-from mmres2net.fetch.progress import BLOCK, log, progress_bar
+from mmres2net.fetch.download import Remote, damage
+from mmres2net.fetch.progress import log, progress_bar
 from mmres2net.files import atomic_path, file_size, require_space
 
 SPLITS = ('train', 'val', 'test')
-Collect = Callable[[Sequence[Path], Path], list[str]]
-
-
-@dataclass(frozen=True)
-class ByHand:
-    """Files that the user has to fetch.
-
-    Attributes:
-        steps: What to fetch from where, and what to do with it, a line each; ``{root}`` stands for the root.
-        collect: Takes the folders to search and the root, puts the files it finds in place and returns what is missing;
-            None: the user puts everything in place.
-    """
-
-    steps: tuple[str, ...]
-    collect: Collect | None = None
 
 
 @dataclass(frozen=True)
 class Part:
-    """Files of one folder that the user fetches.
+    """Files of one folder that the user fetches."""
 
-    Attributes:
-        archive: A zip file that has the folder; '' if the user has to unpack it, as with rar files.
-        inside: The folder, in the archive or in what was unpacked from it.
-        suffix: Suffix of its files.
-        place: The folder that they go to, below the root.
-        md5: MD5 sum of the archive; '' if it is not known.
-    """
-
-    archive: str
-    inside: str
-    suffix: str
-    place: str
-    md5: str = ''
+    inside: str  # the folder, in the archive or in what was unpacked from it
+    suffix: str  # of its files
+    place: str  # the folder that they go to, below the root
+    archive: str = ''  # a zip file that has the folder; empty if the user has to unpack it, as with rar files
+    md5: str = ''  # of the archive; empty if it is not known
 
 
-def from_parts(*parts: Part) -> Collect:
-    """Return a function that unpacks or copies these parts; files that are there with the right size stay.
+@dataclass(frozen=True)
+class ByHand:
+    """Files that the user has to fetch; without parts and lists the user also puts them in place."""
 
-    It raises UserError if an archive is damaged or there is too little space, and OSError if a file cannot be written.
-    """
-    return partial(_lay_out, parts)
+    steps: tuple[str, ...]  # what to fetch from where, and what to do with it; {root} stands for the root
+    parts: tuple[Part, ...] = ()
+    lists: str = ''  # the folder below the root for train.txt, val.txt and test.txt
+
+    @property
+    def can_collect(self) -> bool:
+        """Whether files are collected from a folder of the user."""
+        return bool(self.parts or self.lists)
+
+    def collect(self, folders: Sequence[Path], root: Path) -> list[str]:
+        """Put the files found in ``folders`` in place; return what is missing. Files of the right size there stay.
+
+        Raises:
+            UserError: An archive is damaged, a list cannot be read, or there is too little space.
+            OSError: A file cannot be written.
+        """
+        absent = [part for part in self.parts if not _lay_out(part, folders, root)]
+        missing = [
+            f'{f"{part.archive} or " if part.archive else ""}a folder {part.inside} with {part.suffix} files'
+            for part in absent
+        ]
+        return missing + (_write_lists(root / self.lists, folders) if self.lists else [])
 
 
-def _lay_out(parts: Sequence[Part], folders: Sequence[Path], root: Path) -> list[str]:
-    absent = []
-    for part in parts:
-        archive = next((path for folder in folders if part.archive and (path := folder / part.archive).is_file()), None)
-        unpacked = next((found for folder in folders if (found := _find(folder, part))), None)
-        if archive is not None:
-            _unpack(archive, part, root)
-        elif unpacked is not None:
-            _copy(unpacked, part, root)
-        else:
-            what = f'{part.archive} or a folder {part.inside}' if part.archive else f'a folder {part.inside}'
-            absent.append(f'{what} with {part.suffix} files')
-    return absent
+def _lay_out(part: Part, folders: Sequence[Path], root: Path) -> bool:
+    """Unpack or copy the files of a part; return whether they were found."""
+    archive = next((path for folder in folders if part.archive and (path := folder / part.archive).is_file()), None)
+    unpacked = next((found for folder in folders if (found := _find(folder, part))), None)
+    if archive is not None:
+        _unpack(archive, part, root)
+    elif unpacked is not None:
+        _copy(unpacked, part, root)
+    return bool(archive or unpacked)
 
 
 def _unpack(archive: Path, part: Part, root: Path) -> None:
     log(f'unpacking {part.inside} of {archive}')
     ways = 'fetch it again, or unpack it with another program and name the folder with --from'
-    if part.md5 and (md5 := _md5(archive)) != part.md5:
-        raise UserError(f'{archive} is not the official file: its MD5 is {md5}, not {part.md5}; {ways}')
+    if fault := damage(archive, Remote(archive.name, (), None, part.md5)):
+        raise UserError(f'{archive} is not the official file: {fault}; {ways}')
     try:
         unpack(archive, {f'{part.inside}/': f'{part.place}/'}, root, root / 'downloads' / f'{archive.name}.unpacking')
     except DamagedArchiveError as error:
         raise UserError(f'{archive}: {error}; {ways}') from error
-
-
-def _md5(path: Path) -> str:
-    total = hashlib.md5(usedforsecurity=False)
-    with path.open('rb') as file:
-        while block := file.read(BLOCK):
-            total.update(block)
-    return total.hexdigest()
 
 
 def _find(folder: Path, part: Part) -> Path | None:
@@ -120,16 +104,8 @@ def _copy(folder: Path, part: Part, root: Path) -> None:
             bar.update()
 
 
-def from_lists(place: str) -> Collect:
-    """Return a function that writes ``train.txt``, ``val.txt`` and ``test.txt`` into ``place``, below the root.
-
-    It reads ``SPLIT.txt`` or ``SPLITImgSet.mat``, removes the suffixes of names, and raises UserError if a list cannot
-    be read.
-    """
-    return partial(_write_lists, place)
-
-
-def _write_lists(place: str, folders: Sequence[Path], root: Path) -> list[str]:
+def _write_lists(place: Path, folders: Sequence[Path]) -> list[str]:
+    """Write the lists of names without suffixes, from ``SPLIT.txt`` or ``SPLITImgSet.mat``; return what is missing."""
     absent = []
     for split in SPLITS:
         files = [folder / name for folder in folders for name in (f'{split}.txt', f'{split}ImgSet.mat')]
@@ -137,37 +113,18 @@ def _write_lists(place: str, folders: Sequence[Path], root: Path) -> list[str]:
         if source is None:
             absent.append(f'{split}.txt or {split}ImgSet.mat')
             continue
-        names = _names_of_mat(source) if source.suffix == '.mat' else _names_of_text(source)
-        with atomic_path(root / place / f'{split}.txt') as path:
+        names = _names_in(source)
+        with atomic_path(place / f'{split}.txt') as path:
             path.write_text(''.join(f'{Path(name).stem}\n' for name in names), encoding='utf-8')
     return absent
 
 
-def _names_of_text(path: Path) -> list[str]:
-    """Return the first word of each line: some lists name the mask after the image."""
+def _names_in(path: Path) -> list[str]:
     try:
-        return [line.split()[0] for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
-    except ValueError as error:
-        raise UserError(f'{path} is not a list of images: it is not text; fetch it again') from error
-
-
-def _names_of_mat(path: Path) -> list[str]:
-    try:
+        if path.suffix != '.mat':  # some lists name the mask after the image
+            return [line.split()[0] for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
         content = loadmat(str(path), squeeze_me=True)
         (names,) = (value for key, value in content.items() if not key.startswith('__'))
         return [str(name) for name in np.ravel(names)]  # of one cell, loadmat makes its content
     except Exception as error:  # loadmat has no error of its own: a damaged file raises whatever comes first
         raise UserError(f'{path} is not a list of images: {type(error).__name__}, {error}; fetch it again') from error
-
-
-def sort_by_suffix(place: str) -> Callable[[Path], None]:
-    """Return a function that moves the files of ``place``: .jpg into ``images``, .png into ``masks``."""
-    return partial(_sort, place)
-
-
-def _sort(place: str, root: Path) -> None:
-    for suffix, name in (('.jpg', 'images'), ('.png', 'masks')):
-        folder = root / place / name
-        folder.mkdir(exist_ok=True)
-        for path in _files(root / place, suffix):
-            path.replace(folder / path.name)

@@ -12,7 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mmres2net.data.prepare.archives import DamagedArchiveError, unpack
@@ -24,31 +24,26 @@ from mmres2net.fetch.progress import log
 from mmres2net.files import disk_error, file_size, locked, nearest_folder, require_space, size_text
 from mmres2net.flags import flags_of_prepare_data
 
-DOWNLOADS = 'downloads'
-
 
 @dataclass(frozen=True)
 class Job:
-    """A data set to prepare below ``root``.
-
-    Attributes:
-        dataset: The data set.
-        root: The folder of the data sets; its folder ``downloads`` holds archives.
-        source: A folder of archives and other files of the user; it is only read.
-        remove: Remove downloaded archives once their content is in place.
-        patience: Retries and timeouts of downloads.
-    """
+    """A data set to prepare below ``root``."""
 
     dataset: DataSet
-    root: Path
-    source: Path | None = None
-    remove: bool = False
+    root: Path  # the folder of the data sets; its folder `downloads` holds archives
+    source: Path | None = None  # a folder of archives and other files of the user; it is only read
+    remove: bool = False  # downloaded archives once their content is in place
     patience: RetryPolicy = field(default_factory=RetryPolicy)
 
     @property
     def downloads(self) -> Path:
         """The folder of archives."""
-        return self.root / DOWNLOADS
+        return self.root / 'downloads'
+
+    @property
+    def folders(self) -> list[Path]:
+        """The folders that may have archives and other files of the user."""
+        return [self.source, self.downloads] if self.source else [self.downloads]
 
     def temporary(self, archive: Archive) -> Path:
         """The folder that is there while an archive is being unpacked."""
@@ -56,33 +51,29 @@ class Job:
 
     def present(self, archive: Archive) -> Path | None:
         """Return the file that seems to be the archive, by name and size."""
-        folders = _folders(self)
-        paths = (folder / archive.name for folder in folders)
+        paths = (folder / archive.name for folder in self.folders)
         return next((path for path in paths if file_size(path) == archive.size), None)
 
+    def part_size(self, archive: Archive) -> int:
+        """Return how many bytes of an archive have been downloaded."""
+        return max(file_size(self.downloads / f'{archive.name}.part'), 0)
+
+    def faults(self, checks: Iterable[Check] | None = None) -> list[str]:
+        """Return the faults that ``checks`` find below the root; None: those of the data set."""
+        checks = self.dataset.checks if checks is None else checks
+        return [fault for check in checks if (fault := check.fault(self.root))]
+
     def todo(self) -> list[Archive]:
-        """Return the archives that are not unpacked; none if the data set is complete.
-
-        Raises:
-            UserError: A folder has more files than the data set.
-        """
-        checks = {*self.dataset.checks, *(check for archive in self.dataset.archives for check in archive.checks)}
-        _check_extra_files(checks, self.root)
-        unfinished = [archive for archive in self.dataset.archives if self.temporary(archive).exists()]
-        if not unfinished and not faults(self.dataset.checks, self.root):
+        """Return the archives that are not unpacked; a UserError says that a folder has more files than the set."""
+        archives = self.dataset.archives
+        for check in {*self.dataset.checks, *(check for archive in archives for check in archive.checks)}:
+            if isinstance(check, Files) and check.found(self.root) > check.count:
+                fault = check.fault(self.root)
+                raise UserError(f'{fault}: move the files that do not belong to it, or choose another --root')
+        unfinished = [archive for archive in archives if self.temporary(archive).exists()]
+        if not unfinished and not self.faults():
             return []
-        return [a for a in self.dataset.archives if a in unfinished or faults(a.checks, self.root)]
-
-
-def faults(checks: Iterable[Check], root: Path) -> list[str]:
-    """Return the faults that the checks find below ``root``."""
-    return [fault for check in checks if (fault := check.fault(root))]
-
-
-def _check_extra_files(checks: Iterable[Check], root: Path) -> None:
-    for check in checks:
-        if isinstance(check, Files) and check.found(root) > check.count:
-            raise UserError(f'{check.fault(root)}: move the files that do not belong to it, or choose another --root')
+        return [archive for archive in archives if archive in unfinished or self.faults(archive.checks)]
 
 
 def prepare(job: Job) -> None:
@@ -92,7 +83,7 @@ def prepare(job: Job) -> None:
         UserError: An archive cannot be fetched, the disk is full, there are extra files, or counts are wrong.
     """
     try:
-        if not job.todo() and not faults(job.dataset.checks, job.root):
+        if not job.todo() and not job.faults():
             log('the data set is complete: nothing to do')
             return
         job.downloads.mkdir(parents=True, exist_ok=True)
@@ -119,8 +110,7 @@ def _make(job: Job) -> None:
         job.dataset.finish(job.root)
         _remove(job, used)  # not before: if finishing fails, nothing has to be fetched again
     absent = _collect(job)
-    wrong = faults(job.dataset.checks, job.root)
-    if wrong:
+    if wrong := job.faults():
         listed = '\n'.join(f'  {fault}' for fault in wrong)
         if job.dataset.by_hand:
             raise UserError('\n'.join(['the data set is not complete:', listed, *_manual_steps(job, absent)]))
@@ -140,15 +130,10 @@ def _remove(job: Job, archives: Iterable[Path]) -> None:
 def _collect(job: Job) -> list[str]:
     """Lay out the user's files, as far as they are needed; return what was not found."""
     by_hand = job.dataset.by_hand
-    if by_hand is None or by_hand.collect is None or not faults(job.dataset.checks, job.root):
+    if by_hand is None or not job.faults():
         return []
-    folders = _folders(job)
-    return [f'{what} is not in {" or ".join(map(str, folders))}' for what in by_hand.collect(folders, job.root)]
-
-
-def _folders(job: Job) -> list[Path]:
-    """Return the folders that may have archives and other files of the user."""
-    return [job.source, job.downloads] if job.source else [job.downloads]
+    where = ' or '.join(map(str, job.folders))
+    return [f'{what} is not in {where}' for what in by_hand.collect(job.folders, job.root)]
 
 
 def _manual_steps(job: Job, absent: Sequence[str] = ()) -> list[str]:
@@ -156,10 +141,8 @@ def _manual_steps(job: Job, absent: Sequence[str] = ()) -> list[str]:
     by_hand = job.dataset.by_hand
     if by_hand is None:
         return []
-    steps = [step.format(root=job.root) for step in by_hand.steps]
-    steps.append(
-        'run the same command again' + (' with --from DIR, the folder that has them' if by_hand.collect else '')
-    )
+    how = ' with --from DIR, the folder that has them' if by_hand.can_collect else ''
+    steps = [*(step.format(root=job.root) for step in by_hand.steps), f'run the same command again{how}']
     return ['this has to be fetched by hand:', *(f'  - {step}' for step in steps), *(f'  {what}' for what in absent)]
 
 
@@ -168,7 +151,7 @@ def space_needed(job: Job, todo: Sequence[Archive]) -> dict[Path, int]:
     space: Counter[Path] = Counter()
     for archive in todo:
         if job.present(archive) is None:
-            need = max(archive.size - max(file_size(job.downloads / f'{archive.name}.part'), 0), 0)
+            need = max(archive.size - job.part_size(archive), 0)
             # Archives that are removed before the next one is fetched need the space of the largest.
             once = job.remove and not job.dataset.finish
             space[job.downloads] = max(space[job.downloads], need) if once else space[job.downloads] + need
@@ -200,11 +183,10 @@ def _unpack(job: Job, archive: Archive, path: Path) -> None:
 
 def _have(job: Job, archive: Archive) -> Path | None:
     """Return the path of an archive that is there and undamaged."""
-    for folder in _folders(job):
-        path = folder / archive.name
+    for path in (folder / archive.name for folder in job.folders):
         if not path.is_file():
-            if folder == job.source:
-                log(f'{archive.name} is not in {folder}')
+            if path.parent == job.source:
+                log(f'{archive.name} is not in {job.source}')
             continue
         fault = damage(path, archive.remote)
         if not fault:
@@ -230,17 +212,17 @@ def plan(job: Job) -> str:
         lines += [f'    {url}' for url in archive.urls] if archive in todo and not job.present(archive) else []
     need, free = sum(space_needed(job, todo).values()), shutil.disk_usage(nearest_folder(job.root)).free
     lines.append(f'  space needed at {job.root}: {size_text(need)}; free: {size_text(free)}')
-    lines += [f'  {line}' for line in _manual_steps(job)] if faults(job.dataset.checks, job.root) else []
+    lines += [f'  {line}' for line in _manual_steps(job)] if job.faults() else []
     return '\n'.join(lines)
 
 
 def _state(job: Job, archive: Archive, todo: Sequence[Archive]) -> str:
     if archive not in todo:
         return 'unpacked, or not needed'
-    present, part = job.present(archive), file_size(job.downloads / f'{archive.name}.part')
-    if present:
+    if present := job.present(archive):
         return f'will be unpacked from {present}'
-    return 'will be fetched and unpacked' + (f'; {size_text(part)} are there' if part > 0 else '')
+    part = job.part_size(archive)
+    return 'will be fetched and unpacked' + (f'; {size_text(part)} are there' if part else '')
 
 
 def main(argv: Sequence[str], datasets: Mapping[str, DataSet] = DATASETS) -> int:
@@ -255,13 +237,13 @@ def main(argv: Sequence[str], datasets: Mapping[str, DataSet] = DATASETS) -> int
         raise UserError(f'--from {args.source}: no such folder')
     if root.exists() and not root.is_dir():
         raise UserError(f'--root {args.root}: this is a file, not a folder')
-    if source and source.resolve() == (root / DOWNLOADS).resolve():
-        source = None  # searched anyway
-    dataset = datasets[args.dataset]
-    if source and dataset.by_hand and not dataset.by_hand.collect and not dataset.archives:
-        steps = '\n'.join(_manual_steps(Job(dataset, root)))
+    job = Job(datasets[args.dataset], root, remove=args.remove_archives)
+    if source and source.resolve() != job.downloads.resolve():  # which is searched anyway
+        job = replace(job, source=source)
+    dataset = job.dataset
+    if source and dataset.by_hand and not dataset.by_hand.can_collect and not dataset.archives:
+        steps = '\n'.join(_manual_steps(job))
         raise UserError(f'--from {args.source}: {args.dataset} cannot be prepared from a folder; {steps}')
-    job = Job(dataset, root, source=source, remove=args.remove_archives)
     print(f'{dataset.title}\nterms of use: {dataset.home}')
     if args.dry_run:
         print(plan(job))

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from scipy.io import loadmat
 
 from mmres2net.data.shapes_layout import voc_palette
 from mmres2net.errors import UserError
@@ -25,6 +26,7 @@ from mmres2net.fetch.progress import progress_bar
 from mmres2net.files import atomic_path
 
 VOID, CLASSES = 255, 20
+AGAIN = 'remove it and run the same command again'
 
 
 def make_trainaug(root: Path) -> None:
@@ -68,45 +70,32 @@ def _write_list(target: Path, names: Iterable[str]) -> None:
 def read_mask(mat: Path) -> np.ndarray:
     """Return the class mask of one of SBD's .mat files: uint8 (H, W), 0 background, 1 to 20 VOC's classes.
 
-    Raises:
-        UserError: It cannot be read or holds something else.
+    A UserError says that it cannot be read or holds something else.
     """
-    from scipy.io import loadmat
-
     try:
         with mat.open('rb') as file:
             content = loadmat(file, variable_names=['GTcls'], squeeze_me=True, struct_as_record=False)
         mask = np.asarray(content['GTcls'].Segmentation)
     except Exception as error:  # loadmat has no error of its own: a damaged file raises whatever comes first
-        raise UserError(
-            f'{mat} is not a mask of SBD: {type(error).__name__}, {error}; remove it and run the same command again'
-        ) from error
+        raise UserError(f'{mat} is not a mask of SBD: {type(error).__name__}, {error}; {AGAIN}') from error
     known = (mask <= CLASSES) | (mask == VOID)
     if mask.ndim != 2 or not known.all():
-        raise UserError(
-            f'{mat} holds an array of shape {mask.shape} with values up to {mask.max(initial=0)}, not a mask with '
-            f'classes 0 to {CLASSES}; remove it and run the same command again'
-        )
+        found = f'an array of shape {mask.shape} with values up to {mask.max(initial=0)}'
+        raise UserError(f'{mat} holds {found}, not a mask with classes 0 to {CLASSES}; {AGAIN}')
     return mask.astype(np.uint8)
 
 
 def fitting_mask(mat: Path, photograph: Path) -> np.ndarray:
-    """Return `read_mask` of ``mat`` if it has the size of the photograph.
-
-    Raises:
-        UserError: It has not, or one of the files cannot be read.
-    """
+    """Return `read_mask` of ``mat``; a UserError if it has not the size of the photograph."""
     mask = read_mask(mat)
     try:
         with Image.open(photograph) as image:
             width, height = image.size
     except OSError as error:
-        raise UserError(f'{photograph} cannot be read: {error}; remove it and run the same command again') from error
+        raise UserError(f'{photograph} cannot be read: {error}; {AGAIN}') from error
     if mask.shape != (height, width):
-        raise UserError(
-            f'{mat} is {mask.shape[1]}x{mask.shape[0]}, but {photograph} is {width}x{height}: one of them is not the '
-            'original; remove both and run the same command again'
-        )
+        sizes = f'{mat} is {mask.shape[1]}x{mask.shape[0]}, but {photograph} is {width}x{height}'
+        raise UserError(f'{sizes}: one of them is not the original; {AGAIN}')
     return mask
 
 
