@@ -74,6 +74,8 @@ def _place_images(split: OwnSplit, folder: Path, names: dict[str, str], *, copy:
     folder.mkdir(parents=True, exist_ok=True)
     for sample in split.source.samples:
         target = folder / names[sample.image]
+        if not os.path.isfile(sample.image):
+            raise UserError(f'{sample.image} is not there; mmres2net check-data lists what is wrong')
         if copy:
             shutil.copy2(sample.image, target)
         elif not target.exists():
@@ -147,7 +149,7 @@ def _yolo_shares(one: Annotation, size: Size, polygons: bool, losses: Losses) ->
     losses['masks of objects are lost'] += bool(one.segmentation)
     box = one.box or (0, 0, 0, 0)
     x1, y1, x2, y2 = (min(max(v / size[i % 2], 0), 1) for i, v in enumerate(box))
-    losses['boxes are cut at the edge of the image'] += box != (x1 * size[0], y1 * size[1], x2 * size[0], y2 * size[1])
+    losses['boxes are cut at the edge of the image'] += not all(0 <= v <= size[i % 2] for i, v in enumerate(box))
     return [(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -93,6 +94,8 @@ def parsed(split: Split) -> Iterator[tuple[Sample, Size, list[Annotation]]]:
     results = in_threads(split.parse, split.samples, f'reading {split.part}')
     for sample, (size, objects, findings) in zip(split.samples, results, strict=True):
         faults += [finding for finding in findings if finding.kind in ERRORS]
+        wrong = [one for one in objects if one.box and not all(map(math.isfinite, one.box))]
+        faults += [Finding('box that is not finite', one.where) for one in wrong]
         if size is None and image_size(sample.image) is None:
             faults.append(Finding('unreadable image', sample.image))
         elif not faults:

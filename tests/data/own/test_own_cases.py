@@ -259,3 +259,26 @@ def test_schema_names_what_the_reader_reads() -> None:
     schema = json.loads((ROOT / 'docs/data-file.schema.json').read_text())
     assert set(schema['properties']) == set(KEYS)
     assert schema['additionalProperties'] is False
+
+
+def test_difficult_objects_of_voc_are_crowds(tmp_path: Path) -> None:
+    voc(tmp_path / 'set')
+    path = tmp_path / 'set/Annotations/train0.xml'
+    path.write_text(path.read_text().replace('<difficult>0', '<difficult>1', 1))
+    data = write_standard(recognize(tmp_path / 'set'), tmp_path / 'out')
+    entries = json.loads(data.splits['train'].annotation.read_text())['annotations']
+    assert [entry['iscrowd'] for entry in entries] == [1, *[0] * 7]
+    assert entries[0]['bbox'] == [9, 9, 31, 21]  # 10 to 40 and 10 to 30, both ends included
+
+
+def test_a_category_that_groups_the_others_is_no_class(tmp_path: Path) -> None:
+    made = coco_set(tmp_path / 'set')
+    for part, content in made.content.items():
+        content['categories'] = [{'id': 0, 'name': 'things', 'supercategory': 'none'}, *content['categories']]
+        for category in content['categories'][1:]:
+            category['supercategory'] = 'things'
+        content['annotations'] = [{k: v for k, v in e.items() if k != 'area'} for e in content['annotations']]
+        (tmp_path / f'set/{part}.json').write_text(json.dumps(content))
+    data = write_standard(recognize(tmp_path / 'set'), tmp_path / 'out')
+    assert data.classes == ('car', 'dog')
+    assert {e['area'] for e in json.loads(data.splits['val'].annotation.read_text())['annotations']} == {600}

@@ -13,7 +13,7 @@ from PIL import Image
 from mmres2net.data.formats.read import read_splits
 from mmres2net.data.own.dataset import recognize, write_standard
 from tests.data.own import relaid
-from tests.data.tiny_sets import config, mask_set
+from tests.data.tiny_sets import coco_set, config, mask_set
 from tests.support.cli import run_cli
 from tests.support.folders import contents
 from tests.support.realdata import data_root
@@ -88,3 +88,15 @@ def test_checks_read_pairs_as_training_does(tmp_path: Path) -> None:
     assert [(s.image, s.mask) for s in split.samples] == [(s['img_path'], s['seg_map_path']) for s in trained]
     assert all(Image.open(s['seg_map_path']).size == Image.open(s['img_path']).size for s in trained)
     assert (split.unit, split.mask_values) == ('pixels', {0: 'ground', 1: 'road', 255: ''})
+
+
+@pytest.mark.parametrize(('key', 'value'), [('bbox', [1, float('nan'), 5, 5]), ('category_id', 99), ('image', None)])
+def test_wrong_data_are_not_converted(key: str, value: object, tmp_path: Path) -> None:
+    made = coco_set(tmp_path / 'set')
+    if value is None:
+        (tmp_path / 'set/train/0.jpg').unlink()
+    else:
+        made.content['train']['annotations'][0][key] = value
+    made.write()
+    result = run_cli('convert-data', tmp_path / 'set', '--to', 'voc', '--out', tmp_path / 'out')
+    assert (result.status, list(tmp_path.iterdir())) == (2, [tmp_path / 'set']), result.err
