@@ -27,6 +27,7 @@ from mmres2net.predict.inputs import find_files, output_paths
 Array = npt.NDArray[Any]
 Result = tuple[PreprocessedImage, Array, Explanation]
 PANEL = (320, 640)  # pixels of a panel's longer side, at least and at most
+SHOWN = 8  # images of own data, where none are named
 DIM = 0.35  # brightness of what the network does not get
 
 
@@ -39,14 +40,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = flags_of_cam().parse_args(argv)
     pairs = networks_of(args)
     library()
+    if not args.images and not args.data:
+        raise UserError('name images with --images, or data with --data, whose first test images are drawn')
     paths = find_files(args.images)
-    broken = unreadable(paths)
-    targets = {path: target for path, (target,) in output_paths(paths, Path(args.out)).items() if path not in broken}
     with safe_loading(allow_pickle=args.allow_unsafe_checkpoint):
         networks = [
             read_network(
                 *pair,
                 options=args.cfg_options,
+                data=args.data,
                 layer=args.layer,
                 device=args.device,
                 all_pixels=args.whole_map,
@@ -55,6 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             for pair in pairs
         ]
     labels = labels_of(args.name, networks)
+    paths = paths or list(networks[0].images[:SHOWN])
+    if not paths:
+        raise UserError(f'--data {args.data} is the data set that the config names: name images of it with --images')
+    broken = unreadable(paths)
+    targets = {path: target for path, (target,) in output_paths(paths, Path(args.out)).items() if path not in broken}
     for path, target in targets.items():
         results = [explain(*pair, path, method=args.method) for pair in zip(networks, labels, strict=True)]
         Image.fromarray(draw_results(path, networks, results, args.method)).save(target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -23,6 +24,7 @@ class Network:
     title: str  # name of the config
     weights: str  # name of the checkpoint
     classes: tuple[str, ...]  # class names; empty where they are unknown
+    images: tuple[Path, ...] = ()  # of own data
 
 
 def read_network(
@@ -30,6 +32,7 @@ def read_network(
     checkpoint: str | None,
     *,
     options: dict[str, Any] | None = None,
+    data: str | None = None,
     layer: str | None = None,
     device: str = 'cpu',
     all_pixels: bool = False,
@@ -41,6 +44,7 @@ def read_network(
         config: A config file, the name of a shipped one, or ``LIBRARY::NAME``.
         checkpoint: As in :func:`mmres2net.engine.source.read_source`.
         options: Settings that override the config.
+        data: As in :func:`mmres2net.engine.source.read_source`.
         layer: The layer whose map is drawn; None: the last stage of the backbone.
         device: Where the model runs.
         all_pixels: As in :func:`mmres2net.cam.tasks.task_of`.
@@ -49,12 +53,11 @@ def read_network(
     Raises:
         UserError: Config, checkpoint or layer do not exist or do not fit each other, or nothing can be explained.
     """
-    source = read_source(config, checkpoint, options=options, allow_pickle=allow_pickle)
+    source = read_source(config, checkpoint, options=options, data=data, allow_pickle=allow_pickle)
     task, names = task_of(source.model, source.classes, all_pixels=all_pixels), source.classes
     if task.count == 2 and len(names) == 1:  # a segmentor of one class and the rest
         names = ('background', *names)
     name = last_stage(source.model) if layer is None else layer_named(source.model, layer)
     model = place_on(source.model.requires_grad_(False), device)
-    return Network(
-        source.cfg, model, task, name, source.title, source.weights, names if len(names) == task.count else ()
-    )
+    names = names if len(names) == task.count else ()
+    return Network(source.cfg, model, task, name, source.title, source.weights, names, source.images)

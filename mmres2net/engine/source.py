@@ -7,7 +7,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmres2net.data.layout import dataset_of_test, walk
 from mmres2net.engine.build import build_model, scope_of
 from mmres2net.engine.config import load_config, single_process_norms, without_published_weights
+from mmres2net.engine.own_data.flag import classes_and_images
 from mmres2net.engine.weights import check_normalization, load_state_strictly
 from mmres2net.errors import UserError, reason_of
 from mmres2net.models import ALIASES, ARCHS, Res2Net, Res2NetDLA
 from mmres2net.weights import recognise, to_ours, unwrap
 from mmres2net.weights.fetching import fetch_checkpoint
 from mmres2net.weights.loading import check_stage_pool, fill_counters
-from mmres2net.weights.reading import read_checkpoint
+from mmres2net.weights.reading import MAX_CLASSES, class_names, read_checkpoint
 
 RANDOM = 'random weights'
-MAX_CLASSES, MAX_NAME = 100_000, 1_000  # more are not class names but an attack
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,16 @@ class ModelSource:
     weights: str  # name of the checkpoint
     classes: tuple[str, ...]  # class names; empty where they are unknown
     palette: tuple[tuple[int, int, int], ...]  # colors of the classes, or empty
+    images: tuple[Path, ...] = ()  # of own data, to test the model on
 
 
 def read_source(
-    config: str, checkpoint: str | None, *, options: dict[str, Any] | None = None, allow_pickle: bool = False
+    config: str,
+    checkpoint: str | None,
+    *,
+    options: dict[str, Any] | None = None,
+    data: str | None = None,
+    allow_pickle: bool = False,
 ) -> ModelSource:
     """Return the model of a config with the weights of a checkpoint.
 
@@ -54,6 +60,7 @@ def read_source(
         checkpoint: A file, a URL, or a name as :func:`mmres2net.weights.fetching.fetch_checkpoint` takes them. For
             classifiers also published weights of the network with its classifier. None: random weights.
         options: Settings that override the config.
+        data: The value of ``--data``: data with the classes of the model, and with images to test it on.
         allow_pickle: Whether the checkpoint may run code.
 
     Raises:
@@ -62,7 +69,10 @@ def read_source(
     cfg = load_config(config, options)
     content = None if checkpoint is None else _read(cfg, checkpoint, allow_pickle)
     name = Path(config.rpartition('::')[2]).stem
-    return make_source(cfg, content, name, checkpoint or RANDOM)
+    images: list[Path] = []
+    if data:
+        cfg, images = classes_and_images(cfg, data, name, content or {}, checkpoint or RANDOM)
+    return replace(make_source(cfg, content, name, checkpoint or RANDOM), images=tuple(images))
 
 
 def make_source(cfg: Config, content: Mapping[str, Any] | None, title: str, weights: str) -> ModelSource:
@@ -178,18 +188,6 @@ def dataset_class(cfg: Config) -> Any:
     kind = dataset_of_test(cfg).get('type')
     with scope_of(cfg), DATASETS.switch_scope_and_registry(cfg.get('default_scope') or 'mmengine') as registry:
         return registry.get(kind) if isinstance(kind, str) else kind
-
-
-def class_names(meta: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the class names in what :func:`metainfo_of` gives, empty if unknown; a UserError if it is no such list."""
-    classes = meta.get('classes') or meta.get('CLASSES') or ()
-    names = (classes,) if isinstance(classes, str) else classes
-    # Nested lists of a hostile checkpoint would take days and gigabytes to be printed.
-    if not isinstance(names, list | tuple) or len(names) > MAX_CLASSES:
-        raise UserError('the class names (dataset_meta of the checkpoint, or metainfo) must be a list of names')
-    if not all(isinstance(name, str) and len(name) <= MAX_NAME for name in names):
-        raise UserError('the class names (dataset_meta of the checkpoint, or metainfo) must be text')
-    return tuple(names)
 
 
 def _palette(meta: Mapping[str, Any]) -> tuple[tuple[int, int, int], ...]:

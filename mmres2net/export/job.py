@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.config,
             args.checkpoint,
             options=args.cfg_options,
+            data=args.data,
             allow_pickle=args.allow_unsafe_checkpoint,
         )
     return export(source, args)
@@ -107,7 +108,7 @@ def _write_and_verify(
 ) -> tuple[list[Comparison], str]:
     with tempfile.TemporaryDirectory() as scratch:
         size = parse_size(args.size) if args.size else None
-        paths, images = images_for(source.cfg, args.images, Path(scratch))
+        paths, images = images_for(source.cfg, args.images or list(map(str, source.images)), Path(scratch))
         copies = make_copies(paths, graph.metadata, size, Path(scratch))
         example = as_batch(network_pixels(copies[0], graph.metadata, size is not None))
         write_graph(graph, example, args.to, folder / name)

@@ -24,6 +24,7 @@ from mmres2net.weights.pickles import STAND_INS, check_globals, code_of, is_zip,
 
 FLAG = '--allow-unsafe-checkpoint'
 SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt', '.safetensors')
+MAX_CLASSES, MAX_NAME = 100_000, 1_000  # more are not class names but an attack
 RETRY = 'Delete it and download or write it again, or name another file'
 # In order of preference. An average of weights comes before the weights, as timm reads its own checkpoints. MMEngine
 # needs no such rule: with its EMA hook `state_dict` is the average, and `ema_state_dict` is what training resumes from.
@@ -254,3 +255,19 @@ def _first_line(error: BaseException) -> str:
     text = (str(error).strip().splitlines() or [''])[0].rstrip('.')[:200]
     own = isinstance(error, pickle.UnpicklingError | RuntimeError) and text
     return text if own else f'{type(error).__name__} {text}'
+
+
+def class_names(meta: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the class names in what a checkpoint or a config says of its data; empty if unknown.
+
+    Raises:
+        UserError: They are no list of names.
+    """
+    classes = meta.get('classes') or meta.get('CLASSES') or ()
+    names = (classes,) if isinstance(classes, str) else classes
+    # Nested lists of a hostile checkpoint would take days and gigabytes to be printed.
+    if not isinstance(names, list | tuple) or len(names) > MAX_CLASSES:
+        raise UserError('the class names (dataset_meta of the checkpoint, or metainfo) must be a list of names')
+    if not all(isinstance(name, str) and len(name) <= MAX_NAME for name in names):
+        raise UserError('the class names (dataset_meta of the checkpoint, or metainfo) must be text')
+    return tuple(names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -15,7 +16,7 @@ from mmengine.config import Config
 
 from mmres2net.data.formats.base import Split
 from mmres2net.data.formats.read import read_splits
-from mmres2net.data.layout import PARTS, point_at
+from mmres2net.data.layout import PARTS, datasets_of, point_at
 from mmres2net.data.own.dataset import OwnData, recognize, write_standard
 from mmres2net.drawing import class_color
 from mmres2net.engine.backbone import RUN
@@ -24,18 +25,17 @@ from mmres2net.engine.launcher import from_first_process, world_size
 from mmres2net.engine.own_data import use_own_data
 from mmres2net.engine.own_data.datasets import check_task, task_of
 from mmres2net.engine.resume import check_unused
-from mmres2net.engine.source import class_names
 from mmres2net.engine.weights import check_checkpoint
 from mmres2net.errors import UserError
 from mmres2net.files import writable_dir
 from mmres2net.text import join_some
-from mmres2net.weights.reading import read_checkpoint
+from mmres2net.weights.reading import class_names, read_checkpoint
 
 SAMPLED = 200  # annotation files from which class names are read
 
 
 def read_data(cfg: Config, args: argparse.Namespace, parts: Sequence[str]) -> Change:
-    """Return the config of a run with its data read from ``args.data``, and lines on what was recognized and changed.
+    """Return the config of a run with its data read from ``args.data``, and a line for each change.
 
     The first process writes own data in standard form below the work dir. Unless ``--work-dir`` names it, the work dir
     gets the name of the data, so that no run on other data is overwritten.
@@ -52,25 +52,25 @@ def read_data(cfg: Config, args: argparse.Namespace, parts: Sequence[str]) -> Ch
     name = re.sub(r'[^\w.-]+', '_', place.name if place.is_dir() else place.parent.name)
     folder = Path(args.work_dir or f'{cfg.work_dir}-{name}')
     dist_cfg = (cfg.get('env_cfg') or {}).get('dist_cfg') or {}
-    found = from_first_process(args.launcher, dist_cfg, lambda: _write(cfg, args, parts, folder))
-    if found is None:
+    data = from_first_process(args.launcher, dist_cfg, lambda: _write(cfg, args, parts, folder))
+    if data is None:
         return point_at(cfg, args.data, parts), []
-    data, recognized = found
     keep = 'train' not in parts or args.keep_schedule
     recipe = load_config(args.config) if options else None
+    given = {*options, *(['train_dataloader.batch_size'] if getattr(args, 'batch', None) else [])}
     size = world_size(args.launcher)
-    cfg, lines = use_own_data(cfg, data, recipe=recipe, processes=size, given=options, keep_schedule=keep)
+    cfg, lines = use_own_data(cfg, data, recipe=recipe, processes=size, given=given, keep_schedule=keep)
     try:  # the settings of the user win over what was fitted to the data
         cfg.merge_from_dict({key: value for key, value in options.items() if '.backbone.' not in key})
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise UserError(f'--cfg-options does not fit the config with your data: {error}') from error
     cfg.work_dir = str(folder)
     stem = Path(cfg.filename).name.removesuffix(RUN).removesuffix('.py')
-    return Config(cfg.to_dict(), cfg_text=cfg.text, filename=f'{stem}-{name}{RUN}'), [*recognized, *lines]
+    return Config(cfg.to_dict(), cfg_text=cfg.text, filename=f'{stem}-{name}{RUN}'), lines
 
 
-def _write(cfg: Config, args: argparse.Namespace, parts: Sequence[str], folder: Path) -> Any:
-    """Return own data in standard form with a text on them; None for the config's own data set."""
+def _write(cfg: Config, args: argparse.Namespace, parts: Sequence[str], folder: Path) -> OwnData | None:
+    """Return own data in standard form, after a summary on stderr; None for the config's own data set."""
     data, name = find_own(cfg, args.data, args.config, parts), 'data'
     if data is None:
         return None
@@ -83,10 +83,10 @@ def _write(cfg: Config, args: argparse.Namespace, parts: Sequence[str], folder: 
     elif not (args.resume or args.overwrite or args.profile or cfg.get('resume')):
         check_unused(folder)
     data = write_standard(data, writable_dir(folder, '--work-dir') / name)
-    text = data.as_text().splitlines()
+    print(data.as_text(), file=sys.stderr)
     # The readers of the source cannot be sent to other processes.
     plain = Split('', '', '')
-    return replace(data, splits={part: replace(one, source=plain) for part, one in data.splits.items()}), text
+    return replace(data, splits={part: replace(one, source=plain) for part, one in data.splits.items()})
 
 
 def classes_and_images(cfg: Config, path: str, title: str, checkpoint: Any, name: str) -> tuple[Config, list[Path]]:
@@ -143,7 +143,13 @@ def _layout_fault(cfg: Config, path: str, parts: Sequence[str]) -> str:
     Of the last of ``parts``, the smallest one, class names are read: data of others may have the same layout.
     """
     try:
-        splits = read_splits(point_at(cfg, path, parts), parts[-1:])
+        pointed = point_at(cfg, path, parts)
+        files = [
+            Path(node.get('data_root') or '', node.get('ann_file') or '-') for node in datasets_of(pointed, parts[-1])
+        ]
+        if folder := next((file for file in files if file.is_dir()), None):
+            return f'{folder} is a folder'
+        splits = read_splits(pointed, parts[-1:])
     except UserError as error:
         return str(error)
     for split in splits:
@@ -169,10 +175,13 @@ def with_classes_of(checkpoint: Any, name: str, data: OwnData) -> OwnData:
     """
     meta = checkpoint.get('meta') or {}
     classes = class_names(meta.get('dataset_meta') or meta) or data.classes
-    if unknown := [one for one in data.classes if one not in classes]:
+    unknown = [one for one in data.classes if one not in classes]
+    # The values in masks are the places in the list of classes.
+    moved = data.task == 'segmentation' and classes[: len(data.classes)] != data.classes
+    if unknown or moved:
         raise UserError(
-            f'{data.path} has the classes {join_some(unknown)}, and {name} was trained on {join_some(classes)}: name '
-            'them alike, for example by `classes` in a data file'
+            f'{data.path} has the classes {join_some(unknown or data.classes)}, and {name} was trained on '
+            f'{join_some(classes)}: {"name" if unknown else "number"} them alike, e.g. by `classes` in a data file'
         )
     colors = dict(zip(data.classes, data.palette, strict=True))
     palette = tuple(colors.get(one, class_color(index)) for index, one in enumerate(classes))

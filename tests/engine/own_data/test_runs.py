@@ -1,6 +1,7 @@
 """Whole runs on data in the layouts that people have: trained, tested, resumed, and tested on other data."""
 
 import json
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -57,12 +58,13 @@ def black_and_white(labels: np.ndarray) -> Image.Image:
     return Image.fromarray(np.where((labels > 0) & (labels < 255), 255, 0).astype(np.uint8))
 
 
+BACKBONE = ('demo/faster_rcnn_r50', '--backbone', 'res2net50_26w_4s')
+SMALL = 'cifar100/coarse_mini_res2next20'
 LAYOUTS = {
-    'voc': (voc, 'demo/faster_rcnn_r2n50', 'coco/bbox_mAP'),
-    'yolo': (yolo, 'demo/faster_rcnn_r2n50', 'coco/bbox_mAP'),
-    'folders': (folders, 'cifar100/coarse_mini_res2next20', 'accuracy/top1'),
-    'masks': (partial(masks, change=Image.fromarray), 'demo/deeplabv3plus_r2n50', 'mIoU'),
-    'salient': (partial(masks, change=black_and_white), 'demo/dss_r2n50', 'maxF'),
+    'voc': (voc, ('demo/faster_rcnn_r2n50',), 'coco/bbox_mAP'),
+    'yolo': (yolo, BACKBONE, 'coco/bbox_mAP'),
+    'masks': (partial(masks, change=Image.fromarray), ('demo/deeplabv3plus_r2n50',), 'mIoU'),
+    'salient': (partial(masks, change=black_and_white), ('demo/dss_r2n50',), 'maxF'),
 }
 
 
@@ -73,7 +75,7 @@ def _no_visualizer() -> None:
         kind._instance_dict.clear()
 
 
-def train(config: str, data: Path, *flags: str, epochs: int = 1) -> CliResult:
+def train(config: str, data: str | Path, *flags: str, epochs: int = 1) -> CliResult:
     options = ('--cfg-options', *QUICK, f'train_cfg.max_epochs={epochs}')
     return run_cli('train', config, '--data', data, *flags, *options)
 
@@ -89,15 +91,70 @@ def evaluate(*args: str | Path) -> dict[str, float]:
 def test_a_folder_trains_and_tests_alike(
     name: str, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, config, metric = LAYOUTS[name]
+    write, (config, *flags), metric = LAYOUTS[name]
     monkeypatch.chdir(tmp_path)
     write(Path('my data'), shapes)
-    done = train(config, Path('my data'))
+    done = train(config, 'my data', *flags)
     assert done.status == 0, done.err
     (run,) = Path('work_dirs').iterdir()
-    assert run.name == f'{Path(config).name}-my_data'
+    assert run.name == '-'.join([Path(config).name, *flags[1:], 'my_data'])
     scalars = [json.loads(line) for file in run.glob('*/vis_data/scalars.json') for line in file.open()]
     checkpoint = run / 'epoch_1.pth'
     # The written config needs no --data; the original one finds the same images by it.
     assert evaluate(run / f'{run.name}.py', checkpoint)[metric] == pytest.approx(scalars[-1][metric])
-    assert evaluate(config, checkpoint, '--data', 'my data')[metric] == scalars[-1][metric]
+    assert evaluate(config, checkpoint, '--data', 'my data', *flags)[metric] == scalars[-1][metric]
+
+
+@pytest.fixture(scope='module')
+def classifier(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with class folders, `animals`, and a classifier trained on them, `work_dirs`; for reading only."""
+    place = tmp_path_factory.mktemp('classifier')
+    folders(place / 'animals', shapes)
+    done = run_cli('train', SMALL, '--data', 'animals', '--cfg-options', *QUICK, 'train_cfg.max_epochs=1', cwd=place)
+    assert done.status == 0, done.err
+    return place
+
+
+@pytest.fixture
+def copied(classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The work dir in a copy of what was trained, which is the working folder."""
+    shutil.copytree(classifier, tmp_path / 'copy', symlinks=True)
+    monkeypatch.chdir(tmp_path / 'copy')
+    return Path('work_dirs/coarse_mini_res2next20-animals')
+
+
+def test_a_run_resumes_and_is_never_overwritten(copied: Path, shapes: Path) -> None:
+    listed = (copied / 'data/train.txt').read_text()
+    yolo(Path('other'), shapes)
+    folders(Path('other animals'), shapes)
+    refused = train(SMALL, 'other animals', '--work-dir', str(copied))
+    assert (refused.status, '--overwrite' in refused.err) == (2, True)
+    assert (copied / 'data/train.txt').read_text() == listed
+    assert train(SMALL, 'animals', '--resume', epochs=2).status == 0
+    assert (copied / 'epoch_2.pth').is_file()
+
+
+def test_classes_of_other_data_are_matched_by_name(copied: Path) -> None:
+    shutil.copytree('animals/eel', 'pond/train/eel')
+    shutil.copytree('animals/dog', 'pond/train/dog')
+    shutil.copytree('animals/dog', 'pond/val/dog')
+    checkpoint = copied / 'epoch_1.pth'
+    evaluate(SMALL, checkpoint, '--data', 'pond')
+    assert {line[-1] for line in Path('tested/test_data/val.txt').read_text().split('\n') if line} == {'1'}
+    Path('pond/train/dog').rename('pond/train/zebra')
+    refused = run_cli('test', SMALL, checkpoint, '--data', 'pond')
+    assert (refused.status, 'zebra' in refused.err) == (2, True)
+
+
+def test_export_and_maps_take_classes_and_images_from_the_data(copied: Path) -> None:
+    flags = (SMALL, str(copied / 'epoch_1.pth'), '--data', 'animals')
+    assert run_cli('cam', *flags, '--class', 'eel').status == 0
+    assert len(list(Path('cam').rglob('*.png'))) == len((copied / 'data/val.txt').read_text().splitlines())
+    done = run_cli('export', *flags, '--to', 'torchscript')
+    assert (done.status, 'drawn scenes' in done.out) == (0, False), done.out + done.err
+
+
+@pytest.mark.parametrize('config', ['faster_rcnn_r2n50', 'mmdet::panoptic-fpn_r50_fpn_1x_coco', 'deeplabv3plus_r2n50'])
+def test_data_of_another_task_name_a_config_that_fits(config: str, classifier: Path) -> None:
+    refused = run_cli('train', config, '--data', 'animals', cwd=classifier)
+    assert (refused.status, 'imagenet/res2net50_26w_4s' in refused.err) == (2, True)
