@@ -24,6 +24,7 @@ OWN_SERVER_ONLY = (
     "form-action 'self'; frame-ancestors 'self'"
 )
 MAX_FILE = '100mb'
+KEPT = 600, 3600  # seconds between removals of uploaded images, and how old these are
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -62,7 +63,7 @@ def library() -> Any:
     try:
         import gradio
     except ImportError as error:
-        raise UserError(f"serve needs gradio, which cannot be imported ({error}): pip install 'gradio>=5'") from error
+        raise UserError(f"serve needs gradio, which cannot be imported ({error}): pip install 'gradio>=6'") from error
     return gradio
 
 
@@ -89,32 +90,35 @@ def make_page(predictors: Sequence[Predictor], titles: Sequence[str]) -> Any:
     """Return the page as gradio's ``Blocks``: image, threshold, and a drawing of each model."""
     gradio = library()
 
-    def draw(path: str | None, score: float, predictions: list[Any]) -> list[Any]:
+    def draw(path: str | None, score: float, predictions: list[Any]) -> dict[Any, Any]:
         if path is None or not predictions:
-            return [None] * len(predictors)
-        pairs = zip(predictors, predictions, strict=True)
-        return [predictor.draw(path, keep_above(prediction, score)) for predictor, prediction in pairs]
+            return dict.fromkeys(boards)
+        found = [keep_above(prediction, score) for prediction in predictions]
+        return {board: p.draw(path, one) for board, p, one in zip(boards, predictors, found, strict=True)}
 
-    def predict(path: str | None, score: float) -> list[Any]:
+    def predict(path: str | None, score: float) -> dict[Any, Any]:
         if path is None:
-            return [[], *draw(None, score, [])]
+            return {kept: [], **draw(None, score, [])}
         try:
             read_image(path)
             predictions = [predictor(path) for predictor in predictors]
         except UserError as error:
             raise gradio.Error(str(error)) from error
-        return [predictions, *draw(path, score, predictions)]
+        return {kept: predictions, **draw(path, score, predictions)}
 
-    with gradio.Blocks(title='mmres2net', analytics_enabled=False) as page:
+    with gradio.Blocks(title='mmres2net', analytics_enabled=False, delete_cache=KEPT) as page:
         gradio.Markdown(f'# mmres2net\n{" | ".join(predictor.metadata.source for predictor in predictors)}')
         kept = gradio.State([])
         with gradio.Row():
             image = gradio.Image(type='filepath', label='image', sources=['upload', 'webcam', 'clipboard'])
-            boards = [gradio.Image(label=title, interactive=False, format='png') for title in titles]
+            boards = [
+                gradio.Image(label=title, interactive=False, format='png', buttons=['download', 'fullscreen'])
+                for title in titles
+            ]
         detects = any(predictor.metadata.task == 'detection' for predictor in predictors)
         score = gradio.Slider(0, 1, DEFAULT_SCORE, step=0.01, label='score: weaker ones are hidden', visible=detects)
         image.change(predict, [image, score], [kept, *boards], api_name=False)
-        score.release(draw, [image, score, kept], boards, api_name=False)
+        score.change(draw, [image, score, kept], boards, api_name=False, trigger_mode='always_last')
     return page
 
 
@@ -131,7 +135,7 @@ def make_app(predictors: Sequence[Predictor], titles: Sequence[str]) -> Any:
         return response
 
     page = make_page(predictors, titles)
-    return library().mount_gradio_app(app, page, path='/', max_file_size=MAX_FILE)
+    return library().mount_gradio_app(app, page, path='/', max_file_size=MAX_FILE, footer_links=[])
 
 
 def run(app: Any, listener: socket.socket) -> None:
