@@ -64,7 +64,8 @@ def _own_splits(data: OwnData, args: argparse.Namespace) -> tuple[Config, list[S
     absent = [part for part in args.splits or () if part not in data.splits]
     if absent:
         raise UserError(f'{data.path} has no split {", ".join(absent)}; it has {", ".join(data.splits)}')
-    return Config(), [split.source for name, split in data.splits.items() if name in (args.splits or PARTS)]
+    chosen = [split.source for name, split in data.splits.items() if name in (args.splits or PARTS)]
+    return Config(), list({id(split): split for split in chosen}.values())  # one set may be read for two
 
 
 def _prepare(args: argparse.Namespace) -> tuple[Config, list[Split]]:

@@ -154,7 +154,13 @@ def recognize(path: str | Path, *, task: str | None = None, seed: int = 0) -> Ow
     by_class = source.labels if source.unit == 'images' else lambda sample: ()
     parts = complete(source.samples, by_class, spec, notes)
     classes = _classes(source, spec, parts, notes)
-    splits = {part: _own_split(part, samples, source, classes, spec) for part, samples in parts.items()}
+    splits: dict[str, OwnSplit] = {}
+    for part, samples in parts.items():
+        images = [sample.image for sample in samples]
+        same = next((one for one in splits.values() if [s.image for s in one.source.samples] == images), None)
+        splits[part] = replace(same, name=part) if same else _own_split(part, samples, source, classes, spec)
+        if same:  # as one set that is read for both, which the check notes
+            same.source.part += f', {part}'
     colors = spec.palette or source.palette
     palette = [BLACK if n == 'background' and not colors else class_color(i, colors) for i, n in enumerate(classes)]
     first = f'{path} holds {source.kind} for {source.task}: {len(classes)} classes, {join_some(classes)}.'

@@ -55,7 +55,7 @@ def write_standard(data: OwnData, folder: Path) -> OwnData:
     """
     folder = writable_dir(folder, 'folder of the data').resolve()
     suffix = '.json' if data.task in ('detection', 'instances') else '.txt'
-    files = {name: folder / f'{name}{suffix}' for name in data.splits}
+    files = {n: folder / f'{split.source.part.split(",")[0]}{suffix}' for n, split in data.splits.items()}
     sources = [split.source for split in data.splits.values()]
     settings = [FORM, data.format, data.task, data.classes, data.palette, str(data.root)]
     settings += [f'{s.mask_values} {getattr(s.read_mask, "keywords", s.read_mask is None)}' for s in sources]

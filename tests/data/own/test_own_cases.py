@@ -160,6 +160,9 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any], int, str]] 
     'data.yaml without the folder': (yolo, write('data.yaml', 'names: [a, b]\ntrain: pics'), 2, 'pics'),
     'data.yaml with numbers as names': (yolo, write('data.yaml', 'names: {0: 10, 1: 20}\ntrain: images'), 0, '20'),
     'data.yaml with yes and no': (yolo, write('data.yaml', 'names: [yes, no]\ntrain: images'), 2, 'True'),
+    'data.yaml with one set for both': (
+        yolo, write('data.yaml', 'names: [a, b]\ntrain: images\nval: images'), 0, 'same set in training',
+    ),
     'data.yaml with a list': (
         yolo,
         all_of(
