@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -36,7 +37,7 @@ from mmres2net.data.own.images import (
     spread,
 )
 from mmres2net.data.own.source import XML, Source, coco_files, label_files, load_coco, load_voc, load_yolo
-from mmres2net.data.own.splits import LABEL, complete, head_of, in_threads
+from mmres2net.data.own.splits import LABEL, complete, head_of
 from mmres2net.data.own.standard import write_standard
 from mmres2net.data.own.tree import AmbiguousError, Tree, read_tree, stem_of
 from mmres2net.drawing import BLACK, Color, class_color
@@ -278,23 +279,17 @@ def _own_split(name: str, samples: Sequence[Sample], source: Source, classes: tu
     middle = round(median(width for width, _ in sizes)), round(median(height for _, height in sizes))
     if source.unit == 'pixels':
         split.mask_values = {**dict(enumerate(classes)), IGNORED: ''}
-        counts = count_pixels(split, [sample.mask for sample in some])
+        counts = _count_pixels(split, [sample.mask for sample in some])
     else:
         counts = Counter(label for sample in samples for label in source.labels(sample))
     return OwnSplit(name, len(samples), {label: counts[label] for label in classes}, Path(file), middle, split)
 
 
-def count_pixels(split: Split, masks: Iterable[str]) -> Counter[str]:
+def _count_pixels(split: Split, masks: Iterable[str]) -> Counter[str]:
     """Return the pixels of ``masks`` by class name; masks that cannot be read, which the check names, count nothing."""
     counts: Counter[str] = Counter()
-    for found in in_threads(lambda path: _label_counts(split, path), list(masks)):
-        counts.update({split.mask_values.get(value, ''): number for value, number in found.items()})
+    for path in masks:
+        with suppress(Exception):  # damaged files raise many kinds of error
+            found = np.bincount((split.read_mask or read_labels)(path).ravel())
+            counts.update({split.mask_values.get(value, ''): int(number) for value, number in enumerate(found)})
     return counts
-
-
-def _label_counts(split: Split, path: str) -> dict[int, int]:
-    try:
-        values, numbers = np.unique((split.read_mask or read_labels)(path), return_counts=True)
-    except Exception:  # damaged files raise many kinds of error
-        return {}
-    return dict(zip(values.tolist(), numbers.tolist(), strict=True))

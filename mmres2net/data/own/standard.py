@@ -160,6 +160,11 @@ def _convert(data: OwnData, split: Split, folder: Path, sample: Sample) -> tuple
     try:
         labels = (split.read_mask or read_labels)(sample.mask)
         values, numbers = np.unique(labels, return_counts=True)
+        strange = sorted(set(values.tolist()) - set(split.mask_values))
+        if strange:
+            raise UserError(
+                f'{sample.mask}: no class has the value {join_some(strange)}; there are {len(data.classes)}'
+            )
         if split.read_mask is not None or not holds_labels(sample.mask):
             target = folder / f'{name}.png'
             target.parent.mkdir(parents=True, exist_ok=True)

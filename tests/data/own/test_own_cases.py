@@ -285,3 +285,12 @@ def test_a_category_that_groups_the_others_is_no_class(tmp_path: Path) -> None:
     data = write_standard(recognize(tmp_path / 'set'), tmp_path / 'out')
     assert data.classes == ('car', 'dog')
     assert {e['area'] for e in json.loads(data.splits['val'].annotation.read_text())['annotations']} == {600}
+
+
+def test_a_value_without_class_is_found_in_any_mask(tmp_path: Path) -> None:
+    photos('x/{i}.jpg', 'y/{i}.png', value=1)(tmp_path / 'set')
+    (tmp_path / 'set/classes.txt').write_text('ground\nroad')
+    data = recognize(tmp_path / 'set')
+    Image.new('L', (96, 64), 7).save(tmp_path / 'set/y/3.png')
+    with pytest.raises(UserError, match=r'3\.png'):
+        write_standard(data, tmp_path / 'out')
