@@ -41,28 +41,6 @@ def sigmoid_focal_loss_backward(
     grad_input.copy_(torch.where(positive, slope, -slope) * _factor(positive, target, weight, alpha, input.dtype))
 
 
-def softmax_focal_loss_forward(
-    input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
-) -> None:
-    """Fill ``output`` (N,) with the loss of every row of probabilities ``input`` (N, C); 0 for a negative target."""
-    input = computable(input)
-    right = _of_target(input, target)
-    loss = -alpha * (1 - right).pow(gamma) * _log(right)
-    output.copy_(_masked(loss, target, weight))
-
-
-def softmax_focal_loss_backward(
-    input: Tensor, target: Tensor, weight: Tensor, buff: Tensor, grad_input: Tensor, gamma: float, alpha: float
-) -> None:
-    """Fill ``grad_input`` (N, C) with the derivatives by the logits whose softmax is ``input``; ``buff`` (N,) too."""
-    input = computable(input)
-    right = _of_target(input, target)
-    wrong = (1 - right).clamp_min(torch.finfo(input.dtype).tiny)
-    slope = alpha * (gamma * wrong.pow(gamma - 1) * right * _log(right) - (1 - right).pow(gamma))
-    buff.copy_(_masked(slope, target, weight))
-    grad_input.copy_(buff[:, None] * (_one_hot(target, input).to(input.dtype) - input))
-
-
 def _one_hot(target: Tensor, input: Tensor) -> Tensor:
     return target[:, None] == torch.arange(input.size(1), device=target.device)
 
@@ -70,16 +48,3 @@ def _one_hot(target: Tensor, input: Tensor) -> Tensor:
 def _factor(positive: Tensor, target: Tensor, weight: Tensor, alpha: float, dtype: torch.dtype) -> Tensor:
     factor = (1 - alpha) + (2 * alpha - 1) * positive.to(dtype)
     return factor * weight[target][:, None] if weight.numel() else factor
-
-
-def _of_target(input: Tensor, target: Tensor) -> Tensor:
-    return input.gather(1, target.clamp_min(0)[:, None])[:, 0]
-
-
-def _log(probability: Tensor) -> Tensor:
-    return probability.clamp_min(torch.finfo(probability.dtype).tiny).log()
-
-
-def _masked(loss: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    weighted = loss * weight[target.clamp_min(0)] if weight.numel() else loss
-    return weighted * (target >= 0)
