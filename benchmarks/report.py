@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from mmres2net.errors import UserError
-from mmres2net.files import atomic_path, write_atomic
+from mmres2net.files import write_atomic
+from mmres2net.plots import PALETTE, save
 from mmres2net.text import format_table
 
 BEGIN, END = '<!-- results: begin -->', '<!-- results: end -->'
@@ -70,23 +71,20 @@ def section(result: dict[str, Any], plot: str) -> str:
 
 def draw(result: dict[str, Any], file: Path) -> None:
     """Draw the ratios as bars with their intervals; the numbers stand at the bars' base."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     rows = measured(result)[::-1]
-    figure = Figure(figsize=(8, 0.8 + 0.3 * len(rows)), dpi=110, layout='constrained')
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    for i, row in enumerate(rows):
-        ratio, low, high = row['ratio']
-        errors = [[max(ratio - low, 0)], [max(high - ratio, 0)]]
-        axes.barh(i, ratio, xerr=errors, color='#c4432b' if row['ours'] else '#8a8a8a', capsize=2)
-        axes.text(0.01, i, f'{ratio:.2f}', va='center', color='white', fontsize=8)
-    axes.set_yticks(range(len(rows)), [row['name'] for row in rows], fontsize=8)
-    axes.set_xlabel(f'time / {rows[-1]["name"]}' if rows else 'nothing was measured')
-    axes.set_title(result['case']['title'], fontsize=9)
-    with atomic_path(file) as draft:
-        figure.savefig(draft, format='png')
+
+    def bars(figure: Any) -> None:
+        axes = figure.subplots()
+        for i, row in enumerate(rows):
+            ratio, low, high = row['ratio']
+            errors = [[max(ratio - low, 0)], [max(high - ratio, 0)]]
+            axes.barh(i, ratio, xerr=errors, color=PALETTE[1] if row['ours'] else PALETTE[-1], capsize=2)
+            axes.text(0.01, i, f'{ratio:.2f}', va='center', color='white', fontsize=8)
+        axes.set_yticks(range(len(rows)), [row['name'] for row in rows], fontsize=8)
+        axes.set_xlabel(f'time / {rows[-1]["name"]}' if rows else 'nothing was measured')
+        axes.set_title(result['case']['title'], fontsize=9)
+
+    save(file, bars, height=0.8 + 0.3 * len(rows))
 
 
 def read(file: Path) -> dict[str, Any]:

@@ -82,7 +82,7 @@ ALLOWED = {
     'predict': {'drawing', 'engine', 'errors', 'files', 'flags', 'text', 'weights'},
     'export': {'data', 'engine', 'errors', 'files', 'flags', 'models', 'predict', 'text', 'weights'},
     'cam': {'drawing', 'engine', 'errors', 'export', 'flags', 'predict', 'text', 'weights'},
-    'sweep': {'complexity', 'engine', 'errors', 'files', 'flags', 'models', 'text'},
+    'sweep': {'complexity', 'engine', 'errors', 'files', 'flags', 'models', 'plots', 'text'},
     'doctor': {'environment', 'errors', 'registry'},
     'cli.py': {'errors', 'flags', 'notices', 'signals', 'version'},  # verbs are imported by name when they are called
     '__main__.py': {'cli'},

@@ -33,7 +33,7 @@ from mmres2net.text import format_table, join_some
 
 SECONDS = {'plain': 30.0, 'rich': 0.2}  # between two lines, between two changes of the live line
 NOTES = 10  # that are shown on the console
-KEPT = ('resumed epoch',)  # messages of MMEngine that are shown
+KEPT = ('resumed epoch', 'evaluated on')  # other messages that are shown
 USUAL = (
     'Failed to search registry with scope',
     'The prefix is not set in metric',

@@ -51,8 +51,10 @@ def _spread(count: int, most: int) -> list[int]:
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int)).tolist()
 
 
-def batch_images(batch: Any, dataset: Any) -> list[np.ndarray]:
+def batch_images(batch: Any, dataset: Any) -> list[tuple[np.ndarray, list[str]]]:
     """Return the images of a training batch with their annotations, after augmentation and before normalization.
+
+    Boxes and masks are drawn; the classes of an image are lines of text beside it.
 
     Raises:
         NothingToDraw: The batch is of an unknown form.
@@ -67,7 +69,8 @@ def batch_images(batch: Any, dataset: Any) -> list[np.ndarray]:
         if pixels.is_floating_point():  # normalized in the pipeline
             image = 255 * (image - image.min()) / max(float(np.ptp(image)), 1e-6)
         image = np.repeat(image, 3 // image.shape[2], 2).astype(np.uint8)[..., :: -1 if _reads_bgr(dataset) else 1]
-        images.append(resize_within(draw_part(np.ascontiguousarray(image), sample, 'gt', meta)[0], TILE, TILE))
+        drawn, lines = draw_part(np.ascontiguousarray(image), sample, 'gt', meta)
+        images.append((resize_within(drawn, TILE, TILE), lines))
     return images
 
 

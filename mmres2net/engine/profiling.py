@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.logging import print_log
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 from torch import nn
 from torch.profiler import profile, record_function
 
 from mmres2net.engine.build import unwrapped
+from mmres2net.engine.console import say
 from mmres2net.registry import HOOKS
 from mmres2net.text import format_table
 
@@ -78,7 +78,7 @@ class ProfileHook(Hook):
         if is_main_process():
             path = Path(runner.work_dir) / f'profile_{self._mode}.txt'
             path.write_text(text + '\n', encoding='utf-8')
-            print_log(f'{text}\nwritten: {path}; nothing was trained, evaluated or saved', 'current')
+            say(f'{text}\nwritten: {path}; nothing was trained, evaluated or saved')
         raise ProfileDone
 
     after_test_iter, after_test = after_train_iter, after_train

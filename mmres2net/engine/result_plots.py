@@ -63,13 +63,11 @@ def draw_history(path: Path, runner: Runner, rows: Sequence[Mapping[str, Any]], 
     """Draw losses, learning rate and the metrics over all classes by training step."""
     history = history_of(runner)
     lines = {name: (np.arange(len(y)) + runner.iter - len(y) + 1, y) for name, y in history.items()}
-    steps = np.array([int(row['step']) for row in rows])
     names = [name for name in overall(dict.fromkeys(k for row in rows for k in row), classes) if name not in history]
-    metrics = {
-        name: (steps, np.array([float(row.get(name) or 'nan') for row in rows]))
-        for name in names
-        if name not in ('epoch', 'step', *TIMES)
-    }
+    metrics = {}
+    for name in [name for name in names if name not in ('epoch', 'step', *TIMES)]:
+        points = [(int(row['step']), float(row[name])) for row in rows if row.get(name) not in (None, '')]
+        metrics[name] = tuple(np.array(points).T)
     panels = {'losses': {name: line for name, line in lines.items() if 'loss' in name}, 'metrics': metrics}
     plots.draw_curves(path, {**panels, 'learning rate': {k: v for k, v in lines.items() if k == 'lr'}})
 

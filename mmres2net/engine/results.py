@@ -56,7 +56,7 @@ class ResultsHook(Hook):
         self._row_began = 0  # the step
         self._records: list[Record | None] = []
         self._drawn: dict[str, list[tuple[float, str, np.ndarray]]] = {}
-        self._batches: list[list[np.ndarray]] | None = []
+        self._batches: list[list[tuple[np.ndarray, list[str]]]] | None = []
         self._failed: set[str] = set()
 
     def before_train(self, runner: Runner) -> None:
@@ -76,7 +76,7 @@ class ResultsHook(Hook):
         with left_out_on_error('train_batch.png'):
             batches.append(batch_images(data_batch, runner.train_dataloader.dataset))
             images = [image for batch in batches for image in batch][:BATCH_IMAGES]
-            _save_sheet(Path(runner.work_dir) / 'train_batch.png', images, [], 4)
+            _save_sheet(Path(runner.work_dir) / 'train_batch.png', *zip(*images, strict=True), 4)
             self._batches = batches if len(images) < BATCH_IMAGES and len(batches) < BATCHES else None
 
     def after_train_epoch(self, runner: Runner) -> None:

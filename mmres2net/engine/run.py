@@ -95,9 +95,12 @@ def _load(args: argparse.Namespace, training: bool) -> tuple[Config, list[str]]:
     if not args.backbone:
         cfg = load_config(args.config, args.cfg_options)
         cfg.work_dir = work_dir_of(cfg, cfg.filename, args.work_dir)
-        return cfg, []
-    cfg, lines = load_swapped(args, training=training)
-    return cfg, [f'--backbone {args.backbone}: {line}' for line in lines]
+        lines = []
+    else:
+        cfg, lines = load_swapped(args, training=training)
+        lines = [f'--backbone {args.backbone}: {line}' for line in lines]
+    given = ', '.join(f'{name}={value}' for name, value in (args.cfg_options or {}).items())
+    return cfg, [f'--cfg-options: {given}', *lines] if given else lines
 
 
 def embed(root: str) -> None:

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from mmengine.dist import all_reduce, get_world_size, is_main_process
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.logging import print_log
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
+from mmres2net.engine.console import say
 from mmres2net.engine.resume import POINTER
 from mmres2net.errors import TimeIsUp
 from mmres2net.registry import HOOKS
@@ -44,7 +44,7 @@ class EarlyStopHook(Hook):
         waited = len(values) - 1 - int(np.argmax(np.nan_to_num(values, nan=-np.inf)))
         if waited >= self.patience:
             runner.train_loop.stop_training = True
-            print_log(f'early stop: {name} was not better in the last {waited} evaluations', 'current')
+            say(f'early stop: {name} was not better in the last {waited} evaluations')
 
 
 class TimeLimitHook(Hook):

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.logging import print_log
 from mmengine.runner import load_state_dict
 from torch import Tensor, nn
 
+from mmres2net.engine.console import say
 from mmres2net.engine.loading import is_stored, load_from_store
 from mmres2net.errors import UserError
 from mmres2net.init_cfg import PretrainedNode, pretrained_nodes
@@ -134,7 +134,7 @@ def log_left_out(own: Mapping[str, Tensor], state: Mapping[str, Any], file: str)
         raise UserError(f'load_from={file} has no weight that fits the model; name a checkpoint of this architecture')
     if other:
         what = f'{len(other)} of {len(found)} tensors have other shapes and start from random values'
-        print_log(f'load_from={file}: {what}: {join_some(other)}', 'current')
+        say(f'load_from={file}: {what}: {join_some(other)}')
 
 
 @contextmanager

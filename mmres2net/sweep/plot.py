@@ -11,11 +11,12 @@ from statistics import mean, stdev
 from typing import Any
 
 from mmres2net.errors import UserError
-from mmres2net.files import atomic_path, write_atomic
+from mmres2net.files import write_atomic
+from mmres2net.plots import PALETTE, save
 from mmres2net.sweep.networks import AXES, Network
 from mmres2net.sweep.runs import Run
 
-COLORS = {'cardinality': '#2f6db3', 'depth': '#6a6a6a', 'scale': '#c4432b'}
+COLORS = {'cardinality': PALETTE[0], 'depth': PALETTE[-1], 'scale': PALETTE[1]}
 MARKERS = {'cardinality': 'o', 'depth': '^', 'scale': 's'}
 
 
@@ -74,12 +75,13 @@ def write(path: Path, rows: Sequence[dict[str, Any]], *, best: bool) -> list[Pat
 
 
 def _draw(path: Path, rows: Sequence[dict[str, Any]], which: str) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    def draw(figure: Any) -> None:
+        _draw_axes(figure.subplots(), rows, which)
 
-    figure = Figure(figsize=(6.4, 4.6), dpi=120, layout='constrained')
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
+    save(path, draw, width=6.4, height=4.6)
+
+
+def _draw_axes(axes: Any, rows: Sequence[dict[str, Any]], which: str) -> None:
     for axis in AXES:
         line = [row for row in rows if row['axis'] == axis]
         points = [(row['parameters'] / 1e6, row['top1']) for row in line]
@@ -96,7 +98,4 @@ def _draw(path: Path, rows: Sequence[dict[str, Any]], which: str) -> None:
     axes.set_xlabel('parameters (M)')
     axes.set_ylabel(f'test accuracy, top-1 (%), {which}')
     axes.margins(x=0.1)
-    axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    with atomic_path(path) as draft:
-        figure.savefig(draft, format=path.suffix.removeprefix('.'))
