@@ -76,7 +76,8 @@ class ResultsHook(Hook):
         with left_out_on_error('train_batch.png'):
             batches.append(batch_images(data_batch, runner.train_dataloader.dataset))
             images = [image for batch in batches for image in batch][:BATCH_IMAGES]
-            _save_sheet(Path(runner.work_dir) / 'train_batch.png', *zip(*images, strict=True), 4)
+            path = Path(runner.work_dir) / 'train_batch.png'
+            _save_sheet(path, [image for image, _ in images], [lines for _, lines in images], 4)
             self._batches = batches if len(images) < BATCH_IMAGES and len(batches) < BATCHES else None
 
     def after_train_epoch(self, runner: Runner) -> None:

@@ -95,7 +95,7 @@ def _load(args: argparse.Namespace, training: bool) -> tuple[Config, list[str]]:
     if not args.backbone:
         cfg = load_config(args.config, args.cfg_options)
         cfg.work_dir = work_dir_of(cfg, cfg.filename, args.work_dir)
-        lines = []
+        lines: list[str] = []
     else:
         cfg, lines = load_swapped(args, training=training)
         lines = [f'--backbone {args.backbone}: {line}' for line in lines]
