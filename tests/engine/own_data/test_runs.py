@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,8 +11,11 @@ import pytest
 from mmengine.visualization import Visualizer
 from PIL import Image
 
+from mmres2net.data.own.dataset import recognize
 from tests.data.own import relaid
 from tests.data.own.relaid import Photo
+from tests.engine.demo import CONFIG
+from tests.engine.demo import SMALL as SMALL_DEMO
 from tests.support.cli import CliResult, run_cli
 
 QUICK = [f'{part}_dataloader.num_workers=0' for part in ('train', 'val', 'test')]
@@ -80,9 +83,9 @@ def train(config: str, data: str | Path, *flags: str, epochs: int = 1) -> CliRes
     return run_cli('train', config, '--data', data, *flags, *options)
 
 
-def evaluate(*args: str | Path) -> dict[str, float]:
+def evaluate(*args: str | Path, options: Sequence[str] = ()) -> dict[str, float]:
     """Test by the command line and return the metrics."""
-    done = run_cli('test', *args, '--work-dir', 'tested', '--cfg-options', *QUICK)
+    done = run_cli('test', *args, '--work-dir', 'tested', '--cfg-options', *QUICK, *options)
     assert done.status == 0, done.err
     return json.loads(max(Path('tested').glob('2*/*.json')).read_text())
 
@@ -103,6 +106,36 @@ def test_a_folder_trains_and_tests_alike(
     # The written config needs no --data; the original one finds the same images by it.
     assert evaluate(run / f'{run.name}.py', checkpoint)[metric] == pytest.approx(scalars[-1][metric])
     assert evaluate(config, checkpoint, '--data', 'my data', *flags)[metric] == scalars[-1][metric]
+
+
+def test_the_layout_makes_no_difference(
+    trained_demo: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trained on the data set of the config; its classes have another order than those of the folder."""
+    monkeypatch.chdir(tmp_path)
+    coco(Path('same'), shapes)
+    arguments = (CONFIG, trained_demo / 'epoch_1.pth', '--data')
+    first, second = (evaluate(*arguments, data, options=SMALL_DEMO) for data in (shapes, 'same'))
+    assert first['coco/bbox_mAP_50'] > 0
+    assert {k: second[k] for k in first if 'mAP' in k and k[-2:] not in ('_s', '_m', '_l')} == pytest.approx(
+        {k: v for k, v in first.items() if 'mAP' in k and k[-2:] not in ('_s', '_m', '_l')}
+    )
+
+
+def test_the_data_file_of_the_page_is_read(shapes: Path, tmp_path: Path) -> None:
+    voc(tmp_path, shapes)
+    names = sorted(path.stem for path in tmp_path.glob('labels/*.xml'))
+    (tmp_path / 'train.txt').write_text('\n'.join(names[:10]))
+    (tmp_path / 'val.txt').write_text('\n'.join(names[10:15]))
+    page = (Path(__file__).parents[3] / 'docs/own-data.md').read_text()
+    text = page.split('```yaml')[1].split('```')[0]
+    (tmp_path / 'cells.yaml').write_text(
+        text.replace('/data/cells', str(tmp_path)).replace('[red, white]', '[disc, star]')
+    )
+    data = recognize(tmp_path / 'cells.yaml')
+    assert (data.classes, {name: one.images for name, one in data.splits.items()}) == (
+        ('disc', 'star'), {'train': 10, 'val': 5},
+    )  # fmt: skip
 
 
 @pytest.fixture(scope='module')
