@@ -87,15 +87,9 @@ def _number(launcher: str, which: int, default: int) -> int:
 
 
 def from_first_process(launcher: str, dist_cfg: Mapping[str, Any], make: Callable[[], T]) -> T:
-    """Return in every process what ``make`` returns in the first one, which alone calls it.
+    """Return in every process what ``make`` returns in the first one, or raise its UserError; it must be pickled.
 
-    Args:
-        launcher: The value of ``--launcher``.
-        dist_cfg: How processes meet, ``env_cfg.dist_cfg`` of the config.
-        make: Returns something that can be pickled.
-
-    Raises:
-        UserError: ``make`` raised it, in all processes.
+    The processes meet as ``env_cfg.dist_cfg`` of a config says.
     """
     if world_size(launcher) == 1:
         return make()

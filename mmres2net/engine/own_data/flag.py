@@ -40,11 +40,6 @@ def read_data(cfg: Config, args: argparse.Namespace, parts: Sequence[str]) -> Ch
     The first process writes own data in standard form below the work dir. Unless ``--work-dir`` names it, the work dir
     gets the name of the data, so that no run on other data is overwritten.
 
-    Args:
-        cfg: The config of the run, with the settings of the user; it stays as it is.
-        args: The flags of training or of testing.
-        parts: The parts of the data that the run reads.
-
     Raises:
         UserError: Nothing is recognized, or it does not fit the config, the checkpoint or the work dir.
     """
@@ -92,12 +87,7 @@ def _write(cfg: Config, args: argparse.Namespace, parts: Sequence[str], folder: 
 def classes_and_images(cfg: Config, path: str, title: str, checkpoint: Any, name: str) -> tuple[Config, list[Path]]:
     """Return the config of a trained model with the classes of the data at ``path``, and test images; writes nothing.
 
-    Args:
-        cfg: The config; it stays as it is.
-        path: The data.
-        title: The name of the config.
-        checkpoint: The content of the checkpoint.
-        name: The name of the checkpoint.
+    The content of the checkpoint and its ``name`` are as in :func:`with_classes_of`, ``title`` is that of the config.
 
     Raises:
         UserError: Nothing is recognized, or it does not fit the config or the checkpoint.
@@ -163,15 +153,10 @@ def _layout_fault(cfg: Config, path: str, parts: Sequence[str]) -> str:
 
 
 def with_classes_of(checkpoint: Any, name: str, data: OwnData) -> OwnData:
-    """Return ``data`` with the classes of a checkpoint, in its order; classes without annotations are added.
-
-    Args:
-        checkpoint: The content of the checkpoint; one that does not name its classes changes nothing.
-        name: Its name, for messages.
-        data: The data.
+    """Return ``data`` with the classes that the content of a checkpoint names, in its order.
 
     Raises:
-        UserError: The data have a class that the checkpoint does not have.
+        UserError: The data have a class that the checkpoint does not have, or masks that number them otherwise.
     """
     meta = checkpoint.get('meta') or {}
     classes = class_names(meta.get('dataset_meta') or meta) or data.classes

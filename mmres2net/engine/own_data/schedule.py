@@ -27,15 +27,8 @@ def fit_schedule(
     The learning rate is proportional to the images per step. A run has the epochs of the recipe, or as many as give
     :data:`LEAST` steps; where a recipe counts steps, :data:`PASSES` passes over the images, at least :data:`LEAST`
     steps and at most its own. Milestones keep their place as a fraction, and the warm-up takes at most a tenth. There
-    are 10 to :data:`EVALUATIONS` evaluations, with a checkpoint each.
-
-    Args:
-        cfg: The config, which is changed.
-        recipe: The same config without the settings that the user gave.
-        images: Number of training images.
-        processes: Processes of the run.
-        repeated: How often an epoch of the recipe repeated its data set.
-        given: Settings that the user gave, such as ``train_cfg.max_epochs``; they stay.
+    are 10 to :data:`EVALUATIONS` evaluations, with a checkpoint each. Settings in ``given`` stay; ``recipe`` is the
+    config without them, whose epochs showed its data set ``repeated`` times.
     """
     train, loader = cfg.get('train_cfg') or {}, cfg.get('train_dataloader') or {}
     unit = 'max_epochs' if train.get('max_iters') is None else 'max_iters'
