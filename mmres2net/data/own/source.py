@@ -160,7 +160,8 @@ def _entry(number: int, entry: Any, names: Mapping[Any, str]) -> Any:
 
 def _sample(tree: Tree, found: Mapping[str, str | None], entry: Any) -> Sample:
     hash(entry['id'])
-    path = tree.path(found[entry['file_name']] or entry['file_name'])
+    name = os.fspath(entry['file_name'])
+    path = tree.path(found[name] or name)
     width, height = entry.get('width'), entry.get('height')
     return Sample(path, (int(width), int(height)) if width and height else image_size(path), [])
 

@@ -63,43 +63,32 @@ def one_json(root: Path, photos: Sequence[Photo]) -> Path:
 
 
 Lay = Callable[[Path, Sequence[Photo]], Path]
+
+
+def laid(writer: Callable[..., Path], *places: object, **options: object) -> Lay:
+    """Return what writes photos at places, which are texts as of `at`, or whatever the writer takes."""
+    found = [at(place) if isinstance(place, str) else place for place in places]
+    return lambda root, photos: writer(root, photos, *found, **options)
+
+
+FILES = {f'annotations/instances_{split}2017.json': [split] for split in SPLITS}
+ROBOFLOW = {f'{PARTS[split]}/_annotations.coco.json': [split] for split in SPLITS}
+VOC07 = 'VOC2007/JPEGImages/{stem}.jpg', 'VOC2007/Annotations/{stem}.xml'
 # Whether splits are told, and by how many pixels a box may differ.
 LAYOUTS: dict[str, tuple[Lay, bool, float]] = {
-    'COCO': (
-        lambda root, photos: relaid.coco(
-            root, photos, at('{split}2017/{stem}.jpg'), {f'annotations/instances_{s}2017.json': [s] for s in SPLITS},
-            at('{stem}.jpg'),
-        ), True, 1e-6,
-    ),
-    'COCO of Roboflow': (
-        lambda root, photos: relaid.coco(
-            root, photos, at('{part}/{stem}.jpg'), {f'{PARTS[s]}/_annotations.coco.json': [s] for s in SPLITS},
-            at('{stem}.jpg'),
-        ), True, 1e-6,
-    ),
+    'COCO': (laid(relaid.coco, '{split}2017/{stem}.jpg', FILES, '{stem}.jpg'), True, 1e-6),
+    'COCO of Roboflow': (laid(relaid.coco, '{part}/{stem}.jpg', ROBOFLOW, '{stem}.jpg'), True, 1e-6),
     'one COCO file': (one_json, False, 1e-6),
-    'VOC with lists': (
-        lambda root, photos: relaid.voc(
-            root, photos, at('VOC2007/JPEGImages/{stem}.jpg'), at('VOC2007/Annotations/{stem}.xml'),
-            'VOC2007/ImageSets/Layout',
-        ), True, 1e-3,
-    ),
-    'VOC in other folders': (
-        lambda root, photos: relaid.voc(root, photos, at('pics/{split}/{stem}.JPEG'), at('boxes/{split}/{stem}.xml')),
-        True, 1e-3,
-    ),
-    'XML beside images': (
-        lambda root, photos: relaid.voc(root, photos, at('{stem}.bmp'), at('{stem}.xml')), False, 1e-3,
-    ),
+    'VOC with lists': (laid(relaid.voc, *VOC07, lists='VOC2007/ImageSets/Layout'), True, 1e-3),
+    'VOC in other folders': (laid(relaid.voc, 'pics/{split}/{stem}.JPEG', 'boxes/{split}/{stem}.xml'), True, 1e-3),
+    'XML beside images': (laid(relaid.voc, '{stem}.bmp', '{stem}.xml'), False, 1e-3),
     'YOLO with data.yaml': (yolo_yaml, True, 1e-2),
     'YOLO with numbered names': (
         partial(yolo_yaml, names=lambda names: {str(i): name for i, name in enumerate(names)}), True, 1e-2,
     ),
     'YOLO with classes.txt': (partial(yolo_names, text='classes.txt'), True, 1e-2),
     'YOLO without names': (partial(yolo_names, text=''), True, 1e-2),
-    'YOLO beside images': (
-        lambda root, photos: relaid.yolo(root, photos, at('{stem}.jpg'), at('{stem}.txt')), False, 1e-2,
-    ),
+    'YOLO beside images': (laid(relaid.yolo, '{stem}.jpg', '{stem}.txt'), False, 1e-2),
 }  # fmt: skip
 
 
