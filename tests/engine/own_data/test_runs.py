@@ -175,6 +175,10 @@ def test_classes_of_other_data_are_matched_by_name(copied: Path) -> None:
     evaluate(SMALL, checkpoint, '--data', 'pond')
     assert {line[-1] for line in Path('tested/test_data/val.txt').read_text().split('\n') if line} == {'1'}
     Path('pond/train/dog').rename('pond/train/zebra')
+    Path('pond/val/dog').rename('pond/val/zebra')
+    options = ('--cfg-options', *QUICK, 'train_cfg.max_epochs=1', f'load_from={checkpoint}')
+    started = run_cli('train', SMALL, '--data', 'pond', *options)
+    assert (started.status, 'head.fc.weight' in started.out) == (0, True), started.err
     refused = run_cli('test', SMALL, checkpoint, '--data', 'pond')
     assert (refused.status, 'zebra' in refused.err) == (2, True)
 
