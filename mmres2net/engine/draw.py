@@ -49,7 +49,7 @@ def draw_part(
     if f'{part}_instances' in sample:
         image = _draw_instances(image, sample.get(f'{part}_instances'), classes, colors, score_thr)
     if f'{part}_sem_seg' in sample:
-        labels = sample.get(f'{part}_sem_seg').data.squeeze(0).cpu().numpy()
+        labels = sample.get(f'{part}_sem_seg').data.squeeze(0).long().cpu().numpy()  # mmseg's binary maps are floats
         image = draw_label_map(image, labels, [*colors[:IGNORED], None, *colors[IGNORED + 1 :]])
     if f'{part}_label' in sample:
         lines.append(', '.join(_name(label, classes) for label in sample.get(f'{part}_label').flatten().tolist()))
