@@ -9,6 +9,8 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Iterable, Sequence
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,9 +57,17 @@ def line_width(height: int, width: int) -> int:
     return max(1, round(font_size(height, width) / 7))
 
 
+def _font(size: int, text: str = '') -> Any:
+    return _load_font(size, text.isascii())
+
+
 @cache
-def _font(size: int) -> Any:
-    return ImageFont.load_default(size)
+def _load_font(size: int, ascii_only: bool) -> Any:
+    """Return Pillow's font, or for other letters that of matplotlib, which has Latin, Greek and Cyrillic ones."""
+    package = None if ascii_only else find_spec('matplotlib')
+    if package is None or package.origin is None:
+        return ImageFont.load_default(size)
+    return ImageFont.truetype(Path(package.origin).parent / 'mpl-data/fonts/ttf/DejaVuSans.ttf', size)
 
 
 def resize_within(image: Array, least: int, most: int) -> Array:
@@ -135,7 +145,7 @@ def _overlap(a: Rectangle, b: Rectangle) -> bool:
 
 
 def _label_size(pen: ImageDraw.ImageDraw, text: str, font: int) -> tuple[float, float]:
-    return pen.textlength(text, font=_font(font)) + font / 2, font * 1.3
+    return pen.textlength(text, font=_font(font, text)) + font / 2, font * 1.3
 
 
 def _write_label(pen: ImageDraw.ImageDraw, place: tuple[float, float], text: str, color: Color, font: int) -> float:
@@ -143,7 +153,7 @@ def _write_label(pen: ImageDraw.ImageDraw, place: tuple[float, float], text: str
     width, height = _label_size(pen, text, font)
     pen.rectangle((place[0], place[1], place[0] + width, place[1] + height), fill=color)
     middle = (place[0] + font / 4, place[1] + height / 2)
-    pen.text(middle, text, fill=text_color(color), font=_font(font), anchor='lm')
+    pen.text(middle, text, fill=text_color(color), font=_font(font, text), anchor='lm')
     return width
 
 
@@ -191,12 +201,12 @@ def wrap_text(text: str, width: float, font: int) -> list[str]:
     lines = ['']
     for word in text.split():
         longer = f'{lines[-1]} {word}'.strip()
-        if _font(font).getlength(longer) <= width:
+        if _font(font, text).getlength(longer) <= width:
             lines[-1] = longer
             continue
         lines += [''] if lines[-1] else []
         for letter in word:
-            if lines[-1] and _font(font).getlength(lines[-1] + letter) > width:
+            if lines[-1] and _font(font, text).getlength(lines[-1] + letter) > width:
                 lines.append('')
             lines[-1] += letter
     return lines
@@ -219,7 +229,7 @@ def add_legend(image: Array, title: str, entries: Sequence[tuple[str, Color]] = 
     sheet.paste(Image.fromarray(image))
     pen, top = ImageDraw.Draw(sheet), image.shape[0] + margin
     for number, text in enumerate(titles):
-        pen.text((margin, top + line * number), text, fill=WHITE, font=_font(font))
+        pen.text((margin, top + line * number), text, fill=WHITE, font=_font(font, text))
     for (text, color), (x, row) in zip(entries, places, strict=True):
         _write_label(pen, (x, top + line * (len(titles) + row)), text, color, font)
     return np.asarray(sheet)
@@ -258,7 +268,7 @@ def make_sheet(
         for column, image in enumerate(images[row * columns : (row + 1) * columns]):
             left, index = gap + (width + gap) * column, row * columns + column
             for number, text in enumerate(wrapped[index] if index < len(wrapped) else ()):
-                pen.text((left, top + line * number), text, fill=BLACK, font=_font(font))
+                pen.text((left, top + line * number), text, fill=BLACK, font=_font(font, text))
             corner = left + (width - image.shape[1]) // 2, top + line * above[row]
             sheet.paste(Image.fromarray(image), corner)
         top += line * above[row] + height + gap

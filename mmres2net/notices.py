@@ -14,7 +14,14 @@ from logging.handlers import MemoryHandler
 from typing import Any
 
 # By mmdet at its import, and by pycocotools, which reads annotations for it.
-PRINTED = ('Could not import OneDL', 'loading annotations into memory', 'Done (t=', 'creating index', 'index created')
+PRINTED = (
+    'Could not import OneDL',
+    'loading annotations into memory',
+    'Done (t=',
+    'creating index',
+    'index created',
+    'Loads checkpoint by',
+)
 QUIET = (DeprecationWarning, PendingDeprecationWarning, FutureWarning, ImportWarning)  # for developers
 HOLD = logging.CRITICAL + 1
 

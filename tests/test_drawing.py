@@ -106,3 +106,12 @@ def test_long_words_are_broken() -> None:
     lines = drawing.wrap_text('short averyveryverylongword end', 60, 12)
     assert ''.join(lines).replace(' ', '') == 'shortaveryveryverylongwordend'
     assert len(lines) >= 3
+
+
+def test_letters_beyond_ascii_are_written() -> None:
+    pytest.importorskip('matplotlib')
+    box = [(20, 20, 60, 50)]
+    cat, other, accent, plain = (drawing.draw_boxes(IMAGE, box, [text]) for text in ('к', 'ш', 'é', 'e'))
+    assert not np.array_equal(cat, other)  # a font without these letters draws the same box for each
+    assert not np.array_equal(accent, other)
+    assert not np.array_equal(accent, plain)
