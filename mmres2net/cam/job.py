@@ -79,11 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def unreadable(paths: Sequence[Path]) -> list[Path]:
-    """Return the images that cannot be read, after a line on each: before the first map, which may take minutes.
-
-    Raises:
-        UserError: None of them can be read.
-    """
+    """Return the images that cannot be read, after a line on each; a UserError says that none can be read."""
     broken: list[Path] = []
     for path in paths:
         try:

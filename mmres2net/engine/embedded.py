@@ -56,9 +56,9 @@ def _entry(name: str, node: ast.expr) -> dict[str, Any]:
 
 
 def _literal(node: ast.expr) -> Any:
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict' and not node.keywords:
-        return {} if not node.args else _literal(node.args[0])
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict' and not node.args:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict':
+        if len(node.args) == 1 and not node.keywords:  # of keys that are no names
+            return dict(_literal(node.args[0]))
         return {str(keyword.arg): _literal(keyword.value) for keyword in node.keywords}
     if isinstance(node, ast.Dict):
         keys = [ast.literal_eval(key) if key else None for key in node.keys]
@@ -72,11 +72,7 @@ def _literal(node: ast.expr) -> Any:
 def embedded_config(content: Mapping[str, Any]) -> Config:
     """Return what the config in a checkpoint says about model and test data; the modules that it names are imported.
 
-    Args:
-        content: The checkpoint as :func:`mmres2net.weights.reading.read_checkpoint` returns it.
-
-    Raises:
-        UserError: There is none, or what it says is more than data.
+    A UserError says that there is none, or that it is more than data.
     """
     meta = content.get('meta')
     values = saved_config(meta.get('cfg')) if isinstance(meta, dict) else {}
@@ -96,8 +92,7 @@ def embedded_config(content: Mapping[str, Any]) -> Config:
 def check_values(values: Mapping[str, Any]) -> list[str]:
     """Check that building from these values runs nothing but classes of the OpenMMLab libraries; return the imports.
 
-    Raises:
-        ValueError: It would, or could; the message has the entry.
+    A ValueError has the entry that would, or could, run something else.
     """
     scope, imports = values.get('default_scope'), values.get('custom_imports') or {}
     if scope is not None and not (isinstance(scope, str) and SCOPE.fullmatch(scope)):

@@ -76,16 +76,9 @@ def read_source(
 
 
 def make_source(cfg: Config, content: Mapping[str, Any] | None, title: str, weights: str) -> ModelSource:
-    """Return the model of a config with the weights in the content of a checkpoint.
+    """Return the model of a config with the weights in the content of a checkpoint; None: random weights.
 
-    Args:
-        cfg: The config; it stays as it is.
-        content: What :func:`mmres2net.weights.reading.read_checkpoint` returns; None: random weights.
-        title: Name of the config.
-        weights: Name of the checkpoint.
-
-    Raises:
-        UserError: The config has no model, or the weights do not fit it.
+    ``title`` and ``weights`` name the config and the checkpoint. A UserError says that they do not fit each other.
     """
     if not cfg.get('model'):
         raise UserError(f'the config {title} has no model')
@@ -101,11 +94,7 @@ def make_source(cfg: Config, content: Mapping[str, Any] | None, title: str, weig
 
 
 def place_on(model: Any, device: str) -> Any:
-    """Return ``model`` on a device, named as torch names them.
-
-    Raises:
-        UserError: There is no such device.
-    """
+    """Return ``model`` on a device, named as torch names them; a UserError if there is none."""
     try:
         return model.to(torch.device(device))
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts

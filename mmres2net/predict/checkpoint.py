@@ -38,13 +38,13 @@ def load_checkpoint(
     name: str,
     config: str | None,
     options: dict[str, Any] | None,
-    *,
     device: str | None,
     precision: str | None,
     threads: int | None,
+    *,
     allow_pickle: bool,
 ) -> Model:
-    """Return the model of a checkpoint; the arguments are those of :func:`mmres2net.predict.load`."""
+    """Return the model of a checkpoint; the arguments are those of :class:`mmres2net.Predictor`."""
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     if precision is not None and precision not in PRECISIONS:
         raise UserError(f'precision {precision!r}: choose from {", ".join(PRECISIONS)}')
@@ -84,11 +84,7 @@ def _with_own_config(
 
 
 def _config_beside(path: Path, error: UserError) -> Path:
-    """Return the config in the work dir of a checkpoint; in other folders a program of any kind may lie beside it.
-
-    Raises:
-        UserError: It is in no work dir, or there is not exactly one config.
-    """
+    """Return the only config in the work dir of a checkpoint; in other folders it may be a program of any kind."""
     found = sorted(path.parent.glob('*.py')) if (path.parent / POINTER).is_file() else []
     if len(found) != 1:
         why = (
@@ -99,11 +95,7 @@ def _config_beside(path: Path, error: UserError) -> Path:
 
 
 def checkpoint_of(name: str) -> str:
-    """Return the checkpoint that ``name`` means: itself or, of a work dir, the best one, else the newest.
-
-    Raises:
-        UserError: A folder without checkpoints.
-    """
+    """Return the checkpoint that ``name`` means: itself or, of a work dir, the best one, else the newest."""
     folder = Path(name).expanduser()
     if not folder.is_dir():
         return name
@@ -115,17 +107,7 @@ def checkpoint_of(name: str) -> str:
 
 
 class CheckpointModel(Model):
-    """A model with its weights, which runs in PyTorch.
-
-    Args:
-        source: Model and config; the model is moved and made faster in place.
-        origin: Where they come from, in words.
-        device: Where the model runs.
-        precision: A key of :data:`PRECISIONS`; None: float32.
-
-    Raises:
-        UserError: There is no such device, the test pipeline is unknown, or the model is of no known task.
-    """
+    """A model with its weights, which runs in PyTorch; the model of ``source`` is moved and made faster in place."""
 
     def __init__(self, source: ModelSource, origin: str, device: str, precision: str | None) -> None:
         self._cfg = source.cfg

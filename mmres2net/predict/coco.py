@@ -18,15 +18,7 @@ from mmres2net.predict.model import Prediction
 
 
 class CocoIds:
-    """Ids of images and categories as an annotation file has them.
-
-    Args:
-        file: A COCO annotation file.
-        classes: The class names of the model.
-
-    Raises:
-        UserError: It is no such file, or lacks a class.
-    """
+    """Ids of images and of ``classes`` as a COCO annotation file has them; a UserError says what is missing."""
 
     def __init__(self, file: str | Path, classes: Sequence[str]) -> None:
         self.file = file
@@ -39,21 +31,13 @@ class CocoIds:
                 self._images.setdefault(Path(name).name, []).append((name, int(entry['id'])))
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise UserError(f'--ann {file} cannot be read as a COCO annotation file: {reason_of(error)}') from error
-        missing = [name for name in classes if name not in names]
-        if missing or not classes:
-            raise UserError(
-                f'--ann {file}: the model has the class {missing[0]!r}, this file has {", ".join(names)}'
-                if missing
-                else f'--ann {file}: the class names of the model are unknown'
-            )
+        missing = [name for name in classes if name not in names] if classes else ['of unknown name']
+        if missing:
+            raise UserError(f'--ann {file}: the model has the class {missing[0]!r}, this file has {", ".join(names)}')
         self.categories = [names[name] for name in classes]
 
     def image(self, path: Path) -> int:
-        """Return the id of an image, by the end of its path.
-
-        Raises:
-            UserError: The file does not name it, or names several like it.
-        """
+        """Return the id of an image, by the end of its path; a UserError if not exactly one image has it."""
         place = f'/{path.absolute().as_posix()}'
         found = [number for name, number in self._images.get(path.name, ()) if place.endswith(f'/{name}')]
         if len(found) != 1:
@@ -62,12 +46,9 @@ class CocoIds:
 
 
 class CocoWriter:
-    """A file of detections: with ids of an annotation file a list of results, else a set of images of its own.
+    """A file of detections: with ``ids`` a list of results, else images from 1 on and category k + 1 for class k.
 
-    Args:
-        path: The file. It gets its name when it is closed; until then it is beside it, hidden.
-        metadata: What is known about the model.
-        ids: Ids of images and categories; None: images are numbered from 1, class k is category k + 1.
+    It gets its name when it is closed; until then it lies beside it, hidden.
     """
 
     def __init__(self, path: Path, metadata: ExportMetadata, ids: CocoIds | None = None) -> None:

@@ -29,14 +29,8 @@ def find_files(
 ) -> list[Path]:
     """Return the files that ``names`` name, each once; those of folders and their subfolders in order of names.
 
-    Args:
-        names: Files, folders, or patterns with ``*``, ``?``, ``[...]`` and ``**``. Hidden files and folders are left
-            out.
-        suffixes: Of the files that are taken from folders.
-        leave_out: A folder whose files are not taken: that of the results, which may lie below one of ``names``.
-
-    Raises:
-        UserError: A name that does not exist, a pattern that nothing matches, or a folder without such files.
+    Names are files, folders, or patterns such as ``photos/**/*.jpg``. Hidden files and the folder ``leave_out``, that
+    of the results, are left out. A UserError names what does not exist, or a folder without files of these suffixes.
     """
     found: dict[Path, None] = {}
     for name in names:
@@ -76,11 +70,7 @@ def files_below(folder: Path, suffixes: Sequence[str] = SUFFIXES, leave_out: Pat
 
 
 def find_inputs(names: Sequence[str], leave_out: Path | None = None) -> list[Path]:
-    """Return images and videos as :func:`find_files` does; a number that is no file is a camera, ``cameraN``.
-
-    Raises:
-        UserError: As :func:`find_files`.
-    """
+    """Return images and videos as :func:`find_files` does; a number that is no file is a camera, ``cameraN``."""
     found: list[Path] = []
     for name in names:
         camera = name.isdecimal() and not Path(name).exists()
@@ -96,11 +86,7 @@ def is_stream(path: Path) -> bool:
 
 @contextmanager
 def open_stream(path: Path) -> Iterator[Any]:
-    """Yield OpenCV's reader of a video or a camera.
-
-    Raises:
-        UserError: It cannot be opened, or OpenCV is not installed.
-    """
+    """Yield OpenCV's reader of a video or a camera; a UserError says that it cannot be opened."""
     try:
         import cv2
     except ImportError as error:
@@ -117,24 +103,17 @@ def open_stream(path: Path) -> Iterator[Any]:
 
 
 def frames_of(path: Path, *, apply_exif: bool = True) -> Iterator[Array]:
-    """Yield the image at ``path``, or the frames of a video or a camera, as (H, W, 3) uint8 RGB.
-
-    Raises:
-        UserError: It cannot be read.
-    """
+    """Yield the image at ``path``, or the frames of a video or a camera, as (H, W, 3) uint8 RGB."""
     if not is_stream(path):
         yield read_image(path, apply_exif=apply_exif)
         return
     with open_stream(path) as capture:
-        count = 0
-        while True:
-            good, frame = capture.read()
-            if not good:
-                break
-            count += 1
+        good, frame = capture.read()
+        if not good:
+            raise UserError(f'{path} holds no frame that can be read')
+        while good:
             yield np.ascontiguousarray(frame[..., ::-1])
-    if not count:
-        raise UserError(f'{path} holds no frame that can be read')
+            good, frame = capture.read()
 
 
 def count_and_rate(path: Path) -> tuple[int | None, float]:
@@ -154,15 +133,9 @@ def output_paths(
 ) -> dict[Path, list[Path]]:
     """Return where the files of each image go; the folder and its subfolders are made.
 
-    The folders of the images below their common folder are kept.
-
-    Args:
-        paths: The images.
-        folder: Where the files go.
-        endings: Returns what follows the stem of an image in the names of its files.
-
-    Raises:
-        UserError: The folder cannot be written to, two images would have the same file, or an image be replaced.
+    The folders of the images below their common folder are kept; ``endings`` returns what follows the stem of an image
+    in the names of its files. A UserError says that the folder cannot be written to, that two images would have the
+    same file, or that an image would be replaced.
     """
     common = Path(os.path.commonpath([path.absolute().parent for path in paths]))
     targets: dict[Path, list[Path]] = {}

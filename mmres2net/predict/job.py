@@ -16,8 +16,9 @@ from mmres2net.errors import UserError
 from mmres2net.flags import flags_of_predict
 from mmres2net.predict.coco import CocoIds
 from mmres2net.predict.inputs import count_and_rate, find_inputs, frames_of, is_stream
-from mmres2net.predict.model import ExportedModel, Model, Prediction, load
+from mmres2net.predict.model import ExportedModel, Model, Prediction
 from mmres2net.predict.outputs import describe, format_prediction
+from mmres2net.predict.predictor import Predictor
 from mmres2net.predict.results import Results
 
 Array = npt.NDArray[Any]
@@ -25,10 +26,10 @@ DEFAULT_SCORE = 0.3
 
 
 class Frame(NamedTuple):
-    """An image of the input, or a frame of a video: its number, from 1, is None for an image."""
+    """An image of the input, or a frame of a video."""
 
     path: Path
-    number: int | None
+    number: int | None  # of a frame, from 1; None for an image
     image: Array
 
 
@@ -45,10 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError('--ann is for the file that --out writes: give --out DIR')
     out = Path(args.out).expanduser() if args.out else None
     paths = find_inputs(args.inputs, out)
-    model = load(
+    model = Predictor(
         args.model, config=args.config, options=args.cfg_options, device=args.device, precision=args.amp,
         threads=args.threads, allow_unsafe_checkpoint=args.allow_unsafe_checkpoint,
-    )  # fmt: skip
+    ).model  # fmt: skip
     if model.metadata.source:
         print(f'model: {model.metadata.source}', file=sys.stderr)
     if args.batch > 1 and isinstance(model, ExportedModel):
@@ -74,15 +75,7 @@ def _ids(args: argparse.Namespace, model: Model, paths: Sequence[Path]) -> CocoI
 
 
 class Job:
-    """Predict for all inputs and print, write and count as they come.
-
-    Args:
-        args: The parsed flags.
-        model: The model.
-        paths: The inputs.
-        results: Where files go; None: none are written.
-        ids: Ids of an annotation file, whose metrics count all detections unless ``--score`` says otherwise.
-    """
+    """Predict for all inputs and print, write and count as they come."""
 
     def __init__(
         self,
@@ -94,18 +87,14 @@ class Job:
     ) -> None:
         self.args, self.model, self.paths, self.results = args, model, paths, results
         least = model.metadata.score_threshold
-        default = least if ids else max(DEFAULT_SCORE, least)
+        default = least if ids else max(DEFAULT_SCORE, least)  # metrics count all detections
         self.score = default if args.score is None else args.score
         self.skipped: dict[Path, str] = {}
         self.done = 0
         self.print: Callable[[str], None] = print
 
     def run(self) -> int:
-        """Return the exit status.
-
-        Raises:
-            UserError: Nothing could be predicted.
-        """
+        """Return the exit status; a UserError says that nothing could be predicted."""
         try:
             with_progress = _progress(self.paths) if sys.stderr.isatty() else None
             self.print = with_progress.write if with_progress is not None else print

@@ -15,67 +15,28 @@ from mmres2net.errors import UserError
 from mmres2net.predict.images import Size, apply_transforms, pad_to, read_image, resize
 from mmres2net.predict.masks import paste_mask
 from mmres2net.predict.metadata import ExportMetadata
-from mmres2net.predict.runtimes import OPENERS, Session, open_file
+from mmres2net.predict.runtimes import Session, open_file
 
 Array = npt.NDArray[Any]
 Prediction = dict[str, Any]
 Readable = str | Path | Image.Image | Array
 
 
-def load(
-    model: str | Path,
-    *,
-    config: str | None = None,
-    options: dict[str, Any] | None = None,
-    device: str | None = None,
-    precision: str | None = None,
-    threads: int | None = None,
-    allow_unsafe_checkpoint: bool = False,
-) -> Model:
-    """Return the model in an exported file or in a checkpoint.
+def load(path: str | Path, *, threads: int | None = None) -> Model:
+    """Return the model in an exported file, whose suffix tells the format; ``threads`` None: the runtime's default.
 
-    Args:
-        model: An exported file, by its suffix; a checkpoint; or a work dir, whose best checkpoint is taken, else its
-            newest one. TorchScript (.pt) and torch.export (.pt2) files are programs: load them only if you trust their
-            source.
-        config: The config of a checkpoint, as ``mmres2net train`` takes it; None: the one that the checkpoint holds.
-        options: Settings that override the config.
-        device: Where a checkpoint runs, such as ``cuda:1``; None: a GPU if there is one.
-        precision: ``fp16`` (GPU) or ``bf16`` runs backbone and neck of a checkpoint in mixed precision; None:
-            float32.
-        threads: Threads on the CPU; None: the runtime's default.
-        allow_unsafe_checkpoint: Whether the checkpoint may run code.
+    TorchScript (.pt) and torch.export (.pt2) files are programs: load them only if you trust their source.
 
     Raises:
-        UserError: There is no such file, it is damaged, it does not fit its config, or a package is missing.
+        UserError: No such file, not an export of mmres2net, a damaged one, or its runtime is missing.
     """
-    if config is None and Path(model).suffix in OPENERS:
-        given = {'--cfg-options': options, '--amp': precision, '--allow-unsafe-checkpoint': allow_unsafe_checkpoint}
-        given['--device'] = device not in (None, 'cpu')
-        if named := [flag for flag, value in given.items() if value]:
-            raise UserError(f'{" ".join(named)}: {model} is an exported file, which runs on the CPU as it is')
-        return ExportedModel(open_file(model, threads=threads))
-    try:
-        from mmres2net.predict.checkpoint import load_checkpoint
-    except ImportError as error:
-        raise UserError(
-            f'{model} needs PyTorch and the OpenMMLab libraries, and one cannot be imported ({error}); exported files '
-            f'({", ".join(OPENERS)}) need none of them'
-        ) from error
-    return load_checkpoint(
-        str(model), config, options, device=device, precision=precision, threads=threads,
-        allow_pickle=allow_unsafe_checkpoint,
-    )  # fmt: skip
+    return ExportedModel(open_file(path, threads=threads))
 
 
 class Model(ABC):
-    """A model that predicts, from whatever file.
+    """A model that predicts, from whatever file."""
 
-    Attributes:
-        metadata: What is known about it: task, class names, colors, thresholds, source.
-    """
-
-    metadata: ExportMetadata
+    metadata: ExportMetadata  # what is known about it: task, class names, colors, thresholds, source
 
     def predict(self, source: Readable, *, score: float | None = None) -> Prediction:
         """Return the predictions for an image.
@@ -110,11 +71,7 @@ class Model(ABC):
 
 
 class ExportedModel(Model):
-    """A model in an exported file; it takes one image at a time.
-
-    Args:
-        session: The open file.
-    """
+    """A model in an exported file; it takes one image at a time."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -174,10 +131,6 @@ class ExportedModel(Model):
 
 
 def check_finite(results: Prediction) -> None:
-    """Check the outputs of a network.
-
-    Raises:
-        UserError: Some are NaN or infinite.
-    """
+    """Check the outputs of a network; a UserError says that some are NaN or infinite."""
     if not all(np.isfinite(value).all() for value in results.values()):
         raise UserError('the model gives values that are not finite for this image: its weights are damaged')

@@ -28,17 +28,7 @@ COLUMNS = ('image', 'frame', 'rank', 'label', 'class', 'score')
 
 
 class Results:
-    """The files of ``--out``.
-
-    Args:
-        folder: The folder.
-        paths: All inputs.
-        metadata: What is known about the model.
-        ids: Ids of an annotation file, for detections.
-
-    Raises:
-        UserError: Something cannot be written there.
-    """
+    """The files of ``--out`` for the inputs ``paths``; ``ids`` are those of an annotation file, for detections."""
 
     def __init__(self, folder: Path, paths: Sequence[Path], metadata: ExportMetadata, ids: CocoIds | None) -> None:
         self._metadata, self._stack = metadata, ExitStack()
@@ -57,11 +47,7 @@ class Results:
         self._video: tuple[Path, Video] | None = None
 
     def add(self, path: Path, frame: int | None, image: Array, prediction: Prediction) -> None:
-        """Write what was predicted for an image or for a frame, counted from 1, of a video.
-
-        Raises:
-            UserError: A video cannot be written.
-        """
+        """Write what was predicted for an image or for a frame, counted from 1, of a video."""
         drawn = draw_prediction(image, prediction, self._metadata, legend=frame is None)
         if self._coco:
             self._coco.add(path, frame, image.shape[:2], prediction)
@@ -97,16 +83,7 @@ class Results:
 
 
 class Video:
-    """A video that is written frame by frame.
-
-    Args:
-        target: The file, ``.mp4``.
-        first: The first frame, (H, W, 3), whose size all frames have.
-        rate: Frames per second.
-
-    Raises:
-        UserError: It cannot be written.
-    """
+    """A video ``.mp4`` of ``rate`` frames per second, all of the size of the ``first`` (H, W, 3)."""
 
     def __init__(self, target: Path, first: Array, rate: float) -> None:
         import cv2

@@ -28,11 +28,7 @@ KEPT = 600, 3600  # seconds between removals of uploaded images, and how old the
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Serve the page by the flags in ``argv`` until the process is stopped.
-
-    Raises:
-        UserError: A mistake in the flags or a model, gradio is not installed, or the address is taken.
-    """
+    """Serve the page by the flags in ``argv`` until the process is stopped; a UserError if it cannot start."""
     args = flags_of_serve().parse_args(argv)
     if len(args.models) > MOST:
         raise UserError(f'{len(args.models)} models: name one, or two to compare')
@@ -54,11 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def library() -> Any:
-    """Return gradio, told to send no statistics.
-
-    Raises:
-        UserError: It is not installed.
-    """
+    """Return gradio, told to send no statistics; a UserError if it is not installed."""
     os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
     try:
         import gradio
@@ -68,11 +60,7 @@ def library() -> Any:
 
 
 def open_socket(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on an address; port 0 is a free one.
-
-    Raises:
-        UserError: There is no such address, or it is taken.
-    """
+    """Return a socket that listens on an address; port 0 is a free one. A UserError says that it is taken."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)

@@ -67,10 +67,6 @@ def create_model(
 class Features(nn.Module):
     """A backbone whose output is a list of maps.
 
-    Args:
-        backbone: The network.
-        normalization: How it expects its images.
-
     Attributes:
         channels, strides: Of each map.
         normalization: ``mean`` and ``std`` for RGB values of 0 to 255; None for CIFAR networks: it is that of the data.
@@ -87,12 +83,7 @@ class Features(nn.Module):
 
 
 class Classifier(nn.Module):
-    """A backbone, the mean of its last map, and a linear layer.
-
-    Args:
-        backbone: The network.
-        num_classes: Classes; 0: no linear layer.
-        normalization: How the network expects its images.
+    """A backbone, the mean of its last map, and a linear layer (none for ``num_classes`` 0).
 
     Attributes:
         normalization: ``mean`` and ``std`` for RGB values of 0 to 255; None for CIFAR networks: it is that of the data.
