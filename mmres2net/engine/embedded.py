@@ -56,10 +56,9 @@ def _entry(name: str, node: ast.expr) -> dict[str, Any]:
 
 
 def _literal(node: ast.expr) -> Any:
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict':
-        if len(node.args) == 1 and not node.keywords:  # of keys that are no names
-            return dict(_literal(node.args[0]))
-        return {str(keyword.arg): _literal(keyword.value) for keyword in node.keywords}
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict' and len(node.args) < 2:
+        first = _literal(node.args[0]) if node.args else {}  # MMEngine writes dict({...}) of keys that are no names
+        return {**first, **{str(keyword.arg): _literal(keyword.value) for keyword in node.keywords}}
     if isinstance(node, ast.Dict):
         keys = [ast.literal_eval(key) if key else None for key in node.keys]
         return dict(zip(keys, map(_literal, node.values), strict=True))

@@ -151,8 +151,9 @@ def test_what_cannot_be_kept_is_said(trained: Path) -> None:
 
 
 def test_saved_config_is_parsed_and_not_run(tmp_path: Path) -> None:
-    text = f"a = dict(b=[1, (2, None)], c={{'d': -1.5}})\nimport os\nos.system('touch {tmp_path}/marker')\n"
-    assert saved_config(text) == dict(a=dict(b=[1, (2, None)], c=dict(d=-1.5)))
+    text = "a = dict(b=[1, (2, None)], c={'d': -1.5}, e=dict({'f.g': inf}))\nimport os\n"
+    text += f"os.system('touch {tmp_path}/marker')\n"
+    assert saved_config(text) == dict(a=dict(b=[1, (2, None)], c=dict(d=-1.5), e={'f.g': float('inf')}))
     for other in (f"a = __import__('os').system('touch {tmp_path}/marker')", 'a = (', None, 'a = ' + '[' * 100_000):
         assert saved_config(other) == {}
     assert not (tmp_path / 'marker').exists()
