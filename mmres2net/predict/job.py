@@ -143,6 +143,8 @@ class Job:
             self._report(frame, prediction)
 
     def _report(self, frame: Frame, prediction: Prediction) -> None:
+        if self.results:
+            self.results.add(*frame, prediction)
         self.done += 1
         content = describe(prediction, self.model.metadata)
         if self.args.json:
@@ -151,8 +153,6 @@ class Job:
         else:
             name = f'{frame.path}' if frame.number is None else f'{frame.path} frame {frame.number}'
             self.print(format_prediction(name, content))
-        if self.results:
-            self.results.add(*frame, prediction)
 
 
 def _progress(paths: Sequence[Path]) -> Any:
