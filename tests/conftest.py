@@ -59,8 +59,10 @@ def exports(tiny_models: 'TinyModels', tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope='session')
 def trained_demo(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The work dir of a detector trained for one epoch, for reading only."""
+    from tests.engine.conftest import forget_visualizers
     from tests.engine.demo import train_demo
 
+    forget_visualizers()  # those of files before, which would write into their folders
     work_dir = tmp_path_factory.mktemp('demo') / 'first'
     assert train_demo(work_dir, shapes).status == 0
     return work_dir

@@ -54,33 +54,27 @@ def test_limits_of_a_container(system: Path, files: dict[str, str], cores: float
     assert environment.available_memory() == gib * GIB
 
 
-def test_distributions() -> None:
+def test_distributions_disk_and_driver(system: Path, tmp_path: Path) -> None:
     assert environment.installed_of(('pytest', 'no-such-distribution')) == {'pytest': pytest.__version__}
-
-
-def test_free_disk_of_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
     assert environment.free_disk(tmp_path / 'a/b/c') == pytest.approx(environment.free_disk(tmp_path), rel=0.1)
-
-
-def test_nvidia_driver(system: Path) -> None:
     line = 'NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build\n'
     write(system / 'proc/driver/nvidia/version', line)
     assert environment.nvidia_driver() == '570.86.15'
 
 
-@pytest.mark.parametrize(
-    ('archs', 'capability', 'runs'),
-    [
-        (['sm_80'], (8, 0), True),
-        (['sm_80'], (8, 6), True),  # machine code runs on later minor versions of its major one
-        (['sm_86'], (8, 0), False),
-        (['sm_80'], (9, 0), False),
-        (['compute_80'], (9, 0), True),
-        (['compute_90'], (8, 9), False),
-        (['sm_90a'], (9, 0), True),
-        (['sm_90a'], (9, 1), False),
-        (['sm_100', 'sm_120'], (12, 1), True),
-    ],
-)
-def test_which_gpu_code_runs_where(archs: list[str], capability: tuple[int, int], runs: bool) -> None:
-    assert environment.runs_on(archs, capability) is runs
+RUNS = [  # machine code runs on later minor versions of its major one
+    ('sm_80', (8, 0), True), ('sm_80', (8, 6), True), ('sm_86', (8, 0), False), ('sm_80', (9, 0), False),
+    ('compute_80', (9, 0), True), ('compute_90', (8, 9), False), ('sm_90a', (9, 0), True), ('sm_90a', (9, 1), False),
+    ('sm_100 sm_120', (12, 1), True),
+]  # fmt: skip
+
+
+def test_which_gpu_code_runs_where() -> None:
+    assert [environment.runs_on(archs.split(), capability) for archs, capability, _ in RUNS] == [row[2] for row in RUNS]
+
+
+@pytest.mark.parametrize(('flags', 'bfloat16'), [('flags : fma avx512_bf16', True), ('Features : bf16', True),
+                                                 ('flags : avx512f', False), ('', False)])  # fmt: skip
+def test_processors_that_compute_in_bfloat16(system: Path, flags: str, bfloat16: bool) -> None:
+    write(system / 'proc/cpuinfo', f'model name : bf16\n{flags}\n')
+    assert environment.computes_bfloat16() is bfloat16

@@ -79,16 +79,15 @@ def test_wheel_holds_all_sources_and_configs_and_nothing_else(copied: Copy, whee
     assert {'mmres2net/py.typed', 'mmres2net/.mim/configs/faster_rcnn_r2n50.py'} <= wanted
 
 
-def test_wheel_of_the_sdist_is_the_same(wheel: Path, sdist: Path, tmp_path: Path) -> None:
+def test_wheel_of_the_sdist_is_the_same_and_builds_leave_the_sources_as_they_were(
+    copied: Copy, wheel: Path, sdist: Path, tmp_path: Path
+) -> None:
+    tree, pristine = copied
+    assert {name: files_in(tree / name) for name in SOURCES} == pristine
     with tarfile.open(sdist) as archive:
         archive.extractall(tmp_path, filter='data')
     unpacked = next(path for path in tmp_path.iterdir() if path.is_dir())
     assert contents(build(unpacked, tmp_path / 'wheel')) == contents(wheel)
-
-
-def test_build_leaves_the_sources_as_they_were(copied: Copy, wheel: Path, sdist: Path) -> None:
-    tree, pristine = copied
-    assert {name: files_in(tree / name) for name in SOURCES} == pristine
 
 
 def test_metadata_names_version_licence_extras_and_command(wheel: Path) -> None:
@@ -149,14 +148,11 @@ def test_every_direct_dependency_is_pinned_within_its_range() -> None:
     assert {'torch', 'onedl-mmcv', 'pycocotools', 'timm', 'ninja', 'uv'} <= {r.name for r in requirements}
     for requirement in requirements:
         assert {version in requirement.specifier for version in pinned(requirement.name)} == {True}, requirement
+    text = (ROOT / 'pyproject.toml').read_text()
+    assert pinned('setuptools')[0] in SpecifierSet(re.search(r"'setuptools([^']+)'", text).group(1))
 
 
 def test_every_pin_has_hashes_and_no_address_is_written_down() -> None:
     assert len(PINS) == len(re.findall('^[^ #\n]', REQUIREMENTS, re.MULTILINE)) > 100
     assert all(re.search('--hash=sha256:[0-9a-f]{64}', rest) for _, _, rest in PINS)
     assert not re.search(r'://|--[a-z-]*(index|find-links)', REQUIREMENTS)
-
-
-def test_build_requirement_takes_the_pinned_setuptools() -> None:
-    text = (ROOT / 'pyproject.toml').read_text()
-    assert pinned('setuptools')[0] in SpecifierSet(re.search(r"'setuptools([^']+)'", text).group(1))

@@ -38,14 +38,11 @@ def test_package_without_configs_says_where_it_looked(tmp_path: Path, monkeypatc
         paths.config_dir()
 
 
-def test_list_is_sorted_and_without_fragments(shipped: Path) -> None:
+def test_names_mean_shipped_files_and_the_list_is_without_fragments(shipped: Path) -> None:
     assert paths.list_configs() == ['demo/faster_rcnn_r2n50.py', 'faster_rcnn_r2n50.py', 'faster_rcnn_r50.py']
-
-
-@pytest.mark.parametrize('name', ['faster_rcnn_r2n50.py', 'faster_rcnn_r2n50', 'demo/faster_rcnn_r2n50', 'lr0.02'])
-def test_name_means_the_shipped_file(shipped: Path, name: str) -> None:
     (shipped / 'lr0.02.py').touch()  # its dot begins no suffix
-    assert paths.find_config(name) == shipped / f'{name.removesuffix(".py")}.py'
+    for name in ('faster_rcnn_r2n50.py', 'faster_rcnn_r2n50', 'demo/faster_rcnn_r2n50', 'lr0.02'):
+        assert paths.find_config(name) == shipped / f'{name.removesuffix(".py")}.py'
 
 
 def test_existing_path_is_returned_as_it_is(shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,19 +54,13 @@ def test_existing_path_is_returned_as_it_is(shipped: Path, tmp_path: Path, monke
     assert paths.find_config('faster_rcnn_r50.py') == Path('faster_rcnn_r50.py')  # the user's file, not the shipped one
 
 
-@pytest.mark.parametrize(
-    ('name', 'listed'),
-    [
-        ('faster_rcnn_r2n5O.py', 'demo/faster_rcnn_r2n50.py, faster_rcnn_r2n50.py'),
-        ('zzz', 'demo/faster_rcnn_r2n50.py, faster_rcnn_r2n50.py, faster_rcnn_r50.py'),
-        ('demo', 'demo/faster_rcnn_r2n50.py'),  # a folder
-    ],
-)
-def test_wrong_name_lists_what_comes_close_or_all(shipped: Path, name: str, listed: str) -> None:
-    with pytest.raises(FileNotFoundError, match=name) as error:
-        paths.find_config(name)
-    assert f': {listed}' in str(error.value)
-    assert '_base_' not in str(error.value)
+def test_wrong_name_lists_what_comes_close_or_all(shipped: Path) -> None:
+    demo = 'demo/faster_rcnn_r2n50.py'
+    near = {'faster_rcnn_r2n5O.py': f'{demo}, faster_rcnn_r2n50.py', 'demo': demo}
+    for name, listed in {**near, 'zzz': ', '.join(paths.list_configs())}.items():
+        with pytest.raises(FileNotFoundError, match=name) as error:
+            paths.find_config(name)
+        assert f': {listed}' in str(error.value)
 
 
 def test_command_prints_the_folder_without_loading_torch() -> None:
@@ -93,23 +84,11 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / 'somelib' / '.mim' / 'configs'
 
 
-@pytest.mark.parametrize('name', ['retina/retina_r50-d8_1x.py', 'retina/retina_r50-d8_1x', 'retina_r50-d8_1x'])
-def test_config_of_a_library(library: Path, name: str) -> None:
-    assert paths.find_config(f'somelib::{name}') == library / 'retina' / 'retina_r50-d8_1x.py'
-
-
-@pytest.mark.parametrize(
-    ('name', 'text'),
-    [
-        ('somelib::retina_r50_d8_2x', r'somelib::retina/retina_r50-d8_1x\.py$'),
-        ('somelib::twice', r'somelib::other/twice\.py, somelib::retina/twice\.py$'),
-        ('somelib::zzz', 'somelib'),
-        ('plain::x', 'plain'),
-        ('absent_lib::x', 'absent_lib'),
-        ('../up::x', r'\.\./up'),
-        ('__main__::x', '__main__'),
-    ],
-)
-def test_config_that_no_library_has(library: Path, name: str, text: str) -> None:
-    with pytest.raises(FileNotFoundError, match=text):
-        paths.find_config(name)
+def test_config_of_a_library(library: Path) -> None:
+    for name in ('retina/retina_r50-d8_1x.py', 'retina/retina_r50-d8_1x', 'retina_r50-d8_1x'):
+        assert paths.find_config(f'somelib::{name}') == library / 'retina' / 'retina_r50-d8_1x.py'
+    absent = {name: name.split(':')[0] for name in ('somelib::zzz', 'plain::x', 'absent_lib::x', '__main__::x')}
+    absent |= {'../up::x': r'\.\./up', 'somelib::twice': r'somelib::other/twice\.py, somelib::retina/twice\.py$'}
+    for name, text in {**absent, 'somelib::retina_r50_d8_2x': r'somelib::retina/retina_r50-d8_1x\.py$'}.items():
+        with pytest.raises(FileNotFoundError, match=text):
+            paths.find_config(name)

@@ -23,7 +23,6 @@ from mmres2net.data.check import check_before_training
 from mmres2net.data.layout import point_at, walk
 from mmres2net.engine.build import build_dataset, build_model, scope_of
 from mmres2net.engine.config import load_config, single_process_norms, without_weights
-from mmres2net.paths import config_dir
 from tests.configs.pairs import CONFIGS
 from tests.configs.test_recipes import SETS
 from tests.support.cli import run_cli
@@ -175,31 +174,6 @@ def test_trains_and_predicts_on_its_data(name: str, shapes: Path, tmp_path: Path
         assert loss == pytest.approx(math.log(classes), rel=0.35)  # that of a guess
         assert found.pred_score.shape == (classes,)
         assert float(found.pred_score.sum()) == pytest.approx(1, abs=1e-5)
-
-
-TWO_CLASSES = f"""
-_base_ = '{config_dir()}/imagenet/res2net50_18w_4s.py'
-shared = dict(batch_size=4, num_workers=0, persistent_workers=False)
-train_dataloader = dict(**shared, dataset=dict(type='CustomDataset'))
-val_dataloader = dict(**shared, dataset=dict(type='CustomDataset'))
-test_dataloader = val_dataloader
-val_evaluator = dict(topk=1)
-test_evaluator = val_evaluator
-model = dict(head=dict(num_classes=2))
-train_cfg = dict(max_epochs=1)
-"""
-
-
-def test_a_classifier_trains_on_two_classes_of_ones_own(tmp_path: Path) -> None:
-    config, run = tmp_path / 'config.py', tmp_path / 'run'
-    config.write_text(TWO_CLASSES)
-    crops = [f'{part}_dataloader.dataset.pipeline.2.crop_size={SIDE}' for part in ('val', 'test')]
-    crops.append(f'train_dataloader.dataset.pipeline.1.scale={SIDE}')
-    data = write_classes(tmp_path / 'data', 2, images=4)
-    flags = ['--data', data, '--work-dir', run, '--skip-data-check', '--cfg-options', *crops]
-    assert run_cli('train', config, *flags).status == 0
-    tested = run_cli('test', config, run / 'epoch_1.pth', *flags)
-    assert (tested.status, 'accuracy/top1' in tested.out) == (0, True)
 
 
 @pytest.mark.realdata

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from mmengine.model import ExponentialMovingAverage
 from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -163,23 +162,6 @@ def test_changes_are_seen(how: str) -> None:
     assert (features(fused)[-1] - before[-1]).abs().max() > 1e-3
 
 
-def test_average_of_the_weights() -> None:
-    """MMEngine's average writes through ``.data``: neither the average nor the swap with it may leave old weights."""
-    _, fused = fused_pair()
-    average = ExponentialMovingAverage(fused, momentum=0.5)
-    for _ in range(3):
-        features(average.module)
-        change('in place', fused)
-        average.update_parameters(fused)
-        expected = network()
-        expected.load_state_dict(average.module.state_dict())
-        assert_same(average.module, expected)
-    for mine, other in zip(fused.parameters(), average.module.parameters(), strict=True):
-        mine.data.copy_(other.data)
-    fused.eval()
-    assert_same(fused, expected)
-
-
 # Where the plain modules run ------------------------------------------------------------------------------------------
 
 
@@ -228,24 +210,15 @@ def test_global_hooks_and_flop_counters_see_every_convolution() -> None:
     assert counts[0] == counts[1] > 1e7
 
 
-def test_gradients_are_those_of_the_modules() -> None:
+def test_gradients_and_function_transforms_are_those_of_the_modules() -> None:
     """In evaluation mode with gradients, as class activation maps need them; the modules run, so they are equal."""
     grads = []
     for model in fused_pair():
         image = IMAGE.clone().requires_grad_()
         sum(out.square().mean() for out in model(image)).backward()
-        grads.append([image.grad, *(parameter.grad for parameter in model.parameters())])
-    assert all(torch.equal(got, wanted) for got, wanted in zip(*grads, strict=True))
-
-
-def test_function_transforms() -> None:
-    results = []
-    for model in fused_pair():
-        model.requires_grad_(False)
-        results.append(torch.func.jvp(lambda x, model=model: model(x)[0], (IMAGE,), (torch.ones_like(IMAGE),)))
-    for got, wanted in zip(*results, strict=True):
-        assert torch.equal(got, wanted)
-        assert wanted.abs().max() > 0
+        jvp = torch.func.jvp(lambda x, model=model: model(x)[0], (IMAGE,), (torch.ones_like(IMAGE),))
+        grads.append([image.grad, *(parameter.grad for parameter in model.parameters()), *jvp])
+    assert all(torch.equal(got, wanted) and wanted.any() for got, wanted in zip(*grads, strict=True))
 
 
 # Training, compilation, export ----------------------------------------------------------------------------------------
@@ -269,8 +242,6 @@ def assert_same_step(got: list[Tensor], wanted: list[Tensor]) -> None:
 
 
 FROZEN = dict(frozen_stages=2, norm_eval=True)
-
-
 TRAINED: list[tuple[str, dict[str, Any]]] = [
     ('plain', {}), ('plain', FROZEN), ('plain', dict(frozen_stages=1, with_cp=True)), ('activation_checkpointing', {}),
     ('activation_checkpointing', FROZEN), ('checkpoint', dict(frozen_stages=1)), ('compiled', FROZEN),
@@ -338,10 +309,6 @@ def test_inference_mode() -> None:
     plain, fused = fused_pair(frozen_stages=1, norm_eval=True)
     with torch.inference_mode():
         fused(IMAGE)
-        born = network(seed=1)
-        wanted = born(IMAGE)
-        use_fused_blocks(born)
-        assert torch.equal(born(IMAGE)[-1], wanted[-1])
     assert_same_step(train_step(fused), train_step(plain))
 
 

@@ -10,13 +10,17 @@ from mmengine.visualization import Visualizer
 from tests.engine.tiny import write_config
 
 
-@pytest.fixture(autouse=True, scope='module')
-def _no_visualizers() -> None:
+def forget_visualizers() -> None:
     """MMEngine keeps visualizers by name as long as the process lives: another file's would log into its own folder."""
     kinds = [Visualizer]
     for kind in kinds:
         kinds += kind.__subclasses__()
         kind._instance_dict.clear()
+
+
+@pytest.fixture(autouse=True, scope='module')
+def _no_visualizers() -> None:
+    forget_visualizers()
 
 
 @pytest.fixture

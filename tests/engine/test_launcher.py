@@ -37,6 +37,8 @@ def start(monkeypatch: pytest.MonkeyPatch, launcher: str) -> None:
 @pytest.mark.parametrize('launcher', STARTED)
 def test_variables_of_each_launcher(monkeypatch: pytest.MonkeyPatch, launcher: str) -> None:
     start(monkeypatch, launcher)
+    assert (world_size('none'), is_first_process('none'), local_size('none')) == (1, True, 1)
+    check_launcher('none', gpus=0)
     assert (world_size(launcher), is_first_process(launcher), local_size(launcher)) == (4, False, 2)
     check_launcher(launcher, gpus=2)
     with pytest.raises(UserError, match='2 processes'):
@@ -50,12 +52,6 @@ def test_variables_of_each_launcher(monkeypatch: pytest.MonkeyPatch, launcher: s
     monkeypatch.delenv(rank)  # this process was not started by it
     with pytest.raises(UserError, match=rank):
         check_launcher(launcher, gpus=8)
-
-
-def test_one_process_without_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    start(monkeypatch, 'pytorch')
-    assert (world_size('none'), is_first_process('none'), local_size('none')) == (1, True, 1)
-    check_launcher('none', gpus=0)
 
 
 @pytest.mark.parametrize(('text', 'most'), [('4', 4), ('2(x3),1', 2), ('1,8(x2)', 8)])

@@ -68,7 +68,11 @@ def test_numbers_are_compared_as_numbers_and_kinds_by_time(tmp_path: Path) -> No
     assert [path.name for path in checkpoints_in(tmp_path)] == ['epoch_10.pth', 'epoch_9.pth']
 
 
-def test_damaged_checkpoints_are_passed_over_and_named(trained: Path) -> None:
+def test_damaged_and_hostile_checkpoints_are_passed_over_and_named(trained: Path) -> None:
+    hostile(trained / 'epoch_2.pth', trained / 'marker')
+    start = newest_start(trained)
+    assert (start.path, 'posix.system' in ' '.join(start.notes)) == (trained / 'epoch_1.pth', True)
+    assert not (trained / 'marker').exists()
     cut(trained / 'epoch_2.pth')
     done = train('--resume')
     assert (done.status, epoch_resumed(done.out)) == (0, 1)
@@ -80,21 +84,11 @@ def test_damaged_checkpoints_are_passed_over_and_named(trained: Path) -> None:
     assert (refused.status, 'epoch_1.pth' in refused.err, 'epoch_2.pth' in refused.err) == (2, True, True)
 
 
-def test_hostile_checkpoints_are_not_run(trained: Path, tmp_path: Path) -> None:
-    hostile(trained / 'epoch_2.pth', tmp_path / 'marker')
-    start = newest_start(trained)
-    assert (start.path, 'posix.system' in ' '.join(start.notes)) == (trained / 'epoch_1.pth', True)
-    assert not (tmp_path / 'marker').exists()
-
-
-def test_a_finished_run_is_said_to_be_finished(trained: Path) -> None:
+def test_a_finished_run_is_said_to_be_finished_and_the_setting_of_a_config_means_the_same(trained: Path) -> None:
     before = (trained / 'epoch_2.pth').read_bytes()
     done = train('--resume')
     assert (done.status, '2 of 2 epochs' in done.out, 'last evaluation' in done.out) == (0, True, False)
     assert (trained / 'epoch_2.pth').read_bytes() == before
-
-
-def test_the_setting_of_a_config_means_the_same(trained: Path) -> None:
     done = train(resume=True, train_cfg__max_epochs=3)
     assert (done.status, epoch_resumed(done.out)) == (0, 2)
     (trained / 'epoch_3.pth').unlink()

@@ -30,6 +30,8 @@ def test_testing_repeats_the_last_evaluation(trained_demo: Path, shapes: Path, t
     (metrics,) = (json.loads(file.read_text()) for file in (tmp_path / 'run').glob('*/*.json'))
     assert metrics['coco/bbox_mAP'] == scalars(trained_demo)[-1]['coco/bbox_mAP']
     assert out.stat().st_size > 0
+    flipped = evaluate_demo(trained_demo / 'epoch_1.pth', tmp_path / 'run', shapes, '--tta')
+    assert (flipped.status, 'DetTTAModel' in flipped.out) == (0, True)
 
 
 def test_resume_continues_where_the_run_stopped(trained_demo: Path, shapes: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from mmres2net.engine.precision import BFloat16OptimWrapper, with_amp
 from mmres2net.engine.tta import with_tta
 from mmres2net.environment import computes_bfloat16
 from mmres2net.errors import UserError
-from tests.engine.demo import evaluate_demo, train_demo
+from tests.engine.demo import train_demo
 from tests.engine.test_libraries import CLASSIFIER, make_pets
 from tests.engine.test_training import saved, train
 from tests.engine.tiny import write_config
@@ -191,11 +191,6 @@ def test_flipped_images_are_averaged(shapes: Path, tmp_path: Path) -> None:
         scores.append(np.stack([item['pred_score'].numpy() for item in pickle.loads(out[1].read_bytes())]))
     assert np.abs(scores[1] - scores[2]).max() > 1e-3
     assert np.allclose(scores[0], (scores[1] + scores[2]) / 2, atol=1e-4)
-
-
-def test_a_detector_merges_what_it_finds_in_flipped_images(trained_demo: Path, shapes: Path, tmp_path: Path) -> None:
-    done = evaluate_demo(trained_demo / 'epoch_1.pth', tmp_path, shapes, '--tta')
-    assert (done.status, 'DetTTAModel' in done.out) == (0, True)
 
 
 @pytest.mark.parametrize(('name', 'kind'), [

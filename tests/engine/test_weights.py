@@ -49,18 +49,12 @@ def test_fetched_once_or_the_ways_out_are_named(hub: Path) -> None:
     assert (hub / name).read_bytes() == buffer.getvalue()
 
 
-@pytest.mark.parametrize(
-    ('name', 'words'),
-    [
-        ('absent.pth', r'^model\.backbone\.init_cfg\.checkpoint=.*absent\.pth'),
-        ('torchvision://resnet5', 'torchvision://resnet5'),
-        (ARCH, f'no checkpoint at {ARCH}'),  # to MMEngine's initialiser this is a file
-        (None, 'checkpoint=None'),
-    ],
-)
-def test_names_that_are_no_weights(name: Any, words: str) -> None:
-    with pytest.raises(UserError, match=words):
-        fetch_weights(config(name))
+def test_names_that_are_no_weights() -> None:
+    names = {'absent.pth': r'^model\.backbone\.init_cfg\.checkpoint=.*absent\.pth', None: 'checkpoint=None'}
+    names |= {ARCH: f'no checkpoint at {ARCH}'}  # to MMEngine's initialiser this is a file
+    for name, words in {**names, 'torchvision://resnet5': 'torchvision://resnet5'}.items():
+        with pytest.raises(UserError, match=words):
+            fetch_weights(config(name))
 
 
 def test_pretrained_options_of_any_form_are_looked_at(tmp_path: Path) -> None:
@@ -99,12 +93,22 @@ def detector(preprocessor: dict[str, Any], kind: str = 'mmres2net.Pretrained', *
     return Config(dict(default_scope='mmdet', model=model))
 
 
-def test_right_normalization_passes() -> None:
+def test_right_normalization_passes_and_that_of_timm_is_timms(monkeypatch: pytest.MonkeyPatch) -> None:
     assert check_normalization(detector({**RGB, 'bgr_to_rgb': True})) == []
     computed = {key: [value / 255 * 255 + 1e-9 for value in values] for key, values in RGB.items()}
     assert check_normalization(detector({**computed, 'bgr_to_rgb': True})) == []
     classifier = detector({**RGB, 'to_rgb': True}).to_dict()
     assert check_normalization(Config({**classifier, 'default_scope': 'mmpretrain'})) == []
+    import timm
+
+    cfg = detector({**RGB, 'bgr_to_rgb': True})
+    cfg.model.backbone.init_cfg.checkpoint = 'timm://res2net50_26w_4s'
+    assert check_normalization(cfg) == []
+    other = timm.get_pretrained_cfg('res2net50_26w_4s')
+    other.mean = (0.5, 0.5, 0.5)
+    monkeypatch.setattr(timm, 'get_pretrained_cfg', lambda *_, **__: other)
+    with pytest.raises(UserError, match=r'mean \[.*\] -> \[127\.5, 127\.5, 127\.5\]'):
+        check_normalization(cfg)
 
 
 def test_wrong_normalization_is_refused_with_the_settings_to_use() -> None:
@@ -135,19 +139,6 @@ def test_normalization_that_is_not_judged() -> None:
     del cfg.model['data_preprocessor']
     (note,) = check_normalization(cfg)
     assert known in note
-
-
-def test_normalization_of_timm_is_timms(monkeypatch: pytest.MonkeyPatch) -> None:
-    cfg = detector({**RGB, 'bgr_to_rgb': True})
-    cfg.model.backbone.init_cfg.checkpoint = 'timm://res2net50_26w_4s'
-    assert check_normalization(cfg) == []
-    import timm
-
-    other = timm.get_pretrained_cfg('res2net50_26w_4s')
-    other.mean = (0.5, 0.5, 0.5)
-    monkeypatch.setattr(timm, 'get_pretrained_cfg', lambda *_, **__: other)
-    with pytest.raises(UserError, match=r'mean \[.*\] -> \[127\.5, 127\.5, 127\.5\]'):
-        check_normalization(cfg)
 
 
 class Resized(torch.nn.Module):

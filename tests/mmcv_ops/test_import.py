@@ -28,11 +28,7 @@ def test_compiled_operators_go_first() -> None:
     assert spec is not None
     has_compiled = any(Path(mmcv.__file__).parent.glob('_ext.*'))
     assert isinstance(spec.loader, OperatorLoader) is not has_compiled
-
-
-def test_no_other_module_is_answered_for() -> None:
-    assert OperatorFinder().find_spec('mmcv._other') is None
-    assert OperatorFinder().find_spec('_ext') is None
+    assert OperatorFinder().find_spec('mmcv._other') is OperatorFinder().find_spec('_ext') is None
 
 
 def test_models_of_other_libraries_get_the_operators() -> None:

@@ -53,25 +53,16 @@ def test_nms(offset: int, threshold: float) -> None:
     assert torch.equal(dets, torch.cat((boxes[kept], scores[kept, None]), 1))
 
 
-def test_nms_keeps_a_box_whose_overlap_is_the_threshold_itself() -> None:
+def test_suppression_of_no_box_of_one_and_of_an_overlap_that_is_the_threshold_itself() -> None:
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 1], [0, 0, 10, 5]])  # overlaps 0.1 and 0.5
     for threshold, kept in ((0.1, [0, 1]), (0.5, [0, 1, 2]), (0.49, [0, 1])):
         assert ops.nms(boxes, torch.tensor([0.9, 0.8, 0.7]), threshold)[1].tolist() == kept
-
-
-def test_suppression_of_no_box_and_of_one() -> None:
     none, one = torch.zeros(0, 4), torch.tensor([[1.0, 2, 3, 4]])
     assert ops.nms(none, none[:, 0], 0.5)[0].shape == (0, 5)
     assert ops.soft_nms(none, none[:, 0])[0].shape == (0, 5)
     assert ops.nms(one, torch.ones(1), 0.5)[0].tolist() == [[1, 2, 3, 4, 1]]
     assert ops.soft_nms(one, torch.full((1,), 1e-9))[1].tolist() == [0]  # the first stays whatever its score
     assert [group.tolist() for group in ops.nms_match(torch.ones(1, 5), 0.5)] == [[0]]
-
-
-def test_batched_nms_leaves_other_classes_alone() -> None:
-    boxes = torch.tensor([[0.0, 0, 10, 10]] * 3)
-    kept = ops.batched_nms(boxes, torch.tensor([0.5, 0.9, 0.7]), torch.tensor([0, 1, 0]), {'iou_threshold': 0.5})[1]
-    assert kept.tolist() == [1, 2]
 
 
 @pytest.mark.parametrize('method', ['naive', 'linear', 'gaussian'])

@@ -272,34 +272,24 @@ def test_dilated_network_contains_the_strided_one(output_stride: int, name: str)
 # Copies for deployment ------------------------------------------------------------------------------------------------
 
 
-def test_traced_copy_at_other_sizes(family: Family) -> None:
+def test_traced_copy_at_other_sizes_and_fused_copy(family: Family) -> None:
     traced = torch.jit.trace(family.network, images_for(family.network, 32, number=1), check_trace=False)
-    with torch.no_grad():
-        assert largest_difference(traced(family.x), family.outs) < 1e-12
-
-
-def test_fused_copy(family: Family) -> None:
     fused = fuse(family.network)
     with torch.no_grad():
+        assert largest_difference(traced(family.x), family.outs) < 1e-12
         assert largest_difference(fused(family.x), family.outs) < 1e-9 * family.outs[-1].abs().max().item()
 
 
 @ONE_EACH
-def test_exported_copy_at_other_sizes(build: Callable[..., nn.Module]) -> None:
+def test_exported_and_compiled_copies_at_other_sizes(build: Callable[..., nn.Module]) -> None:
     model = randomise(build(with_cp=True)).eval()
     auto = torch.export.Dim.AUTO
     with torch.no_grad():
         exported = torch.export.export(model, (images(),), dynamic_shapes=({0: auto, 2: auto, 3: auto},)).module()
         x = images(size=(96, 128), number=3)
         assert largest_difference(exported(x), model(x)) < 1e-12
-
-
-@ONE_EACH
-def test_one_graph_for_the_compiler(build: Callable[..., nn.Module]) -> None:
-    model = randomise(build()).eval()
-    with torch.no_grad():
         compiled = torch.compile(model, backend='eager', fullgraph=True)
-        assert largest_difference(compiled(x := images()), model(x)) < 1e-12
+        assert largest_difference(compiled(x), model(x)) < 1e-12
 
 
 @pytest.mark.parametrize('build', [lambda **kw: Res2Net(depths=(2,), base_width=4, **kw), FAMILIES['dense']])

@@ -13,12 +13,6 @@ from mmres2net.models import Res2Net, Res2NetDLA
 from tests.models.families import SMALL, blocks, images, same_weights, stages_of
 from tests.reference.compare import assert_same_function, largest_difference, randomise
 
-
-def test_out_strides_of_given_strides():
-    assert Res2Net(**SMALL, strides=(2, 2, 1, 1), dilations=(1, 1, 2, 4)).out_strides == (8, 16, 16, 16)
-    assert Res2Net(depths=(1, 1, 1), family='cifar', strides=(1, 1, 2)).out_strides == (1, 1, 2)
-
-
 # Stochastic depth -----------------------------------------------------------------------------------------------------
 
 
@@ -155,7 +149,9 @@ def test_plugins_see_the_channels_of_their_position_and_stages_default_to_all():
     assert len([m for m in model.modules() if isinstance(m, TimesTwo)]) == 16 * 3
 
 
-def test_zero_init_residual_starts_blocks_as_their_shortcut():
+def test_zero_init_residual_starts_blocks_as_their_shortcut_and_out_strides_of_given_strides():
+    assert Res2Net(**SMALL, strides=(2, 2, 1, 1), dilations=(1, 1, 2, 4)).out_strides == (8, 16, 16, 16)
+    assert Res2Net(depths=(1, 1, 1), family='cifar', strides=(1, 1, 2)).out_strides == (1, 1, 2)
     for zero in (False, True):
         model = Res2Net(**SMALL, zero_init_residual=zero)
         model.init_weights()

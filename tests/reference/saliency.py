@@ -1,9 +1,10 @@
 """Measures of saliency maps, each written down from the paper that defines it; slow, and on numpy alone.
 
-F: Achanta et al., CVPR 2009. S: Fan et al., ICCV 2017. E: Fan et al., IJCAI 2018. Weighted F: Margolin et al., CVPR
-2014.
+F: Achanta et al., CVPR 2009. S: Fan et al., ICCV 2017.
 Maps are (H, W) of float64 in [0, 1], masks (H, W) of bool.
 """
+
+from itertools import product
 
 import numpy as np
 
@@ -34,14 +35,10 @@ def f_measure(precision: float, recall: float, beta2: float = BETA2) -> float:
 
 
 def curves(grey: np.ndarray, mask: np.ndarray, stretch: bool = True) -> np.ndarray:
-    """Precision, recall, F and E at the thresholds 255, 254, ..., 0, as (4, 256)."""
+    """Precision, recall and F at the thresholds 255, 254, ..., 0, as (3, 256)."""
     reached = levels(grey, stretch)
-    rows = []
-    for threshold in range(255, -1, -1):
-        found = reached >= threshold
-        precision, recall = precision_recall(found, mask)
-        rows.append((precision, recall, f_measure(precision, recall), e_measure(found, mask)))
-    return np.array(rows).T
+    pairs = [precision_recall(reached >= threshold, mask) for threshold in range(255, -1, -1)]
+    return np.array([(*pair, f_measure(*pair)) for pair in pairs]).T
 
 
 def adaptive(values: np.ndarray) -> np.ndarray:
@@ -51,18 +48,6 @@ def adaptive(values: np.ndarray) -> np.ndarray:
 
 def mae(values: np.ndarray, mask: np.ndarray) -> float:
     return float(np.abs(values - mask).mean())
-
-
-def e_measure(found: np.ndarray, mask: np.ndarray) -> float:
-    """The paper divides by the number of pixels, its authors' code by one less; the latter is what is published."""
-    if not mask.any():
-        aligned = (~found).astype(float)
-    elif mask.all():
-        aligned = found.astype(float)
-    else:
-        a, b = found - found.mean(), mask - mask.mean()
-        aligned = (1 + 2 * a * b / (a * a + b * b)) ** 2 / 4
-    return float(aligned.sum() / (mask.size - 1))
 
 
 def s_measure(values: np.ndarray, mask: np.ndarray) -> float:
@@ -76,12 +61,7 @@ def s_measure(values: np.ndarray, mask: np.ndarray) -> float:
     rows, columns = np.nonzero(mask)
     y, x = int(np.floor(rows.mean() + 0.5)) + 1, int(np.floor(columns.mean() + 0.5)) + 1
     regions = 0.0
-    for part in (
-        (slice(y), slice(x)),
-        (slice(y), slice(x, None)),
-        (slice(y, None), slice(x)),
-        (slice(y, None), slice(x, None)),
-    ):
+    for part in product((slice(y), slice(y, None)), (slice(x), slice(x, None))):
         if mask[part].size:
             regions += mask[part].size / mask.size * _similarity(values[part], mask[part].astype(float))
     return max(0.0, (objects + regions) / 2)
@@ -101,48 +81,9 @@ def _similarity(x: np.ndarray, y: np.ndarray) -> float:
     return above / below if above else float(below == 0)
 
 
-def weighted_f(values: np.ndarray, mask: np.ndarray) -> float:
-    """Errors of the background are those of the nearest object pixel, smoothed, and weigh more the farther they are."""
-    if not mask.any():
-        return 0.0
-    ys, xs = np.nonzero(mask)
-    error = np.abs(values - mask)
-    distance, shifted = np.zeros(mask.shape), error.copy()
-    for y, x in zip(*np.nonzero(~mask), strict=True):
-        away = np.hypot(ys - y, xs - x)
-        nearest = away.argmin()
-        distance[y, x], shifted[y, x] = away[nearest], error[ys[nearest], xs[nearest]]
-    smooth = _gaussian(shifted)
-    weighted = np.where(mask, np.minimum(error, smooth), error * (2 - np.exp(np.log(0.5) / 5 * distance)))
-    right = mask.sum() - weighted[mask].sum()
-    recall = 1 - weighted[mask].mean()
-    precision = right / (right + weighted[~mask].sum())
-    return float(2 * precision * recall / (precision + recall)) if precision + recall else 0.0
-
-
-def _gaussian(image: np.ndarray) -> np.ndarray:
-    """7x7 pixels, sigma 5, zeros around the image."""
-    line = np.exp(-(np.arange(-3, 4) ** 2) / 50)
-    kernel = np.outer(line, line)
-    padded = np.pad(image, 3)
-    height, width = image.shape
-    windows = [padded[i : i + height, j : j + width] * kernel[i, j] for i in range(7) for j in range(7)]
-    return np.sum(windows, axis=0) / kernel.sum()
-
-
 def one_image(grey: np.ndarray, mask: np.ndarray, stretch: bool = True) -> dict[str, np.ndarray | float]:
-    """All measures of one map of uint8."""
+    """These measures of one map of uint8."""
     values = stretched(grey) if stretch else grey / 255
-    precision, recall, f, e = curves(grey, mask, stretch)
-    cut = adaptive(values)
-    return {
-        'precision': precision,
-        'recall': recall,
-        'F': f,
-        'E': e,
-        'adpF': f_measure(*precision_recall(cut, mask)),
-        'adpE': e_measure(cut, mask),
-        'MAE': mae(values, mask),
-        'Sm': s_measure(values, mask),
-        'wF': weighted_f(values, mask),
-    }
+    measured = dict(zip(('precision', 'recall', 'F'), curves(grey, mask, stretch), strict=True))
+    adaptive_f = f_measure(*precision_recall(adaptive(values), mask))
+    return {**measured, 'adpF': adaptive_f, 'MAE': mae(values, mask), 'Sm': s_measure(values, mask)}

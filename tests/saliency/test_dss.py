@@ -1,6 +1,7 @@
 """DSS: the stem beside the stages, where maps land on the image, which side takes whose map, losses and predictions."""
 
 import math
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -74,9 +75,6 @@ def test_backbone_keeps_names_freezing_and_config() -> None:
     assert not any(m.training for m in wrapped.modules() if isinstance(m, nn.BatchNorm2d))
     assert not any(p.requires_grad for p in wrapped.backbone.layer1.parameters())
     assert config == dict(RES2NET, frozen_stages=1, norm_eval=True)
-
-
-def test_backbone_without_a_pool_behind_its_stem() -> None:
     with pytest.raises(UserError, match=r'Res2NetDLA.*`maxpool`'):
         WithStem(dict(type='mmres2net.Res2NetDLA', arch='res2net_dla60_4s'))
 
@@ -154,21 +152,18 @@ def test_certain_maps_have_finite_logits(dtype: torch.dtype, logit: float) -> No
     assert bool(torch.isfinite(DSSHead(in_channels=(3,) * 5, **SMALL).predicted(maps)).all())
 
 
-def test_start_of_sums_and_fusion() -> None:
-    head = DSSHead(in_channels=(3, 3, 3, 3, 3), **SMALL)
-    head.init_weights()
-    assert torch.equal(head.fusion.weight, torch.full((1, 5, 1, 1), 0.2))
-    sums = [float(m.weight.detach().mean()) for m in head.merges if isinstance(m, nn.Conv2d)]
-    assert sums == pytest.approx([1 / 5, 1 / 3, 1 / 3])
-
-
-def test_parameters_of_the_published_sides() -> None:
+def test_parameters_and_their_start() -> None:
     """Two convolutions and one to a map each; counted by hand from the table in the module's docstring."""
     with torch.device('meta'):
         head = DSSHead()
     sides = [(64, 128, 3), (256, 256, 5), (512, 256, 5), (1024, 512, 5), (2048, 512, 7)]
     count = sum((i * c + c * c) * k * k + 2 * c + c + 1 for i, c, k in sides) + (5 + 1) + 2 * (3 + 1) + (5 + 1)
     assert sum(p.numel() for p in head.parameters()) == count
+    head = DSSHead(in_channels=(3, 3, 3, 3, 3), **SMALL)
+    head.init_weights()
+    assert torch.equal(head.fusion.weight, torch.full((1, 5, 1, 1), 0.2))
+    sums = [float(m.weight.detach().mean()) for m in head.merges if isinstance(m, nn.Conv2d)]
+    assert sums == pytest.approx([1 / 5, 1 / 3, 1 / 3])
 
 
 def samples(labels: Tensor) -> list[Any]:
@@ -195,45 +190,29 @@ def test_losses_are_means_of_what_counts() -> None:
 
 
 @pytest.mark.parametrize('name', BACKBONES)
-def test_every_parameter_learns(name: str) -> None:
-    model = segmentor(name).train()
+def test_every_parameter_learns_and_probabilities_have_the_size_of_the_file(name: str) -> None:
+    from mmseg.structures import SegDataSample
+
+    model = segmentor(name)
+    sample = SegDataSample(metainfo=dict(ori_shape=(35, 50), img_shape=(70, 93)))
+    with torch.no_grad():
+        (found,) = model.test_step(dict(inputs=[torch.randint(0, 255, (3, 70, 93))], data_samples=[sample]))
+    probabilities = found.seg_logits.data
+    assert probabilities.shape == (1, 35, 50)
+    assert 0 <= float(probabilities.min()) < float(probabilities.max()) <= 1
+    assert torch.equal(found.pred_sem_seg.data, (probabilities > 0.5).float())
     labels = torch.zeros(2, 1, 64, 64, dtype=torch.long)
     labels[..., 20:40, 20:40] = 1
-    losses = model.decode_head.loss(model.extract_feat(torch.rand(2, 3, 64, 64)), samples(labels), None)
+    losses = model.train().decode_head.loss(model.extract_feat(torch.rand(2, 3, 64, 64)), samples(labels), None)
     sum(losses.values()).backward()
     assert [n for n, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()] == []
 
 
-@pytest.mark.parametrize('name', BACKBONES)
-@pytest.mark.parametrize('ori_shape', [(70, 93), (35, 50)])
-def test_predicts_probabilities_at_the_size_of_the_file(name: str, ori_shape: tuple[int, int]) -> None:
-    from mmseg.structures import SegDataSample
-
-    model = segmentor(name)
-    sample = SegDataSample(metainfo=dict(ori_shape=ori_shape, img_shape=(70, 93)))
-    with torch.no_grad():
-        (found,) = model.test_step(dict(inputs=[torch.randint(0, 255, (3, 70, 93))], data_samples=[sample]))
-    probabilities = found.seg_logits.data
-    assert probabilities.shape == (1, *ori_shape)
-    assert 0 <= float(probabilities.min()) < float(probabilities.max()) <= 1
-    assert torch.equal(found.pred_sem_seg.data, (probabilities > 0.5).float())
-
-
-@pytest.mark.parametrize(
-    ('options', 'message'),
-    [
-        (dict(channels=(8, 8)), r'channels=\(8, 8\).*5'),
-        (dict(kernel_sizes=(3, 3, 4, 3, 3)), r'kernel_sizes=\(3, 3, 4, 3, 3\)'),
-        (dict(strides=(2, 4, 8, 12, 16)), r'strides=\(2, 4, 8, 12, 16\)'),
-        (dict(inference='crf'), r"inference='crf'.*public, paper, fused"),
-    ],
-)
-def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        DSSHead(**options)
-
-
-def test_features_that_do_not_fit() -> None:
+def test_options_and_features_that_cannot_be() -> None:
+    wrong = dict(channels=(8, 8), kernel_sizes=(3, 3, 4, 3, 3), strides=(2, 4, 8, 12, 16), inference='crf')
+    for name, value in wrong.items():
+        with pytest.raises(ValueError, match=re.escape(f'{name}={value!r}')):
+            DSSHead(**{name: value})
     head, features = head_of_constants((0.0,) * 5)
     with pytest.raises(ValueError, match=r'4 features.*WithStem'):
         head.maps(features[1:], (32, 48))

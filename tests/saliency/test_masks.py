@@ -26,21 +26,11 @@ def test_half_of_255_is_salient(tmp_path: Path, mode: str) -> None:
     assert (pixels.tolist(), pixels.dtype) == (SALIENT, np.uint8)
 
 
-@pytest.mark.parametrize(
-    ('values', 'salient'),
-    [
-        (np.array([[True, False], [False, True]]), [[1, 0], [0, 1]]),
-        (np.zeros((2, 2), bool), [[0, 0], [0, 0]]),
-        (np.zeros((1, 2), np.uint8), [[0, 0]]),
-        (np.full((1, 2), 255, np.uint8), [[1, 1]]),
-        (np.full((1, 2), 255 // 12, np.uint8), [[0, 0]]),  # one vote of twelve, as in PASCAL-S
-    ],
-)
-def test_masks_of_one_bit_and_of_one_class(tmp_path: Path, values: np.ndarray, salient: list[list[int]]) -> None:
-    assert salient_pixels(save(tmp_path / 'm.png', values)).tolist() == salient
-
-
-def test_jpeg_mask(tmp_path: Path) -> None:
+def test_masks_of_one_bit_of_one_class_and_of_jpeg(tmp_path: Path) -> None:
+    one_bit, votes = np.array([[True, False], [False, True]]), 255 // 12  # one vote of twelve, as in PASCAL-S
+    assert salient_pixels(save(tmp_path / 'm.png', one_bit)).tolist() == one_bit.tolist()
+    for value, salient in ((False, 0), (np.uint8(0), 0), (np.uint8(255), 1), (np.uint8(votes), 0)):
+        assert salient_pixels(save(tmp_path / 'm.png', np.full((1, 2), value))).tolist() == [[salient] * 2]
     values = np.zeros((32, 48), np.uint8)
     values[8:24, 10:30] = 255
     path = tmp_path / 'm.jpg'
@@ -60,20 +50,17 @@ def coloured(*, palette: bool) -> Image.Image:
     return image if palette else image.convert('RGB')
 
 
-@pytest.mark.parametrize(
-    ('image', 'reason'),
-    [
-        (Image.fromarray((VALUES > 127).astype(np.uint8)), 'value is 1,.*128'),
-        (coloured(palette=False), 'colours'),
-        (coloured(palette=True), 'colours'),
-        (Image.fromarray(VALUES.astype(np.uint16) * 257), 'I;16'),
-        (transparent(VALUES), 'transparent'),
-    ],
-    ids=['classes 0 and 1', 'colours', 'palette', '16 bits', 'transparent'],
-)
-def test_refused_masks(tmp_path: Path, image: Image.Image, reason: str) -> None:
+REFUSED = {
+    'value is 1,.*128': Image.fromarray((VALUES > 127).astype(np.uint8)), 'colours': coloured(palette=False),
+    'colours.*': coloured(palette=True), 'I;16': Image.fromarray(VALUES.astype(np.uint16) * 257),
+    'transparent': transparent(VALUES),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('reason', REFUSED)
+def test_refused_masks(tmp_path: Path, reason: str) -> None:
     with pytest.raises(UserError, match=rf'm\.png: .*{reason}'):
-        salient_pixels(save(tmp_path / 'm.png', image))
+        salient_pixels(save(tmp_path / 'm.png', REFUSED[reason]))
 
 
 def test_transparent_images(tmp_path: Path) -> None:
@@ -104,16 +91,13 @@ def loaded(image: str, mask: str, shape: tuple[int, int]) -> dict:
     return dict(img_path=image, seg_map_path=mask, ori_shape=shape, seg_fields=[])
 
 
-def test_transform_gives_labels(tmp_path: Path) -> None:
+def test_transform_gives_labels_and_refuses_what_the_check_refuses(tmp_path: Path) -> None:
     image, mask = save(tmp_path / 'i.jpg', Image.new('RGB', (4, 2))), save(tmp_path / 'm.png', VALUES)
     given = loaded(image, mask, (2, 4))
     results = LoadSaliencyMask()(given)
     assert (results['gt_seg_map'].tolist(), results['seg_fields']) == (SALIENT, ['gt_seg_map'])
     assert given == loaded(image, mask, (2, 4))
-
-
-def test_transform_refuses_what_the_check_refuses(tmp_path: Path) -> None:
-    image, mask = save(tmp_path / 'i.png', transparent(VALUES)), save(tmp_path / 'm.png', VALUES)
+    image = save(tmp_path / 'i.png', transparent(VALUES))
     with pytest.raises(UserError, match=r'i\.png: .*transparent'):
         LoadSaliencyMask()(loaded(image, mask, (2, 4)))
     other = save(tmp_path / 'o.jpg', Image.new('RGB', (4, 3)))
