@@ -111,7 +111,7 @@ class ConsoleHook(Hook):
         self.style = style
         self._handler: ConsoleHandler | None = None
         self._live: Progress | None = None
-        self._began, self._shown, self._last = time.time(), 0.0, ''
+        self._began, self._shown = time.time(), 0.0
 
     def before_run(self, runner: Runner) -> None:
         self._handler, self._began = use_console(runner.logger), time.time()
