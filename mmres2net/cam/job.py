@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from mmres2net.engine.loading import safe_loading
 from mmres2net.errors import UserError
 from mmres2net.flags import flags_of_cam
 from mmres2net.predict.images import read_image
-from mmres2net.predict.inputs import find_files, output_paths
+from mmres2net.predict.inputs import Skipped, find_files, output_paths
 
 Array = npt.NDArray[Any]
 Result = tuple[PreprocessedImage, Array, Explanation]
@@ -60,9 +59,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     paths = paths or list(networks[0].images[:SHOWN])
     if not paths:
         raise UserError(f'--data {args.data} is the data set that the config names: name images of it with --images')
-    broken = unreadable(paths)
-    targets = {path: target for path, (target,) in output_paths(paths, Path(args.out)).items() if path not in broken}
-    for path, target in targets.items():
+    skipped = Skipped()
+    for path, (target,) in output_paths(paths, Path(args.out)).items():
+        try:
+            read_image(path)
+        except UserError as error:
+            skipped.add(path, error)
+            continue
         results = [explain(*pair, path, method=args.method) for pair in zip(networks, labels, strict=True)]
         Image.fromarray(draw_results(path, networks, results, args.method)).save(target)
         if args.arrays:
@@ -72,24 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             for network, (_, _, explanation) in zip(networks, results, strict=True)
         ]
         print(f'{path}: {"; ".join(texts)}')
-    print(f'{len(targets)} images{" and arrays" if args.arrays else ""}: {args.out}')
-    if broken:
-        print(f'skipped {len(broken)} of {len(paths)} images', file=sys.stderr)
-    return 1 if broken else 0
-
-
-def unreadable(paths: Sequence[Path]) -> list[Path]:
-    """Return the images that cannot be read, after a line on each; a UserError says that none can be read."""
-    broken: list[Path] = []
-    for path in paths:
-        try:
-            read_image(path)
-        except UserError as error:
-            broken.append(path)
-            print(f'skipped {path}: {error}', file=sys.stderr)
-            if len(broken) == len(paths):
-                raise UserError(f'none of these images can be read: {error}') from error
-    return broken
+    done = len(paths) - len(skipped)
+    print(f'{done} images{" and arrays" if args.arrays else ""}: {args.out}')
+    return skipped.status(done, len(paths))
 
 
 def networks_of(args: argparse.Namespace) -> list[tuple[str, str | None]]:

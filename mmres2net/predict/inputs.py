@@ -128,6 +128,24 @@ def count_and_rate(path: Path) -> tuple[int | None, float]:
     return int(count) if 0 < count < 1e9 else None, rate if 0 < rate < 1e4 else DEFAULT_RATE
 
 
+class Skipped(dict[Path, str]):
+    """Inputs that could not be used, each with the last reason."""
+
+    def add(self, path: Path, error: Exception) -> None:
+        """Note an input; its first reason is printed."""
+        if path not in self:
+            print(f'skipped {path}: {error}', file=sys.stderr)
+        self[path] = str(error)
+
+    def status(self, done: int, total: int) -> int:
+        """Return the exit status of a run with ``total`` inputs; a UserError says that nothing was ``done``."""
+        if not done:
+            raise UserError(f'nothing was done: {next(iter(self.values()))}')
+        if self:
+            print(f'skipped {len(self)} of {total} images: {", ".join(map(str, self))}', file=sys.stderr)
+        return 1 if self else 0
+
+
 def output_paths(
     paths: Sequence[Path], folder: Path, endings: Callable[[Path], Sequence[str]] = lambda path: ('.png',)
 ) -> dict[Path, list[Path]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,12 +15,11 @@ import numpy.typing as npt
 
 from mmres2net.errors import UserError
 from mmres2net.flags import flags_of_predict
-from mmres2net.predict.coco import CocoIds
-from mmres2net.predict.inputs import count_and_rate, find_inputs, frames_of, is_stream
+from mmres2net.predict.inputs import Skipped, count_and_rate, find_inputs, frames_of, is_stream
 from mmres2net.predict.model import ExportedModel, Model, Prediction
 from mmres2net.predict.outputs import describe, format_prediction
 from mmres2net.predict.predictor import Predictor
-from mmres2net.predict.results import Results
+from mmres2net.predict.results import CocoIds, Results
 
 Array = npt.NDArray[Any]
 DEFAULT_SCORE = 0.3
@@ -55,12 +55,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.batch > 1 and isinstance(model, ExportedModel):
         raise UserError(f'--batch {args.batch}: an exported file takes one image at a time')
     ids = _ids(args, model, paths)
-    results = Results(out, paths, model.metadata, ids) if out else None
-    try:
-        return Job(args, model, paths, results, ids).run()
-    finally:
-        if results:
-            results.close()
+    if args.score is None:  # metrics count all detections
+        args.score = max(0 if ids else DEFAULT_SCORE, model.metadata.score_threshold)
+    skipped = Skipped()
+    with ExitStack() as stack:
+        results = stack.enter_context(Results(out, paths, model.metadata, ids)) if out else None
+        done = _run(args, model, paths, results, skipped)
+    return skipped.status(done, len(paths))
 
 
 def _ids(args: argparse.Namespace, model: Model, paths: Sequence[Path]) -> CocoIds | None:
@@ -74,85 +75,58 @@ def _ids(args: argparse.Namespace, model: Model, paths: Sequence[Path]) -> CocoI
     return ids
 
 
-class Job:
-    """Predict for all inputs and print, write and count as they come."""
+def _run(
+    args: argparse.Namespace, model: Model, paths: Sequence[Path], results: Results | None, skipped: Skipped
+) -> int:
+    """Predict, write and print one image after another; return how many were predicted."""
+    done, bar = 0, _progress(paths) if sys.stderr.isatty() else None
+    frames = _frames(model, paths, skipped)
+    try:
+        while batch := list(islice(frames, args.batch)):
+            for frame, prediction in _predict(model, batch, args.score, skipped):
+                if results:
+                    results.add(*frame, prediction)
+                done += 1
+                (bar.write if bar is not None else print)(_text(frame, prediction, model, args.json))
+            if bar is not None:
+                bar.update(len(batch))
+    except KeyboardInterrupt:
+        where = f'; {args.out} holds them' if results else ''
+        print(f'\nstopped after {done} images{where}', file=sys.stderr)
+        raise
+    if bar is not None:
+        bar.close()
+    return done
 
-    def __init__(
-        self,
-        args: argparse.Namespace,
-        model: Model,
-        paths: Sequence[Path],
-        results: Results | None,
-        ids: CocoIds | None,
-    ) -> None:
-        self.args, self.model, self.paths, self.results = args, model, paths, results
-        least = model.metadata.score_threshold
-        default = least if ids else max(DEFAULT_SCORE, least)  # metrics count all detections
-        self.score = default if args.score is None else args.score
-        self.skipped: dict[Path, str] = {}
-        self.done = 0
-        self.print: Callable[[str], None] = print
 
-    def run(self) -> int:
-        """Return the exit status; a UserError says that nothing could be predicted."""
+def _frames(model: Model, paths: Sequence[Path], skipped: Skipped) -> Iterator[Frame]:
+    for path in paths:
         try:
-            with_progress = _progress(self.paths) if sys.stderr.isatty() else None
-            self.print = with_progress.write if with_progress is not None else print
-            frames = self._frames()
-            while batch := list(islice(frames, self.args.batch)):
-                self._predict(batch)
-                if with_progress is not None:
-                    with_progress.update(len(batch))
-            if with_progress is not None:
-                with_progress.close()
-        except KeyboardInterrupt:
-            where = f'; {self.args.out} holds them' if self.results else ''
-            print(f'\nstopped after {self.done} images{where}', file=sys.stderr)
-            raise
-        if not self.done:
-            raise UserError(f'nothing was predicted: {next(iter(self.skipped.values()))}')
-        if self.skipped:
-            names = ', '.join(map(str, self.skipped))
-            print(f'skipped {len(self.skipped)} of {len(self.paths)} images: {names}', file=sys.stderr)
-        return 1 if self.skipped else 0
-
-    def _frames(self) -> Iterator[Frame]:
-        for path in self.paths:
-            try:
-                for number, image in enumerate(frames_of(path, apply_exif=self.model.metadata.apply_exif), start=1):
-                    yield Frame(path, number if is_stream(path) else None, image)
-            except UserError as error:
-                self._skip(path, error)
-
-    def _skip(self, path: Path, error: UserError) -> None:
-        if path not in self.skipped:
-            print(f'skipped {path}: {error}', file=sys.stderr)
-        self.skipped[path] = str(error)
-
-    def _predict(self, batch: list[Frame]) -> None:
-        try:
-            predictions = self.model.predict_batch([frame.image for frame in batch], score=self.score)
+            for number, image in enumerate(frames_of(path, apply_exif=model.metadata.apply_exif), start=1):
+                yield Frame(path, number if is_stream(path) else None, image)
         except UserError as error:
-            if len(batch) == 1:
-                self._skip(batch[0].path, error)
-            else:  # one of them is at fault
-                for frame in batch:
-                    self._predict([frame])
-            return
-        for frame, prediction in zip(batch, predictions, strict=True):
-            self._report(frame, prediction)
+            skipped.add(path, error)
 
-    def _report(self, frame: Frame, prediction: Prediction) -> None:
-        if self.results:
-            self.results.add(*frame, prediction)
-        self.done += 1
-        content = describe(prediction, self.model.metadata)
-        if self.args.json:
-            number = {} if frame.number is None else {'frame': frame.number}
-            self.print(json.dumps({'image': str(frame.path), **number, **content}))
-        else:
-            name = f'{frame.path}' if frame.number is None else f'{frame.path} frame {frame.number}'
-            self.print(format_prediction(name, content))
+
+def _predict(
+    model: Model, batch: Sequence[Frame], score: float, skipped: Skipped
+) -> Iterator[tuple[Frame, Prediction]]:
+    try:
+        yield from zip(batch, model.predict_batch([frame.image for frame in batch], score=score), strict=True)
+    except UserError as error:
+        if len(batch) == 1:
+            skipped.add(batch[0].path, error)
+            return
+        for frame in batch:  # one of them is at fault
+            yield from _predict(model, [frame], score, skipped)
+
+
+def _text(frame: Frame, prediction: Prediction, model: Model, as_json: bool) -> str:
+    content = describe(prediction, model.metadata)
+    if as_json:
+        number = {} if frame.number is None else {'frame': frame.number}
+        return json.dumps({'image': str(frame.path), **number, **content})
+    return format_prediction(f'{frame.path}' + (f' frame {frame.number}' if frame.number else ''), content)
 
 
 def _progress(paths: Sequence[Path]) -> Any:

@@ -22,7 +22,7 @@ def describe(prediction: Prediction, metadata: ExportMetadata) -> dict[str, Any]
     name = metadata.class_name
     if metadata.task == 'detection':
         rows = []
-        for index, (box, score, label) in enumerate(_detections(prediction)):
+        for index, (box, score, label) in enumerate(detections_of(prediction)):
             rounded = [round(value, 3) for value in box]
             rows.append({'class': name(label), 'label': label, 'score': round(score, 5), 'box': rounded})
             if 'masks' in prediction:
@@ -39,7 +39,8 @@ def describe(prediction: Prediction, metadata: ExportMetadata) -> dict[str, Any]
     return {'features': {key: list(value.shape) for key, value in prediction.items()}}
 
 
-def _detections(prediction: Prediction) -> list[tuple[list[float], float, int]]:
+def detections_of(prediction: Prediction) -> list[tuple[list[float], float, int]]:
+    """Return box, score and label of each detection."""
     columns = (prediction[key].tolist() for key in ('boxes', 'scores', 'labels'))
     return list(zip(*columns, strict=True))
 
@@ -104,7 +105,7 @@ def draw_prediction(image: Array, prediction: Prediction, metadata: ExportMetada
         names = [(metadata.class_name(label), colors[label]) for label in labels]
         return add_legend(drawn, '', names) if legend else drawn
     if metadata.task == 'detection':
-        rows = _detections(prediction)
+        rows = detections_of(prediction)
         colors = [class_color(label, metadata.palette) for _, _, label in rows] or [(255, 255, 255)]
         texts = [f'{metadata.class_name(label)} {score:.2f}' for _, score, label in rows]
         drawn = draw_masks(image, (decode_mask(mask) for mask in prediction.get('masks', ())), colors)

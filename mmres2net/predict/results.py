@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from mmres2net.errors import UserError
+from mmres2net.errors import UserError, reason_of
 from mmres2net.files import atomic_path
-from mmres2net.predict.coco import CocoIds, CocoWriter
 from mmres2net.predict.inputs import count_and_rate, is_stream, output_paths
+from mmres2net.predict.masks import decode_mask
 from mmres2net.predict.metadata import ExportMetadata
 from mmres2net.predict.model import Prediction
-from mmres2net.predict.outputs import describe, draw_prediction, label_map, saliency_map
+from mmres2net.predict.outputs import describe, detections_of, draw_prediction, label_map, saliency_map
 
 Array = npt.NDArray[Any]
 LABELS, SALIENCY, DRAWN, VIDEO = '_labels.png', '_saliency.png', '.png', '.mp4'
@@ -27,24 +28,107 @@ CODEC = 'mp4v'  # MPEG-4 part 2: every build of OpenCV has it
 COLUMNS = ('image', 'frame', 'rank', 'label', 'class', 'score')
 
 
+class CocoIds:
+    """Ids of images and of ``classes`` as a COCO annotation file has them; a UserError says what is missing."""
+
+    def __init__(self, file: str | Path, classes: Sequence[str]) -> None:
+        self.file = file
+        self._images: dict[str, list[tuple[str, int]]] = {}
+        try:
+            content = json.loads(Path(file).expanduser().read_bytes())
+            names = {str(entry['name']): int(entry['id']) for entry in content['categories']}
+            for entry in content['images']:
+                name = str(entry['file_name'])
+                self._images.setdefault(Path(name).name, []).append((name, int(entry['id'])))
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise UserError(f'--ann {file} cannot be read as a COCO annotation file: {reason_of(error)}') from error
+        missing = [name for name in classes if name not in names] if classes else ['of unknown name']
+        if missing:
+            raise UserError(f'--ann {file}: the model has the class {missing[0]!r}, this file has {", ".join(names)}')
+        self.categories = [names[name] for name in classes]
+
+    def image(self, path: Path) -> int:
+        """Return the id of an image, by the end of its path; a UserError if not exactly one image has it."""
+        place = f'/{path.absolute().as_posix()}'
+        found = [number for name, number in self._images.get(path.name, ()) if place.endswith(f'/{name}')]
+        if len(found) != 1:
+            raise UserError(f'--ann {self.file}: it names {len(found)} images that {path} could be; 1 is needed')
+        return found[0]
+
+
+class CocoWriter:
+    """Detections as COCO JSON, written image by image into an open ``file``: memory does not grow with their number.
+
+    With ``ids`` it is a list of results, else images from 1 on and category k + 1 for class k.
+    """
+
+    def __init__(self, file: Any, metadata: ExportMetadata, ids: CocoIds | None = None) -> None:
+        self._file, self._metadata, self._ids = file, metadata, ids
+        self._images: list[dict[str, Any]] = []
+        self._count, self._labels = 0, len(metadata.classes)
+        self._file.write('[\n' if ids else '{"annotations": [\n')
+
+    def add(self, path: Path, frame: int | None, size: tuple[int, ...], prediction: Prediction) -> None:
+        """Write the detections of an image, or of a frame of a video, of ``size`` (height, width)."""
+        number = self._ids.image(path) if self._ids else len(self._images) + 1
+        image = {'id': number, 'file_name': str(path), 'height': size[0], 'width': size[1]}
+        self._images.append(image if frame is None else {**image, 'frame': frame})
+        for entry in self._entries(number, prediction):
+            self._file.write(f'{", " if self._count else ""}{json.dumps(entry)}\n')
+            self._count += 1
+
+    def _entries(self, number: int, prediction: Prediction) -> Iterator[dict[str, Any]]:
+        for index, (box, score, label) in enumerate(detections_of(prediction)):
+            width, height = box[2] - box[0], box[3] - box[1]
+            mask = prediction['masks'][index] if 'masks' in prediction else None
+            self._labels = max(self._labels, label + 1)
+            entry: dict[str, Any] = {'image_id': number, 'score': score, 'bbox': [box[0], box[1], width, height]}
+            entry['category_id'] = self._ids.categories[label] if self._ids else label + 1
+            if not self._ids:
+                area = width * height if mask is None else int(decode_mask(mask).sum())
+                entry |= {'id': self._count + 1, 'area': area, 'iscrowd': 0}
+            yield entry if mask is None else {**entry, 'segmentation': mask}
+
+    def close(self) -> None:
+        """Write the end of the file."""
+        names = [{'id': k + 1, 'name': self._metadata.class_name(k)} for k in range(self._labels)]
+        end = f', "images": {json.dumps(self._images)}, "categories": {json.dumps(names)}}}'
+        self._file.write(f']{"" if self._ids else end}\n')
+
+
 class Results:
-    """The files of ``--out`` for the inputs ``paths``; ``ids`` are those of an annotation file, for detections."""
+    """The files of ``--out`` for the inputs ``paths``; ``ids`` are those of an annotation file, for detections.
+
+    As a context it completes all files; those of a run that was stopped hold what was predicted until then.
+    """
 
     def __init__(self, folder: Path, paths: Sequence[Path], metadata: ExportMetadata, ids: CocoIds | None) -> None:
         self._metadata, self._stack = metadata, ExitStack()
         maps = {'classes': LABELS, 'saliency': SALIENCY} if metadata.task == 'segmentation' else {}
-        maps = {key: ending for key, ending in maps.items() if key == 'classes' or key in metadata.outputs}
-        self._maps = list(maps)
-        self._targets = output_paths(paths, folder, lambda p: (VIDEO,) if is_stream(p) else (DRAWN, *maps.values()))
-        self._coco = CocoWriter(folder / COCO_FILE, metadata, ids) if metadata.task == 'detection' else None
-        if self._coco:
-            self._stack.callback(self._coco.close)
+        self._maps = {key: ending for key, ending in maps.items() if key == 'classes' or key in metadata.outputs}
+        endings = (DRAWN, *self._maps.values())
+        self._targets = output_paths(paths, folder, lambda path: (VIDEO,) if is_stream(path) else endings)
+        self._coco: CocoWriter | None = None
         self._rows: Any = None
+        self._video: Any = None
+        self._source: Path | None = None  # of the video
+        if metadata.task == 'detection':
+            self._coco = CocoWriter(self._open(folder / COCO_FILE), metadata, ids)
+            self._stack.callback(self._coco.close)
         if metadata.task == 'classification':
-            draft = self._stack.enter_context(atomic_path(folder / CSV_FILE))
-            self._rows = csv.writer(self._stack.enter_context(draft.open('w', newline='')))
+            self._rows = csv.writer(self._open(folder / CSV_FILE))
             self._rows.writerow(COLUMNS)
-        self._video: tuple[Path, Video] | None = None
+
+    def _open(self, path: Path) -> Any:
+        """Return a file that gets its name when all files are completed."""
+        return self._stack.enter_context(self._stack.enter_context(atomic_path(path)).open('w', newline=''))
+
+    def __enter__(self) -> Results:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._end_video()
+        self._stack.close()
 
     def add(self, path: Path, frame: int | None, image: Array, prediction: Prediction) -> None:
         """Write what was predicted for an image or for a frame, counted from 1, of a video."""
@@ -55,47 +139,27 @@ class Results:
             rows = enumerate(describe(prediction, self._metadata)['classes'], start=1)
             name = '' if frame is None else frame
             self._rows.writerows([path, name, rank, row['label'], row['class'], row['score']] for rank, row in rows)
-        target, *maps = self._targets[path]
+        target, *places = self._targets[path]
         if frame is not None:
-            self._video_of(path, target, drawn).write(drawn)
+            self._add_to_video(path, target, drawn)
             return
         Image.fromarray(drawn).save(target)
-        for key, place in zip(self._maps, maps, strict=True):
-            (label_map(prediction[key], self._metadata) if key == 'classes' else saliency_map(prediction[key])).save(
-                place
-            )
+        for key, place in zip(self._maps, places, strict=True):
+            classes = key == 'classes'
+            (label_map(prediction[key], self._metadata) if classes else saliency_map(prediction[key])).save(place)
 
-    def _video_of(self, path: Path, target: Path, drawn: Array) -> Video:
-        if self._video is None or self._video[0] != path:
-            self._end_video()
-            self._video = path, Video(target, drawn, count_and_rate(path)[1])
-        return self._video[1]
-
-    def _end_video(self) -> None:
-        if self._video:
-            self._video[1].close()
-        self._video = None
-
-    def close(self) -> None:
-        """Complete all files; those of a run that was stopped hold what was predicted until then."""
-        self._end_video()
-        self._stack.close()
-
-
-class Video:
-    """A video ``.mp4`` of ``rate`` frames per second, all of the size of the ``first`` (H, W, 3)."""
-
-    def __init__(self, target: Path, first: Array, rate: float) -> None:
+    def _add_to_video(self, path: Path, target: Path, frame: Array) -> None:
+        """Write a frame into the video of ``path``, all of whose frames have the size of the first one."""
         import cv2
 
-        self._writer = cv2.VideoWriter(str(target), cv2.VideoWriter.fourcc(*CODEC), rate, first.shape[1::-1])
-        if not self._writer.isOpened():
-            raise UserError(f'{target} cannot be written: OpenCV has no encoder for {CODEC}, or the disk is full')
+        if self._source != path:
+            self._end_video()
+            code, rate = cv2.VideoWriter.fourcc(*CODEC), count_and_rate(path)[1]
+            self._source, self._video = path, cv2.VideoWriter(str(target), code, rate, frame.shape[1::-1])
+            if not self._video.isOpened():
+                raise UserError(f'{target} cannot be written: OpenCV has no encoder for {CODEC}, or the disk is full')
+        self._video.write(np.ascontiguousarray(frame[..., ::-1]))
 
-    def write(self, frame: Array) -> None:
-        """Add a frame (H, W, 3) uint8 RGB."""
-        self._writer.write(np.ascontiguousarray(frame[..., ::-1]))
-
-    def close(self) -> None:
-        """Complete the file."""
-        self._writer.release()
+    def _end_video(self) -> None:
+        if self._video is not None:
+            self._video.release()
