@@ -125,7 +125,7 @@ def add_common_flags(parser: argparse.ArgumentParser) -> None:
         '--work-dir',
         type=path,
         metavar='DIR',
-        help='folder for logs, checkpoints, images; default: work_dirs/CONFIG[-ARCH]',
+        help='folder for logs, checkpoints, images; default: work_dirs/CONFIG[-ARCH][-FOLDER]',
     )
     parser.add_argument(
         '--backbone',
