@@ -28,13 +28,12 @@ def image_size(path: str) -> Size | None:
         return None
 
 
-def read_yolo(path: str, classes: Sequence[str], *, keypoints: bool = False) -> tuple[list[Annotation], list[Finding]]:
+def read_yolo(path: str, classes: Sequence[str]) -> tuple[list[Annotation], list[Finding]]:
     """Return the objects in a text file with boxes and polygons in shares of the image's size.
 
     Args:
         path: The file; empty: an image without objects.
         classes: Their names; empty: the numbers are the names.
-        keypoints: What follows the box in a line are keypoints, not points of a polygon; they are left out.
     """
     if not path:
         return [], []
@@ -47,7 +46,7 @@ def read_yolo(path: str, classes: Sequence[str], *, keypoints: bool = False) -> 
         where = f'{path} line {number}'
         if fields := line.split():
             try:
-                objects.append(_object(where, fields, classes, keypoints))
+                objects.append(_object(where, fields, classes))
             except IndexError:
                 what = f'{fields[0]}; there are {len(classes)} classes, numbered from 0: {join_some(classes)}'
                 findings.append(Finding('label without class', where, what))
@@ -56,12 +55,11 @@ def read_yolo(path: str, classes: Sequence[str], *, keypoints: bool = False) -> 
     return objects, findings
 
 
-def _object(where: str, fields: Sequence[str], classes: Sequence[str], keypoints: bool) -> Annotation:
-    number, *shares = (float(field) for field in fields)
+def _object(where: str, fields: Sequence[str], classes: Sequence[str]) -> Annotation:
+    number, *values = (float(field) for field in fields)
     if not number.is_integer() or number < 0:
         raise ValueError(f'the class is {fields[0]!r}, not a whole number from 0 on')
     label = classes[int(number)] if classes else f'{int(number)}'
-    values = shares[:4] if keypoints else shares
     if len(values) < 4 or len(values) % 2:
         raise ValueError(f'{len(fields)} numbers; write CLASS X Y WIDTH HEIGHT, or CLASS and the points of a polygon')
     if not all(abs(value - 0.5) <= FAR for value in values):
@@ -73,7 +71,7 @@ def _object(where: str, fields: Sequence[str], classes: Sequence[str], keypoints
     return Annotation(where, label, (min(xs), min(ys), max(xs), max(ys)), [values])
 
 
-def parse_yolo(sample: Sample, classes: Sequence[str], *, keypoints: bool = False) -> Parsed:
+def parse_yolo(sample: Sample, classes: Sequence[str]) -> Parsed:
     """Return size and objects of one image in pixels; ``raw`` of the sample is its text file.
 
     The file of an image that cannot be read is not read either.
@@ -81,7 +79,7 @@ def parse_yolo(sample: Sample, classes: Sequence[str], *, keypoints: bool = Fals
     size = sample.size or image_size(sample.image)
     if size is None:
         return None, [], []
-    objects, findings = read_yolo(sample.raw, classes, keypoints=keypoints)
+    objects, findings = read_yolo(sample.raw, classes)
     return size, [_scaled(annotation, size) for annotation in objects], findings
 
 

@@ -37,7 +37,6 @@ class Spec:
         palette: Colors of the classes; masks in these colors are read by them.
         val_fraction: Share of the training images that becomes the validation set where there is none.
         seed: Of that choice; None: that of the caller.
-        keypoints: YOLO's lines hold keypoints after the box.
     """
 
     root: Path
@@ -47,7 +46,6 @@ class Spec:
     palette: tuple[Color, ...] = ()
     val_fraction: float = 0.2
     seed: int | None = None
-    keypoints: bool = False
 
     def as_yaml(self, options: Mapping[str, Sequence[str]]) -> str:
         """Return the text of a data file; ``options`` are the values that a key can have, the others as a comment."""
@@ -104,6 +102,8 @@ def read_data_file(path: Path) -> Spec:
     """
     content = read_yaml(path)
     yolo = _is_yolo(content)
+    if 'kpt_shape' in content:
+        raise UserError(f'{path}: kpt_shape: the lines hold keypoints, which are not read; write boxes or polygons')
     if yolo:
         content = {'format': 'yolo', **content, 'classes': _yolo_names(path, content)}
     else:
@@ -121,9 +121,7 @@ def read_data_file(path: Path) -> Spec:
     _check(path, 'palette', sound, content, 'a color [R, G, B] for each of classes')
     root, places = _places(path, content, yolo)
     palette = tuple((color[0], color[1], color[2]) for color in colors or ())
-    return Spec(
-        root, content['format'], places, classes, palette, fraction or 0.2, seed, yolo and 'kpt_shape' in content
-    )
+    return Spec(root, content['format'], places, classes, palette, fraction or 0.2, seed)
 
 
 def _check(path: Path, key: str, sound: bool, content: Mapping[str, Any], allowed: str) -> None:

@@ -16,24 +16,18 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import median
 
-import numpy as np
-
-from mmres2net.data.formats.base import Sample, Size, Split, similar_class
-from mmres2net.data.formats.yolo import image_size
+from mmres2net.data.formats.base import Sample, Split, similar_class
+from mmres2net.data.formats.masks import IGNORED
 from mmres2net.data.own.data_file import FORMATS, Spec, is_data_file, read_data_file
 from mmres2net.data.own.images import (
-    IGNORED,
     class_folders,
     find_masks,
     load_folders,
     load_masks,
-    read_labels,
     spread,
 )
 from mmres2net.data.own.source import XML, Source, coco_files, label_files, load_coco, load_voc, load_yolo
@@ -64,10 +58,8 @@ class OwnSplit:
         name: ``train``, ``val`` or ``test``.
         images: How many images it has, those without annotations included.
         counts: Annotations by class name, every class in label order, also those without any: objects for detection,
-            images for classification, pixels for segmentation (of the masks that were read so far: a sample after
-            :func:`recognize`, all after :func:`write_standard`).
+            images for classification, pixels for segmentation (0 until :func:`write_standard` has read the masks).
         annotation: The file in standard form, once it is written; before that the source.
-        size: The median (width, height) of its images in pixels, from the headers of a sample.
         source: The split as the reader of its format gives it, for checks, drawing and conversion.
     """
 
@@ -75,7 +67,6 @@ class OwnSplit:
     images: int
     counts: Mapping[str, int]
     annotation: Path
-    size: Size
     source: Split = field(repr=False, compare=False)
 
 
@@ -277,22 +268,7 @@ def _own_split(name: str, samples: Sequence[Sample], source: Source, classes: tu
     split.findings = list(source.findings.get(key, ())) if key or name == 'train' else []
     split.parse = lambda sample: source.parse(sample, classes)
     split.read_mask, split.needs_masks = source.read_mask, source.task == 'instances'
-    some = [samples[int(i)] for i in np.linspace(0, len(samples) - 1, min(len(samples), 64))]
-    sizes = [size for sample in some if (size := sample.size or image_size(sample.image))] or [(0, 0)]
-    middle = round(median(width for width, _ in sizes)), round(median(height for _, height in sizes))
     if source.unit == 'pixels':
         split.mask_values = {**dict(enumerate(classes)), IGNORED: ''}
-        counts = _count_pixels(split, [sample.mask for sample in some])
-    else:
-        counts = Counter(label for sample in samples for label in source.labels(sample))
-    return OwnSplit(name, len(samples), {label: counts[label] for label in classes}, Path(file), middle, split)
-
-
-def _count_pixels(split: Split, masks: Iterable[str]) -> Counter[str]:
-    """Return the pixels of ``masks`` by class name; masks that cannot be read, which the check names, count nothing."""
-    counts: Counter[str] = Counter()
-    for path in masks:
-        with suppress(Exception):  # damaged files raise many kinds of error
-            found = np.bincount((split.read_mask or read_labels)(path).ravel())
-            counts.update({split.mask_values.get(value, ''): int(number) for value, number in enumerate(found)})
-    return counts
+    counts = Counter(label for sample in samples for label in source.labels(sample))
+    return OwnSplit(name, len(samples), {label: counts[label] for label in classes}, Path(file), split)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
 from PIL import Image
 
 from mmres2net.data.formats.base import Annotation, Sample, regular_file, similar_class
+from mmres2net.data.formats.masks import IGNORED
 from mmres2net.data.formats.yolo import image_size
 from mmres2net.data.own.data_file import Spec
 from mmres2net.data.own.source import Source, class_names
@@ -31,7 +33,6 @@ from mmres2net.drawing import Color
 from mmres2net.errors import UserError
 from mmres2net.text import join_some
 
-IGNORED = 255
 SAMPLE = 32  # masks that are read to tell what they are
 FEW = 64  # colors: more of them is a photograph
 JPEG_ERROR = 16  # by which compression makes the channels of a gray image differ
@@ -118,8 +119,8 @@ def load_folders(tree: Tree, spec: Spec, notes: list[str]) -> Source:
 def find_masks(tree: Tree, names: Sequence[str]) -> dict[str, str]:
     """Return the mask of each image of ``names`` that has one.
 
-    Masks are images of few colors, or in gray where their names say so, that are called like the images up to what all
-    of them have in front or behind, such as ``_mask``.
+    Masks are images of few colors, or in gray where their names say so. They are called like the images but for what
+    all of them have in front or behind, such as ``_mask``.
 
     Raises:
         AmbiguousError: Two masks of an image.
@@ -138,10 +139,10 @@ def find_masks(tree: Tree, names: Sequence[str]) -> dict[str, str]:
     places = {folder for folder, *_ in chosen}
     masks = [name for key in chosen for name in groups[key]]
     images = [n for key in groups if not (key in like and key[0] in places) for n in groups[key]]
-    pairs = _pair(images, masks)
     others = [name for key in like - chosen if key[0] not in places for name in groups[key]]
     if others and _pair([name for name in images if name not in set(others)], others):
         raise AmbiguousError(f'{masks[0]} and {others[0]} both could be masks')
+    pairs = _pair(images, masks)
     some = spread(sorted(pairs)) if not like & hinted else []
     equal = sum(image_size(tree.path(name)) == image_size(tree.path(pairs[name])) for name in some)
     return pairs if equal >= 0.9 * len(some) else {}
@@ -162,17 +163,27 @@ def _is_gray(colors: np.ndarray, tolerance: int) -> bool:
 
 
 def _pair(images: Sequence[str], masks: Sequence[str]) -> dict[str, str]:
-    stems = {stem_of(name) for name in images}
-    endings = {stem.rpartition('_')[2] for stem in stems if '_' in stem}
-    ending = f'_{endings.pop()}' if len(endings) == 1 and len(stems) > 1 else ''  # as in city_000_leftImg8bit
-    cut = {stem.removesuffix(ending) for stem in stems}
-    votes: Counter[tuple[str, str]] = Counter()
-    for stem in map(stem_of, spread(masks)):
-        votes.update({('', stem[i:]) for i in range(1, len(stem) + 1) if stem[:i] in cut})
-        votes.update({(stem[:i], '') for i in range(1, len(stem)) if stem[i:] in cut})
-    before, after = max(votes, key=lambda key: (votes[key], -len(key[0] + key[1])), default=('', ''))
-    index = Index(images, lambda name: stem_of(name).removesuffix(ending))
-    return index.pair(masks, stem=lambda name: stem_of(name).removeprefix(before).removesuffix(after))[0]
+    """Return the mask of each image, by names with or without what all images, or all masks, have in common."""
+    cuts = [
+        (of_images, of_masks)
+        for of_images in (stem_of, _without_common(images))
+        for of_masks in (stem_of, _without_common(masks))
+    ]
+    of_images, of_masks = max(cuts, key=lambda cut: len(set(map(cut[0], images)) & set(map(cut[1], masks))))
+    return Index(images, of_images).pair(masks, of_masks)[0]
+
+
+def _without_common(names: Sequence[str]) -> Callable[[str], str]:
+    """Return what cuts the parts from names that all of them begin and end with, as in mask_1_train, mask_2_train."""
+    stems = sorted({stem_of(name) for name in names})
+    if len(stems) < 2:
+        return stem_of
+    marks = list(re.finditer('[^a-z0-9]', stems[0]))
+    begins = ['', *(stems[0][: mark.end()] for mark in marks)]
+    ends = ['', *(stems[0][mark.start() :] for mark in reversed(marks))]
+    begin = max((text for text in begins if all(stem.startswith(text) for stem in stems)), key=len)
+    end = max((text for text in ends if all(stem.endswith(text) for stem in stems)), key=len)
+    return lambda name: stem_of(name).removeprefix(begin).removesuffix(end)
 
 
 def mask_pixels(path: str, *, colored: bool = False) -> np.ndarray:
@@ -253,8 +264,8 @@ def load_masks(tree: Tree, spec: Spec, notes: list[str]) -> Source:
     left = len(tree.images.names) - 2 * len(pairs)
     notes += [f'{left:,} images have no mask and are left out.'] if left else []
     source = Source('masks', 'segmentation', 'pixels', samples, lambda sample: (), findings=findings)
-    source.classes, source.palette = class_names(tree, spec)
-    known = {r << 16 | g << 8 | b for r, g, b in source.palette} | {VOC_BORDER}
+    source.classes, source.palette = class_names(tree, spec), spec.palette
+    known = {*_codes(source.palette), VOC_BORDER}
     some = spread(masks)
     colored = any(_distinct(mask) is None for mask in some)
     if colored or (source.palette and all((_distinct(mask, True) or set()) <= known for mask in some)):
@@ -265,23 +276,22 @@ def load_masks(tree: Tree, spec: Spec, notes: list[str]) -> Source:
 
 
 def _read_colors(source: Source, masks: Sequence[str], notes: list[str]) -> None:
-    """Let masks be read by their colors: those of the palette, of VOC, or all that there are."""
+    """Let masks be read by their colors: those of the palette, or of VOC."""
     if not source.palette:
-        colors = sorted(_all_values(masks, colored=True) - {VOC_BORDER})
         flat = voc_palette()
-        official = [flat[i] << 16 | flat[i + 1] << 8 | flat[i + 2] for i in range(0, 3 * len(source.classes), 3)]
-        if source.classes and set(colors) <= set(official):
-            colors = official
-        elif source.classes or len(colors) > FEW:
+        source.palette = [(flat[i], flat[i + 1], flat[i + 2]) for i in range(0, 3 * len(source.classes), 3)]
+        if unknown := sorted(_all_values(masks, colored=True) - {*_codes(source.palette), VOC_BORDER}):
             raise AmbiguousError(
-                f'the masks have {len(colors):,} colors, {join_some(_hex(colors))}, and nothing tells their classes: '
-                'write classes and palette, a color [R, G, B] for each class'
+                f'the masks have colors, such as {join_some(_hex(unknown))}, and nothing tells their classes: write '
+                'classes and palette, a color [R, G, B] for each class'
             )
-        source.classes = source.classes or _hex(colors)
-        source.palette = [(color >> 16, color >> 8 & 255, color & 255) for color in colors]
-        notes.append(f'Masks are read by their {len(colors)} colors.')
-    codes = {r << 16 | g << 8 | b: i for i, (r, g, b) in enumerate(source.palette)}
-    source.read_mask = partial(read_labels, codes={VOC_BORDER: IGNORED} | codes)
+    notes.append(f'Masks are read by their {len(source.palette)} colors.')
+    source.read_mask = partial(read_labels, codes={VOC_BORDER: IGNORED} | _codes(source.palette))
+
+
+def _codes(palette: Iterable[Color]) -> dict[int, int]:
+    """Return the label of each color as 0xRRGGBB."""
+    return {red << 16 | green << 8 | blue: label for label, (red, green, blue) in enumerate(palette)}
 
 
 def _hex(colors: Iterable[int]) -> list[str]:
@@ -315,15 +325,4 @@ def _read_values(source: Source, masks: Sequence[str], notes: list[str]) -> None
         )
     if source.read_mask is None and not all(map(holds_labels, some)):
         source.read_mask = read_labels
-    source.classes, source.palette = names, source.palette or _own_palette(masks[0], len(names))
-
-
-def _own_palette(path: str, count: int) -> list[Color]:
-    """Return the colors in a palette mask; none of a gray one."""
-    try:
-        with Image.open(regular_file(path)) as image:
-            flat = (image.getpalette() or [])[: 3 * count] if image.mode == 'P' else []
-    except Exception:  # as above
-        flat = []
-    colors = [(flat[i], flat[i + 1], flat[i + 2]) for i in range(0, len(flat) - 2, 3)]
-    return colors if len(set(colors)) == count and any(len(set(color)) > 1 for color in colors) else []
+    source.classes = names

@@ -8,7 +8,6 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -30,10 +29,9 @@ JSON_LIMIT = 4 * 2**30  # bytes
 MOST_JSON = 200  # JSON files that are looked into, the largest ones: some tools write one for each image
 MOST_CLASSES = 10_000  # without names
 NAME_FILES = {
-    'classes.txt', 'class_names.txt', 'labels.txt', 'obj.names', 'classes.names', '_darknet.labels', 'labelmap.txt',
+    'classes.txt', 'class_names.txt', 'labels.txt', 'obj.names', 'classes.names', '_darknet.labels',
 }  # fmt: skip
 XML = re.compile(rb'<annotation\b')
-LABELMAP = re.compile(r'(.*?):(\d+),(\d+),(\d+):.*')
 
 
 @dataclass
@@ -53,25 +51,19 @@ class Source:
     read_mask: Callable[[str], np.ndarray] | None = None  # where values are not labels
 
 
-def class_names(tree: Tree, spec: Spec) -> tuple[Sequence[str], Sequence[Color]]:
-    """Return names and colors of the classes in the data file or in a file such as ``classes.txt``, as far as known.
+def class_names(tree: Tree, spec: Spec) -> Sequence[str]:
+    """Return the classes in the data file or in a file such as ``classes.txt``; none where there is none.
 
     Raises:
         AmbiguousError: Two files with different names.
     """
     if spec.classes:
-        return spec.classes, spec.palette
-    found = {}
-    for name in tree.files:
-        if name.rpartition('/')[2].lower() in NAME_FILES:
-            found[tuple(line for line in text_lines(tree.path(name)) if not line.startswith('#'))] = name
+        return spec.classes
+    files = [name for name in tree.files if name.rpartition('/')[2].lower() in NAME_FILES]
+    found = {tuple(text_lines(tree.path(name))): name for name in files}
     if len(found) > 1:
         raise AmbiguousError(f'these files name different classes: {", ".join(found.values())}')
-    lines = next(iter(found), ())
-    colored = [match.groups() for line in lines if (match := LABELMAP.fullmatch(line))]
-    if not lines or len(colored) < len(lines):
-        return lines, ()
-    return [name for name, *_ in colored], [(int(r), int(g), int(b)) for _, r, g, b in colored]
+    return next(iter(found), ())
 
 
 # COCO: a file for each split
@@ -183,7 +175,7 @@ def _paired(
 
     Of ``files``, those are annotations that begin with ``test``; ``kind`` is that of the finding.
     """
-    pairs, alone = tree.images.pair(within(tree, spec, files), lambda name: _named_in(tree.path(name)))
+    pairs, alone = tree.images.pair(within(tree, spec, files))
     images, findings = by_split(tree, spec, 'main', pairs, notes)
     for name in alone:
         if test.search(head_of(tree.path(name))):
@@ -196,25 +188,17 @@ def _paired(
     return samples, findings
 
 
-def _named_in(path: str) -> str:
-    match = re.search(rb'<filename>\s*([^<]+?)\s*</filename>', head_of(path))
-    return match[1].decode(errors='replace') if match else ''
-
-
 def load_voc(tree: Tree, spec: Spec, notes: list[str]) -> Source:
-    """Return the images with an XML file of the same name, or with one that names them."""
+    """Return the images with an XML file of the same name."""
     samples, findings = _paired(tree, spec, tree.ending('.xml'), XML, 'missing image', notes)
     samples = {part: [sample for sample in found if sample.raw] for part, found in samples.items()}
     notes.append('Difficult objects are neither trained on nor counted in evaluation, as crowds of COCO.')
-
-    known: dict[str, list[str]] = {}
-
-    def labels(sample: Sample) -> list[str]:
-        if sample.raw not in known:
-            known[sample.raw] = [str(annotation.label) for annotation in parse_voc(sample, ())[1]]
-        return known[sample.raw]
-
-    return Source('VOC', 'detection', 'objects', samples, labels, parse_own_voc, spec.classes, findings=findings)
+    read = {sample.raw: parse_voc(sample, ())[1] for found in samples.values() for sample in found}
+    labels = {path: [str(one.label) for one in found] for path, found in read.items()}
+    return Source(
+        'VOC', 'detection', 'objects', samples, lambda sample: labels[sample.raw], parse_own_voc, spec.classes,
+        findings=findings,
+    )  # fmt: skip
 
 
 def parse_own_voc(sample: Sample, classes: Sequence[str]) -> Parsed:
@@ -235,8 +219,8 @@ def load_yolo(tree: Tree, spec: Spec, notes: list[str]) -> Source:
     samples, findings = _paired(tree, spec, label_files(tree), LABEL, 'annotation without image', notes)
     if not any(sample.raw for sample in samples.get('test', ())):
         notes += [f'{len(samples.pop("test")):,} test images are left out.'] if 'test' in samples else []
-    classes, _ = class_names(tree, spec)
-    read = {s.raw: read_yolo(s.raw, (), keypoints=spec.keypoints)[0] for found in samples.values() for s in found}
+    classes = class_names(tree, spec)
+    read = {sample.raw: read_yolo(sample.raw, ())[0] for found in samples.values() for sample in found}
     polygons = [bool(one.segmentation) for found in read.values() for one in found]
     numbers = {path: [int(str(one.label)) for one in found] for path, found in read.items()}
     if not classes:
@@ -245,10 +229,8 @@ def load_yolo(tree: Tree, spec: Spec, notes: list[str]) -> Source:
             raise UserError(f'{tree.root}: there is an object of the class {top}; write the names of the classes')
         classes = [str(number) for number in range(1 + top)]
         notes.append('No file names the classes: their numbers are their names.')
-
-    def labels(sample: Sample) -> list[str]:
-        return [classes[number] for number in numbers[sample.raw] if number < len(classes)]
-
+    labels = {path: [classes[number] for number in found if number < len(classes)] for path, found in numbers.items()}
     task = 'instances' if polygons and all(polygons) else 'detection'
-    parse = partial(parse_yolo, keypoints=spec.keypoints)
-    return Source('YOLO', task, 'objects', samples, labels, parse, classes, findings=findings)
+    return Source(
+        'YOLO', task, 'objects', samples, lambda sample: labels[sample.raw], parse_yolo, classes, findings=findings
+    )

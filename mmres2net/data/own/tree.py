@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 
 from mmres2net.data.formats.base import IMAGE_SUFFIXES
@@ -64,28 +65,29 @@ def read_tree(root: Path) -> Tree:
         UserError: A folder that cannot be read, or far too many files.
     """
     found: list[str] = []
-    todo: list[tuple[str, frozenset[tuple[int, int]]]] = [('', frozenset())]
     try:
-        while todo:
-            folder, above = todo.pop()
-            facts = os.stat(root / folder)
-            if (facts.st_dev, facts.st_ino) in above:  # a link to a folder that it lies in
-                continue
-            above |= {(facts.st_dev, facts.st_ino)}
-            for entry in os.scandir(root / folder):
-                if entry.name.startswith('.') or entry.name.lower() in SKIPPED:
-                    continue
-                if entry.is_dir():
-                    todo.append((f'{folder}{entry.name}/', above))
-                elif entry.is_file():
-                    if re.search('[\t\r\n\ud800-\udfff]', entry.name):
-                        raise UserError(f'{root / folder}: the name {entry.name!r} is not plain UTF-8; rename the file')
-                    found.append(folder + entry.name)
+        for place, folders, names in os.walk(root, followlinks=True, onerror=_fail):
+            real = Path(place).resolve()
+            above = {real, *real.parents}  # a link to one of them would be followed without end
+            folders[:] = [n for n in folders if _is_read(n) and Path(place, n).resolve() not in above]
+            inside = '' if place == str(root) else f'{os.path.relpath(place, root)}/'
+            names = [name for name in names if _is_read(name) and os.path.isfile(os.path.join(place, name))]
+            if odd := next((name for name in names if re.search('[\t\r\n\ud800-\udfff]', inside + name)), None):
+                raise UserError(f'{place}: the name {inside + odd!r} is not plain UTF-8; rename it')
+            found += [inside + name for name in names]
             if len(found) > MOST_FILES:
                 raise UserError(f'{root} holds more than {MOST_FILES:,} files; name the folder of the data set alone')
     except OSError as error:
         raise UserError(f'{error.filename or root} cannot be read: {error.strerror or error}') from error
     return Tree(root, tuple(sorted(found)))
+
+
+def _fail(error: OSError) -> None:
+    raise error
+
+
+def _is_read(name: str) -> bool:
+    return not name.startswith('.') and name.lower() not in SKIPPED
 
 
 def words_of(text: str) -> list[str]:
@@ -138,18 +140,16 @@ class Index:
     def locate(self, wanted: Sequence[str], near: str) -> list[str | None]:
         """Return the file that each of ``wanted`` stands for; None for those that are not there.
 
-        Folders in front of the names, such as those of another machine, are left out as far as none fits otherwise. Of
-        files of one name, the nearest to ``near`` counts, the file that names them.
+        Where no path is there, names without folders count: the folders are often those of another machine. Of files of
+        one name, the nearest to ``near`` counts, the file that names them; another split only where all are of others.
 
         Raises:
             AmbiguousError: A name that stands for several files.
         """
-        parts = [[part for part in re.split(r'[/\\]', name.strip()) if part not in ('', '.', '..')] for name in wanted]
-        split = split_of(near)
-        for drop in range(max(map(len, parts), default=0)):
-            fits = [self._fits(path[min(drop, len(path) - 1) :]) for path in parts]
-            own = [[name for name in names if split_of(folder_of(name)) in (split, None)] for names in fits]
-            found = [_nearest(names, near, split) for names in (own if any(own) else fits)]
+        paths = [[part for part in re.split(r'[/\\]', name.strip()) if part not in ('', '.', '..')] for name in wanted]
+        for last, own in product((False, True), (True, False)):
+            fits = [self._fits(path[-1:] if last else path) for path in paths]
+            found = [_nearest(names, near, split_of(near), own=own) for names in fits]
             if any(found):
                 return found
         return [None] * len(wanted)
@@ -161,16 +161,10 @@ class Index:
         names = [name for name in self._by_stem.get(stem_of(last), ()) if f'/{folder_of(name)}'.endswith(folders)]
         return [name for name in names if not last.endswith(IMAGE_SUFFIXES) or name.lower().endswith(last)]
 
-    def pair(
-        self,
-        others: Iterable[str],
-        named_in: Callable[[str], str] = lambda other: '',
-        stem: Callable[[str], str] = stem_of,
-    ) -> tuple[dict[str, str], list[str]]:
+    def pair(self, others: Iterable[str], stem: Callable[[str], str] = stem_of) -> tuple[dict[str, str], list[str]]:
         """Return the annotation file of each file that has one, and the annotation files that belong to none.
 
-        ``named_in`` returns the name that stands in an annotation file, where its own name does not tell; ``stem`` what
-        of its name tells the file that it belongs to.
+        ``stem`` returns what of an annotation file's name tells the file that it belongs to.
 
         Raises:
             AmbiguousError: A file with two annotation files, or the reverse.
@@ -178,12 +172,7 @@ class Index:
         pairs: dict[str, str] = {}
         alone = []
         for other in others:
-            fits = self._by_stem.get(stem(other), [])
-            if len(fits) != 1 and (named := named_in(other)):
-                fits = self._fits(re.split(r'[/\\]', named)[-1:]) or fits
-            split = split_of(folder_of(other))
-            fits = [name for name in fits if None in (split, own := split_of(folder_of(name))) or own == split]
-            name = _nearest(fits, other, split)
+            name = _nearest(self._by_stem.get(stem(other), ()), other, split_of(folder_of(other)))
             if name is None:
                 alone.append(other)
             elif name in pairs:
@@ -193,8 +182,10 @@ class Index:
         return pairs, alone
 
 
-def _nearest(fits: Sequence[str], near: str, split: str | None) -> str | None:
-    """Return the nearest of ``fits`` to a file: of the same split, with most folders of the same name."""
+def _nearest(fits: Sequence[str], near: str, split: str | None, *, own: bool = True) -> str | None:
+    """Return the nearest of ``fits`` to a file: of its split, with most folders of the same name, and no mask."""
+    if own:
+        fits = [name for name in fits if split is None or split_of(folder_of(name)) in (split, None)]
     if len(fits) > 1:
         folders = set(folder_of(near).lower().split('/'))
         ranks = {n: (split_of(folder_of(n)) == split, len(folders & {*folder_of(n).lower().split('/')})) for n in fits}

@@ -15,9 +15,9 @@ def own_data(task: str, count: int = 3, *, images: int = 240, test: bool = False
     """Data of ``count`` classes for a task."""
     classes = tuple(f'class{i}' for i in range(count))
     suffix = '.json' if task in ('detection', 'instances') else '.txt'
-    counts, size = dict.fromkeys(classes, 5), (640, 480)
+    counts = dict.fromkeys(classes, 5)
     splits = {
-        name: OwnSplit(name, number, counts, Path(f'/data/{name}{suffix}'), size, Split(name, '', ''))
+        name: OwnSplit(name, number, counts, Path(f'/data/{name}{suffix}'), Split(name, '', ''))
         for name, number in {'train': images, 'val': 60, **({'test': 30} if test else {})}.items()
     }
     palette = tuple((i, i, i) for i in range(count))
