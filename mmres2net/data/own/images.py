@@ -178,7 +178,7 @@ def _without_common(names: Sequence[str]) -> Callable[[str], str]:
     stems = sorted({stem_of(name) for name in names})
     if len(stems) < 2:
         return stem_of
-    marks = list(re.finditer('[^a-z0-9]', stems[0]))
+    marks = list(re.finditer('[^a-z0-9]|(?<=[0-9])(?=[a-z])|(?<=[a-z])(?=[0-9])', stems[0]))
     begins = ['', *(stems[0][: mark.end()] for mark in marks)]
     ends = ['', *(stems[0][mark.start() :] for mark in reversed(marks))]
     begin = max((text for text in begins if all(stem.startswith(text) for stem in stems)), key=len)
