@@ -89,8 +89,7 @@ def all_results(required: Sequence[str]) -> list[Result]:
     results = [*checks.check_python(), *checks.check_libraries(required), *checks.check_requirements()]
     results += checks.check_machine()
     absent = {name for name in LIBRARIES if not installed_of(IMPORT_NAMES[name])}
-    optional = {'pycocotools.mask': 'pycocotools', 'faster_coco_eval.core': 'faster-coco-eval'}
-    absent |= {probe for probe, name in optional.items() if installed_version(name) is None}
+    absent |= {'pycocotools.mask'} if installed_version('pycocotools') is None else set()
     results += run_probes([name for name in PROBES if name not in absent])
     results += check_required({result.name: result.detail for result in results if result.status == 'ok'}, required)
     return sorted(results, key=lambda result: ORDER.index(result.status))

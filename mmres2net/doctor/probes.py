@@ -85,7 +85,7 @@ def _imported(name: str) -> Callable[[], str]:
 
 
 PROBES: dict[str, Callable[[], str]] = {
-    **{name: _imported(name) for name in ('numpy', 'cv2', 'pycocotools.mask', 'faster_coco_eval.core', 'torch')},
+    **{name: _imported(name) for name in ('numpy', 'cv2', 'pycocotools.mask', 'torch')},
     **{name: _imported(name) for name in ('torchvision', 'mmengine.runner', 'mmcv.cnn')},
     **{function.__name__: function for function in (operators, gpu, registry)},
     **{name: lambda name=name: library(name) for name in ('mmdet', 'mmseg', 'mmpretrain')},  # type: ignore[misc]

@@ -96,7 +96,7 @@ def _draw_detection(folder: Path, prefix: str, matches: m.Matches, names: Sequen
     ap = m.average_precision(matches)
     values = {'AP': ap.mean(0), 'AP at IoU 0.5': ap[0]}
     curves = partial(_draw, folder / f'{prefix}pr_curve.png', plots.draw_class_curves, names, m.GRID)
-    curves(m.precision_at_recall(matches), (f'Precision by recall at IoU 0.5: {title}', 'recall', 'precision'))
+    curves(m.precision_at_recall(matches)[0], (f'Precision by recall at IoU 0.5: {title}', 'recall', 'precision'))
     words = f'F1 by score at IoU 0.5: {title}', 'least score', 'F1'
     _draw(folder / f'{prefix}f1_curve.png', plots.draw_class_curves, names, m.GRID, m.f1_at_score(matches), words)
     _draw(folder / f'{prefix}per_class.png', plots.draw_bars, names, values, f'AP by class: {title}')

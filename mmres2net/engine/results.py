@@ -159,8 +159,8 @@ class ResultsHook(Hook):
             known = [one for one in records if one is not None]
             if not known or len(known) < len(records):
                 raise NothingToDraw(f'{len(records) - len(known)} of {len(records)} images are not annotated')
-            evaluated = next((one.evaluated for one in loop.evaluator.metrics if getattr(one, 'evaluated', None)), None)
-            arrays = collected(known, classes, evaluated)
+            matches = next((one.matches for one in loop.evaluator.metrics if getattr(one, 'matches', None)), None)
+            arrays = collected(known, classes, matches)
             (folder / ARRAYS).parent.mkdir(exist_ok=True)
             with atomic_path(folder / ARRAYS) as draft, draft.open('wb') as file:
                 np.savez_compressed(file, split=title, step=runner.iter, **arrays)

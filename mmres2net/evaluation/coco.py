@@ -16,15 +16,19 @@ import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.fileio import dump, exists, get
 from mmengine.logging import print_log
+from pycocotools import mask as coco_masks
 
 from mmres2net.data.formats.coco import category_fault, coco_content
 from mmres2net.errors import UserError
-from mmres2net.evaluation.coco_protocol import KINDS, Metrics, evaluate, load_evaluator, usable_annotation
+from mmres2net.evaluation.annotations import usable_annotation
+from mmres2net.evaluation.coco_protocol import Metrics, evaluate
 from mmres2net.evaluation.labels import check_labels, class_names
+from mmres2net.evaluation.matches import Matches, match
 from mmres2net.evaluation.table import class_table
 from mmres2net.files import writable_dir
 from mmres2net.registry import METRICS
 
+KINDS = ('bbox', 'segm')
 TABLE = {'AP': 'mAP', 'AP50': 'mAP_50', 'AP75': 'mAP_75', 'APs': 'mAP_s', 'APm': 'mAP_m', 'APl': 'mAP_l'}
 
 
@@ -36,7 +40,6 @@ class COCOMetric(BaseMetric):
         ann_file: The COCO annotation file of the split.
         metric: ``bbox``, ``segm`` or both.
         classwise: Also give ``bbox_AP_NAME`` for each class, and log a table.
-        evaluator: ``faster`` (faster-coco-eval) or ``pycocotools``; the metrics are the same, the time is not.
         outfile_prefix: Write the detections to ``PREFIX.bbox.json`` and ``PREFIX.segm.json``, in COCO's form.
         format_only: Write them without evaluation, for a split whose annotations are not public.
         backend_args: As everywhere in MMEngine: where ``ann_file`` lies, if not on disk.
@@ -44,7 +47,7 @@ class COCOMetric(BaseMetric):
         prefix: Goes before the names of the metrics.
 
     Raises:
-        UserError: An unknown kind or evaluator, a package or file that is not there, a file of another form.
+        UserError: An unknown kind, a file that is not there, a file of another form.
     """
 
     default_prefix = 'coco'
@@ -55,7 +58,6 @@ class COCOMetric(BaseMetric):
         *,
         metric: str | Sequence[str] = 'bbox',
         classwise: bool = False,
-        evaluator: str = 'faster',
         outfile_prefix: str | None = None,
         format_only: bool = False,
         backend_args: dict[str, Any] | None = None,
@@ -71,13 +73,11 @@ class COCOMetric(BaseMetric):
             )
         if format_only and not outfile_prefix:
             raise UserError('format_only=True writes the detections, so outfile_prefix has to say where')
-        self.package = load_evaluator(evaluator)
-        self.classwise, self.evaluator = classwise, evaluator
-        self.outfile_prefix, self.format_only = outfile_prefix, format_only
+        self.classwise, self.outfile_prefix, self.format_only = classwise, outfile_prefix, format_only
         if outfile_prefix:
             writable_dir(Path(outfile_prefix).parent, 'outfile_prefix')
         self.ann_file = str(ann_file)
-        self.evaluated: dict[str, Any] = {}  # truth and detections of the last evaluation, for plots
+        self.matches: dict[str, Matches] = {}  # of the last evaluation, by kind, for plots
         self._truth = _read(self.ann_file, backend_args)
         if not format_only and 'annotations' not in self._truth:
             raise UserError(
@@ -117,7 +117,7 @@ class COCOMetric(BaseMetric):
             try:
                 if entry['category_id'] in ids and entry['image_id'] in images:
                     for kind in self.kinds:
-                        usable_annotation(entry, kind, images[entry['image_id']], self.package.mask)
+                        usable_annotation(entry, kind, images[entry['image_id']])
             except (KeyError, TypeError, ValueError) as error:
                 reason = f'no {error.args[0]!r}' if isinstance(error, KeyError) else error
                 raise UserError(f'{self.ann_file}: annotations[{i}] cannot be evaluated: {reason}') from error
@@ -152,7 +152,7 @@ class COCOMetric(BaseMetric):
         if not isinstance(masks, list):
             # Encoded in columns: (n, H, W) becomes (H, W, n) in Fortran's order.
             planes = np.asfortranarray(_array(masks).astype(np.uint8).transpose(1, 2, 0))
-            masks = self.package.mask.encode(planes) if count else []
+            masks = coco_masks.encode(planes) if count else []
         if len(masks) != count:
             raise UserError(f'{len(masks)} masks for {count} labels in one prediction: there has to be one for each')
         return masks
@@ -165,15 +165,14 @@ class COCOMetric(BaseMetric):
         """
         truth = self._shown([result['image_id'] for result in results])
         metrics: dict[str, float] = {}
-        self.evaluated = {'truth': truth}
+        self.matches = {}
         for kind in self.kinds:
             detections = [detection for result in results for detection in self._detections(result, kind)]
             if self.outfile_prefix:
                 self._write(detections, kind)
             if not self.format_only:
-                found = evaluate(truth, detections, kind, evaluator=self.evaluator)
-                metrics |= self._named(found, kind)
-                self.evaluated[kind] = detections
+                self.matches[kind] = match(truth, detections, kind)
+                metrics |= self._named(evaluate(self.matches[kind]), kind)
         return metrics
 
     def _named(self, found: Metrics, kind: str) -> dict[str, float]:

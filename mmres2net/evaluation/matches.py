@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from pycocotools import mask as coco_masks
 
-from mmres2net.evaluation.coco_protocol import load_evaluator, usable_annotation
+from mmres2net.evaluation.annotations import usable_annotation
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 GRID = np.linspace(0, 1, 101)  # of recalls and of scores
@@ -57,13 +58,14 @@ def match(truth: Mapping[str, Any], detections: Objects, kind: str) -> Matches:
     Args:
         truth: A COCO annotation dict. An annotation with ``ignore`` and no ``iscrowd`` is ignored with plain IoUs, as
             PASCAL VOC's difficult objects are.
-        detections: As in :func:`mmres2net.evaluation.coco_protocol.evaluate`.
+        detections: Dicts with ``image_id``, ``category_id``, ``score`` and ``bbox`` (x, y, width, height) or, for
+            masks, ``segmentation`` (compressed RLE).
         kind: ``bbox`` or ``segm``.
 
     Raises:
         ValueError: An annotation cannot be evaluated.
     """
-    masks, key = load_evaluator('pycocotools').mask, 'bbox' if kind == 'bbox' else 'segmentation'
+    key = 'bbox' if kind == 'bbox' else 'segmentation'
     images = list(truth['images'])
     if all(isinstance(image['id'], int | float) for image in images):
         images.sort(key=lambda image: image['id'])  # detections of equal score are ranked by it
@@ -73,13 +75,13 @@ def match(truth: Mapping[str, Any], detections: Objects, kind: str) -> Matches:
     theirs: list[list[int]] = [[] for _ in images]
     for entry in truth['annotations']:
         i = place[entry['image_id']]
-        one = usable_annotation(entry, kind, images[i], masks)
+        one = usable_annotation(entry, kind, images[i])
         theirs[i].append(len(objects))
         ignored = bool(one['iscrowd'] or entry.get('ignore'))
         objects.append({**one, 'image': i, 'label': label[entry['category_id']], 'ignore': ignored})
     found: list[list[dict[str, Any]]] = [[] for _ in images]
     for entry in detections:
-        size = entry['bbox'][2] * entry['bbox'][3] if kind == 'bbox' else float(masks.area(entry[key]))
+        size = entry['bbox'][2] * entry['bbox'][3] if kind == 'bbox' else float(coco_masks.area(entry[key]))
         found[place[entry['image_id']]].append({**entry, 'label': label[entry['category_id']], 'area': size})
     kept: list[list[dict[str, Any]]] = []
     verdicts, partners = [np.empty((4, 0, 10), np.int8)], []
@@ -88,7 +90,7 @@ def match(truth: Mapping[str, Any], detections: Objects, kind: str) -> Matches:
         labels = np.array([one['label'] for one in mine], int)
         mine = [one for i, one in enumerate(mine) if i < LIMIT or labels[i - LIMIT] != labels[i]]
         kept.append(mine)
-        overlaps = _overlaps(mine, [objects[n] for n in numbers], key, masks)
+        overlaps = _overlaps(mine, [objects[n] for n in numbers], key)
         verdicts += _judge(mine, objects, numbers, overlaps)
         partners += _partners(mine, numbers, overlaps)
     flat = [(i, one) for i, mine in enumerate(kept) for one in mine]
@@ -112,9 +114,9 @@ def _outside(objects: Objects) -> Array:
     return (area < AREAS[:, :1]) | (area > AREAS[:, 1:])
 
 
-def _overlaps(found: Objects, objects: Objects, key: str, masks: Any) -> Array:
+def _overlaps(found: Objects, objects: Objects, key: str) -> Array:
     shapes = [[one[key] for one in group] for group in (found, objects)]
-    overlaps = masks.iou(*shapes, [one['iscrowd'] for one in objects]) if found and objects else ()
+    overlaps = coco_masks.iou(*shapes, [one['iscrowd'] for one in objects]) if found and objects else ()
     return np.asarray(overlaps, float).reshape(len(found), len(objects))
 
 
@@ -152,52 +154,63 @@ def _partners(found: Objects, numbers: Sequence[int], overlaps: Array) -> list[i
     return partners.tolist()
 
 
-def precision_at_recall(matches: Matches, threshold: int = 0, area: int = 0, weights: Array | None = None) -> Array:
-    """Return the interpolated precision (K, 101) at recalls of 0, 0.01, ..., 1; NaN for a class without objects.
+def precision_at_recall(matches: Matches, area: int = 0, weights: Array | None = None) -> Array:
+    """Return the interpolated precision (10, K, 101) by IoU threshold and class, at recalls of 0, 0.01, ..., 1.
+
+    It is NaN for a class without objects.
 
     Args:
         matches: Of an evaluation.
-        threshold: Index of the IoU threshold: 0 is 0.50, 5 is 0.75.
         area: Index of the range of areas: all, small, medium, large.
         weights: (I,) How often each image counts, as in a bootstrap; None: once.
     """
-    curves = np.full((len(matches.classes), len(GRID)), np.nan)
-    for k, (_, right, wrong, objects) in enumerate(_by_class(matches, threshold, area, weights)):
-        if objects:
-            precision = right / (right + wrong + np.spacing(1))
-            best = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
-            curves[k] = best[np.searchsorted(right / objects, GRID)]
+    curves = np.full((len(THRESHOLDS), len(matches.classes), len(GRID)), np.nan)
+    for k, (_, right, wrong, objects) in enumerate(_by_class(matches, area, weights)):
+        precision = right / (right + wrong + np.spacing(1))
+        best = np.maximum.accumulate(precision[::-1])[::-1]
+        for t in range(len(THRESHOLDS)) if objects else ():
+            curves[t, k] = np.append(best[:, t], 0.0)[np.searchsorted(right[:, t] / objects, GRID)]
     return curves
 
 
 def average_precision(matches: Matches, area: int = 0, weights: Array | None = None) -> Array:
     """Return COCO's AP (10, K) by IoU threshold and class; NaN for a class without objects."""
-    return np.stack([precision_at_recall(matches, t, area, weights).mean(1) for t in range(len(THRESHOLDS))])
+    return precision_at_recall(matches, area, weights).mean(-1)
+
+
+def recall_at(matches: Matches, limit: int = LIMIT, area: int = 0) -> Array:
+    """Return the recall (10, K) of the first ``limit`` detections of a class in an image; NaN without objects."""
+    place, count = np.arange(len(matches.score)), len(matches.classes)
+    first = np.diff(matches.image, prepend=-1) | np.diff(matches.label, prepend=-1) != 0
+    kept = place - np.maximum.accumulate(np.where(first, place, 0)) < limit
+    labels, right = matches.label[kept], matches.verdict[area, kept].T == TRUE
+    objects = np.bincount(matches.object_label[~matches.ignored[area]], minlength=count)
+    found = np.stack([np.bincount(labels[one], minlength=count) for one in right])
+    return found / np.where(objects, objects, np.nan)
 
 
 def f1_at_score(matches: Matches, threshold: int = 0) -> Array:
     """Return the F1 (K, 101) of the detections with a score of at least 0, 0.01, ..., 1; NaN without objects."""
     curves = np.full((len(matches.classes), len(GRID)), np.nan)
-    for k, (score, right, wrong, objects) in enumerate(_by_class(matches, threshold, 0, None)):
+    for k, (score, right, wrong, objects) in enumerate(_by_class(matches)):
         if objects:
             count = np.searchsorted(-score, -GRID, side='right')
-            right, wrong = (np.append(0, part)[count] for part in (right, wrong))
+            right, wrong = (np.append(0, part[:, threshold])[count] for part in (right, wrong))
             curves[k] = 2 * right / (objects + right + wrong)
     return curves
 
 
 def _by_class(
-    matches: Matches, threshold: int, area: int, weights: Array | None
+    matches: Matches, area: int = 0, weights: Array | None = None
 ) -> Iterator[tuple[Array, Array, Array, float]]:
-    """Yield for each class the falling scores, right and wrong detections up to each, and the number of objects."""
+    """Yield for each class the falling scores, right and wrong detections (D, 10) up to each, and how many objects."""
     weights = np.ones(len(matches.images)) if weights is None else np.asarray(weights, float)
     order = np.argsort(-matches.score, kind='stable')
-    counted = ~matches.ignored[area]
     for k in range(len(matches.classes)):
         mine = order[matches.label[order] == k]
-        verdict, weight = matches.verdict[area, mine, threshold], weights[matches.image[mine]]
-        right, wrong = (np.cumsum(weight * (verdict == which)) for which in (TRUE, FALSE))
-        objects = weights[matches.object_image[counted & (matches.object_label == k)]].sum()
+        verdict, weight = matches.verdict[area, mine], weights[matches.image[mine], None]
+        right, wrong = (np.cumsum(weight * (verdict == which), 0) for which in (TRUE, FALSE))
+        objects = weights[matches.object_image[~matches.ignored[area] & (matches.object_label == k)]].sum()
         yield matches.score[mine], right, wrong, float(objects)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from mmengine.structures import BaseDataElement
 
-from mmres2net.evaluation.matches import SHOWN, arrays_of, match
+from mmres2net.evaluation.matches import SHOWN, Matches, arrays_of, match
 from mmres2net.evaluation.voc_protocol import FALSE, TRUE, ImageBoxes, judge
 
 Record = dict[str, Any]
@@ -89,15 +89,15 @@ def coco_form(records: Sequence[Record], classes: Sequence[str]) -> tuple[dict[s
 
 
 def collected(
-    records: Sequence[Record], classes: Sequence[str], evaluated: Mapping[str, Any] | None = None
+    records: Sequence[Record], classes: Sequence[str], matches: Mapping[str, Matches] | None = None
 ) -> dict[str, Any]:
     """Return the records of an evaluation, all of one task, as arrays.
 
     Args:
         records: One for each image.
         classes: Names of the classes.
-        evaluated: Detections by kind, and the ``truth``, as :class:`~mmres2net.evaluation.COCOMetric` evaluated them;
-            None: those of the records.
+        matches: Of detections, by kind, as :class:`~mmres2net.evaluation.COCOMetric` has them; None: those of the
+            records.
 
     Returns:
         ``task``, ``classes``, ``images`` (I,) and ``scores`` (I,). For detection ``KIND.NAME`` for each array of
@@ -108,11 +108,8 @@ def collected(
     arrays = {name: np.array([one[name[:-1]] for one in records]) for name in ('images', 'scores')}
     arrays |= {'task': np.array(task), 'classes': np.array(classes, np.str_)}
     if task == 'detection':
-        if not evaluated:
-            truth, found = coco_form(records, classes)
-            evaluated = {'truth': truth, 'bbox': found}
-        for kind in [kind for kind in evaluated if kind != 'truth']:
-            arrays |= arrays_of(match(evaluated['truth'], evaluated[kind], kind), kind)
+        for kind, one in (matches or {'bbox': match(*coco_form(records, classes), 'bbox')}).items():
+            arrays |= arrays_of(one, kind)
         return arrays
     if task == 'segmentation':
         counts = [len(one['pairs']) for one in records]

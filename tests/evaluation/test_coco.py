@@ -18,10 +18,10 @@ from pycocotools.coco import COCO
 
 from mmres2net.errors import UserError
 from mmres2net.evaluation import COCOMetric
-from mmres2net.evaluation.coco_protocol import PACKAGES, evaluate
 from tests.data.tiny_sets import coco_set
 from tests.evaluation.conftest import Build
 from tests.evaluation.samples import coco_detections, coco_truth, run
+from tests.evaluation.test_coco_protocol import evaluate
 from tests.support.realdata import data_root
 
 HOST = 'mmdet'
@@ -142,10 +142,9 @@ def masked(truth: Truth) -> list[DetDataSample]:
     return samples
 
 
-@pytest.mark.parametrize('evaluator', PACKAGES)
-def test_masks(truth: Truth, tmp_path: Path, metric: Metric, evaluator: str) -> None:
+def test_masks(truth: Truth, tmp_path: Path, metric: Metric) -> None:
     prefix = str(tmp_path / 'new' / 'out')
-    metrics = run(metric(metric=['bbox', 'segm'], evaluator=evaluator, outfile_prefix=prefix), masked(truth))
+    metrics = run(metric(metric=['bbox', 'segm'], outfile_prefix=prefix), masked(truth))
     assert len(metrics) == 24
     assert metrics['coco/bbox_mAP'] > metrics['coco/segm_mAP'] > 0.3
     assert metrics['coco/segm_mAP_50'] == pytest.approx(metrics['coco/bbox_mAP_50'], abs=1e-12)  # 2/3 of each is left
@@ -182,7 +181,7 @@ def test_a_split_without_public_annotations(truth: Truth, tmp_path: Path, metric
 @pytest.mark.parametrize(
     ('options', 'named'),
     [
-        ({'metric': 'proposal'}, 'proposal'), ({'metric': ()}, 'bbox'), ({'evaluator': 'slow'}, 'slow'),
+        ({'metric': 'proposal'}, 'proposal'), ({'metric': ()}, 'bbox'),
         ({'format_only': True}, 'outfile_prefix'), ({'ann_file': 'nowhere.json'}, 'nowhere.json'),
         ({'outfile_prefix': '/proc/x/out'}, '/proc/x'),
     ],
@@ -231,19 +230,18 @@ BAD_ENTRIES: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize('evaluator', PACKAGES)
 @pytest.mark.parametrize('case', BAD_ENTRIES)
-def test_bad_entries_are_refused(truth: Truth, tmp_path: Path, metric: Metric, case: str, evaluator: str) -> None:
+def test_bad_entries_are_refused(truth: Truth, tmp_path: Path, metric: Metric, case: str) -> None:
     kind, change, named = BAD_ENTRIES[case]
     truth['annotations'][3] |= change
     (tmp_path / 'gt.json').write_text(json.dumps(truth))
     with pytest.raises(UserError) as caught:
-        metric(metric=kind, evaluator=evaluator)
+        metric(metric=kind)
     assert f'{tmp_path / "gt.json"}: annotations[3] ' in str(caught.value)
     assert named in str(caught.value)
     # Entries of classes that are not evaluated do no harm.
     others = [c['name'] for c in truth['categories'] if c['id'] != truth['annotations'][3]['category_id']]
-    metric(others, metric=kind, evaluator=evaluator)
+    metric(others, metric=kind)
 
 
 def test_categories_and_images_must_differ(truth: Truth, tmp_path: Path, metric: Metric) -> None:
@@ -279,9 +277,8 @@ IDS: dict[str, tuple[Callable[[int], Any], Callable[[int], Any]]] = {
 }
 
 
-@pytest.mark.parametrize('evaluator', PACKAGES)
 @pytest.mark.parametrize('case', IDS)
-def test_objects_as_predictions_are_all_found(case: str, evaluator: str, tmp_path: Path, build: Build) -> None:
+def test_objects_as_predictions_are_all_found(case: str, tmp_path: Path, build: Build) -> None:
     """A file as an exporter writes it, read by mmdet's data set with masks and without ``iscrowd``."""
     made, (image_id, annotation_id) = coco_set(tmp_path, masks=True), IDS[case]
     for content in made.content.values():
@@ -299,15 +296,14 @@ def test_objects_as_predictions_are_all_found(case: str, evaluator: str, tmp_pat
         truth = one.gt_instances
         masks = torch.from_numpy(truth.masks.masks).bool()
         samples.append(sample(one.img_id, truth.bboxes.tensor, [0.9] * len(truth), truth.labels, masks))
-    cfg = made.cfg.val_evaluator | {'evaluator': evaluator}
-    metrics = run(build(cfg, ('car', 'dog')), samples)
+    metrics = run(build(made.cfg.val_evaluator, ('car', 'dog')), samples)
     assert metrics['coco/bbox_mAP'] == metrics['coco/segm_mAP'] == pytest.approx(1, abs=1e-12)
 
 
 @pytest.mark.realdata
 @pytest.mark.parametrize('kind', ['bbox', 'segm'])
 def test_real_images(kind: str, tmp_path: Path, build: Build) -> None:
-    """Predictions from COCO's own objects, moved and mixed up: both evaluators and mmdet's metric say the same."""
+    """Predictions from COCO's own objects, moved and mixed up: mmdet's metric says the same."""
     ann_file = data_root('coco_mini') / 'annotations' / 'instances_val2017.json'
     coco, rng = COCO(ann_file), np.random.default_rng(0)
     ids, samples = sorted(coco.cats), []
@@ -324,12 +320,8 @@ def test_real_images(kind: str, tmp_path: Path, build: Build) -> None:
         )
     names = [coco.cats[id_]['name'] for id_ in ids]
     common = {'ann_file': str(ann_file), 'metric': kind}
-    fast, slow = (
-        run(build({'type': 'mmres2net.COCOMetric', 'evaluator': name, 'classwise': True, **common}, names), samples)
-        for name in PACKAGES
-    )
-    assert fast == pytest.approx(slow, abs=1e-12)
-    assert len(fast) == 12 + 80
-    assert 0.1 < fast[f'coco/{kind}_mAP'] < 0.9
+    ours = run(build({'type': 'mmres2net.COCOMetric', 'classwise': True, **common}, names), samples)
+    assert len(ours) == 12 + 80
+    assert 0.1 < ours[f'coco/{kind}_mAP'] < 0.9
     theirs = run(build({'type': 'CocoMetric', **common}, names), samples)
-    assert {name: round(fast[name], 3) for name in theirs} == theirs
+    assert {name: round(ours[name], 3) for name in theirs} == theirs

@@ -1,7 +1,6 @@
-"""COCO's metrics: by hand, as published, and the same from both evaluators to the last digit."""
+"""COCO's metrics: by hand, as published, and the same as pycocotools' to the last digit."""
 
 import copy
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,11 +10,15 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mmres2net.errors import UserError
-from mmres2net.evaluation.coco_protocol import PACKAGES, evaluate
+from mmres2net.evaluation.coco_protocol import Metrics
+from mmres2net.evaluation.coco_protocol import evaluate as evaluate_matches
+from mmres2net.evaluation.matches import match
 from tests.evaluation.samples import coco_detections, coco_truth, triangle
 
-BOTH = pytest.mark.parametrize('evaluator', PACKAGES)
+
+def evaluate(truth: dict[str, Any], found: list[dict[str, Any]], kind: str) -> Metrics:
+    """Match and evaluate."""
+    return evaluate_matches(match(truth, found, kind))
 
 
 def of_boxes(objects: list[tuple], found: list[tuple], *, crowd: tuple = ()) -> tuple[dict[str, Any], list[dict]]:
@@ -32,8 +35,7 @@ def of_boxes(objects: list[tuple], found: list[tuple], *, crowd: tuple = ()) -> 
     return {'images': images, 'categories': categories, 'annotations': annotations}, detections
 
 
-@BOTH
-def test_by_hand(evaluator: str) -> None:
+def test_by_hand() -> None:
     truth, found = of_boxes(
         [(1, 1, 0, 0, 40, 40), (2, 1, 0, 0, 40, 40), (2, 1, 100, 100, 140, 140)],
         [
@@ -42,7 +44,7 @@ def test_by_hand(evaluator: str) -> None:
             (2, 1, 0, 0, 40, 24.8, 0.7),  # inside the object, 24.8 of its 40 rows: IoU 0.62
         ],
     )
-    metrics = evaluate(truth, found, 'bbox', evaluator=evaluator).overall
+    metrics = evaluate(truth, found, 'bbox').overall
     # IoU 0.50, 0.55, 0.60: right, wrong, right of 3 objects: precision 1 up to recall 1/3, 2/3 up to recall 2/3. Of
     # the 101 recalls 0, 0.01, ..., 34 are at most 1/3 and 33 more at most 2/3: AP = (34 + 33 * 2/3) / 101 = 56/101.
     # IoU 0.65 to 0.95: the first alone is right: AP = 34/101.
@@ -58,14 +60,13 @@ def test_by_hand(evaluator: str) -> None:
     assert [metrics[name] for name in ('mAP_s', 'mAP_l', 'AR_s@100', 'AR_l@100')] == [-1] * 4
 
 
-@BOTH
-def test_what_lies_in_a_crowd_does_not_count(evaluator: str) -> None:
+def test_what_lies_in_a_crowd_does_not_count() -> None:
     objects = [(1, 1, 0, 0, 40, 40), (1, 1, 100, 100, 300, 300)]
     found = [(1, 1, 150, 150, 180, 180, 0.9), (1, 1, 120, 120, 160, 160, 0.8), (1, 1, 0, 0, 40, 40, 0.7)]
-    crowd = evaluate(*of_boxes(objects, found, crowd=(2,)), 'bbox', evaluator=evaluator).overall['mAP']
+    crowd = evaluate(*of_boxes(objects, found, crowd=(2,)), 'bbox').overall['mAP']
     assert crowd == pytest.approx(1, abs=1e-12)
     # The same without the mark: two objects, the third detection alone is right: precision 1/3 up to recall 1/2.
-    plain = evaluate(*of_boxes(objects, found), 'bbox', evaluator=evaluator).overall['mAP']
+    plain = evaluate(*of_boxes(objects, found), 'bbox').overall['mAP']
     assert plain == pytest.approx(51 / 3 / 101, abs=1e-12)
 
 
@@ -95,9 +96,8 @@ PUBLISHED = {
 }  # fmt: skip
 
 
-@BOTH
-def test_published_metrics(evaluator: str) -> None:
-    metrics = evaluate(*of_boxes(*VAL2014), 'bbox', evaluator=evaluator)
+def test_published_metrics() -> None:
+    metrics = evaluate(*of_boxes(*VAL2014), 'bbox')
     assert list(metrics.overall) == list(PUBLISHED)
     assert {name: round(value, 3) for name, value in metrics.overall.items()} == PUBLISHED
     by_class = {name: (round(one['mAP'], 3), round(one['AR@100'], 3)) for name, one in metrics.by_class.items()}
@@ -148,23 +148,22 @@ def test_same_metrics_as_pycocotools(kind: str, seed: int, classes: int, per_ima
     assert (crowded > 100) == (per_image == 150)
     found = masks_of(found) if kind == 'segm' else found
     before = copy.deepcopy((truth, found))
-    fast, slow = (evaluate(truth, found, kind, evaluator=name) for name in PACKAGES)
+    metrics = evaluate(truth, found, kind)
     assert (truth, found) == before, 'the caller keeps what it gave'
-    assert list(fast.overall.values()) == pytest.approx(official(truth, found, kind), abs=1e-12)
-    assert 0.03 < fast.overall['mAP'] < 0.9
-    for name, values in slow.by_class.items():
-        assert fast.by_class[name] == pytest.approx(values, abs=1e-12)
-    assert fast.by_class[f'class {classes}'] == dict.fromkeys(fast.overall, -1)
+    assert list(metrics.overall.values()) == pytest.approx(official(truth, found, kind), abs=1e-12)
+    assert 0.03 < metrics.overall['mAP'] < 0.9
+    for one in truth['categories']:
+        alone = {**truth, 'categories': [one], 'annotations': [a for a in annotations if a['category_id'] == one['id']]}
+        expected = official(alone, [each for each in found if each['category_id'] == one['id']], kind)
+        assert list(metrics.by_class[one['name']].values()) == pytest.approx(expected, abs=1e-12)
+    assert metrics.by_class[f'class {classes}'] == dict.fromkeys(metrics.overall, -1)
 
 
-@BOTH
 @pytest.mark.parametrize('kind', ['bbox', 'segm'])
-def test_no_detection_is_an_ap_of_zero_and_an_unknown_image_an_error(evaluator: str, kind: str) -> None:
+def test_no_detection_is_an_ap_of_zero(kind: str) -> None:
     truth = coco_truth(6, 3, 0)
-    metrics = evaluate(truth, [], kind, evaluator=evaluator).overall
+    metrics = evaluate(truth, [], kind).overall
     assert metrics['mAP'] == metrics['AR@100'] == 0
-    with pytest.raises(UserError, match='image 7'):
-        evaluate(truth, [{'image_id': 7, 'category_id': 10, 'score': 1}], kind, evaluator=evaluator)
 
 
 def renamed(entries: list[dict[str, Any]], key: str, rename: Callable[[int, Any], Any]) -> None:
@@ -213,16 +212,15 @@ EXPORTS: dict[str, Callable[[dict[str, Any], list], None]] = {
 }
 
 
-@BOTH
 @pytest.mark.parametrize('case', EXPORTS)
-def test_forms_of_a_file_do_not_change_the_metrics(case: str, evaluator: str) -> None:
+def test_forms_of_a_file_do_not_change_the_metrics(case: str) -> None:
     """Two right detections of three objects, and a wrong one between them, in two classes and three images."""
     objects = [(1, 1, 0, 0, 40, 40), (2, 2, 0, 0, 20, 20), (3, 1, 5, 5, 120, 130)]
     found = [(1, 1, 0, 0, 40, 40), (2, 1, 50, 50, 90, 90), (3, 1, 5, 5, 120, 130), (2, 2, 0, 0, 20, 20)]
     truth, detections = of_boxes(objects, [(*one, 0.9 - i / 10) for i, one in enumerate(found)])
     EXPORTS[case](truth, detections)
     before = copy.deepcopy((truth, detections))
-    metrics = evaluate(truth, detections, 'bbox', evaluator=evaluator)
+    metrics = evaluate(truth, detections, 'bbox')
     assert (truth, detections) == before
     # Class 1: right, wrong, right of 2: 51 recalls at precision 1, 50 at 2/3. Class 2: its object.
     first = (51 + 50 * 2 / 3) / 101
@@ -248,34 +246,18 @@ def runs(mask: np.ndarray) -> list[int]:
     return np.diff(np.concatenate([[0], ends, [mask.size]])).tolist()
 
 
-@BOTH
 @pytest.mark.parametrize('form', MASKS)
 @pytest.mark.parametrize('area', ['given', 'absent'])
-def test_forms_of_a_mask_do_not_change_the_metrics(form: str, area: str, evaluator: str) -> None:
+def test_forms_of_a_mask_do_not_change_the_metrics(form: str, area: str) -> None:
     truth = coco_truth(4, 3, 2, masks=True)
     truth['annotations'] = [dict(one, iscrowd=0, segmentation=triangle(one['bbox'])) for one in truth['annotations']]
     found = masks_of([dict(one, score=0.5 + one['id'] / 100) for one in truth['annotations']])
     for one in truth['annotations']:
         one['area'] = float(rle.area(encoded(one['segmentation'])))
-    expected = evaluate(truth, found, 'segm', evaluator='pycocotools').overall
+    expected = evaluate(truth, found, 'segm').overall
     for one in truth['annotations']:
         one['segmentation'] = MASKS[form](one['segmentation'])
         if area == 'absent':
             del one['area']
     assert expected['mAP'] == 1
-    assert evaluate(truth, found, 'segm', evaluator=evaluator).overall == pytest.approx(expected, abs=1e-12)
-
-
-@pytest.mark.parametrize(
-    ('evaluator', 'module', 'named'),
-    [
-        ('fast', '', ('fast', 'faster', 'pycocotools')),
-        ('faster', 'faster_coco_eval', ('pip install faster-coco-eval', "'pycocotools'")),
-        ('pycocotools', 'pycocotools.cocoeval', ('pip install pycocotools', "'faster'")),
-    ],
-)
-def test_no_such_package(evaluator: str, module: str, named: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(UserError) as caught:
-        evaluate(*of_boxes(*VAL2014), 'bbox', evaluator=evaluator)
-    assert all(name in str(caught.value) for name in named)
+    assert evaluate(truth, found, 'segm').overall == pytest.approx(expected, abs=1e-12)
