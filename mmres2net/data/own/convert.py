@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 import yaml
 
@@ -19,7 +19,17 @@ from mmres2net.errors import UserError
 from mmres2net.files import writable_dir
 from mmres2net.flags import flags_of_convert_data
 
-Losses = Counter[str]
+IMAGES = {'coco': '{}', 'voc': 'JPEGImages', 'yolo': 'images/{}'}
+VOC = """<annotation>
+  <filename>{}</filename>
+  <size><width>{}</width><height>{}</height><depth>3</depth></size>
+{}</annotation>
+"""
+VOC_OBJECT = """  <object>
+    <name>{}</name><truncated>0</truncated><difficult>{}</difficult>
+    <bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>
+  </object>
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,11 +49,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     writable_dir(out.absolute().parent, '--out')
     draft = out.with_name(f'.{out.name}.part')
     shutil.rmtree(draft, ignore_errors=True)
-    losses: Losses = Counter()
+    losses: Counter[str] = Counter()
     try:
         names = _file_names(data)
         for split in data.splits.values():
-            WRITERS[args.to](data, split, draft, names, losses)
+            if args.to == 'coco':
+                _write_coco(data, split, draft, names)
+            else:
+                _write_texts(data, split, draft, names, args.to, losses)
             _place_images(split, draft / IMAGES[args.to].format(split.name), names, copy=args.copy)
         if args.to == 'yolo':
             folders = {name: f'images/{name}' for name in data.splits}
@@ -82,7 +95,7 @@ def _place_images(split: OwnSplit, folder: Path, names: dict[str, str], *, copy:
             target.symlink_to(os.path.abspath(sample.image))
 
 
-def _write_coco(data: OwnData, split: OwnSplit, out: Path, names: dict[str, str], losses: Losses) -> None:
+def _write_coco(data: OwnData, split: OwnSplit, out: Path, names: dict[str, str]) -> None:
     content = coco_dict(data, split)
     for entry, sample in zip(content['images'], split.source.samples, strict=True):
         entry['file_name'] = names[sample.image]
@@ -90,68 +103,48 @@ def _write_coco(data: OwnData, split: OwnSplit, out: Path, names: dict[str, str]
     (out / f'annotations/instances_{split.name}.json').write_text(json.dumps(content))
 
 
-def _write_voc(data: OwnData, split: OwnSplit, out: Path, names: dict[str, str], losses: Losses) -> None:
-    lists = out / 'ImageSets/Main'
-    for folder in (lists, out / 'Annotations'):
-        folder.mkdir(parents=True, exist_ok=True)
+def _write_texts(
+    data: OwnData, split: OwnSplit, out: Path, names: dict[str, str], to: str, losses: Counter[str]
+) -> None:
+    """Write VOC's XML files and the list of them, or YOLO's text files."""
+    folder = out / ('Annotations' if to == 'voc' else f'labels/{split.name}')
+    folder.mkdir(parents=True, exist_ok=True)
     stems = []
     for sample, size, objects in parsed(split.source):
         name = names[sample.image]
         stems.append(Path(name).stem)
-        losses['masks of objects are lost'] += sum(bool(one.segmentation) for one in objects)
-        tree = ElementTree.ElementTree(_voc_xml(name, size, objects))
-        ElementTree.indent(tree)
-        tree.write(out / f'Annotations/{stems[-1]}.xml', encoding='utf-8')
-    (lists / f'{split.name}.txt').write_text(''.join(f'{stem}\n' for stem in stems), encoding='utf-8')
+        if to == 'voc':
+            text = VOC.format(escape(name), *size, ''.join(map(_voc_object, objects)))
+            losses['masks of objects are lost'] += sum(bool(one.segmentation) for one in objects)
+        else:
+            text = ''.join(_yolo_line(one, data.classes, size, split.source.needs_masks, losses) for one in objects)
+        (folder / f'{stems[-1]}{".xml" if to == "voc" else ".txt"}').write_text(text, encoding='utf-8')
+    if to == 'voc':
+        (out / 'ImageSets/Main').mkdir(parents=True, exist_ok=True)
+        lines = ''.join(f'{stem}\n' for stem in stems)
+        (out / f'ImageSets/Main/{split.name}.txt').write_text(lines, encoding='utf-8')
 
 
-def _voc_xml(name: str, size: Size, objects: Sequence[Annotation]) -> ElementTree.Element:
-    root = ElementTree.Element('annotation')
-    ElementTree.SubElement(root, 'filename').text = name
-    sides = ElementTree.SubElement(root, 'size')
-    for key, value in (('width', size[0]), ('height', size[1]), ('depth', 3)):
-        ElementTree.SubElement(sides, key).text = str(value)
-    for one in objects:
-        x1, y1, x2, y2 = map(round, one.box or (0, 0, 0, 0))
-        node = ElementTree.SubElement(root, 'object')
-        difficult = int(one.crowd or one.ignored)
-        for key, text in (('name', one.label), ('truncated', 0), ('difficult', difficult)):
-            ElementTree.SubElement(node, key).text = str(text)
-        box = ElementTree.SubElement(node, 'bndbox')  # from 1 on, to the last pixel
-        for key, value in (('xmin', x1 + 1), ('ymin', y1 + 1), ('xmax', max(x2, x1 + 1)), ('ymax', max(y2, y1 + 1))):
-            ElementTree.SubElement(box, key).text = str(value)
-    return root
+def _voc_object(one: Annotation) -> str:
+    x1, y1, x2, y2 = map(round, one.box or (0, 0, 0, 0))
+    sides = x1 + 1, y1 + 1, max(x2, x1 + 1), max(y2, y1 + 1)  # from 1 on, to the last pixel
+    return VOC_OBJECT.format(escape(str(one.label)), int(one.crowd or one.ignored), *sides)
 
 
-def _write_yolo(data: OwnData, split: OwnSplit, out: Path, names: dict[str, str], losses: Losses) -> None:
-    folder = out / 'labels' / split.name
-    folder.mkdir(parents=True, exist_ok=True)
-    number = {name: i for i, name in enumerate(data.classes)}
-    for sample, size, objects in parsed(split.source):
-        lines = []
-        for one in objects:
-            if one.crowd or one.ignored:
-                losses['crowds and difficult objects are left out'] += 1
-                continue
-            shares = _yolo_shares(one, size, split.source.needs_masks, losses)
-            lines.append(' '.join([str(number[str(one.label)]), *(f'{share:.6f}' for share in shares)]))
-        text = ''.join(f'{line}\n' for line in lines)
-        (folder / f'{Path(names[sample.image]).stem}.txt').write_text(text)
-
-
-def _yolo_shares(one: Annotation, size: Size, polygons: bool, losses: Losses) -> list[float]:
-    """Return polygon or box of an object in shares of the image's size, cut at its edges."""
-    if one.segmentation and polygons and isinstance(one.segmentation, list):
-        parts = [numbers for part in one.segmentation if (numbers := polygon_numbers(part)) and is_polygon(numbers)]
+def _yolo_line(one: Annotation, classes: Sequence[str], size: Size, polygons: bool, losses: Counter[str]) -> str:
+    """Return polygon or box of an object in shares of the image's size, cut at its edges; empty if it is left out."""
+    if one.crowd or one.ignored:
+        losses['crowds and difficult objects are left out'] += 1
+        return ''
+    parts = one.segmentation if polygons and isinstance(one.segmentation, list) else []
+    parts = [numbers for part in parts if (numbers := polygon_numbers(part)) and is_polygon(numbers)]
+    values = [value for part in parts for value in part] or one.box or (0, 0, 0, 0)
+    shares = [min(max(value / size[i % 2], 0), 1) for i, value in enumerate(values)]
+    if parts:
         losses['objects of several polygons become one, whose parts are joined'] += len(parts) > 1
-        if parts:
-            return [min(max(v / size[i % 2], 0), 1) for i, v in enumerate(v for part in parts for v in part)]
-    losses['masks of objects are lost'] += bool(one.segmentation)
-    box = one.box or (0, 0, 0, 0)
-    x1, y1, x2, y2 = (min(max(v / size[i % 2], 0), 1) for i, v in enumerate(box))
-    losses['boxes are cut at the edge of the image'] += not all(0 <= v <= size[i % 2] for i, v in enumerate(box))
-    return [(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1]
-
-
-WRITERS = {'coco': _write_coco, 'voc': _write_voc, 'yolo': _write_yolo}
-IMAGES = {'coco': '{}', 'voc': 'JPEGImages', 'yolo': 'images/{}'}
+    else:
+        losses['masks of objects are lost'] += bool(one.segmentation)
+        losses['boxes are cut at the edge of the image'] += not all(0 <= v <= size[i % 2] for i, v in enumerate(values))
+        x1, y1, x2, y2 = shares
+        shares = [(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1]
+    return ' '.join([str(classes.index(str(one.label))), *(f'{share:.6f}' for share in shares)]) + '\n'

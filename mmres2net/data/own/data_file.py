@@ -112,7 +112,7 @@ def read_data_file(path: Path) -> Spec:
             hint = f'did you mean {close[0]!r}? ' if close else ''
             raise UserError(f'{path}: unknown key {key!r}; {hint}allowed are {join_some(KEYS, limit=9)}')
     fraction, seed, colors = (content.get(key) for key in ('val_fraction', 'seed', 'palette'))
-    classes = _names(path, content.get('classes'))
+    classes = _names(path, content)
     _check(path, 'format', content.get('format') in FORMATS, content, f'one of {", ".join(FORMATS)}')
     sound = fraction is None or (isinstance(fraction, float) and 0 < fraction < 1)
     _check(path, 'val_fraction', sound, content, 'a number between 0 and 1')
@@ -133,21 +133,21 @@ def _is_color(color: Any) -> bool:
     return isinstance(color, list) and len(color) == 3 and all(type(v) is int and 0 <= v < 256 for v in color)
 
 
-def _names(path: Path, names: Any) -> tuple[str, ...]:
+def _names(path: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
     """Return class names; numbers are names too."""
+    names = content.get('classes', 'auto')
     if names in (None, 'auto'):
         return ()
-    sound = isinstance(names, list) and all(type(name) in (str, int) and str(name).strip() for name in names)
-    what = 'auto, or a list of names, each once; put words such as yes, no, on and off in quotes'
-    texts = tuple(str(name).strip() for name in names) if sound else ()
-    _check(path, 'classes', bool(texts) and len(set(texts)) == len(texts), {'classes': names}, what)
-    return texts
+    texts = [str(name).strip() for name in names if type(name) in (str, int)] if isinstance(names, list) else []
+    sound = bool(texts) and len(texts) == len(names) and len(set(texts)) == len(texts) and all(texts)
+    allowed = 'auto, or a list of names, each once; put words such as yes, no, on and off in quotes'
+    _check(path, 'classes', sound, content, allowed)
+    return tuple(texts)
 
 
 def _yolo_names(path: Path, content: Mapping[str, Any]) -> Any:
     """Return the names of YOLO's file: a list, or a mapping of all numbers from 0 on to names."""
-    count = content.get('nc')
-    names = content.get('names') or (list(range(count)) if type(count) is int and 0 < count < 10**5 else 'none')
+    count, names = content.get('nc'), content.get('names') or 'none'
     if isinstance(names, dict):
         numbers = {int(key) if str(key).isdecimal() else key: name for key, name in names.items()}
         if set(numbers) != set(range(len(numbers))):

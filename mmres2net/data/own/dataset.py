@@ -149,13 +149,7 @@ def recognize(path: str | Path, *, task: str | None = None, seed: int = 0) -> Ow
     by_class = source.labels if source.unit == 'images' else lambda sample: ()
     parts = complete(source.samples, by_class, spec, notes)
     classes = _classes(source, spec, parts, notes)
-    splits: dict[str, OwnSplit] = {}
-    for part, samples in parts.items():
-        images = [sample.image for sample in samples]
-        same = next((one for one in splits.values() if [s.image for s in one.source.samples] == images), None)
-        splits[part] = replace(same, name=part) if same else _own_split(part, samples, source, classes, spec)
-        if same:  # as one set that is read for both, which the check notes
-            same.source.part += f', {part}'
+    splits = _own_splits(parts, source, classes, spec)
     colors = spec.palette or source.palette
     palette = [BLACK if n == 'background' and not colors else class_color(i, colors) for i, n in enumerate(classes)]
     first = f'{path} holds {source.kind} for {source.task}: {len(classes)} classes, {join_some(classes)}.'
@@ -200,18 +194,10 @@ def _recognize_format(tree: Tree, spec: Spec, task: str | None) -> str:
         'coco': lambda: coco_files(tree),
         'voc': lambda: any(XML.search(head_of(tree.path(name))) for name in spread(tree.ending('.xml'))),
         'yolo': lambda: _has_labels(tree),
-        'masks': lambda: find_masks(tree, tree.images.names),
+        'masks': lambda: _has_masks(tree),
     }
     wanted = FORMATS_OF.get(task or '', FORMATS)
-    annotated = []
-    for name in tests:
-        try:
-            annotated += [name] if tests[name]() else []
-        except AmbiguousError as error:
-            if name not in wanted:
-                continue
-            error.options = {'format': [name], **error.options}
-            raise
+    annotated = [name for name, test in tests.items() if test()]
     found = [name for name in annotated if name in wanted]
     if not annotated and 'folders' in wanted and class_folders(tree, spec):  # any folders could be those of classes
         return 'folders'
@@ -225,6 +211,13 @@ def _recognize_format(tree: Tree, spec: Spec, task: str | None) -> str:
             'with masks, and folders of two classes or more'
         )
     return found[0]
+
+
+def _has_masks(tree: Tree) -> bool:
+    try:
+        return bool(find_masks(tree, tree.images.names))
+    except AmbiguousError:
+        return True
 
 
 def _has_labels(tree: Tree) -> bool:
@@ -261,14 +254,23 @@ def _classes(source: Source, spec: Spec, parts: Mapping[str, Sequence[Sample]], 
     return classes
 
 
-def _own_split(name: str, samples: Sequence[Sample], source: Source, classes: tuple[str, ...], spec: Spec) -> OwnSplit:
-    key = name if name in source.samples else None  # what no split is told of became the training set
-    file = source.files.get(key, next(iter(source.files.values()), str(spec.root)))
-    split = Split(name, file, source.kind, {}, classes, source.unit, list(samples))
-    split.findings = list(source.findings.get(key, ())) if key or name == 'train' else []
-    split.parse = lambda sample: source.parse(sample, classes)
-    split.read_mask, split.needs_masks = source.read_mask, source.task == 'instances'
-    if source.unit == 'pixels':
-        split.mask_values = {**dict(enumerate(classes)), IGNORED: ''}
-    counts = Counter(label for sample in samples for label in source.labels(sample))
-    return OwnSplit(name, len(samples), {label: counts[label] for label in classes}, Path(file), split)
+def _own_splits(
+    parts: Mapping[str, Sequence[Sample]], source: Source, classes: tuple[str, ...], spec: Spec
+) -> dict[str, OwnSplit]:
+    splits: dict[str, OwnSplit] = {}
+    for part, samples in parts.items():
+        images = [sample.image for sample in samples]
+        same = next((one for one in splits.values() if [s.image for s in one.source.samples] == images), None)
+        if same:  # one set that is read for both, which the check notes
+            splits[part] = replace(same, name=part)
+            same.source.part += f', {part}'
+            continue
+        file = source.files.get(part) or next(iter(source.files.values()), str(spec.root))
+        split = Split(part, file, source.kind, {}, classes, source.unit, list(samples))
+        split.findings = [*source.findings.get(part, ()), *(source.findings.get(None, ()) if part == 'train' else ())]
+        split.parse = lambda sample: source.parse(sample, classes)
+        split.read_mask, split.needs_masks = source.read_mask, source.task == 'instances'
+        split.mask_values = {**dict(enumerate(classes)), IGNORED: ''} if source.unit == 'pixels' else {}
+        counts = Counter(label for sample in samples for label in source.labels(sample))
+        splits[part] = OwnSplit(part, len(samples), {n: counts[n] for n in classes}, Path(file), split)
+    return splits

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
 import re
 import sys
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -73,16 +72,14 @@ def by_split(
         for name in tree.images.names:
             images[split_of(folder_of(name))].append(name)
     for part, named in places.items():
-        prefixes = tuple('' if place == '.' else f'{place}/' for place in named)
-        for place, prefix in zip(named, prefixes, strict=True):
+        for place in named:
             if place.lower().endswith('.txt'):
                 found, missing = listed(tree, place)
                 images[part] += found
                 findings[part] += [Finding('missing image', tree.path(place), name) for name in missing]
             else:
+                prefix = '' if place == '.' else f'{place}/'
                 images[part] += [name for name in tree.images.names if name.startswith(prefix)]
-        if not images[part]:  # folders of annotations
-            images[part] = [name for name, file in annotated.items() if file.startswith(prefixes)]
     used = [place for named in places.values() for place in named]
     notes += [f'The splits are those of {", ".join(used)}.'] if used and not spec.places else []
     return {part: list(dict.fromkeys(names)) for part, names in images.items()}, findings
@@ -175,19 +172,17 @@ def _divide(
 
 
 def _equal_files(samples: Sequence[Sample]) -> list[list[Sample]]:
-    """Return the samples in groups of byte-equal images; only files of one size and one beginning are read."""
-    keys: dict[str, object] = dict.fromkeys((sample.image for sample in samples), ())
-    for length in (0, 2**16, -1):
-        often = Counter(keys.values())
-        keys = {image: (key, _part(image, length)) if often[key] > 1 else key for image, key in keys.items()}
+    """Return the samples in groups of images whose files are of one size and alike in the middle."""
     groups: dict[object, list[Sample]] = defaultdict(list)
     for sample in samples:
-        groups[keys[sample.image]].append(sample)
+        groups[_middle(sample.image)].append(sample)
     return list(groups.values())
 
 
-def _part(path: str, length: int) -> object:
-    """Return the size of a file, or a digest of its first bytes, or of all; its path if it cannot be read."""
+def _middle(path: str) -> object:
+    """Return the size of a file and some bytes of it; its path if it cannot be read."""
     with suppress(OSError), open(path, 'rb') as file:
-        return hashlib.blake2b(file.read(length)).digest() if length else os.fstat(file.fileno()).st_size
+        size = os.fstat(file.fileno()).st_size
+        file.seek(size // 2)
+        return size, hash(file.read(2**14))
     return path

@@ -115,14 +115,12 @@ def find_own(cfg: Config, path: str, title: str, parts: Sequence[str]) -> OwnDat
     try:
         data = recognize(path, task=task_of(cfg, title))
     except UserError as error:
-        wrong = ''
+        other = None
         with suppress(UserError):  # it may be made for another task
             other = recognize(path)
-            try:
-                check_task(cfg, other, title)
-            except UserError as fault:
-                wrong = str(fault)
-        raise UserError(wrong or f'{error}\nnor is it the data set that {title} names: {misfit}') from error
+        if other is not None:
+            check_task(cfg, other, title)
+        raise UserError(f'{error}\nnor is it the data set that {title} names: {misfit}') from error
     check_task(cfg, data, title)
     return data
 

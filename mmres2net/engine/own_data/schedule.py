@@ -107,10 +107,17 @@ def _fit_schedulers(cfg: Config, old: int, new: int, steps: int, by_epoch: bool)
     # What begins a run and ends in its first quarter is the warm-up.
     warm_up = next((end for one in same if not one.get('begin') and (end := one.get('end', old)) <= old / 4), 0)
     kept = min(round(warm_up * new / old) if by_epoch else warm_up, new // WARM_UP)
+
+    def move(place: float) -> int:
+        """Return the place in the new run; start, end of the warm-up and end of the run keep theirs."""
+        if place <= warm_up:
+            return round(place * kept / warm_up) if warm_up else 0
+        return round(kept + (place - warm_up) * (new - kept) / (old - warm_up))
+
     for one in schedulers:
         before = dict(one)
         if one in same:
-            _move_bounds(one, _moved(old, new, warm_up, kept))
+            _move_bounds(one, move)
         elif by_epoch:  # steps in a run that counts epochs: a warm-up
             one.update({key: min(one[key], steps // WARM_UP) for key in ('begin', 'end') if key in one})
         moved = [key for key in (*PLACES, *LENGTHS) if one.get(key) != before.get(key)]
@@ -119,17 +126,6 @@ def _fit_schedulers(cfg: Config, old: int, new: int, steps: int, by_epoch: bool)
     if schedulers:
         cfg.param_scheduler = [one for one in schedulers if one.get('end', math.inf) > one.get('begin', 0)]
     return [f'param_scheduler: {"; ".join(texts)}'] if texts else []
-
-
-def _moved(old: int, new: int, warm_up: int, kept: int) -> Callable[[float], int]:
-    """Return the map of places in a run that keeps its start, the end of the warm-up and its end."""
-
-    def move(place: float) -> int:
-        if place <= warm_up:
-            return round(place * kept / warm_up) if warm_up else 0
-        return round(kept + (place - warm_up) * (new - kept) / (old - warm_up))
-
-    return move
 
 
 def _move_bounds(scheduler: dict[str, Any], move: Callable[[float], int]) -> None:
