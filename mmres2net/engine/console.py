@@ -213,7 +213,7 @@ def _overview(runner: Runner, mode: str) -> list[tuple[str, str]]:
     counts = [sum(p.numel() for p in model.parameters() if p.requires_grad or not trained) / 1e6 for trained in (0, 1)]
     size = f'{counts[0]:.1f} M parameters' + (f', {counts[1]:.1f} M of them trained' if counts[0] != counts[1] else '')
     device = next((p.device for p in model.parameters()), torch.device('cpu'))
-    name = torch.cuda.get_device_name(device) if device.type == 'cuda' else f'CPU, {torch.get_num_threads()} threads'
+    name = torch.cuda.get_device_name(device) if device.type == 'cuda' else f'CPU, threads: {torch.get_num_threads()}'
     many = f'{get_world_size()} x ' if get_world_size() > 1 else ''
     return [
         ('data', data),
@@ -233,7 +233,7 @@ def _schedule(runner: Runner) -> list[tuple[str, str]]:
     batch = f'{images} images a step' + (
         f' = {factors[0]} x {factors[1]} processes x {factors[2]} accumulated' if images > factors[0] else ''
     )
-    length = f'{runner.max_epochs} epochs of {len(loader)} steps' if _by_epoch(runner) else f'{runner.max_iters} steps'
+    length = f'epochs: {runner.max_epochs} of {len(loader)} steps' if _by_epoch(runner) else f'{runner.max_iters} steps'
     optimizer = wrapper.get('optimizer') or {}
     done = [f'{runner.iter} steps are done'] if runner.iter else []
     text = ', '.join([length, f'{optimizer.get("type")} with lr={optimizer.get("lr")}', *done])

@@ -32,7 +32,7 @@ def test_without_a_terminal(shapes: Path, tmp_path: Path) -> None:
     for text in (
         'Res2Net',
         '12 train images',
-        '1 epochs of 3 steps',
+        '1 of 3 steps',
         'loss ',
         'memory',
         'coco/bbox_mAP ',

@@ -36,7 +36,7 @@ from mmres2net.data.own.standard import write_standard
 from mmres2net.data.own.tree import AmbiguousError, Tree, read_tree, stem_of
 from mmres2net.drawing import BLACK, Color, class_color
 from mmres2net.errors import UserError
-from mmres2net.text import format_table, join_some
+from mmres2net.text import join_some
 
 __all__ = ['OwnData', 'OwnSplit', 'is_own_data', 'recognize', 'write_standard']
 BOXES = ('coco', 'voc', 'yolo')
@@ -47,7 +47,7 @@ TASKS = tuple(FORMATS_OF)
 LOADERS: dict[str, Callable[[Tree, Spec, list[str]], Source]] = {
     'coco': load_coco, 'voc': load_voc, 'yolo': load_yolo, 'masks': load_masks, 'folders': load_folders,
 }  # fmt: skip
-LISTED_CLASSES = 40
+LISTED_CLASSES = 20
 
 
 @dataclass(frozen=True)
@@ -96,21 +96,15 @@ class OwnData:
     notes: tuple[str, ...]
 
     def as_text(self) -> str:
-        """Return what was recognized for a terminal: the notes, and a table of images and annotations by class."""
-        splits = list(self.splits.values())
-        rows = [['images', *(f'{split.images:,}' for split in splits)]]
-        rows += [[f'  {name}', *(_count(split, [name]) for split in splits)] for name in self.classes[:LISTED_CLASSES]]
-        rest = self.classes[LISTED_CLASSES:]
-        rows += [[f'  {len(rest)} more', *(_count(split, rest) for split in splits)]] if rest else []
-        unit = splits[0].source.unit
-        return '\n'.join([*self.notes, format_table(rows, [f'{unit} by class', *self.splits])])
+        """Return what was recognized for a terminal: the notes, and a line of counts by class for each split."""
+        return '\n'.join([*self.notes, *map(_line, self.splits.values())])
 
 
-def _count(split: OwnSplit, names: Sequence[str]) -> str:
-    count = sum(split.counts[name] for name in names)
-    if split.source.unit != 'pixels':
-        return f'{count:,}'
-    return f'{100 * count / max(sum(split.counts.values()), 1):.1f}%'
+def _line(split: OwnSplit) -> str:
+    total = max(sum(split.counts.values()), 1)
+    shares = split.source.unit == 'pixels'
+    counts = [f'{name} {100 * n / total:.1f}%' if shares else f'{name} {n:,}' for name, n in split.counts.items()]
+    return f'{split.name}: {split.images:,} images; {split.source.unit}: {join_some(counts, limit=LISTED_CLASSES)}'
 
 
 def recognize(path: str | Path, *, task: str | None = None, seed: int = 0) -> OwnData:
