@@ -7,7 +7,10 @@ its package, or a class; an initializer may hold others under ``override``. Olde
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +34,19 @@ class PretrainedNode:
     type: Any
     module: dict[str, Any]
     is_last: bool = True
+
+
+@contextmanager
+def quiet_initialization() -> Iterator[None]:
+    """Within the block log lines below errors, such as MMEngine's on every parameter, and warnings are not shown."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        logging.disable(before)
 
 
 def loads_weights(init_cfg: Any) -> bool:

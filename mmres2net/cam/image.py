@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ from mmengine.config import Config
 from torch import Tensor
 
 from mmres2net.engine.build import scope_of
-from mmres2net.engine.pipeline import channel_order_of, first_results, image_steps, kind_of, run_step
+from mmres2net.engine.pipeline import applies_exif, build_steps, kind_of, loaded_results, packed_batch, run_step
 from mmres2net.errors import UserError
-from mmres2net.predict.images import Size, sample_bilinear
+from mmres2net.predict.images import Size, read_image, sample_bilinear
 
 Array = npt.NDArray[Any]
 RESIZING, MOVING = ('Resize', 'ResizeEdge'), ('CenterCrop', 'Pad')
@@ -75,32 +74,22 @@ def preprocess_image(cfg: Config, model: Any, path: Path) -> PreprocessedImage:
     A UserError says that the pipeline fails, does not end with one image, or moves pixels in a way that cannot be
     followed.
     """
-    order = channel_order_of(cfg)
-    results, image, window = first_results(cfg, path), None, Window(0, 0, 0, 0)
+    image = read_image(path, apply_exif=applies_exif(cfg))
+    results, window = loaded_results(cfg, image, path), Window(0, 0, *image.shape[:2])
     with scope_of(cfg):
-        for step in image_steps(cfg):
-            if image is None and 'img' in results:
-                image = _as_rgb(results['img'], order)
-                window = Window(0, 0, *image.shape[:2])
+        for step in build_steps(cfg):
             before, results = results, run_step(step, dict(results), path)
-            if image is not None and 'img' in results:
+            if 'img' in results:
                 window = _window_after(step, before, results, window)
-        inputs = results.get('inputs')
-        if image is None or not isinstance(inputs, Tensor) or inputs.dim() != 3:
-            raise UserError(f'{path}: the test pipeline does not end with one packed image (C, h, w)')
-        content = (inputs.shape[1], inputs.shape[2])
-        data = model.data_preprocessor({'inputs': [inputs], 'data_samples': [results['data_samples']]}, False)
+        data = packed_batch(results, path)
+        content = data['inputs'][0].shape[1], data['inputs'][0].shape[2]
+        data = model.data_preprocessor(data, False)
     batch = data['inputs']
     window = window.part(content, (0, 0), (batch.shape[2], batch.shape[3]))
     return PreprocessedImage(image, batch, data['data_samples'][0], content, window)
 
 
-def _as_rgb(pixels: Array, order: str) -> Array:
-    rgb = pixels if order == 'rgb' else pixels[:, :, ::-1]
-    return np.ascontiguousarray(np.clip(rgb, 0, 255).astype(np.uint8))
-
-
-def _window_after(step: Mapping[str, Any], before: dict[str, Any], after: dict[str, Any], window: Window) -> Window:
+def _window_after(step: Any, before: dict[str, Any], after: dict[str, Any], window: Window) -> Window:
     """Return where the pixels after a step lie, for those before it that fill ``window``."""
     kind, old, new = kind_of(step), before['img'].shape[:2], after['img'].shape[:2]
     moved = after.get('flip') or kind not in RESIZING + MOVING

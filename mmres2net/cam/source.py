@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-from mmengine.config import Config
 
 from mmres2net.cam.names import last_stage, layer_named
 from mmres2net.cam.tasks import Task, task_of
-from mmres2net.engine.source import place_on, read_source
+from mmres2net.engine.source import ModelSource, place_on, read_source
 
 
-@dataclass(frozen=True)
-class Network:
+@dataclass(frozen=True, kw_only=True)
+class Network(ModelSource):
     """A model whose predictions are explained."""
 
-    cfg: Config
-    model: Any  # in evaluation mode
     task: Task  # what can be explained
     layer: str  # whose map is drawn
-    title: str  # name of the config
-    weights: str  # name of the checkpoint
-    classes: tuple[str, ...]  # class names; empty where they are unknown
-    images: tuple[Path, ...] = ()  # of own data
 
 
 def read_network(
@@ -60,4 +51,4 @@ def read_network(
     name = last_stage(source.model) if layer is None else layer_named(source.model, layer)
     model = place_on(source.model.requires_grad_(False), device)
     names = names if len(names) == task.count else ()
-    return Network(source.cfg, model, task, name, source.title, source.weights, names, source.images)
+    return Network(**{**vars(source), 'model': model, 'classes': names}, task=task, layer=name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import mmcv
 import numpy as np
 from mmengine.config import Config
 from mmengine.registry import TRANSFORMS
+from torch import Tensor
 
 from mmres2net.data.layout import dataset_of_test
 from mmres2net.engine.build import building, scope_of
@@ -21,9 +22,9 @@ DECODERS = ('cv2', 'pillow', 'turbojpeg')
 RGB_DATASETS = ('CIFAR10', 'CIFAR100')  # of mmpretrain, which do not say so
 
 
-def kind_of(step: Mapping[str, Any]) -> str:
-    """Return the name of a step's class, without scope."""
-    kind = step.get('type')
+def kind_of(step: Any) -> str:
+    """Return the name of the class of a step, built or in a config, without scope."""
+    kind = step.get('type') if isinstance(step, Mapping) else type(step)
     return kind.__name__ if isinstance(kind, type) else str(kind).rpartition('.')[2]
 
 
@@ -33,7 +34,7 @@ def image_steps(cfg: Config) -> list[dict[str, Any]]:
     return [step for step in steps if loads_image(step) or not kind_of(step).startswith('Load')]
 
 
-def loads_image(step: Mapping[str, Any]) -> bool:
+def loads_image(step: Any) -> bool:
     """Return whether a step loads the image."""
     return kind_of(step).startswith('LoadImage')
 
@@ -76,9 +77,12 @@ def applies_exif(cfg: Config) -> bool:
     return not any(step.get('color_type') == 'color_ignore_orientation' for step in image_steps(cfg))
 
 
-def build_steps(cfg: Config) -> list[Any]:
-    """Return the steps behind the one that loads the image, ready to be called; a UserError if there are none."""
-    nodes = [step for step in image_steps(cfg) if not loads_image(step)]
+def build_steps(cfg: Config, *, from_file: bool = False) -> list[Any]:
+    """Return the steps behind the one that loads the image, or with it (``from_file``), ready to be called.
+
+    A UserError says that there are none, or that one cannot be built.
+    """
+    nodes = [step for step in image_steps(cfg) if from_file or not loads_image(step)]
     if not nodes:
         raise UserError('the config has no test pipeline (test_dataloader.dataset.pipeline), so images have no size')
     with scope_of(cfg), building('the test pipeline of this config'):
@@ -86,15 +90,29 @@ def build_steps(cfg: Config) -> list[Any]:
 
 
 def run_step(step: Any, results: dict[str, Any], path: str | Path) -> dict[str, Any]:
-    """Return ``results`` after a step, a dict or of :func:`build_steps`; a UserError names ``path`` if it fails."""
-    kind = kind_of(step) if isinstance(step, Mapping) else type(step).__name__
+    """Return ``results`` after a step of :func:`build_steps`; a UserError names ``path`` if it fails."""
     try:
-        out = (TRANSFORMS.build(dict(step)) if isinstance(step, Mapping) else step)(results)
+        out = step(results)
     except Exception as error:  # steps raise whatever they like
-        raise UserError(f'{path}: the step {kind} of the test pipeline fails: {reason_of(error)}') from error
+        raise UserError(f'{path}: the step {kind_of(step)} of the test pipeline fails: {reason_of(error)}') from error
     if not isinstance(out, dict):
-        raise UserError(f'{path}: the step {kind} of the test pipeline gives nothing for this image')
+        raise UserError(f'{path}: the step {kind_of(step)} of the test pipeline gives nothing for this image')
     return out
+
+
+def run_steps(steps: Sequence[Any], results: dict[str, Any], path: str | Path) -> dict[str, list[Any]]:
+    """Return what is left of ``results`` after all ``steps``, as a batch of one; a UserError names ``path``."""
+    for step in steps:
+        results = run_step(step, results, path)
+    return packed_batch(results, path)
+
+
+def packed_batch(results: dict[str, Any], path: str | Path) -> dict[str, list[Any]]:
+    """Return what the last step gave as a batch of one; a UserError names ``path`` if it is no image (C, h, w)."""
+    inputs = results.get('inputs')
+    if not isinstance(inputs, Tensor) or inputs.dim() != 3:
+        raise UserError(f'{path}: the test pipeline does not end with one packed image (C, h, w)')
+    return {'inputs': [inputs], 'data_samples': [results['data_samples']]}
 
 
 def first_results(cfg: Config, path: Path) -> dict[str, Any]:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import copy
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,7 @@ from mmres2net.engine.config import load_config, single_process_norms, without_p
 from mmres2net.engine.own_data.flag import classes_and_images
 from mmres2net.engine.weights import check_normalization, load_state_strictly
 from mmres2net.errors import UserError, reason_of
+from mmres2net.init_cfg import quiet_initialization
 from mmres2net.models import ALIASES, ARCHS, Res2Net, Res2NetDLA
 from mmres2net.weights import recognise, to_ours, unwrap
 from mmres2net.weights.fetching import fetch_checkpoint
@@ -107,7 +105,7 @@ def build(cfg: Config, *, random: bool) -> Any:
     Weights that stay ``random`` are initialized, always in the same way.
     """
     torch.manual_seed(0)
-    with quiet():  # initialization logs every parameter
+    with quiet_initialization():
         model = build_model(cfg, init_weights=random)
     if random and hasattr(model, 'backbone'):
         calibrate_batchnorm(model.backbone)
@@ -186,16 +184,3 @@ def _palette(meta: Mapping[str, Any]) -> tuple[tuple[int, int, int], ...]:
     if not all(isinstance(c, list | tuple) and len(c) == 3 and all(isinstance(v, int) for v in c) for c in palette):
         return ()
     return tuple((min(max(r, 0), 255), min(max(g, 0), 255), min(max(b, 0), 255)) for r, g, b in palette)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Within the block log lines below errors and warnings are not shown."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            yield
-    finally:
-        logging.disable(before)

@@ -9,8 +9,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmres2net.engine.build import scope_of
-from mmres2net.engine.pipeline import first_results, image_steps, kind_of, loads_image, run_step
-from mmres2net.errors import UserError
+from mmres2net.engine.pipeline import build_steps, first_results, image_steps, kind_of, loads_image, run_steps
 from mmres2net.predict.images import PILLOW_FILTERS
 
 GEOMETRY = ('Resize', 'ResizeEdge', 'CenterCrop')
@@ -64,13 +63,10 @@ def run_pipeline(cfg: Config, path: Path, *, skip_geometry: bool = False) -> dic
     ``skip_geometry`` leaves out resizing and cropping. A UserError says that a step fails, or that the pipeline does
     not end with one image.
     """
-    results = first_results(cfg, path)
     with scope_of(cfg):
-        for step in image_steps(cfg):
-            if not (skip_geometry and kind_of(step) in GEOMETRY):
-                results = run_step(step, results, path)
-    if 'inputs' not in results or results['inputs'].dim() != 3:
-        raise UserError(f'{path}: the test pipeline does not end with one packed image (C, h, w)')
-    if skip_geometry and hasattr(results['data_samples'], 'set_metainfo'):
-        results['data_samples'].set_metainfo({'scale_factor': (1.0, 1.0)})  # mmdet asks for it
-    return {'inputs': [results['inputs']], 'data_samples': [results['data_samples']]}
+        steps = build_steps(cfg, from_file=True)
+        steps = [step for step in steps if not (skip_geometry and kind_of(step) in GEOMETRY)]
+        batch = run_steps(steps, first_results(cfg, path), path)
+    if skip_geometry and hasattr(batch['data_samples'][0], 'set_metainfo'):
+        batch['data_samples'][0].set_metainfo({'scale_factor': (1.0, 1.0)})  # mmdet asks for it
+    return batch

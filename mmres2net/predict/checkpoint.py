@@ -16,7 +16,7 @@ from mmres2net.engine.build import scope_of
 from mmres2net.engine.config import load_config
 from mmres2net.engine.embedded import embedded_config, registered_only
 from mmres2net.engine.loading import safe_loading
-from mmres2net.engine.pipeline import applies_exif, build_steps, channel_order_of, loaded_results, run_step
+from mmres2net.engine.pipeline import applies_exif, build_steps, channel_order_of, loaded_results, run_steps
 from mmres2net.engine.resume import BEST, POINTER, checkpoints_in
 from mmres2net.engine.source import ModelSource, make_source, place_on, read_source
 from mmres2net.engine.speed import speed_up
@@ -122,27 +122,19 @@ class CheckpointModel(Model):
 
     def _predict(self, images: Sequence[Array], score: float) -> list[Prediction]:
         with scope_of(self._cfg):
-            inputs = [self._prepare(image) for image in images]
+            inputs = [run_steps(self._steps, loaded_results(self._cfg, image), 'an image') for image in images]
             # Images of one size together: padded to a common size, an image would not be predicted as it is alone.
             groups: dict[tuple[int, ...], list[int]] = {}
             for index, item in enumerate(inputs):
-                groups.setdefault(tuple(item['inputs'].shape), []).append(index)
+                groups.setdefault(tuple(item['inputs'][0].shape), []).append(index)
             done: dict[int, Prediction] = {}
             for group in groups.values():
                 samples = self._run([inputs[index] for index in group])
                 done |= {i: self._prediction(sample, score) for i, sample in zip(group, samples, strict=True)}
         return [done[index] for index in range(len(images))]
 
-    def _prepare(self, image: Array) -> dict[str, Any]:
-        results = loaded_results(self._cfg, image)
-        for step in self._steps:
-            results = run_step(step, results, 'an image')
-        if not isinstance(results.get('inputs'), torch.Tensor) or results['inputs'].dim() != 3:
-            raise UserError('the test pipeline does not end with one packed image (C, h, w)')
-        return results
-
     def _run(self, items: Sequence[dict[str, Any]]) -> list[Any]:
-        batch = {key: [item[key] for item in items] for key in ('inputs', 'data_samples')}
+        batch = {key: [item[key][0] for item in items] for key in ('inputs', 'data_samples')}
         try:
             with torch.no_grad():
                 return self._model.test_step(batch)

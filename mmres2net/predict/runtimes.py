@@ -105,24 +105,26 @@ def _open_openvino(path: Path, threads: int | None) -> Session:
     return Session(metadata, run)
 
 
-def _open_torchscript(path: Path, threads: int | None) -> Session:
+def _open_torch(path: Path, threads: int | None) -> Session:
     import torch
     import torchvision  # noqa: F401 - brings the operations of detectors
 
-    files = {METADATA_FILE: ''}
-    module = torch.jit.load(path, map_location='cpu', _extra_files=files)
-    text: Any = files[METADATA_FILE]
-    return _torch_session(parse_metadata(text.decode() if isinstance(text, bytes) else text, path), module, threads)
+    files: dict[str, Any] = {METADATA_FILE: ''}
+    if path.suffix == '.pt':
+        module: Any = torch.jit.load(path, map_location='cpu', _extra_files=files)
+    else:
+        with _data_only():
+            module = torch.export.load(path, extra_files=files).module()
+    text = files[METADATA_FILE]
+    metadata = parse_metadata(text.decode() if isinstance(text, bytes) else text, path)
+    if threads is not None:
+        torch.set_num_threads(threads)
 
+    def run(image: Array) -> list[Array]:
+        with torch.inference_mode():
+            return [result.numpy() for result in module(torch.from_numpy(image))]
 
-def _open_torch_export(path: Path, threads: int | None) -> Session:
-    import torch
-    import torchvision  # noqa: F401 - brings the operations of detectors
-
-    files = {METADATA_FILE: ''}
-    with _data_only():
-        program = torch.export.load(path, extra_files=files)
-    return _torch_session(parse_metadata(files[METADATA_FILE], path), program.module(), threads)
+    return Session(metadata, run)
 
 
 @contextmanager
@@ -144,24 +146,11 @@ def _data_only() -> Iterator[None]:
         os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
-def _torch_session(metadata: ExportMetadata, module: Any, threads: int | None) -> Session:
-    import torch
-
-    if threads is not None:
-        torch.set_num_threads(threads)
-
-    def run(image: Array) -> list[Array]:
-        with torch.inference_mode():
-            return [result.numpy() for result in module(torch.from_numpy(image))]
-
-    return Session(metadata, run)
-
-
 OPENERS: dict[str, Callable[[Path, int | None], Session]] = {
     '.onnx': _open_onnx,
     '.xml': _open_openvino,
-    '.pt': _open_torchscript,
-    '.pt2': _open_torch_export,
+    '.pt': _open_torch,
+    '.pt2': _open_torch,
 }
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from mmres2net.errors import UserError
+from mmres2net.init_cfg import quiet_initialization
 from mmres2net.models import ALIASES, Res2Net, Res2NetDLA, find_arch
 from mmres2net.weights.fetching import Normalization, fetch_checkpoint, normalization_of, normalization_of_checkpoint
 from mmres2net.weights.loading import Pretrained
@@ -54,7 +54,8 @@ def create_model(
     kind: type[Res2Net | Res2NetDLA] = Res2NetDLA if find_arch(arch).family == 'dla' else Res2Net
     backbone = kind(arch, out_indices=out_indices, in_channels=in_channels, **stride)
     name = ALIASES.get(arch, arch) if pretrained is True else pretrained or ''
-    _initialize(backbone, name)
+    with quiet_initialization():
+        Pretrained(name)(backbone) if name else backbone.init_weights()
     normalization = (normalization_of_checkpoint(name) if name else None) or normalization_of(arch)
     if features_only:
         return Features(backbone, normalization)
@@ -97,18 +98,6 @@ class Classifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (N, num_classes), or features (N, C), for normalized images ``x`` (N, 3, H, W)."""
         return self.fc(self.backbone(x)[-1].mean((2, 3)))
-
-
-def _initialize(backbone: Res2Net | Res2NetDLA, name: str) -> None:
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # MMEngine logs every parameter
-    try:
-        if name:
-            Pretrained(name)(backbone)
-        else:
-            backbone.init_weights()
-    finally:
-        logging.disable(before)
 
 
 def _load_classifier(layer: nn.Module, name: str) -> None:

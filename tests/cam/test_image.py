@@ -117,24 +117,6 @@ def test_what_is_not_seen_is_nothing(tmp_path: Path) -> None:
     assert Window(20, 0, 5, 5).inside((10, 10)).height == 0
 
 
-@pytest.mark.parametrize('mode', ['L', 'RGBA', 'P', '1'])
-def test_every_kind_of_file_is_shown_as_the_network_gets_it(mode: str, tmp_path: Path) -> None:
-    view = seen(write_image(tmp_path / 'a.png', 41, 30, mode), [])
-    assert (view.image.shape, view.image.dtype) == ((41, 30, 3), np.uint8)
-    np.testing.assert_array_equal(view.inputs[0].permute(1, 2, 0).numpy(), view.image)
-    if mode == 'L':
-        np.testing.assert_array_equal(view.image, np.asarray(Image.open(tmp_path / 'a.png').convert('RGB')))
-
-
-def test_a_turned_photograph_is_shown_as_the_network_gets_it(tmp_path: Path) -> None:
-    image = Image.open(write_image(tmp_path / 'a.png', 40, 60))
-    image.getexif()[0x0112] = 6  # to be turned by a quarter
-    image.save(tmp_path / 'turned.jpg', exif=image.getexif())
-    view = seen(tmp_path / 'turned.jpg', [])
-    assert view.image.shape[:2] == view.inputs.shape[2:] == (60, 40)
-    assert view.visible.is_all_of(view.size)
-
-
 MOVING = [
     dict(type='RandomFlip', prob=1.0),
     *(dict(type=kind, crop_size=20) for kind in ('RandomCrop', 'EfficientNetCenterCrop')),

@@ -51,18 +51,12 @@ def test_detections_are_written_as_coco(exports: dict, images: Path, tmp_path: P
     assert (np.asarray(Image.open(out / 'a.png')) != SCENE).mean() > 0.02
 
 
-def test_classes_of_pixels_are_written_as_label_maps(exports: dict, images: Path, tmp_path: Path) -> None:
-    flags = [str(exports['segmentor.onnx']), str(images / 'a.png'), '--out', str(tmp_path)]
-    assert job.main(flags) == 0
-    expected = predict.load(exports['segmentor.onnx']).predict(images / 'a.png')['classes']
-    assert np.array_equal(np.asarray(Image.open(tmp_path / 'a_labels.png')), expected)
-    many = np.array([[0, 300], [7, 65535]])
-    assert np.array_equal(np.asarray(label_map(many, ExportMetadata('segmentation', ()))), many)
-
-
 @pytest.mark.parametrize('name', ['detector', 'segmentor', 'classifier'])
-def test_json_has_what_is_predicted(exports: dict, images: Path, name: str, capsys: pytest.CaptureFixture) -> None:
-    assert job.main([str(exports[f'{name}.onnx']), str(images / 'a.png'), '--json', '--score', '0.06']) == 0
+def test_json_and_maps_have_what_is_predicted(
+    exports: dict, images: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture
+) -> None:
+    flags = ['--json', '--score', '0.06', '--out', str(tmp_path)]
+    assert job.main([str(exports[f'{name}.onnx']), str(images / 'a.png'), *flags]) == 0
     content = json.loads(capsys.readouterr().out)
     expected = predict.load(exports[f'{name}.onnx']).predict(images / 'a.png')
     if name == 'detector':
@@ -72,6 +66,9 @@ def test_json_has_what_is_predicted(exports: dict, images: Path, name: str, caps
         counts = np.bincount(expected['classes'].ravel(), minlength=3) / expected['classes'].size
         assert content['shares'].get('disc', 0) == pytest.approx(counts[0], abs=1e-3)
         assert sum(content['shares'].values()) == pytest.approx(1, abs=1e-3)
+        assert np.array_equal(np.asarray(Image.open(tmp_path / 'a_labels.png')), expected['classes'])
+        many = np.array([[0, 300], [7, 65535]])
+        assert np.array_equal(np.asarray(label_map(many, ExportMetadata('segmentation', ()))), many)
     else:
         assert content['classes'][0]['label'] == int(expected['scores'].argmax())
         assert [row['score'] for row in content['classes']] == pytest.approx(sorted(expected['scores'])[::-1], abs=1e-4)

@@ -48,39 +48,6 @@ def test_neither_torch_nor_openmmlab_is_imported(exports: dict, name: str, image
     assert (tmp_path / 'out' / 'scene.png').is_file()
 
 
-@pytest.mark.parametrize('orientation', [1, 6])
-@pytest.mark.parametrize('name', ['detector', 'segmentor', 'classifier'])
-def test_predictions_are_those_of_the_test_pipeline(
-    tiny_models: dict, exports: dict, name: str, orientation: int, tmp_path: Path
-) -> None:
-    from mmengine.dataset import Compose, pseudo_collate
-    from mmengine.registry import init_default_scope
-
-    from mmres2net.engine.source import read_source
-
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    Image.fromarray(SCENE[:, :100]).save(tmp_path / 'photo.png', exif=exif)
-    source = read_source(*tiny_models[name])
-    init_default_scope(source.cfg.default_scope)
-    steps = source.cfg.test_dataloader.dataset.pipeline
-    data = Compose([dict(step) for step in steps])({'img_path': str(tmp_path / 'photo.png'), 'img_id': 0})
-    with torch.no_grad():
-        expected = source.model.test_step(pseudo_collate([data]))[0]
-    got = predict.load(exports[f'{name}.onnx']).predict(tmp_path / 'photo.png')
-    if name == 'classifier':
-        np.testing.assert_allclose(got['scores'], expected.pred_score.numpy(), atol=1e-3)
-    elif name == 'segmentor':
-        assert (got['classes'] != expected.pred_sem_seg.data[0].numpy()).mean() < 0.01
-    else:
-        best = expected.pred_instances[:5]
-        np.testing.assert_allclose(got['boxes'][:5], best.bboxes.numpy(), atol=0.3)
-        assert got['labels'][:5].tolist() == best.labels.tolist()
-        assert len(best) == 5
-        for mask, wanted in zip(got['masks'][:5], best.masks, strict=True):
-            assert (predict.decode_mask(mask) != wanted.numpy()).mean() < 0.01
-
-
 def test_a_threshold_only_removes_detections(exports: dict) -> None:
     model = predict.load(exports['detector.onnx'])
     every = model.predict(SCENE)
