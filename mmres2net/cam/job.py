@@ -14,10 +14,11 @@ from PIL import Image
 from mmres2net.cam.core import activation_map, library
 from mmres2net.cam.image import PreprocessedImage, preprocess_image, upsample_to_image
 from mmres2net.cam.names import label_of
-from mmres2net.cam.source import Network, read_network
+from mmres2net.cam.source import Network, network_of
 from mmres2net.cam.tasks import Explanation
 from mmres2net.drawing import WHITE, draw_boxes, draw_heat_map, make_sheet, resize_within
 from mmres2net.engine.loading import safe_loading
+from mmres2net.engine.source import read_source
 from mmres2net.errors import UserError
 from mmres2net.flags import flags_of_cam
 from mmres2net.predict.images import read_image
@@ -42,19 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.images and not args.data:
         raise UserError('name images with --images, or data with --data, whose first test images are drawn')
     paths = find_files(args.images)
-    with safe_loading(allow_pickle=args.allow_unsafe_checkpoint):
-        networks = [
-            read_network(
-                *pair,
-                options=args.cfg_options,
-                data=args.data,
-                layer=args.layer,
-                device=args.device,
-                all_pixels=args.whole_map,
-                allow_pickle=args.allow_unsafe_checkpoint,
-            )
-            for pair in pairs
-        ]
+    unsafe = args.allow_unsafe_checkpoint
+    with safe_loading(allow_pickle=unsafe):
+        sources = [read_source(*pair, options=args.cfg_options, data=args.data, allow_pickle=unsafe) for pair in pairs]
+    networks = [
+        network_of(source, layer=args.layer, device=args.device, all_pixels=args.whole_map) for source in sources
+    ]
     labels = labels_of(args.name, networks)
     paths = paths or list(networks[0].images[:SHOWN])
     if not paths:

@@ -29,7 +29,7 @@ from mmres2net.errors import UserError, reason_of
 from mmres2net.export.compare import Comparison, compare_classes, compare_detections, compare_maps
 from mmres2net.export.graphs import Graph
 from mmres2net.export.pipeline import run_pipeline
-from mmres2net.predict.images import apply_transforms, edge_size, read_image, rescaled_size
+from mmres2net.predict.images import apply_transforms, read_image, resized_size
 from mmres2net.predict.inputs import files_below, find_files
 from mmres2net.predict.masks import decode_mask, paste_mask
 from mmres2net.predict.metadata import ExportMetadata
@@ -226,13 +226,8 @@ def comparison_sizes(
     first = wanted or (shape[0], shape[1])
     if wanted or resize is None:
         return [first, (max(int(first[0] * SMALLER[0]), 1), max(int(first[1] * SMALLER[1]), 1))]
-    sizes = []
-    for size in (first, (first[0], max(int(first[1] * NARROWER), 1))):
-        if resize['type'] == 'ResizeEdge':
-            sizes.append(edge_size(size, resize['scale'], resize['edge']))
-        else:
-            sizes.append(rescaled_size(size, resize['scale'], resize['keep_ratio']))
-    return list(dict.fromkeys(sizes))
+    narrower = (first[0], max(int(first[1] * NARROWER), 1))
+    return list(dict.fromkeys(resized_size(size, resize) for size in (first, narrower)))
 
 
 def images_for(cfg: Config, named: Sequence[str], folder: Path) -> tuple[list[Path], str]:

@@ -103,18 +103,21 @@ def resize(array: Array, size: Size, *, align_corners: bool = False) -> Array:
     return np.rint(out).astype(np.uint8) if array.dtype == np.uint8 else out
 
 
-def rescaled_size(size: Size, scale: Sequence[int], keep_ratio: bool) -> Size:
-    """Return the height and width that a test pipeline's ``Resize`` gives an image of ``size``.
+def resized_size(size: Size, transform: Mapping[str, Any]) -> Size:
+    """Return the height and width that a ``Resize`` or ``ResizeEdge`` gives an image of ``size``.
 
-    Args:
-        size: Height and width of the image.
-        scale: Width and height; with ``keep_ratio`` the limits of the longer and the shorter side.
-        keep_ratio: Whether the ratio of the sides is kept.
+    The ``scale`` of a ``Resize`` is width and height or, with ``keep_ratio``, the limits of the longer and the shorter
+    side.
     """
-    if not keep_ratio:
+    (height, width), scale = size, transform['scale']
+    if transform['type'] == 'ResizeEdge':
+        edge = transform['edge']
+        by_width = edge == 'width' or (edge == 'short' and width < height) or (edge == 'long' and width > height)
+        return (int(scale * height / width), scale) if by_width else (scale, int(scale * width / height))
+    if not transform['keep_ratio']:
         return scale[1], scale[0]
     factor = min(max(scale) / max(size), min(scale) / min(size))
-    return int(size[0] * factor + 0.5), int(size[1] * factor + 0.5)
+    return int(height * factor + 0.5), int(width * factor + 0.5)
 
 
 def apply_transforms(image: Array, transforms: Sequence[Mapping[str, Any]]) -> Array:
@@ -135,21 +138,11 @@ def apply_transforms(image: Array, transforms: Sequence[Mapping[str, Any]]) -> A
             top, left = round((height - crop[0]) / 2), round((width - crop[1]) / 2)
             image = image[top : top + crop[0], left : left + crop[1]]
             continue
-        if transform['type'] == 'Resize':
-            size = rescaled_size((height, width), transform['scale'], transform['keep_ratio'])
-        else:
-            size = edge_size((height, width), transform['scale'], transform['edge'])
+        size = resized_size((height, width), transform)
         if min(size) < 1:
             raise UserError(f'an image of {height}x{width} is too narrow: it would become {size[0]}x{size[1]} pixels')
         image = _resize_by(image, size, transform.get('filter'))
     return np.ascontiguousarray(image)
-
-
-def edge_size(size: Size, scale: int, edge: str) -> Size:
-    """Return the height and width that a test pipeline's ``ResizeEdge`` gives an image of ``size``."""
-    height, width = size
-    by_width = edge == 'width' or (edge == 'short' and width < height) or (edge == 'long' and width > height)
-    return (int(scale * height / width), scale) if by_width else (scale, int(scale * width / height))
 
 
 def _resize_by(image: Array, size: Size, pillow_filter: str | None) -> Array:

@@ -72,18 +72,6 @@ def test_a_point_of_the_input_lies_where_the_image_has_it(
     assert np.abs(np.array(place) - middle - 0.5).max() < 0.5
 
 
-def test_crop_of_a_resized_image_by_hand(tmp_path: Path) -> None:
-    """100 x 150 becomes 48 x 72; of that 41 x 41 from row round(3.5) and column round(15.5) on."""
-    view = seen(write_image(tmp_path / 'a.png', 100, 150), PIPELINES['crop'], 32)
-    scale = 100 / 48
-    assert view.inputs.shape[2:] == (64, 64)
-    assert view.content == (41, 41)
-    expected = np.array([4, 16, 41, 41]) * scale
-    part = view.visible
-    np.testing.assert_allclose([part.top, part.left, part.height, part.width], expected, rtol=1e-12)
-    np.testing.assert_allclose([view.window.height, view.window.width], np.array([64, 64]) * scale, rtol=1e-12)
-
-
 def test_the_map_is_that_of_opencv_where_all_is_seen(tmp_path: Path) -> None:
     view = seen(write_image(tmp_path / 'a.png', 61, 97), PIPELINES['stretched'])
     strength = np.random.default_rng(0).random((3, 5))
@@ -144,15 +132,3 @@ def test_data_sets_that_hold_their_pixels(tmp_path: Path) -> None:
     view = preprocess_image(cfg, Model(1), path)
     np.testing.assert_array_equal(view.image, np.asarray(Image.open(path)))
     np.testing.assert_array_equal(view.inputs[0].flip(0).permute(1, 2, 0).numpy(), view.image)  # to_rgb swaps them
-
-
-def test_annotations_are_not_asked_for(tmp_path: Path) -> None:
-    pytest.importorskip('mmdet')
-    path = write_image(tmp_path / 'a.png', 40, 60)
-    steps = [LOAD, dict(type='LoadAnnotations', with_bbox=True), dict(type='PackDetInputs')]
-    init_default_scope('mmdet')
-    model = Model(1)
-    model.data_preprocessor = MODELS.build(dict(type='mmdet.DetDataPreprocessor', pad_size_divisor=32))
-    view = preprocess_image(config_of(steps, 'mmdet'), model, path)
-    assert view.inputs.shape == (1, 3, 64, 64)
-    assert view.content == (40, 60)

@@ -8,6 +8,8 @@ from PIL import Image
 
 from mmres2net.cam import job
 from mmres2net.cam.core import METHODS
+from mmres2net.cam.source import network_of
+from mmres2net.engine.source import read_source
 from mmres2net.errors import UserError
 from tests.cam import models
 from tests.support.exported import OTHER_CLASSES
@@ -55,14 +57,14 @@ def test_segmentors_and_detectors_see_all(tiny_models: dict, images: Path, tmp_p
 
 
 def test_every_method_and_a_layer(tiny_models: dict, images: Path) -> None:
-    network = job.read_network(*tiny_models['classifier'], layer='layer3')
+    network = network_of(read_source(*tiny_models['classifier']), layer='layer3')
     assert network.layer == 'backbone.layer3'
     maps = [job.explain(network, None, images / 'odd.png', method=method)[1] for method in METHODS]
     assert len({heat.tobytes() for heat in maps}) == len(METHODS)
 
 
 def test_the_frame_is_what_the_network_gets(tiny_models: dict, images: Path) -> None:
-    network = job.read_network(*tiny_models['classifier'])
+    network = network_of(read_source(*tiny_models['classifier']))
     image, heat, explanation = job.explain(network, 1, images / 'odd.png')
     plain = np.full((670, 910, 3), 200, np.uint8)
     panel = job._panel(plain, image, heat, explanation)
@@ -87,7 +89,7 @@ def test_mistakes(tiny_models: dict, images: Path, flags: str, tmp_path: Path) -
 
 
 def test_a_class_has_to_mean_the_same_in_all_networks(tiny_models: dict) -> None:
-    networks = [job.read_network(*tiny_models[name]) for name in ('classifier', 'resnet')]
+    networks = [network_of(read_source(*tiny_models[name])) for name in ('classifier', 'resnet')]
     assert job.labels_of('tench', networks) == [0, 1]
     for text in ('1', 'stork'):  # another class in each, and one that the first lacks
         with pytest.raises(UserError, match=f'--class {text}'):

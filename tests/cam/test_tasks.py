@@ -11,8 +11,9 @@ from torch.nn import functional
 
 from mmres2net.cam.core import activation_map
 from mmres2net.cam.image import PreprocessedImage, preprocess_image
-from mmres2net.cam.source import Network, read_network
+from mmres2net.cam.source import Network, network_of
 from mmres2net.cam.tasks import _of_map, task_of
+from mmres2net.engine.source import read_source
 from mmres2net.errors import UserError
 from tests.cam import models
 
@@ -23,7 +24,7 @@ NAMES = ('classifier', 'segmentor', 'saliency', 'detector', 'agnostic', 'c4')
 
 @pytest.fixture(scope='module')
 def networks(tiny_models: dict) -> dict[str, Network]:
-    return {name: read_network(*tiny_models[name]) for name in NAMES}
+    return {name: network_of(read_source(*tiny_models[name])) for name in NAMES}
 
 
 @pytest.fixture(scope='module')

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from mmres2net.engine.source import ModelSource, read_source
 from mmres2net.errors import UserError
@@ -95,15 +94,10 @@ def sources(tiny_models: dict) -> dict[str, ModelSource]:
 
 
 def compare(
-    graph: Graph,
-    source: ModelSource,
-    folder: Path,
-    session: Session | None = None,
-    paths: Any = None,
-    size: Any = None,
+    graph: Graph, source: ModelSource, folder: Path, session: Session | None = None, size: Any = None
 ) -> list[Comparison]:
-    """Return the comparisons of a model with a graph, on drawn scenes unless images are named."""
-    paths = paths or images_for(source.cfg, [], folder)[0]
+    """Return the comparisons of a model with a graph, on drawn scenes."""
+    paths = images_for(source.cfg, [], folder)[0]
     copies = make_copies(paths, graph.metadata, size, folder)
     verifier = Verifier(source, graph, session or session_of(graph), 1e-3, as_is=size is not None)
     return list(verifier.run(paths, copies))
@@ -172,19 +166,6 @@ def test_ties_are_recognized(tiny_models: dict, tmp_path: Path) -> None:
         rows += compare(graph, source, tmp_path)
     assert fault_of(rows, 'detection') == '', rows
     assert [row.remark for row in rows if 'by rounding' in row.remark], 'there were ties'
-
-
-def test_images_of_phones_and_scanners_are_verified(sources: dict, tmp_path: Path) -> None:
-    """EXIF orientation, 16 bits and transparency at the natural size of the files."""
-    scene = np.random.default_rng(0).integers(0, 256, (60, 100, 4), np.uint8)
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(scene[..., :3]).save(tmp_path / 'phone.jpg', exif=exif)
-    Image.fromarray(scene).save(tmp_path / 'alpha.png')
-    Image.fromarray(scene[..., 0].astype(np.uint16) * 257).save(tmp_path / 'gray16.png')
-    source = sources['segmentor']
-    rows = compare(make_graph(source, None, None), source, tmp_path, paths=sorted(tmp_path.iterdir()))
-    assert [row.passed for row in rows[:3]] == [True] * 3, rows
 
 
 @pytest.mark.parametrize('size', [(98, 113), (130, 97), (40, 145)])
