@@ -1,15 +1,6 @@
 """A data set of the user: recognized in a folder, described by a data file, and what is known of it.
 
-| format | what a folder holds |
-| --- | --- |
-| COCO | one JSON file, or one a split: ``train.json``, ``annotations/instances_val2017.json``, ``valid/any.json`` |
-| VOC | XML files and images of the same names, in any folders; with or without lists (``ImageSets/Main/train.txt``) |
-| YOLO | ``data.yaml``, or text files called like the images, boxes or polygons; names in ``classes.txt`` |
-| class folders | ``train/CLASS/...`` and ``val/CLASS/...``, or ``CLASS/...`` alone |
-| masks | images, and masks called like them up to an ending such as ``_mask``: class indices, 0 and 255, or colors |
-
-Images are anywhere below. Splits are told by lists, or by the names of folders and files: train, training; val, valid,
-validation, dev, eval; test.
+The layouts are those of docs/own-data.md.
 """
 
 from __future__ import annotations
@@ -108,7 +99,7 @@ def _line(split: OwnSplit) -> str:
 
 
 def recognize(path: str | Path, *, task: str | None = None, seed: int = 0) -> OwnData:
-    """Recognize the data set in a folder, behind a data file or in a COCO file; the layouts are those of this module.
+    """Recognize the data set in a folder, behind a data file or in a COCO file.
 
     Args:
         path: A folder, a data file (YAML; see :mod:`mmres2net.data.own.data_file`) or a COCO file (JSON).

@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import product
 
 import numpy as np
 from PIL import Image
@@ -55,16 +56,16 @@ def class_folders(tree: Tree, spec: Spec) -> dict[str | None, Classes]:
     if spec.places:
         return {part: _classes(names, '' if place == '.' else place) for part, (place, *_) in spec.places.items()}
     top = _common(names, '')
-    found: dict[str | None, Classes] = {}
-    splits = [(split, head) for head in _classes(names, top) if (split := split_of(head))]
-    for split, head in splits:
-        found[split] = _classes(names, _common(names, f'{top}/{head}'.strip('/')))
-    if found.get('train'):
-        if len(found) < len(splits):
-            raise AmbiguousError(f'several folders are of one split: {", ".join(head for _, head in splits)}')
-        return found
     classes = _classes(names, top)
-    return {None: classes} if len(classes) > 1 else {}
+    splits = {head: split for head in classes if (split := split_of(head))}
+    found: dict[str | None, Classes] = {
+        split: _classes(names, _common(names, f'{top}/{head}'.strip('/'))) for head, split in splits.items()
+    }
+    if not found.get('train'):
+        return {None: classes} if len(classes) > 1 else {}
+    if len(found) < len(splits):
+        raise AmbiguousError(f'several folders are of one split: {", ".join(splits)}')
+    return found
 
 
 def _common(names: Sequence[str], folder: str) -> str:
@@ -164,11 +165,7 @@ def _is_gray(colors: np.ndarray, tolerance: int) -> bool:
 
 def _pair(images: Sequence[str], masks: Sequence[str]) -> dict[str, str]:
     """Return the mask of each image, by names with or without what all images, or all masks, have in common."""
-    cuts = [
-        (of_images, of_masks)
-        for of_images in (stem_of, _without_common(images))
-        for of_masks in (stem_of, _without_common(masks))
-    ]
+    cuts = product((stem_of, _without_common(images)), (stem_of, _without_common(masks)))
     of_images, of_masks = max(cuts, key=lambda cut: len(set(map(cut[0], images)) & set(map(cut[1], masks))))
     return Index(images, of_images).pair(masks, of_masks)[0]
 

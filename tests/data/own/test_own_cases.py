@@ -145,6 +145,8 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any], int, str]] 
     'masks of equal names in folders of splits': (CAMVID, nothing, 0, 'up to 1'),
     'masks as JPEG': (photos('images/{i}.jpg', 'masks/{i}.jpg', mode='RGB'), nothing, 0, 'from 128'),
     'masks with a common ending': (DRIVE, nothing, 0, 'foreground'),
+    'masks with a common beginning': (photos('images/img_{i}.jpg', 'masks/mask_{i}.png'), nothing, 0, 'foreground'),
+    'masks numbered without a mark': (photos('images/{i}.jpg', 'masks/{i}mask.png'), nothing, 0, 'foreground'),
     'two kinds of masks': (
         DRIVE, photos('images/{i}_training.tif', 'mask/{i}_training_mask.gif'), 2, 'images: FOLDER OR LIST',
     ),
@@ -153,6 +155,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any], int, str]] 
         masks, all_of(write('classes.txt', 'a\nb'), one_color('RGB', (9, 8, 7))), 2, '#090807',
     ),
     'data.yaml with an unknown key': (yolo, write('data.yaml', 'format: yolo\ntrian: images\n'), 2, "'train'"),
+    'data.yaml of keypoints': (yolo, write('data.yaml', 'names: [a]\ntrain: x\nkpt_shape: [9, 2]'), 2, 'kpt_shape'),
     'data.yaml with aliases': (yolo, write('data.yaml', BOMB), 2, 'aliases'),
     'data.yaml that runs code': (yolo, write('data.yaml', '!!python/object/apply:os.system [ls]'), 2, 'data.yaml'),
     'data.yaml with a wrong count': (yolo, write('data.yaml', 'nc: 3\nnames: [a, b]\ntrain: images'), 2, 'nc'),

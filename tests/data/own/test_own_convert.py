@@ -13,7 +13,7 @@ from PIL import Image
 from mmres2net.data.formats.read import read_splits
 from mmres2net.data.own.dataset import recognize, write_standard
 from tests.data.own import relaid
-from tests.data.tiny_sets import coco_set, config, mask_set
+from tests.data.tiny_sets import coco_set, config, mask_set, voc_set
 from tests.support.cli import run_cli
 from tests.support.folders import contents
 from tests.support.realdata import data_root
@@ -100,3 +100,16 @@ def test_wrong_data_are_not_converted(key: str, value: object, tmp_path: Path) -
     made.write()
     result = run_cli('convert-data', tmp_path / 'set', '--to', 'voc', '--out', tmp_path / 'out')
     assert (result.status, list(tmp_path.iterdir())) == (2, [tmp_path / 'set']), result.err
+
+
+def test_difficult_objects_stay_in_voc_and_leave_yolo(tmp_path: Path) -> None:
+    voc_set(tmp_path / 'set')
+    path = tmp_path / 'set/Annotations/train0.xml'
+    path.write_text(path.read_text().replace('<difficult>0', '<difficult>1', 1))
+    for target in ('voc', 'yolo'):
+        assert run_cli('convert-data', tmp_path / 'set', '--to', target, '--out', tmp_path / target).status == 0
+    again = recognize(tmp_path / 'voc').splits['train'].source
+    ignored = [one.ignored for sample in again.samples for one in again.parse(sample)[1]]
+    assert ignored == [True, *[False] * 7]
+    lines = [len((tmp_path / f'yolo/labels/train/train{i}.txt').read_text().splitlines()) for i in range(4)]
+    assert lines == [1, 2, 2, 2]
