@@ -133,6 +133,6 @@ def _move_bounds(scheduler: dict[str, Any], move: Callable[[float], int]) -> Non
     for key in (*PLACES, *LENGTHS):
         value = scheduler.get(key)
         if isinstance(value, list | tuple):
-            scheduler[key] = [move(place) for place in value]
+            scheduler[key] = [max(move(place), 1) for place in value]  # 0 would lower the rate of the first step
         elif isinstance(value, int | float) and math.isfinite(value):
             scheduler[key] = max(move(begin + value) - move(begin), 1) if key in LENGTHS else move(value)

@@ -55,6 +55,7 @@ def test_milestones_keep_their_fraction_and_the_warm_up_is_a_tenth() -> None:
     warm_up, cosine, last = cfg.param_scheduler
     assert (warm_up.end, cosine.begin, cosine.end, last.begin, last.end) == (1, 1, 38, 38, 40)
     assert cfg.custom_hooks[0].num_last_epochs == 2
+    assert fitted('imagenet/res2net50_26w_4s', 640, train_cfg__max_epochs=1).param_scheduler[0].milestones == [1, 1, 1]
     (only,) = fitted(YOLOX, 9, train_cfg__max_epochs=1).param_scheduler  # nothing is left of the others
     assert (only.begin, only.end) == (0, 1)
 
