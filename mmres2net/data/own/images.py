@@ -152,9 +152,10 @@ def find_masks(tree: Tree, names: Sequence[str]) -> dict[str, str]:
 def _is_mask(path: str, hinted: bool) -> bool:
     try:
         with Image.open(regular_file(path)) as image:
-            if image.format != 'JPEG' and image.getcolors(FEW) is not None:
+            deep = image.mode.startswith('I')
+            if image.format != 'JPEG' and (image.convert('I') if deep else image).getcolors(FEW) is not None:
                 return True
-            return hinted and (image.mode in ('I', 'I;16') or _is_gray(np.asarray(image.convert('RGB')), JPEG_ERROR))
+            return hinted and (deep or _is_gray(np.asarray(image.convert('RGB')), JPEG_ERROR))
     except Exception:  # damaged files raise many kinds of error; the check names them
         return False
 
@@ -315,10 +316,12 @@ def _read_values(source: Source, masks: Sequence[str], notes: list[str]) -> None
         notes.append(f'No file names the classes: the masks hold indices up to {top}.')
     strange = sorted(found - set(range(len(names))) - {IGNORED})
     if strange or len(names) > IGNORED or (source.read_mask and len(names) != 2):
+        values, top = strange or sorted(found), max(strange or found)
+        where = next((mask for mask in masks if top in (_distinct(mask) or ())), '')
+        classes = f'there are {len(names)} classes, numbered from 0: {join_some(names)}' if names else 'none has a name'
         raise AmbiguousError(
-            f'the masks hold the values {join_some(strange or sorted(found))}, but there are {len(names)} classes, '
-            f'numbered from 0: {join_some(names)}; write classes for all values, the background too, or a palette with '
-            'a color for each class, which is [V, V, V] for a gray value V'
+            f'the masks hold the values {join_some(values)} ({top} in {where}), but {classes}; write classes for all '
+            'values, the background too, or a palette with a color for each class, [V, V, V] for a gray value V'
         )
     if source.read_mask is None and not all(map(holds_labels, some)):
         source.read_mask = read_labels

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
@@ -82,7 +83,7 @@ def one_color(mode: str, color: Any) -> Callable[[Path], Any]:
     return lambda root: Image.new(mode, (96, 64), color).save(root / 'ann/train/0.png')
 
 
-def photos(image: str, masks: str, *, mode: str = 'L', value: int = 255) -> Callable[[Path], Any]:
+def photos(image: str, masks: str, *, mode: str = 'L', value: int = 255, deep: bool = False) -> Callable[[Path], Any]:
     """Images and their masks, at paths with {i}."""
 
     def make(root: Path) -> None:
@@ -91,6 +92,7 @@ def photos(image: str, masks: str, *, mode: str = 'L', value: int = 255) -> Call
             mask = Image.new(mode, (96, 64))
             mask.paste(value if mode == 'L' else (value,) * 3, (20, 20, 60, 40))
             (root / masks.format(i=i)).parent.mkdir(parents=True, exist_ok=True)
+            mask = Image.fromarray(np.asarray(mask, np.uint16)) if deep else mask
             mask.save(root / masks.format(i=i))
 
     return make
@@ -144,13 +146,14 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any], int, str]] 
     ),
     'masks of equal names in folders of splits': (CAMVID, nothing, 0, 'up to 1'),
     'masks as JPEG': (photos('images/{i}.jpg', 'masks/{i}.jpg', mode='RGB'), nothing, 0, 'from 128'),
+    'masks of 16 bits': (photos('images/{i}.jpg', 'masks/{i}.png', value=1, deep=True), nothing, 0, 'up to 1'),
     'masks with a common ending': (DRIVE, nothing, 0, 'foreground'),
     'masks with a common beginning': (photos('images/img_{i}.jpg', 'masks/mask_{i}.png'), nothing, 0, 'foreground'),
     'masks numbered without a mark': (photos('images/{i}.jpg', 'masks/{i}mask.png'), nothing, 0, 'foreground'),
     'two kinds of masks': (
         DRIVE, photos('images/{i}_training.tif', 'mask/{i}_training_mask.gif'), 2, 'images: FOLDER OR LIST',
     ),
-    'gray levels': (photos('x/{i}.jpg', 'y/{i}.png', value=75), nothing, 2, 'values 0, 75'),
+    'gray levels': (photos('x/{i}.jpg', 'y/{i}.png', value=75), nothing, 2, 'y/0.png'),
     'mask in unknown colors': (
         masks, all_of(write('classes.txt', 'a\nb'), one_color('RGB', (9, 8, 7))), 2, '#090807',
     ),
