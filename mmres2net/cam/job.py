@@ -14,8 +14,7 @@ from PIL import Image
 from mmres2net.cam.core import activation_map, library
 from mmres2net.cam.image import PreprocessedImage, preprocess_image, upsample_to_image
 from mmres2net.cam.names import label_of
-from mmres2net.cam.source import Network, network_of
-from mmres2net.cam.tasks import Explanation
+from mmres2net.cam.tasks import Explanation, Network, network_of
 from mmres2net.drawing import WHITE, draw_boxes, draw_heat_map, make_sheet, resize_within
 from mmres2net.engine.loading import safe_loading
 from mmres2net.engine.source import read_source

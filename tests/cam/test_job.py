@@ -8,7 +8,7 @@ from PIL import Image
 
 from mmres2net.cam import job
 from mmres2net.cam.core import METHODS
-from mmres2net.cam.source import network_of
+from mmres2net.cam.tasks import network_of
 from mmres2net.engine.source import read_source
 from mmres2net.errors import UserError
 from tests.cam import models

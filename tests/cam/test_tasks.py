@@ -11,8 +11,7 @@ from torch.nn import functional
 
 from mmres2net.cam.core import activation_map
 from mmres2net.cam.image import PreprocessedImage, preprocess_image
-from mmres2net.cam.source import Network, network_of
-from mmres2net.cam.tasks import _of_map, task_of
+from mmres2net.cam.tasks import Network, _of_map, network_of, task_of
 from mmres2net.engine.source import read_source
 from mmres2net.errors import UserError
 from tests.cam import models
