@@ -129,9 +129,9 @@ class Proposals(nn.Module):
 class Regions(nn.Module):
     """What the heads of boxes and of masks share: RoIAlign and, without a pyramid, the last stage of the network."""
 
-    def __init__(self, extractor: Any, shared: nn.Module | None) -> None:
+    def __init__(self, extractor: Any, roi_head: Any) -> None:
         super().__init__()
-        self.shared = shared or nn.Identity()
+        self.shared: nn.Module = roi_head.shared_head if roi_head.with_shared_head else nn.Identity()
         self.finest_scale = float(extractor.finest_scale)
         self.layers = nn.ModuleList(
             RoIAlign(tuple(layer.output_size), layer.spatial_scale, layer.sampling_ratio or -1, layer.aligned)
@@ -153,7 +153,7 @@ class Boxes(nn.Module):
     def __init__(self, roi_head: Any) -> None:
         super().__init__()
         head, settings = roi_head.bbox_head, roi_head.test_cfg
-        self.regions = Regions(roi_head.bbox_roi_extractor, roi_head.shared_head if roi_head.with_shared_head else None)
+        self.regions = Regions(roi_head.bbox_roi_extractor, roi_head)
         self.layers = head
         self.register_buffer('means', torch.tensor(head.bbox_coder.means))
         self.register_buffer('stds', torch.tensor(head.bbox_coder.stds))
@@ -183,8 +183,7 @@ class Masks(nn.Module):
 
     def __init__(self, roi_head: Any) -> None:
         super().__init__()
-        shared = roi_head.shared_head if roi_head.with_shared_head else None
-        self.regions = Regions(roi_head.mask_roi_extractor, shared)
+        self.regions = Regions(roi_head.mask_roi_extractor, roi_head)
         self.layers = roi_head.mask_head
         self.agnostic = bool(self.layers.class_agnostic)
 

@@ -105,6 +105,15 @@ def test_what_is_not_seen_is_nothing(tmp_path: Path) -> None:
     assert Window(20, 0, 5, 5).inside((10, 10)).height == 0
 
 
+def test_a_turned_photograph_is_shown_as_the_network_gets_it(tmp_path: Path) -> None:
+    image = Image.open(write_image(tmp_path / 'a.png', 40, 60))
+    image.getexif()[0x0112] = 6  # to be turned by a quarter
+    image.save(tmp_path / 'turned.jpg', exif=image.getexif())
+    view = seen(tmp_path / 'turned.jpg', [])
+    np.testing.assert_array_equal(view.inputs[0].permute(1, 2, 0).numpy(), view.image)
+    assert (view.image.shape[:2], view.visible.is_all_of(view.size)) == ((60, 40), True)
+
+
 MOVING = [
     dict(type='RandomFlip', prob=1.0),
     *(dict(type=kind, crop_size=20) for kind in ('RandomCrop', 'EfficientNetCenterCrop')),

@@ -196,11 +196,7 @@ def test_the_example_of_the_page(
     (tmp_path / 'work_dirs' / 'my_run').symlink_to(trained_demo)
     Image.fromarray(SCENE).save('photo.jpg')
     found: dict = {}
-    exec(
-        re.search(r'```python\n(from mmres2net import Predictor.*?)```', (ROOT / 'docs/predict.md').read_text(), re.S)[
-            1
-        ],
-        found,
-    )
+    page = (ROOT / 'docs/predict.md').read_text()
+    exec(re.search(r'```python\n(from mmres2net import Predictor.*?)```', page, re.S)[1], found)
     assert found['drawn'].shape == SCENE.shape
     assert "'boxes'" in capsys.readouterr().out
