@@ -9,7 +9,6 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Iterable, Sequence
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,6 @@ Rectangle = tuple[float, float, float, float]
 WHITE, BLACK, GREY = (255, 255, 255), (0, 0, 0), (160, 160, 160)
 GOLDEN_RATIO = 0.618034  # hues of consecutive classes are this share of the circle apart
 TEXT_SHARE, MIN_FONT = 0.024, 12  # font size relative to the square root of the image's area; in pixels at least
-# The color map `inferno` of matplotlib at 17 equal steps: dark to light, also for color-blind readers.
-HEAT = (
-    (0, 0, 4), (11, 7, 36), (33, 12, 74), (61, 9, 101), (87, 16, 110), (113, 25, 110), (138, 34, 106), (163, 44, 97),
-    (188, 55, 84), (208, 69, 69), (227, 89, 51), (241, 113, 31), (249, 140, 10), (252, 170, 15), (249, 201, 50),
-    (242, 232, 101), (252, 255, 164),
-)  # fmt: skip
 
 
 def class_color(index: int, palette: Sequence[Color] = ()) -> Color:
@@ -64,10 +57,11 @@ def _font(size: int, text: str = '') -> Any:
 @cache
 def _load_font(size: int, ascii_only: bool) -> Any:
     """Return Pillow's font, or for other letters that of matplotlib, which has Latin, Greek and Cyrillic ones."""
-    package = None if ascii_only else find_spec('matplotlib')
-    if package is None or package.origin is None:
+    if ascii_only:
         return ImageFont.load_default(size)
-    return ImageFont.truetype(Path(package.origin).parent / 'mpl-data/fonts/ttf/DejaVuSans.ttf', size)
+    from matplotlib import get_data_path
+
+    return ImageFont.truetype(Path(get_data_path()) / 'fonts/ttf/DejaVuSans.ttf', size)
 
 
 def resize_within(image: Array, least: int, most: int) -> Array:
@@ -183,10 +177,11 @@ def draw_label_map(image: Array, labels: Array, colors: Sequence[Color | None], 
 
 
 def heat_colors(heat: Array) -> Array:
-    """Return the colors (H, W, 3) uint8 of values (H, W) in [0, 1], dark to light."""
-    steps = np.linspace(0, 255, len(HEAT))
-    table = np.stack([np.interp(np.arange(256), steps, channel) for channel in np.array(HEAT).T], 1)
-    return np.rint(table).astype(np.uint8)[np.rint(np.clip(heat, 0, 1) * 255).astype(np.uint8)]
+    """Return the colors (H, W, 3) uint8 of values (H, W) in [0, 1], dark to light, also for color-blind readers."""
+    from matplotlib import colormaps
+
+    colors: Array = colormaps['inferno'](np.clip(heat, 0, 1).astype(float), bytes=True)[..., :3]
+    return colors
 
 
 def draw_heat_map(image: Array, heat: Array, *, alpha: float = 0.5) -> Array:

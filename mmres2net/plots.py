@@ -205,31 +205,3 @@ def draw_confusion(path: Path, names: Sequence[str], table: Array, title: str) -
 
 def _short(count: float) -> str:
     return f'{count:.0f}' if count < 1e4 else f'{count / 1e3:.3g}k' if count < 1e6 else f'{count / 1e6:.3g}M'
-
-
-def draw_boxes_overview(path: Path, boxes: Array, title: str) -> None:
-    """Draw where the centers of boxes are, and their sizes.
-
-    Args:
-        path: The file.
-        boxes: (N, 4) Centers x, y, widths and heights as shares of the image.
-        title: What they are.
-
-    Raises:
-        NothingToDraw: There are none.
-    """
-    if not len(boxes):
-        raise NothingToDraw('there are no boxes')
-
-    def draw(figure: Any) -> None:
-        for axes, first, words in zip(
-            figure.subplots(1, 2), (0, 2), (('center', 'x', 'y'), ('size', 'width', 'height')), strict=True
-        ):
-            grid = np.histogram2d(boxes[:, first + 1], boxes[:, first], bins=40, range=((0, 1), (0, 1)))[0]
-            axes.imshow(np.sqrt(grid), cmap='Blues', extent=(0, 1, 1, 0), aspect='equal')
-            axes.set(title=f'{words[0]}, as a share of the image', xlabel=words[1], ylabel=words[2])
-            if first:
-                axes.invert_yaxis()
-        figure.suptitle(title)
-
-    save(path, draw)

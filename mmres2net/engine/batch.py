@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import copy
 import multiprocessing
-import resource
-import sys
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
@@ -24,6 +22,7 @@ from mmengine.registry import FUNCTIONS
 from mmengine.utils import import_modules_from_strings
 
 from mmres2net.engine.build import build_dataset, build_model, building, scope_of
+from mmres2net.engine.console import peak_memory
 from mmres2net.engine.speed import speed_up
 from mmres2net.environment import available_memory
 from mmres2net.errors import UserError, reason_of
@@ -127,14 +126,7 @@ def _take_steps(cfg: Config, plain: bool, pipe: Connection) -> None:
     for images in (1, 2):
         for _ in range(2):  # the first step makes the state of the optimizer
             model.train_step(collate([copy.deepcopy(sample) for _ in range(images)]), wrapper)
-        pipe.send(_peak(device))
-
-
-def _peak(device: str) -> float:
-    if device == 'cuda':
-        return float(torch.cuda.max_memory_reserved())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return float(peak if sys.platform == 'darwin' else peak * 1024)
+        pipe.send(float(peak_memory()))
 
 
 def _largest(cfg: Config) -> tuple[Any, float]:

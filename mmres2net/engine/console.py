@@ -171,7 +171,7 @@ class ConsoleHook(Hook):
         self._shown = time.monotonic()
         eta = runner.message_hub.runtime_info.get('eta')
         left = [f'left {timedelta(seconds=int(eta))}'] if eta is not None else []
-        line = '  '.join([*parts, *left, f'memory {size_text(_memory())}'])
+        line = '  '.join([*parts, *left, f'memory {size_text(peak_memory())}'])
         if self.style != 'rich':
             self._handler.console.print(line)
             return
@@ -184,10 +184,10 @@ class ConsoleHook(Hook):
         self._live.update(self._live.task_ids[0], description=line, completed=done, total=total, refresh=True)
 
 
-def _memory() -> int:
+def peak_memory() -> int:
     """Return the largest memory of this process so far in bytes, on the GPU where there is one."""
     if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
+        return torch.cuda.max_memory_reserved()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
 
 

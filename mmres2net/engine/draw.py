@@ -34,14 +34,9 @@ def draw_sample(sample: Any, meta: Mapping[str, Any], score_thr: float = 0.3) ->
 def draw_part(
     image: np.ndarray, sample: Any, part: str, meta: Mapping[str, Any], score_thr: float = 0.3
 ) -> tuple[np.ndarray, list[str]]:
-    """Draw a part of a sample over its image: boxes, masks, a label map. A class of the image is a line of text.
+    """Draw ``gt`` or ``pred`` of a sample over its image (H, W, 3) uint8, RGB: boxes, masks, a label map.
 
-    Args:
-        image: (H, W, 3) uint8, RGB.
-        sample: An OpenMMLab data sample.
-        part: ``gt`` or ``pred``.
-        meta: What the data set says of its classes: ``classes`` and ``palette``.
-        score_thr: Detections with a lower score are not drawn.
+    A class of the image is a line of text. Otherwise as :func:`draw_sample`.
     """
     classes = meta.get('classes') or ()
     colors = [class_color(index, meta.get('palette') or ()) for index in range(max(len(classes), IGNORED + 1))]

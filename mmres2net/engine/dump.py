@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from mmengine.evaluator import DumpResults
 from mmengine.structures import BaseDataElement
+from pycocotools.mask import encode
 
 from mmres2net.registry import METRICS
 
@@ -40,13 +41,7 @@ def _compact(value: Any, name: str = '') -> Any:
     if isinstance(value, torch.Tensor):
         value = value.cpu()
         if name == 'masks':
-            return [_run_lengths(mask) for mask in value.numpy()]
+            return [encode(np.asfortranarray(mask.astype(np.uint8))) for mask in value.numpy()]
         if name in ('sem_seg', 'data', 'pan_seg') and not value.is_floating_point() and value.numel():
             return value.to(torch.uint8 if value.min() >= 0 and value.max() < 256 else torch.int32)
     return value
-
-
-def _run_lengths(mask: np.ndarray) -> dict[str, Any]:
-    from pycocotools.mask import encode
-
-    return encode(np.asfortranarray(mask.astype(np.uint8)))

@@ -10,13 +10,13 @@ import numpy as np
 
 from mmres2net.drawing import resize_within
 from mmres2net.engine.draw import draw_part
-from mmres2net.plots import NothingToDraw, draw_bars, draw_boxes_overview
+from mmres2net.plots import NothingToDraw, draw_bars
 
 MOST_IMAGES, MOST_MASKS, TILE = 5000, 40, 320  # images and masks that are counted; pixels of an image on a sheet
 
 
 def draw_annotations(folder: Path, dataset: Any) -> None:
-    """Draw how often each class is annotated as ``labels.png``, places and sizes of boxes as ``boxes.png``.
+    """Draw how often each class is annotated as ``labels.png``.
 
     Of a large set, evenly spread images are counted; of a segmentation, the pixels of a few samples.
 
@@ -26,7 +26,7 @@ def draw_annotations(folder: Path, dataset: Any) -> None:
     classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
     if not classes or not hasattr(dataset, 'get_data_info'):
         raise NothingToDraw('the training data set names no classes')
-    counts, boxes, unit = np.zeros(len(classes), np.int64), [], 'images'
+    counts, unit = np.zeros(len(classes), np.int64), 'images'
     chosen = _spread(len(dataset), MOST_IMAGES)
     infos = [dataset.get_data_info(index) for index in chosen]
     for info in infos:
@@ -34,8 +34,6 @@ def draw_annotations(folder: Path, dataset: Any) -> None:
         for one in [one for one in info.get('instances', ()) if not one.get('ignore_flag')]:
             unit = 'objects'
             counts[one['bbox_label']] += 1
-            (x1, y1, x2, y2), (w, h) = one['bbox'], (info.get('width'), info.get('height'))
-            boxes += [((x1 + x2) / 2 / w, (y1 + y2) / 2 / h, (x2 - x1) / w, (y2 - y1) / h)] if w and h else []
     if 'seg_map_path' in infos[0] and not counts.any():
         unit, chosen = 'pixels', _spread(len(dataset), MOST_MASKS)
         for index in chosen:
@@ -43,8 +41,6 @@ def draw_annotations(folder: Path, dataset: Any) -> None:
             counts += np.bincount(labels[labels < len(classes)], minlength=len(classes))
     title = f'{unit} of each class in {len(chosen):,} of {len(dataset):,} training images'
     draw_bars(folder / 'labels.png', list(classes), {unit: counts.astype(float)}, title, counts=True)
-    if unit == 'objects':
-        draw_boxes_overview(folder / 'boxes.png', np.array(boxes), f'{len(boxes):,} training boxes')
 
 
 def _spread(count: int, most: int) -> list[int]:

@@ -135,13 +135,7 @@ def progress_of(content: Mapping[str, Any], cfg: Config) -> tuple[int, int, str]
 
 
 def changes_since(content: Mapping[str, Any], cfg: Config, world_size: int) -> list[str]:
-    """Return a note for what the resumed run does not keep as it was when the checkpoint was written.
-
-    Args:
-        content: The checkpoint.
-        cfg: The config of the new run.
-        world_size: The number of its processes.
-    """
+    """Return a note for what the resumed run, of ``cfg`` in ``world_size`` processes, does not keep as it was."""
     notes = ['the order of the images and the random augmentation start anew: checkpoints do not hold random states']
     if not isinstance(content.get('optimizer'), Mapping):
         notes.append('the checkpoint has no optimizer state: momentum and the like start at zero')

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
@@ -63,38 +63,26 @@ LOADER = {'batch_size': POSITIVE, 'num_workers': COUNT, 'prefetch_factor': POSIT
 
 
 def check_settings(cfg: Config, parts: Sequence[str]) -> None:
-    """Check the settings that decide how a run goes: numbers, their ranges, and what has to be there at all.
-
-    Args:
-        cfg: The config of the run.
-        parts: The parts of the data that it reads: of ``train``, ``val``, ``test``.
+    """Check the settings that decide how a run goes: numbers, their ranges, and what ``parts`` of the data need.
 
     Raises:
         UserError: One is missing or out of its range; the message names it with its value.
     """
     for part in parts:
         for needed in ('dataloader', 'evaluator', 'cfg'):
-            if needed == 'evaluator' and part == 'train':
-                continue
             node = cfg.get(f'{part}_{needed}')
-            if node is None:
+            if node is None and (part, needed) != ('train', 'evaluator'):
                 raise UserError(f'{part}_{needed} is missing in the config, which has {part}_dataloader')
             if needed != 'evaluator' and not isinstance(node, Mapping):
                 raise UserError(f'{part}_{needed}={node!r}: this has to be a dict')
     if 'train' in parts:
         _check_optimizer(cfg)
-    for path, allowed in _rules(parts):
+    rules = ANY | (TRAIN if 'train' in parts else {})
+    rules |= {f'{part}_dataloader.{name}': allowed for part in parts for name, allowed in LOADER.items()}
+    for path, allowed in rules.items():
         value = value_at(cfg, path)
         if value is not None and not allowed.test(value):
             raise UserError(f'{path}={value!r}: choose {allowed.words}, e.g. with --cfg-options {path}=VALUE')
-
-
-def _rules(parts: Sequence[str]) -> Iterator[tuple[str, Allowed]]:
-    yield from ANY.items()
-    if 'train' in parts:
-        yield from TRAIN.items()
-    for part in parts:
-        yield from ((f'{part}_dataloader.{name}', allowed) for name, allowed in LOADER.items())
 
 
 def value_at(cfg: Any, path: str) -> Any:

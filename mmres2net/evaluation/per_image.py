@@ -112,14 +112,9 @@ def collected(
             arrays |= arrays_of(one, kind)
         return arrays
     if task == 'segmentation':
-        counts = [len(one['pairs']) for one in records]
         pairs, pixels = (np.concatenate([one[name] for one in records]) for name in ('pairs', 'pixels'))
         truth, found = np.divmod(pairs, len(classes))
-        return arrays | {
-            'image': np.repeat(np.arange(len(records)), counts),
-            'truth': truth,
-            'found': found,
-            'pixels': pixels,
-        }
+        image = np.repeat(np.arange(len(records)), [len(one['pairs']) for one in records])
+        return arrays | {'image': image, 'truth': truth, 'found': found, 'pixels': pixels}
     names = {'truth': 'truth', 'top': 'top', 'top_scores': 'scores'}
     return arrays | {name: np.stack([one[key] for one in records]) for name, key in names.items()}

@@ -41,7 +41,7 @@ def test_table_equals_the_log(shapes: Path, tmp_path: Path) -> None:
 
 
 def test_detector(trained_demo: Path) -> None:
-    for name in (*EVERY, 'boxes.png', 'pr_curve.png', 'f1_curve.png'):
+    for name in (*EVERY, 'pr_curve.png', 'f1_curve.png'):
         assert is_drawn(trained_demo / name), name
     assert {path.name.split('_')[0] for path in (trained_demo / 'predictions').iterdir()} <= {'best', 'worst'}
     with np.load(trained_demo / 'evaluation/matches.npz', allow_pickle=False) as file:
