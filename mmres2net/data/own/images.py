@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import product
@@ -38,6 +38,7 @@ SAMPLE = 32  # masks that are read to tell what they are
 FEW = 64  # colors: more of them is a photograph
 JPEG_ERROR = 16  # by which compression makes the channels of a gray image differ
 VOC_BORDER = 0xE0E0C0  # the color of VOC's ignored pixels
+MARK = re.compile('[^a-z0-9]|(?<=[0-9])(?=[a-z])|(?<=[a-z])(?=[0-9])')  # between the parts of a name
 Classes = dict[str, list[str]]  # images by class
 
 
@@ -172,15 +173,18 @@ def _pair(images: Sequence[str], masks: Sequence[str]) -> dict[str, str]:
 
 
 def _without_common(names: Sequence[str]) -> Callable[[str], str]:
-    """Return what cuts the parts from names that all of them begin and end with, as in mask_1_train, mask_2_train."""
-    stems = sorted({stem_of(name) for name in names})
-    if len(stems) < 2:
-        return stem_of
-    marks = list(re.finditer('[^a-z0-9]|(?<=[0-9])(?=[a-z])|(?<=[a-z])(?=[0-9])', stems[0]))
-    begins = ['', *(stems[0][: mark.end()] for mark in marks)]
-    ends = ['', *(stems[0][mark.start() :] for mark in reversed(marks))]
-    begin = max((text for text in begins if all(stem.startswith(text) for stem in stems)), key=len)
-    end = max((text for text in ends if all(stem.endswith(text) for stem in stems)), key=len)
+    """Return what cuts the parts from names that most of them begin and end with, as in mask_1_train, mask_2_train."""
+    stems = {stem_of(name) for name in names}
+    begins: Counter[str] = Counter()
+    ends: Counter[str] = Counter()
+    for stem in stems:
+        marks = list(MARK.finditer(stem))
+        begins.update(stem[: mark.end()] for mark in marks)
+        ends.update(stem[mark.start() :] for mark in marks)
+    often = max(len(stems) / 2, 1)
+    begin, end = (
+        max((text for text, count in counts.items() if count > often), key=len, default='') for counts in (begins, ends)
+    )
     return lambda name: stem_of(name).removeprefix(begin).removesuffix(end)
 
 
@@ -277,7 +281,7 @@ def _read_colors(source: Source, masks: Sequence[str], notes: list[str]) -> None
     """Let masks be read by their colors: those of the palette, or of VOC."""
     if not source.palette:
         flat = voc_palette()
-        source.palette = [(flat[i], flat[i + 1], flat[i + 2]) for i in range(0, 3 * len(source.classes), 3)]
+        source.palette = list(zip(flat[::3], flat[1::3], flat[2::3], strict=True))[: len(source.classes)]
         if unknown := sorted(_all_values(masks, colored=True) - {*_codes(source.palette), VOC_BORDER}):
             raise AmbiguousError(
                 f'the masks have colors, such as {join_some(_hex(unknown))}, and nothing tells their classes: write '

@@ -30,7 +30,6 @@ from mmres2net.text import join_some
 if TYPE_CHECKING:
     from mmres2net.data.own.dataset import OwnData, OwnSplit
 
-FORM = 1  # of the files; another number is another form
 STATE = 'standard.json'
 
 
@@ -47,7 +46,7 @@ def write_standard(data: OwnData, folder: Path) -> OwnData:
       source (a path relative to ``data.root``), or converted below ``folder/masks`` (an absolute path);
     - ``.txt`` for classification: a line ``IMAGE INDEX``, as mmpretrain's ``CustomDataset`` reads it with ``ann_file``.
 
-    Files are replaced atomically. Where neither the data nor this form have changed, the files that are there are used.
+    Files are replaced atomically. Where neither data nor version have changed, the files that are there are used.
 
     Raises:
         UserError: An annotation that cannot be converted (the message lists the first ones), or a folder that cannot be
@@ -57,7 +56,7 @@ def write_standard(data: OwnData, folder: Path) -> OwnData:
     suffix = '.json' if data.task in ('detection', 'instances') else '.txt'
     files = {n: folder / f'{split.source.part.split(",")[0]}{suffix}' for n, split in data.splits.items()}
     sources = [split.source for split in data.splits.values()]
-    settings = [FORM, data.format, data.task, data.classes, data.palette, str(data.root)]
+    settings = [data.format, data.task, data.classes, data.palette, str(data.root)]
     settings += [f'{s.mask_values} {getattr(s.read_mask, "keywords", s.read_mask is None)}' for s in sources]
     state = fingerprint(sources, str(settings), least=0)
     counts = _known(folder / STATE, state, files.values())

@@ -149,6 +149,10 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any], int, str]] 
     'masks of 16 bits': (photos('images/{i}.jpg', 'masks/{i}.png', value=1, deep=True), nothing, 0, 'up to 1'),
     'masks with a common ending': (DRIVE, nothing, 0, 'foreground'),
     'masks with a common beginning': (photos('images/img_{i}.jpg', 'masks/mask_{i}.png'), nothing, 0, 'foreground'),
+    'masks beside a legend': (
+        photos('images/{i}.jpg', 'masks/{i}_m.png'), lambda r: Image.new('1', (9, 9)).save(r / 'masks/legend.png'), 0,
+        'foreground',
+    ),
     'masks numbered without a mark': (photos('images/{i}.jpg', 'masks/{i}mask.png'), nothing, 0, 'foreground'),
     'two kinds of masks': (
         DRIVE, photos('images/{i}_training.tif', 'mask/{i}_training_mask.gif'), 2, 'images: FOLDER OR LIST',
