@@ -69,8 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         ]
         print(f'{path}: {"; ".join(texts)}')
     done = len(paths) - len(skipped)
+    status = skipped.status(done, len(paths))
     print(f'{done} images{" and arrays" if args.arrays else ""}: {args.out}')
-    return skipped.status(done, len(paths))
+    return status
 
 
 def networks_of(args: argparse.Namespace) -> list[tuple[str, str | None]]:

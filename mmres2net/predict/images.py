@@ -141,15 +141,12 @@ def apply_transforms(image: Array, transforms: Sequence[Mapping[str, Any]]) -> A
         size = resized_size((height, width), transform)
         if min(size) < 1:
             raise UserError(f'an image of {height}x{width} is too narrow: it would become {size[0]}x{size[1]} pixels')
-        image = _resize_by(image, size, transform.get('filter'))
+        if 'filter' in transform:  # of Pillow
+            method = Image.Resampling[transform['filter'].upper()]
+            image = np.asarray(Image.fromarray(image).resize(size[::-1], method))
+        else:
+            image = resize(image, size)
     return np.ascontiguousarray(image)
-
-
-def _resize_by(image: Array, size: Size, pillow_filter: str | None) -> Array:
-    if pillow_filter is None:
-        return resize(image, size)
-    method = Image.Resampling[pillow_filter.upper()]
-    return np.asarray(Image.fromarray(image).resize(size[::-1], method))
 
 
 def pad_to(image: Array, size: Size, fill: tuple[int, int, int]) -> Array:
