@@ -12,7 +12,7 @@ from itertools import product
 import numpy as np
 from PIL import Image
 
-from mmres2net.data.formats.base import Annotation, Sample, regular_file, similar_class
+from mmres2net.data.formats.base import IMAGE_SUFFIXES, Annotation, Sample, regular_file, similar_class
 from mmres2net.data.formats.masks import IGNORED
 from mmres2net.data.formats.yolo import image_size
 from mmres2net.data.own.data_file import Spec
@@ -110,6 +110,9 @@ def load_folders(tree: Tree, spec: Spec, notes: list[str]) -> Source:
     }
     left = len(tree.images.names) - sum(map(len, samples.values()))
     notes += [f'{left:,} images are in no class folder of a split and are left out.'] if left else []
+    others = [name for name in tree.files if '/' in name and not name.lower().endswith(IMAGE_SUFFIXES)]
+    kinds = join_some(sorted({os.path.splitext(name)[1] or name for name in others}))
+    notes += [f'{len(others):,} files ({kinds}) are not read as images, such as {others[0]}.'] if others else []
     source = Source('class folders', 'classification', 'images', samples, lambda sample: [sample.raw], classes=classes)
     source.parse = lambda sample, classes: (sample.size, [Annotation(sample.image, sample.raw)], [])
     return source

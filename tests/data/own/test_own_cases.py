@@ -140,6 +140,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any], int, str]] 
     'YOLO with an empty file': (yolo, write('labels/0.txt', ''), 0, 'YOLO'),
     'label file without image': (yolo, write('labels/10.txt', '0 .5 .5 .1 .1'), 1, 'annotation without image'),
     'damaged image': (yolo, write('images/0.jpg', b'\xff\xd8'), 1, 'unreadable image'),
+    'class of other files': (folders, write('train/owl/0.heic', 'x'), 0, 'train/owl/0.heic'),
     'class of validation alone': (folders, lambda r: (r / 'val/dog').rename(r / 'val/Dog'), 2, 'dog?'),
     'mask value without name': (
         masks, all_of(write('classes.txt', 'road'), one_color('L', 9)), 2, 'values 9',
