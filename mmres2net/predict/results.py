@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -64,15 +66,17 @@ class CocoWriter:
 
     def __init__(self, file: Any, metadata: ExportMetadata, ids: CocoIds | None = None) -> None:
         self._file, self._metadata, self._ids = file, metadata, ids
-        self._images: list[dict[str, Any]] = []
-        self._count, self._labels = 0, len(metadata.classes)
+        self._images = tempfile.TemporaryFile('w+')  # noqa: SIM115 - closed with the file
+        self._seen, self._count, self._labels = 0, 0, len(metadata.classes)
         self._file.write('[\n' if ids else '{"annotations": [\n')
 
     def add(self, path: Path, frame: int | None, size: tuple[int, ...], prediction: Prediction) -> None:
         """Write the detections of an image, or of a frame of a video, of ``size`` (height, width)."""
-        number = self._ids.image(path) if self._ids else len(self._images) + 1
-        image = {'id': number, 'file_name': str(path), 'height': size[0], 'width': size[1]}
-        self._images.append(image if frame is None else {**image, 'frame': frame})
+        self._seen += 1
+        number = self._ids.image(path) if self._ids else self._seen
+        image: dict[str, Any] = {'id': number, 'file_name': str(path), 'height': size[0], 'width': size[1]}
+        image |= {} if frame is None else {'frame': frame}
+        self._images.write(f'{", " if self._seen > 1 else ""}{json.dumps(image)}\n')
         for entry in self._entries(number, prediction):
             self._file.write(f'{", " if self._count else ""}{json.dumps(entry)}\n')
             self._count += 1
@@ -91,9 +95,13 @@ class CocoWriter:
 
     def close(self) -> None:
         """Write the end of the file."""
-        names = [{'id': k + 1, 'name': self._metadata.class_name(k)} for k in range(self._labels)]
-        end = f', "images": {json.dumps(self._images)}, "categories": {json.dumps(names)}}}'
-        self._file.write(f']{"" if self._ids else end}\n')
+        if not self._ids:
+            names = [{'id': k + 1, 'name': self._metadata.class_name(k)} for k in range(self._labels)]
+            self._file.write(f'], "categories": {json.dumps(names)}, "images": [\n')
+            self._images.seek(0)
+            shutil.copyfileobj(self._images, self._file)
+        self._images.close()
+        self._file.write(']\n' if self._ids else ']}\n')
 
 
 class Results:
