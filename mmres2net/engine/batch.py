@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import copy
 import multiprocessing
-from contextlib import suppress
-from multiprocessing.connection import Connection
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,7 +53,7 @@ def fitting_batch(cfg: Config, *, plain: bool = False) -> tuple[int, str]:
         plain: Measure without what makes a run faster on the CPU.
 
     Raises:
-        UserError: The steps failed, or not even one image fits.
+        UserError: The steps failed, or two images do not fit.
     """
     base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
     most = max(1, base // cfg.optim_wrapper.get('accumulative_counts', 1)) if base else 0
@@ -78,34 +78,20 @@ def batch_that_fits(found: Measured, most: int) -> tuple[int, str]:
 
 
 def _measured(cfg: Config, plain: bool) -> Measured:
-    context = multiprocessing.get_context('spawn')
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_probe, args=(cfg.to_dict(), plain, theirs))
-    process.start()
-    theirs.close()
-    answers: list[Any] = []
-    with suppress(EOFError):
-        while True:
-            answers.append(ours.recv())
-    process.join()
-    if answers and isinstance(answers[-1], str):
-        raise UserError(f'--batch auto: a step of training failed: {answers[-1]}')
-    if len(answers) < 2:
-        raise UserError('--batch auto: the memory does not suffice for a step of one image; use smaller ones, or --amp')
-    (free, padding), one, *more = answers
-    return Measured(free, one, more[0] if more else free, padding)  # where two did not fit, one does
+    with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
+        try:
+            return pool.submit(_take_steps, cfg.to_dict(), plain).result()
+        except (BrokenProcessPool, torch.OutOfMemoryError) as error:
+            raise UserError(
+                '--batch auto: the memory does not suffice for a step of two images: use --batch 1, smaller ones, or '
+                '--amp'
+            ) from error
+        except Exception as error:  # a model and a pipeline are programs
+            raise UserError(f'--batch auto: a step of training failed: {reason_of(error)}') from error
 
 
-def _probe(options: dict[str, Any], plain: bool, pipe: Connection) -> None:
-    try:
-        _take_steps(Config(options), plain, pipe)
-    except torch.OutOfMemoryError:
-        pass
-    except Exception as error:  # a model and a pipeline are programs
-        pipe.send(reason_of(error))
-
-
-def _take_steps(cfg: Config, plain: bool, pipe: Connection) -> None:
+def _take_steps(options: dict[str, Any], plain: bool) -> Measured:
+    cfg, peaks = Config(options), []
     if cfg.get('custom_imports'):
         import_modules_from_strings(**cfg.custom_imports)
     device = get_device()
@@ -113,7 +99,6 @@ def _take_steps(cfg: Config, plain: bool, pipe: Connection) -> None:
     free = torch.cuda.mem_get_info()[0] if device == 'cuda' else available_memory()
     if free is None:
         raise UserError('the system does not tell how much memory is free')
-    pipe.send((float(free), padding))
     model = build_model(cfg).to(device)
     if not plain and device == 'cpu':
         speed_up(model)
@@ -126,7 +111,8 @@ def _take_steps(cfg: Config, plain: bool, pipe: Connection) -> None:
     for images in (1, 2):
         for _ in range(2):  # the first step makes the state of the optimizer
             model.train_step(collate([copy.deepcopy(sample) for _ in range(images)]), wrapper)
-        pipe.send(float(peak_memory()))
+        peaks.append(float(peak_memory()))
+    return Measured(float(free), peaks[0], peaks[1], padding)
 
 
 def _largest(cfg: Config) -> tuple[Any, float]:

@@ -224,15 +224,11 @@ def _overview(runner: Runner, mode: str) -> list[tuple[str, str]]:
 
 def _schedule(runner: Runner) -> list[tuple[str, str]]:
     wrapper, loader = runner.cfg.get('optim_wrapper') or {}, runner.train_dataloader
-    factors = [
-        runner.cfg.train_dataloader.get('batch_size', 1),
-        get_world_size(),
-        wrapper.get('accumulative_counts', 1),
-    ]
-    images = factors[0] * factors[1] * factors[2]
-    batch = f'{images} images a step' + (
-        f' = {factors[0]} x {factors[1]} processes x {factors[2]} accumulated' if images > factors[0] else ''
-    )
+    size, counts = runner.cfg.train_dataloader.get('batch_size', 1), wrapper.get('accumulative_counts', 1)
+    images = size * get_world_size() * counts
+    batch = f'{images} images a step'
+    if images > size:
+        batch += f' = {size} x {get_world_size()} processes x {counts} accumulated'
     length = f'epochs: {runner.max_epochs} of {len(loader)} steps' if _by_epoch(runner) else f'{runner.max_iters} steps'
     optimizer = wrapper.get('optimizer') or {}
     done = [f'{runner.iter} steps are done'] if runner.iter else []

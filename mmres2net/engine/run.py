@@ -49,12 +49,7 @@ def prepare(args: argparse.Namespace, parts: Sequence[str]) -> tuple[Config, lis
     """Return the config of a run with the common flags applied, and notes on what that changed.
 
     What can be known before a model is built is checked here: the launcher's variables, the settings and, in the first
-    process, the data. Nothing is written.
-
-    Args:
-        args: The parsed flags.
-        parts: The parts of the data that the run reads, the first of which must be there: of ``train``, ``val``,
-            ``test``.
+    process, the data. Nothing is written. Of the ``parts`` of the data that the run reads, the first must be there.
 
     Raises:
         UserError: The config, a flag or the data have an error.

@@ -22,9 +22,8 @@ from mmres2net.data.formats.coco import category_fault, coco_content
 from mmres2net.errors import UserError
 from mmres2net.evaluation.annotations import usable_annotation
 from mmres2net.evaluation.coco_protocol import Metrics, evaluate
-from mmres2net.evaluation.labels import check_labels, class_names
+from mmres2net.evaluation.labels import check_labels, class_names, class_table
 from mmres2net.evaluation.matches import Matches, match
-from mmres2net.evaluation.table import class_table
 from mmres2net.files import writable_dir
 from mmres2net.registry import METRICS
 

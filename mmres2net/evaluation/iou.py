@@ -15,8 +15,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
 from mmres2net.errors import UserError
-from mmres2net.evaluation.labels import check_labels, class_names
-from mmres2net.evaluation.table import class_table
+from mmres2net.evaluation.labels import check_labels, class_names, class_table
 from mmres2net.registry import METRICS
 
 

@@ -1,13 +1,15 @@
-"""What labels mean, and that there are no others."""
+"""What labels mean, that there are no others, and metrics by class as text."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mmres2net.errors import UserError
+from mmres2net.text import format_table
 
 
 def class_names(meta: Mapping[str, Any] | None) -> Sequence[str]:
@@ -34,3 +36,14 @@ def check_labels(labels: np.ndarray, classes: int, what: str = 'the model predic
             f'{what} label {int(unknown[0])}, but the data set has {classes} classes, 0 to {classes - 1}: '
             'check metainfo.classes and num_classes of the heads, for masks also ignore_index and reduce_zero_label'
         )
+
+
+def class_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return ``rows`` as a table: fractions with three decimals, a dash for NaN and for -1, COCO's missing value."""
+    return format_table([[_cell(value) for value in row] for row in rows], header)
+
+
+def _cell(value: object) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return '-' if math.isnan(value) or value == -1 else f'{value:.3f}'

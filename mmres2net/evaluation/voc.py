@@ -15,8 +15,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
 from mmres2net.errors import UserError
-from mmres2net.evaluation.labels import check_labels, class_names
-from mmres2net.evaluation.table import class_table
+from mmres2net.evaluation.labels import check_labels, class_names, class_table
 from mmres2net.evaluation.voc_protocol import MODES, ClassResult, ImageBoxes, evaluate_class
 from mmres2net.registry import METRICS
 
@@ -71,16 +70,10 @@ class VOCMetric(BaseMetric):
         for sample in data_samples:
             if 'gt_instances' not in sample or 'ignored_instances' not in sample:
                 raise UserError('the samples hold no annotations: LoadAnnotations has to be in the test pipeline')
-            found, counted, difficult = (
-                {
-                    key: value.cpu().numpy()
-                    for key, value in sample[part].items()
-                    if key in ('bboxes', 'scores', 'labels')
-                }
-                for part in ('pred_instances', 'gt_instances', 'ignored_instances')
-            )
-            check_labels(found['labels'], len(classes))
-            self.results.append({'found': found, 'counted': counted, 'difficult': difficult})
+            parts = {'found': 'pred_instances', 'counted': 'gt_instances', 'difficult': 'ignored_instances'}
+            result = {name: _arrays(sample[part]) for name, part in parts.items()}
+            check_labels(result['found']['labels'], len(classes))
+            self.results.append(result)
 
     def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, float]:
         """Evaluate what :meth:`process` kept and log a table of the classes.
@@ -109,6 +102,10 @@ class VOCMetric(BaseMetric):
         absent = [name for name, one in by_class.items() if not one.objects]
         if absent:
             print_log(f'without an object in this split, left out of the mean: {", ".join(absent)}', 'current')
+
+
+def _arrays(instances: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {name: instances[name].cpu().numpy() for name in ('bboxes', 'scores', 'labels') if name in instances}
 
 
 def _of_class(result: Mapping[str, Any], label: int) -> ImageBoxes:

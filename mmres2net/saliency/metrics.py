@@ -16,7 +16,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
 from mmres2net.errors import UserError
-from mmres2net.evaluation.table import class_table
+from mmres2net.evaluation.labels import class_table
 from mmres2net.registry import METRICS
 from mmres2net.saliency.maps import grey_map
 from mmres2net.saliency.measures import Measured, add, dataset_metrics, load_library, measure

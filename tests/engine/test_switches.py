@@ -163,7 +163,7 @@ def test_images_that_fit() -> None:
         batch_that_fits(found._replace(free=4 * GIB), 16)
 
 
-def test_images_that_fit_by_steps_of_a_model(shapes: Path) -> None:
+def test_images_that_fit_by_steps_of_a_model(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = load_config('demo/faster_rcnn_r2n50', {'auto_scale_lr.base_batch_size': 3})
     for part in (cfg.train_dataloader.dataset, cfg.val_dataloader.dataset):
         part.data_root = f'{shapes}/'
@@ -171,6 +171,13 @@ def test_images_that_fit_by_steps_of_a_model(shapes: Path) -> None:
     assert (1 <= batch <= 3, 'GiB' in line) == (True, True)
     cfg.train_dataloader.dataset.data_root = 'absent'
     with pytest.raises(UserError, match='absent'):
+        fitting_batch(cfg)
+    (tmp_path / 'ends_its_process.py').write_text(
+        'import os\nos.kill(os.getpid(), 9)'
+    )  # as a system out of memory does
+    monkeypatch.syspath_prepend(tmp_path)
+    cfg.custom_imports = dict(imports=['ends_its_process'])
+    with pytest.raises(UserError, match='--batch 1'):
         fitting_batch(cfg)
 
 
