@@ -56,6 +56,7 @@ class Spec:
         values = {'format': formats, 'path': [str(self.root)], 'train': options.get('train', [train])}
         values |= {part: [str(list(places))] for part, places in self.places.items()}
         values['classes'] = [str(list(self.classes)) if self.classes else 'auto']
+        values |= {key: options[key] for key in ('classes', 'palette') if key in options}
         return '\n'.join(
             f'{key}: {first}' + (f'  # or {join_some(others)}' if others else '')
             for key, (first, *others) in values.items()

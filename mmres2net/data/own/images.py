@@ -285,10 +285,14 @@ def _read_colors(source: Source, masks: Sequence[str], notes: list[str]) -> None
     if not source.palette:
         flat = voc_palette()
         source.palette = list(zip(flat[::3], flat[1::3], flat[2::3], strict=True))[: len(source.classes)]
-        if unknown := sorted(_all_values(masks, colored=True) - {*_codes(source.palette), VOC_BORDER}):
+        colors = sorted(_all_values(masks, colored=True) - {VOC_BORDER})
+        if unknown := [color for color in colors if color not in _codes(source.palette)]:
+            palette = [[color >> 16, color >> 8 & 255, color & 255] for color in colors[:FEW]]
             raise AmbiguousError(
                 f'the masks have colors, such as {join_some(_hex(unknown))}, and nothing tells their classes: write '
-                'classes and palette, a color [R, G, B] for each class'
+                'classes and palette, a color [R, G, B] for each class',
+                classes=[str(_hex(colors[:FEW]))],
+                palette=[str(palette)],
             )
     notes.append(f'Masks are read by their {len(source.palette)} colors.')
     source.read_mask = partial(read_labels, codes={VOC_BORDER: IGNORED} | _codes(source.palette))

@@ -159,6 +159,10 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any], int, str]] 
         DRIVE, photos('images/{i}_training.tif', 'mask/{i}_training_mask.gif'), 2, 'images: FOLDER OR LIST',
     ),
     'gray levels': (photos('x/{i}.jpg', 'y/{i}.png', value=75), nothing, 2, 'y/0.png'),
+    'masks in colors': (
+        photos('x/{i}.jpg', 'y/{i}.png', mode='RGB', value=9),
+        lambda root: Image.new('RGB', (96, 64), (9, 8, 7)).save(root / 'y/0.png'), 2, 'palette: [[0, 0, 0], [9, 8, 7]',
+    ),
     'mask in unknown colors': (
         masks, all_of(write('classes.txt', 'a\nb'), one_color('RGB', (9, 8, 7))), 2, '#090807',
     ),
