@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 
 from mmres2net.engine.embedded import saved_config
-from mmres2net.engine.settings import value_at
+from mmres2net.engine.settings import SEED, value_at
 from mmres2net.errors import UserError
 from mmres2net.text import join_some
 from mmres2net.weights.loading import check_finite
@@ -100,8 +100,8 @@ def read_start(path: Path, *, allow_pickle: bool = False) -> dict[str, Any]:
             f'--cfg-options load_from={path}'
         )
     meta, hub = content['meta'], content['message_hub']
-    wrong = [f'meta.{name}={meta.get(name)!r}' for name in ('epoch', 'iter') if not _is_count(meta.get(name))]
-    wrong += [f'meta.seed={meta["seed"]!r}'] if not _is_count(meta.get('seed') or 0) else []
+    wrong = [f'meta.{name}={meta.get(name)!r}' for name in ('epoch', 'iter') if not SEED.test(meta.get(name))]
+    wrong += [f'meta.seed={meta["seed"]!r}'] if not SEED.test(meta.get('seed') or 0) else []
     wrong += [f'message_hub.{part}' for part in HUB if not isinstance(hub.get(part), Mapping)]
     if wrong:
         raise UserError(f'{path} is not a checkpoint of MMEngine, or it is damaged: {", ".join(wrong)}')
@@ -120,10 +120,6 @@ def groups_of(optimizer: Any) -> list[dict[str, Any]]:
     holders = [optimizer, *optimizer.values()] if isinstance(optimizer, dict) else []
     lists = [holder.get('param_groups') for holder in holders if isinstance(holder, dict)]
     return [group for groups in lists if isinstance(groups, list) for group in groups if isinstance(group, dict)]
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**32
 
 
 def progress_of(content: Mapping[str, Any], cfg: Config) -> tuple[int, int, str]:

@@ -84,16 +84,15 @@ class VOCMetric(BaseMetric):
         classes = class_names(self.dataset_meta)
         if not results:
             raise UserError('no image was evaluated: is the split empty, or the data loader?')
-        by_class = {name: self._evaluate(results, label) for label, name in enumerate(classes)}
+        by_class = {
+            name: evaluate_class([_of_class(one, k) for one in results], iou_thr=self.iou_thr, mode=self.eval_mode)
+            for k, name in enumerate(classes)
+        }
         counted = [result.ap for result in by_class.values() if not math.isnan(result.ap)]
         mean = float(np.mean(counted)) if counted else float('nan')
         self._log(by_class, mean)
         name = f'AP{100 * self.iou_thr:g}'
         return {'mAP': mean, name: mean, **{f'{name}_{key}': result.ap for key, result in by_class.items()}}
-
-    def _evaluate(self, results: Sequence[Mapping[str, Any]], label: int) -> ClassResult:
-        images = [_of_class(result, label) for result in results]
-        return evaluate_class(images, iou_thr=self.iou_thr, mode=self.eval_mode)
 
     def _log(self, by_class: Mapping[str, ClassResult], mean: float) -> None:
         rows = [[name, one.objects, one.detections, one.recall, one.ap] for name, one in by_class.items()]
