@@ -14,7 +14,7 @@ CONFIG = 'a config file, the name of a shipped config, or mmdet::NAME, mmseg::NA
 OWN_DATA = 'a folder of annotated images, a COCO file, or a data file (YAML)'
 MODEL = 'a checkpoint, a work dir (its best checkpoint, else its newest), or an exported .onnx, .xml, .pt, .pt2 file'
 UNSAFE = '--allow-unsafe-checkpoint'
-OWN_DATA = 'data of your own that the checkpoint was trained on: class names and test images'
+TRAINED_DATA = 'data of your own that the checkpoint was trained on: class names and test images'
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 LOG_STYLES = ('plain', 'rich')
 PROFILE_STEPS = 20
@@ -302,7 +302,7 @@ def flags_of_export(prog: str = 'mmres2net export') -> argparse.ArgumentParser:
     flags.add_argument('--size', metavar='HxW', help='image size of the comparison; default: as in testing')
     flags.add_argument('--fixed', action='store_true', help='accept only images of --size, not of any size')
     flags.add_argument('--images', nargs='+', default=[], metavar='PATH', help='images or folders for the comparison')
-    flags.add_argument('--data', type=path, metavar='PATH', help=OWN_DATA)
+    flags.add_argument('--data', type=path, metavar='PATH', help=TRAINED_DATA)
     flags.add_argument('--tolerance', type=float, default=1e-3, metavar='T', help='default: %(default)s')
     flags.add_argument('--random', action='store_true', help='export random weights, for a trial')
     add_unsafe(flags)
@@ -397,7 +397,7 @@ def flags_of_cam(prog: str = 'mmres2net cam') -> argparse.ArgumentParser:
     # A flag, because the end of a list of images could not be told from CONFIG [CHECKPOINT].
     text = 'images, or folders with subfolders; default: test images of --data'
     flags.add_argument('--images', nargs='+', default=[], metavar='PATH', help=text)
-    flags.add_argument('--data', type=path, metavar='PATH', help=OWN_DATA)
+    flags.add_argument('--data', type=path, metavar='PATH', help=TRAINED_DATA)
     flags.add_argument(
         '--against',
         nargs='+',

@@ -55,7 +55,7 @@ def fit_schedule(
         places = {'switch_epoch', 'num_last_epochs'} & set(one)
         one.update({key: max(round(one[key] * new / old), 1) for key in places})
     if not any(key.startswith('param_scheduler') for key in given):
-        lines += _fit_schedulers(cfg, old, new, steps, by_epoch)
+        lines += _fit_schedulers(cfg, old, new, an_epoch, by_epoch)
     return lines
 
 
@@ -100,8 +100,8 @@ def _schedulers(cfg: Config) -> list[dict[str, Any]]:
     return list(found) if isinstance(found, list | tuple) else [found]
 
 
-def _fit_schedulers(cfg: Config, old: int, new: int, steps: int, by_epoch: bool) -> list[str]:
-    """Move the bounds of all schedulers from a run of length ``old`` to one of length ``new``, of ``steps`` steps."""
+def _fit_schedulers(cfg: Config, old: int, new: int, an_epoch: int, by_epoch: bool) -> list[str]:
+    """Move the bounds of all schedulers from a run of length ``old`` to one of length ``new``."""
     schedulers, texts = _schedulers(cfg), []
     same = [one for one in schedulers if one.get('by_epoch', True) == by_epoch]
     # What begins a run and ends in its first quarter is the warm-up.
@@ -119,7 +119,10 @@ def _fit_schedulers(cfg: Config, old: int, new: int, steps: int, by_epoch: bool)
         if one in same:
             _move_bounds(one, move)
         elif by_epoch:  # steps in a run that counts epochs: a warm-up
-            one.update({key: min(one[key], steps // WARM_UP) for key in ('begin', 'end') if key in one})
+            one.update({key: min(one[key], new * an_epoch // WARM_UP) for key in ('begin', 'end') if key in one})
+        begin, per = one.get('begin', 0), an_epoch if one.get('convert_to_iter_based') else 1
+        if type_name(one['type']).startswith(('Linear', 'Constant')) and (one.get('end', math.inf) - begin) * per <= 1:
+            one['end'] = begin  # MMEngine never takes back a factor that ends with its first step
         moved = [key for key in (*PLACES, *LENGTHS) if one.get(key) != before.get(key)]
         changes = [f'{key} {before[key]} -> {one[key]}' for key in moved]
         texts += [f'{type_name(one["type"])} {", ".join(changes)}'] if changes else []

@@ -56,6 +56,9 @@ def test_milestones_keep_their_fraction_and_the_warm_up_is_a_tenth() -> None:
     assert (warm_up.end, cosine.begin, cosine.end, last.begin, last.end) == (1, 1, 38, 38, 40)
     assert cfg.custom_hooks[0].num_last_epochs == 2
     assert fitted('imagenet/res2net50_26w_4s', 640, train_cfg__max_epochs=1).param_scheduler[0].milestones == [1, 1, 1]
+    for images, epochs in ((12, 2), (2, 10)):  # a warm-up of one step or epoch would last for the whole run
+        cfg = fitted('faster_rcnn_r2n50', images, train_cfg__max_epochs=epochs)
+        assert [one.type for one in cfg.param_scheduler] == ['MultiStepLR']
     (only,) = fitted(YOLOX, 9, train_cfg__max_epochs=1).param_scheduler  # nothing is left of the others
     assert (only.begin, only.end) == (0, 1)
 
