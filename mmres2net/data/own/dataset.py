@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 from mmres2net.data.formats.base import Sample, Split, similar_class
@@ -48,6 +49,7 @@ class OwnSplit:
     Attributes:
         name: ``train``, ``val`` or ``test``.
         images: How many images it has, those without annotations included.
+        annotated: How many of them have an object or a class; 0 for masks.
         counts: Annotations by class name, every class in label order, also those without any: objects for detection,
             images for classification, pixels for segmentation (0 until :func:`write_standard` has read the masks).
         annotation: The file in standard form, once it is written; before that the source.
@@ -56,6 +58,7 @@ class OwnSplit:
 
     name: str
     images: int
+    annotated: int
     counts: Mapping[str, int]
     annotation: Path
     source: Split = field(repr=False, compare=False)
@@ -256,6 +259,7 @@ def _own_splits(
         split.parse = lambda sample: source.parse(sample, classes)
         split.read_mask, split.needs_masks = source.read_mask, source.task == 'instances'
         split.mask_values = {**dict(enumerate(classes)), IGNORED: ''} if source.unit == 'pixels' else {}
-        counts = Counter(label for sample in samples for label in source.labels(sample))
-        splits[part] = OwnSplit(part, len(samples), {n: counts[n] for n in classes}, Path(file), split)
+        labels = [source.labels(sample) for sample in samples]
+        counts, annotated = Counter(chain.from_iterable(labels)), sum(map(bool, labels))
+        splits[part] = OwnSplit(part, len(samples), annotated, {n: counts[n] for n in classes}, Path(file), split)
     return splits

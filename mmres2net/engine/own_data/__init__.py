@@ -9,6 +9,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mmres2net.data.check.config import class_heads
+from mmres2net.data.layout import datasets_of
 from mmres2net.data.own.dataset import OwnData
 from mmres2net.engine.config import Change
 from mmres2net.engine.own_data.datasets import check_task, fit_datasets, fit_evaluators, is_saliency
@@ -53,7 +54,8 @@ def use_own_data(
     lines, repeated = fit_datasets(cfg, data, keep_repeats=keep_schedule)
     lines += heads + evaluators
     if not keep_schedule:
-        images = data.splits['train'].images
+        split, (node, *_) = data.splits['train'], datasets_of(cfg, 'train')
+        images = split.annotated if (node.get('filter_cfg') or {}).get('filter_empty_gt') else split.images
         lines += fit_schedule(cfg, recipe, images, processes=processes, repeated=repeated, given=given)
     for key in STALE:
         cfg.pop(key, None)

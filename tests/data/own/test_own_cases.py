@@ -245,6 +245,15 @@ def test_equal_images_stay_together_and_seeds_differ(tmp_path: Path) -> None:
     assert 4 <= len(drawn[0]) <= 14
 
 
+def test_images_without_objects_are_counted(tmp_path: Path) -> None:
+    yolo(tmp_path)
+    (tmp_path / 'labels/0.txt').unlink()
+    (tmp_path / 'labels/1.txt').write_text('')
+    (tmp_path / 'labels/2.txt').write_text('0 0.5 0.5 0.25 0.5\n' * 2)
+    splits = recognize(tmp_path).splits.values()
+    assert (sum(split.images for split in splits), sum(split.annotated for split in splits)) == (6, 4)
+
+
 def test_standard_form_is_reused_until_the_data_change(tmp_path: Path) -> None:
     yolo(tmp_path / 'set')
     before = contents(tmp_path / 'set')

@@ -11,13 +11,13 @@ from mmres2net.engine.own_data.datasets import is_saliency, task_of
 FORMATS = {'detection': 'voc', 'instances': 'coco', 'segmentation': 'masks', 'classification': 'folders'}
 
 
-def own_data(task: str, count: int = 3, *, images: int = 240, test: bool = False) -> OwnData:
-    """Data of ``count`` classes for a task."""
+def own_data(task: str, count: int = 3, *, images: int = 240, empty: int = 0, test: bool = False) -> OwnData:
+    """Data of ``count`` classes for a task; ``empty`` images of each split have no annotation."""
     classes = tuple(f'class{i}' for i in range(count))
     suffix = '.json' if task in ('detection', 'instances') else '.txt'
     counts = dict.fromkeys(classes, 5)
     splits = {
-        name: OwnSplit(name, number, counts, Path(f'/data/{name}{suffix}'), Split(name, '', ''))
+        name: OwnSplit(name, number, number - empty, counts, Path(f'/data/{name}{suffix}'), Split(name, '', ''))
         for name, number in {'train': images, 'val': 60, **({'test': 30} if test else {})}.items()
     }
     palette = tuple((i, i, i) for i in range(count))

@@ -6,8 +6,10 @@ import pytest
 from mmengine.config import Config
 
 from mmres2net.engine.config import load_config
+from mmres2net.engine.own_data import use_own_data
 from mmres2net.engine.own_data.schedule import fit_schedule
 from mmres2net.engine.settings import value_at
+from tests.engine.own_data.samples import own_data
 
 YOLOX = 'mmdet::yolox_s_8xb8-300e_coco'
 LR, EPOCHS, STEPS = 'optim_wrapper.optimizer.lr', 'train_cfg.max_epochs', 'train_cfg.max_iters'
@@ -44,6 +46,12 @@ def fitted(name: str, images: int, **settings: object) -> Config:
 def test_length_rate_and_evaluations(name: str, images: int, wanted: dict[str, float]) -> None:
     cfg = fitted(name, images)
     assert {path: value_at(cfg, path) for path in wanted} == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(('name', 'images'), [('faster_rcnn_r2n50', 40), (YOLOX, 240)])
+def test_images_that_training_leaves_out_are_no_steps(name: str, images: int) -> None:
+    cfg, _ = use_own_data(load_config(name), own_data('detection', images=240, empty=200))
+    assert cfg.train_cfg.max_epochs == fitted(name, images).train_cfg.max_epochs
 
 
 def test_milestones_keep_their_fraction_and_the_warm_up_is_a_tenth() -> None:
