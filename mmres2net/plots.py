@@ -135,7 +135,8 @@ def draw_bars(
             axes.bar_label(bars, [f'{v:,.0f}' if counts else f'{v:.2f}' for v in each[order]], fontsize=8, padding=2)
         axes.set_yticks(range(len(order)), [class_labels(names)[k] for k in order])
         axes.invert_yaxis()
-        axes.margins(x=0.12)
+        axes.margins(x=0.12, y=0.02)
+        axes.set_xlim(0, None if np.nan_to_num(list(values.values())).any() else 1)
         axes.set_title(title + note)
         if len(values) > 1:
             axes.legend(fontsize=8, loc='lower right')

@@ -67,7 +67,8 @@ def draw_history(path: Path, runner: Runner, rows: Sequence[Mapping[str, Any]], 
     metrics = {}
     for name in [name for name in names if name not in ('epoch', 'step', *TIMES)]:
         points = [(int(row['step']), float(row[name])) for row in rows if row.get(name) not in (None, '')]
-        metrics[name] = tuple(np.array(points).T)
+        steps, found = np.array(points).T
+        metrics[name] = (steps, np.where(found == -1, np.nan, found))  # COCO's value where no object has a size
     panels = {'losses': {name: line for name, line in lines.items() if 'loss' in name}, 'metrics': metrics}
     plots.draw_curves(path, {**panels, 'learning rate': {k: v for k, v in lines.items() if k == 'lr'}})
 

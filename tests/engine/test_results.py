@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,16 @@ def test_names_values_and_sizes_that_are_hard_to_draw(tmp_path: Path) -> None:
         with pytest.raises(plots.NothingToDraw):
             draw(tmp_path / 'none.png', *args)
     assert not (tmp_path / 'none.png').exists()
+
+
+def test_values_that_are_not_defined_are_not_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: dict[str, Any] = {}
+    monkeypatch.setattr(plots, 'draw_curves', lambda path, panels: drawn.update(panels))
+    monkeypatch.setattr(result_plots, 'history_of', lambda runner: {})
+    rows = [{'step': step, 'coco/bbox_mAP_s': 0.5, 'coco/bbox_mAP_l': -1} for step in (1, 2)]
+    result_plots.draw_history(tmp_path / 'curves.png', SimpleNamespace(iter=2), rows, [])
+    small, large = (drawn['metrics'][f'coco/bbox_mAP_{size}'][1] for size in 'sl')
+    assert (small.tolist(), np.isnan(large).all()) == ([0.5, 0.5], True)
 
 
 def test_a_plot_that_fails_does_not_end_a_run(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
