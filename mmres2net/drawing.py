@@ -7,6 +7,7 @@ lines grow with the image, so that they are legible at any size.
 from __future__ import annotations
 
 import colorsys
+import math
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -208,14 +209,15 @@ def wrap_text(text: str, width: float, font: int) -> list[str]:
 
 
 def add_legend(image: Array, title: str, entries: Sequence[tuple[str, Color]] = ()) -> Array:
-    """Return ``image`` with a title and labels of classes in their colors below it."""
+    """Return ``image`` with a title and labels of classes in their colors below it; wider where a label is."""
     font = font_size(*image.shape[:2])
-    line, margin, width = round(font * 1.6), font // 3, image.shape[1]
-    titles = wrap_text(title, width - 2 * margin, font) if title else []
+    line, margin = round(font * 1.6), font // 3
     probe, rows, used = ImageDraw.Draw(Image.new('RGB', (1, 1))), 1 if entries else 0, 0.0
+    extents = [_label_size(probe, text, font)[0] + margin for text, _ in entries]
+    width = max(image.shape[1], *(math.ceil(extent) + margin for extent in extents), 0)
+    titles = wrap_text(title, width - 2 * margin, font) if title else []
     places = []
-    for text, _ in entries:
-        extent = _label_size(probe, text, font)[0] + margin
+    for extent in extents:
         if used and used + extent > width - margin:
             rows, used = rows + 1, 0.0
         places.append((margin + used, rows - 1))

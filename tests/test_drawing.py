@@ -94,6 +94,9 @@ def test_sheets_and_legends_hold_their_images() -> None:
     sheet = drawing.make_sheet([IMAGE, other, IMAGE], [['one'], ['a title that is wrapped'] * 2], columns=2, footer='x')
     legend = drawing.add_legend(IMAGE, 'title', [(f'class {index}', BLUE) for index in range(9)])
     assert np.array_equal(legend[:60], IMAGE)
+    small = drawing.add_legend(IMAGE[:9, :9], '', [('a long name', BLUE)])
+    assert np.array_equal(small[:9, :9], IMAGE[:9, :9])
+    assert not np.any(np.all(small[9:, -1] == BLUE, -1))  # the label ends before the picture does
     for image, count in ((IMAGE, 2), (other, 3)):  # the smaller one is a part of the larger ones
         windows = np.lib.stride_tricks.sliding_window_view(sheet, image.shape)[:, :, 0, 0, 0, 0]
         places = np.argwhere(windows == image[0, 0, 0])
