@@ -75,7 +75,7 @@ def test_json_and_maps_have_what_is_predicted(
 
 
 def test_broken_images_are_skipped_and_listed(
-    exports: dict, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    tiny_models: dict, exports: dict, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     (images / 'deep' / 'a.jpg').write_bytes((images / 'deep' / 'b.jpg').read_bytes()[:900])
     Image.new('RGB', (1, 4000)).save(images / 'narrow.png')
@@ -88,6 +88,10 @@ def test_broken_images_are_skipped_and_listed(
     assert sorted(path.name for path in out.rglob('*.png')) == ['a.png', 'a_labels.png', 'b.png', 'b_labels.png']
     with pytest.raises(UserError, match=r'a\.jpg'):
         job.main([model, str(images / 'deep' / 'a.jpg')])
+    config, checkpoint = tiny_models['segmentor']
+    flags = ['--config', config, '--batch', '8', '--device', 'cpu']
+    assert job.main([checkpoint, str(images / 'a.png'), str(images / 'narrow.png'), *flags]) == 1
+    assert 'a.png' in capsys.readouterr().out
 
 
 def test_bad_flags_are_refused_before_work(exports: dict, images: Path, tmp_path: Path) -> None:
