@@ -16,15 +16,15 @@ LEAST = 2000  # images: a smaller set is checked again in no time
 FOLDER = 'mmres2net/data_checks'
 
 
-def fingerprint(splits: Sequence[Split], settings: str, least: int = LEAST) -> str:
+def fingerprint(splits: Sequence[Split], settings: str, least: int | None = None) -> str:
     """Return a digest of all files of ``splits``: paths, sizes and times of change; empty for a small set.
 
     Args:
         splits: The data sets, with their samples listed.
         settings: Whatever else the verdict depends on.
-        least: Images from which on a set counts as large.
+        least: Images from which on a set counts as large; None: :data:`LEAST`.
     """
-    if sum(len(split.samples) for split in splits) < least:
+    if sum(len(split.samples) for split in splits) < (LEAST if least is None else least):
         return ''
     lines = [f'{__version__} {settings}']
     for split in splits:
