@@ -81,7 +81,10 @@ def by_split(
                 prefix = '' if place == '.' else f'{place}/'
                 images[part] += [name for name in tree.images.names if name.startswith(prefix)]
     used = [place for named in places.values() for place in named]
-    notes += [f'The splits are those of {", ".join(used)}.'] if used and not spec.places else []
+    if used and not spec.places:
+        rest = len(annotated.keys() - {name for names in images.values() for name in names})
+        left_out = f' {rest:,} annotated images are in none of these lists, and are left out.' if rest else ''
+        notes.append(f'The splits are those of {", ".join(used)}.{left_out}')
     return {part: list(dict.fromkeys(names)) for part, names in images.items()}, findings
 
 
