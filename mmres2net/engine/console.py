@@ -32,7 +32,7 @@ from mmres2net.report import metric_table, overall, value_text
 from mmres2net.text import format_table, join_some
 
 SECONDS = {'plain': 30.0, 'rich': 0.2}  # between two lines, between two changes of the live line
-NOTES = 10  # that are shown on the console
+NOTES = 6  # that are shown on the console
 KEPT = ('resumed epoch', 'evaluated on')  # other messages that are shown
 USUAL = (
     'Failed to search registry with scope',

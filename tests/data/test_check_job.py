@@ -207,6 +207,16 @@ def test_remembered_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
         assert before.explain_failure(made.cfg, ['train']) != ''
 
 
+def test_notes_on_many_objects_are_few_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = coco_set(tmp_path)
+    for content in made.content.values():
+        for entry in content['annotations']:
+            entry.update(bbox=[1000 * (entry['id'] % 2), 10, 500, 20])
+    made.write()
+    found = [kind for report in check_before_training(made.cfg, ['train', 'val']) for kind in report.kinds()]
+    assert (len(found) >= 4, len(capsys.readouterr().err.splitlines()) <= 6) == (True, True)
+
+
 def test_a_folder_that_cannot_be_written_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / 'file').touch()
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))

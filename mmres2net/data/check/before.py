@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmres2net.data.check.config import batch_faults, config_findings
 from mmres2net.data.check.job import check_splits
 from mmres2net.data.check.memory import fingerprint, recall, remember
-from mmres2net.data.check.report import ERRORS, NOTES, QUIET, Report, verdict
+from mmres2net.data.check.report import ERRORS, QUIET, Report, verdict
 from mmres2net.data.formats.base import Split
 from mmres2net.data.formats.folders import check_same_folders, image_folder
 from mmres2net.data.formats.read import classes_of, dataset_class, format_of, read_splits
@@ -59,7 +59,13 @@ def check_before_training(
     if errors:
         ways = 'mmres2net check-data lists all of them; --skip-data-check starts without this check'
         raise UserError(f'the data have {verdict(reports)}:\n{errors}{ways}')
-    notes = _listed(reports, [kind for kind in NOTES if kind not in QUIET], 2)
+    lines = [
+        f'{report.part}: {" ".join(line.strip() for line in report.lines([kind], 1))}'
+        for report in reports
+        for kind in report.kinds()
+        if kind not in QUIET
+    ]
+    notes = join_some(lines, limit=SHOWN - 1, sep='\n') + '\n' * bool(lines)
     print(notes, end='', file=sys.stderr)
     remember(name, notes)
     return reports
