@@ -130,6 +130,7 @@ def _layout_fault(cfg: Config, path: str, parts: Sequence[str]) -> str:
 
     Of the last of ``parts``, the smallest one, class names are read: data of others may have the same layout.
     """
+    place = Path(path).expanduser().absolute()
     try:
         pointed = point_at(cfg, path, parts)
         files = [
@@ -137,6 +138,8 @@ def _layout_fault(cfg: Config, path: str, parts: Sequence[str]) -> str:
         ]
         if folder := next((file for file in files if file.is_dir()), None):
             return f'{folder} is a folder'
+        if listed := [file for file in files if file.is_file() and place not in file.absolute().parents]:
+            return f'{listed[0]} lists other data'
         splits = read_splits(pointed, parts[-1:])
     except UserError as error:
         return str(error)

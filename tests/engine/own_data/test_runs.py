@@ -174,6 +174,11 @@ def test_classes_of_other_data_are_matched_by_name(copied: Path) -> None:
     checkpoint = copied / 'epoch_1.pth'
     evaluate(SMALL, checkpoint, '--data', 'pond')
     assert {line[-1] for line in Path('tested/test_data/val.txt').read_text().split('\n') if line} == {'1'}
+    shutil.copytree('animals', 'zoo')
+    for image in Path('zoo').rglob('*.jpg'):
+        image.rename(image.with_stem(f'{image.stem}_zoo'))
+    evaluate(copied / f'{copied.name}.py', checkpoint, '--data', 'zoo')  # the written config lists the old images
+    assert '_zoo' in Path('tested/test_data/val.txt').read_text()
     Path('pond/train/dog').rename('pond/train/zebra')
     Path('pond/val/dog').rename('pond/val/zebra')
     options = ('--cfg-options', *QUICK, 'train_cfg.max_epochs=1', f'load_from={checkpoint}')
