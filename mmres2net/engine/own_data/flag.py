@@ -120,7 +120,7 @@ def find_own(cfg: Config, path: str, title: str, parts: Sequence[str]) -> OwnDat
             other = recognize(path)
         if other is not None:
             check_task(cfg, other, title)
-        raise UserError(f'{error}\nnor is it the data set that {title} names: {misfit}') from error
+        raise UserError(f'{path} is not the data set that {title} names: {misfit}\nas own data, {error}') from error
     check_task(cfg, data, title)
     return data
 
