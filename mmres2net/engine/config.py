@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import difflib
+import inspect
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.runner import Runner
 
 from mmres2net.data.layout import PARTS, walk
 from mmres2net.engine import config_files
 from mmres2net.errors import UserError, reason_of
 from mmres2net.init_cfg import drop_pretrained, pretrained_nodes
 from mmres2net.paths import find_config
+from mmres2net.text import join_some
 
+# Settings of a run that are no argument of MMEngine's runner.
+READ_ELSEWHERE = ('compile', 'custom_imports', 'runner_type', 'strategy', 'tta_model', 'tta_pipeline')
 Change = tuple[Config, list[str]]
 
 
@@ -31,7 +37,10 @@ def load_config(name: str, options: dict[str, Any] | None = None) -> Config:
     config_files.BASES.clear()
     try:
         cfg = Config.fromfile(path)
+        _check_names(cfg, options or {})
         cfg.merge_from_dict(options or {})
+    except UserError:
+        raise
     except ImportError as error:
         raise UserError(f'{path} needs a package that cannot be imported: {error}') from error
     except RecursionError as error:
@@ -39,6 +48,17 @@ def load_config(name: str, options: dict[str, Any] | None = None) -> Config:
     except Exception as error:  # a config is a program: whatever it raises is an error in the file
         raise UserError(f'{path} cannot be read as a config: {reason_of(error)}') from error
     return cfg
+
+
+def _check_names(cfg: Config, options: Iterable[str]) -> None:
+    """Raise a UserError for an option that no part of a run reads: it would change nothing without a word."""
+    known = {*cfg, *inspect.signature(Runner.__init__).parameters, *READ_ELSEWHERE}
+    for option in options:
+        name = option.split('.')[0]
+        if name not in known:
+            close = difflib.get_close_matches(name, known, cutoff=0.5)
+            hint = f'; close matches: {join_some(close)}' if close else ''
+            raise UserError(f'--cfg-options {option}: no setting of a run has the name {name!r}{hint}')
 
 
 def work_dir_of(cfg: Config, name: str, chosen: str | None) -> str:

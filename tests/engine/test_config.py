@@ -101,6 +101,10 @@ def test_every_config_stops_at_losses_of_nan() -> None:
     assert config.with_finite_loss(Config(dict(default_hooks=dict(finite_loss=None)))).default_hooks == {}
     shipped = config.load_config('faster_rcnn_r2n50', {'train_dataloader.batch_size': 3})
     assert (shipped.default_hooks.finite_loss.patience, shipped.train_dataloader.batch_size) == (10, 3)
+    for option in ('optim_wraper.optimizer.lr', 'lr'):
+        with pytest.raises(UserError, match=option):
+            config.load_config('faster_rcnn_r2n50', {option: 0.1})
+    assert config.load_config('faster_rcnn_r2n50', {'compile': True, 'load_from': 'a.pth'}).load_from == 'a.pth'
 
 
 BOMB = 'a: &a [x, x, x, x, x, x, x, x, x]\n' + ''.join(
