@@ -20,7 +20,10 @@ from mmres2net.paths import find_config
 from mmres2net.text import join_some
 
 # Settings of a run that are no argument of MMEngine's runner.
-READ_ELSEWHERE = ('compile', 'custom_imports', 'runner_type', 'strategy', 'tta_model', 'tta_pipeline')
+READ_ELSEWHERE = (
+    'activation_checkpointing', 'compile', 'cudnn_benchmark', 'custom_imports', 'efficient_conv_bn_eval',
+    'find_unused_parameters', 'model_wrapper_cfg', 'runner_type', 'strategy', 'sync_bn', 'tta_model', 'tta_pipeline',
+)  # fmt: skip
 Change = tuple[Config, list[str]]
 
 

@@ -92,15 +92,21 @@ def test_no_workers_need_no_options_of_workers() -> None:
 
 
 def test_every_config_stops_at_losses_of_nan() -> None:
-    added = config.with_finite_loss(Config({})).default_hooks.finite_loss
+    def with_finite_loss(cfg: Config) -> Config:
+        return config.with_hook(cfg, 'finite_loss', 'mmres2net.FiniteLossHook')
+
+    added = with_finite_loss(Config({})).default_hooks.finite_loss
     assert HOOKS.build(dict(added)).patience == 10
     own = Config(dict(default_hooks=dict(finite_loss=dict(type='mmres2net.FiniteLossHook', patience=3), logger=None)))
-    assert config.with_finite_loss(own).default_hooks == own.default_hooks
-    more = config.with_finite_loss(Config(dict(default_hooks=dict(finite_loss=dict(patience=3)))))
+    assert with_finite_loss(own).default_hooks == own.default_hooks
+    more = with_finite_loss(Config(dict(default_hooks=dict(finite_loss=dict(patience=3)))))
     assert HOOKS.build(dict(more.default_hooks.finite_loss)).patience == 3
-    assert config.with_finite_loss(Config(dict(default_hooks=dict(finite_loss=None)))).default_hooks == {}
+    assert with_finite_loss(Config(dict(default_hooks=dict(finite_loss=None)))).default_hooks == {}
     shipped = config.load_config('faster_rcnn_r2n50', {'train_dataloader.batch_size': 3})
     assert (shipped.default_hooks.finite_loss.patience, shipped.train_dataloader.batch_size) == (10, 3)
+
+
+def test_settings_that_nothing_reads_are_refused() -> None:
     for option in ('optim_wraper.optimizer.lr', 'lr'):
         with pytest.raises(UserError, match=option):
             config.load_config('faster_rcnn_r2n50', {option: 0.1})
