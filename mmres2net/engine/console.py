@@ -10,6 +10,7 @@ import logging
 import resource
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -32,7 +33,7 @@ from mmres2net.report import metric_table, overall, value_text
 from mmres2net.text import format_table, join_some
 
 SECONDS = {'plain': 30.0, 'rich': 0.2}  # between two lines, between two changes of the live line
-NOTES = 6  # that are shown on the console
+NOTES, NOTES_OF_KIND = 8, 2  # that are shown on the console; those of one flag begin alike
 KEPT = ('resumed epoch', 'evaluated on')  # other messages that are shown
 USUAL = (
     'Failed to search registry with scope',
@@ -51,11 +52,15 @@ def say(text: str, short: str = '') -> None:
 def log_notes(notes: Sequence[str]) -> None:
     """Log what the flags changed, and what the user should know."""
     if notes:
-        lines = ['notes on this run:', *notes]
-        say(
-            '\n  '.join(lines),
-            join_some(lines, limit=NOTES + 1, sep='\n  ') + (' in the log file' if len(notes) > NOTES else ''),
-        )
+        counts: Counter[str] = Counter()
+        shown: list[str] = []
+        for note in notes:
+            kind = note.partition(': ')[0]
+            counts[kind] += 1
+            shown += [note] if counts[kind] <= NOTES_OF_KIND and len(shown) < NOTES else []
+        more = [f'and {len(notes) - len(shown)} more in the log file'] if len(shown) < len(notes) else []
+        title = 'notes on this run:'
+        say('\n  '.join([title, *notes]), '\n  '.join([title, *shown, *more]))
 
 
 class ConsoleHandler(logging.Handler):

@@ -78,7 +78,7 @@ def prepare(args: argparse.Namespace, parts: Sequence[str]) -> tuple[Config, lis
     first = is_first_process(args.launcher)
     if args.data:
         cfg, lines = read_data(cfg, args, parts)
-        notes += [f'--data: {line}' for line in lines]
+        notes += [line if line.startswith('schedule: ') else f'--data: {line}' for line in lines]
     elif cfg.get('embedded_data') and first:
         embed(cfg.embedded_data)
     if first and not args.skip_data_check:

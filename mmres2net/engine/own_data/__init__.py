@@ -56,7 +56,8 @@ def use_own_data(
     if not keep_schedule:
         split, (node, *_) = data.splits['train'], datasets_of(cfg, 'train')
         images = split.annotated if (node.get('filter_cfg') or {}).get('filter_empty_gt') else split.images
-        lines += fit_schedule(cfg, recipe, images, processes=processes, repeated=repeated, given=given)
+        fitted = fit_schedule(cfg, recipe, images, processes=processes, repeated=repeated, given=given)
+        lines += [f'schedule: {line}' for line in fitted]
     for key in STALE:
         cfg.pop(key, None)
     return cfg, lines
