@@ -78,9 +78,11 @@ class TimeLimitHook(Hook):
         runner.save_checkpoint(str(folder), name, meta=meta, by_epoch=False)
         if is_main_process():
             (folder / POINTER).write_text(str(folder / name))
-            for path in folder.glob('iter_*.pth') if meta else ():
+            # Where the other checkpoints are named by epochs, one named by steps is of an earlier stop.
+            by_epoch = all(hook.by_epoch for hook in runner.hooks if isinstance(hook, CheckpointHook))
+            for path in folder.glob('iter_*.pth') if meta and by_epoch else ():
                 if path.name != name:
-                    path.unlink()  # of an earlier stop
+                    path.unlink()
         runner.call_hook('after_run')  # closes the logs
         raise TimeIsUp(self.minutes)
 

@@ -100,6 +100,12 @@ def test_runs_that_are_out_of_time_again_and_again(folder: Path, unit: str) -> N
     assert len(content['message_hub']['log_scalars']['train/loss'].data[0]) == 8
 
 
+def test_stops_delete_no_checkpoint_that_the_config_keeps(folder: Path) -> None:
+    options = dict(default_hooks__checkpoint__by_epoch=False, default_hooks__checkpoint__interval=1)
+    stopped = [train('--resume', '--max-minutes', '1e-9', **options).status for _ in range(2)]
+    assert (stopped, {'iter_1.pth', 'iter_2.pth'} <= saved()) == ([75, 75], True)
+
+
 @pytest.mark.parametrize(('precision', 'cuda', 'bfloat16', 'kind'), [
     ('auto', True, False, 'AmpOptimWrapper'), ('fp16', True, True, 'AmpOptimWrapper'),
     ('auto', False, True, 'mmres2net.BFloat16OptimWrapper'), ('bf16', True, True, 'mmres2net.BFloat16OptimWrapper'),
