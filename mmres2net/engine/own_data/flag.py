@@ -44,7 +44,7 @@ def read_data(cfg: Config, args: argparse.Namespace, parts: Sequence[str]) -> Ch
         UserError: Nothing is recognized, or it does not fit the config, the checkpoint or the work dir.
     """
     place, options = Path(args.data).expanduser().resolve(), args.cfg_options or {}
-    name = re.sub(r'[^\w.-]+', '_', place.name if place.is_dir() else place.parent.name)
+    name = re.sub(r'[^\w.-]+', '_', data_name(place))
     folder = Path(args.work_dir or f'{cfg.work_dir}-{name}')
     dist_cfg = (cfg.get('env_cfg') or {}).get('dist_cfg') or {}
     data = from_first_process(args.launcher, dist_cfg, lambda: _write(cfg, args, parts, folder))
@@ -62,6 +62,13 @@ def read_data(cfg: Config, args: argparse.Namespace, parts: Sequence[str]) -> Ch
     cfg.work_dir = str(folder)
     stem = Path(cfg.filename).name.removesuffix(RUN).removesuffix('.py')
     return Config(cfg.to_dict(), cfg_text=cfg.text, filename=f'{stem}-{name}{RUN}'), lines
+
+
+def data_name(place: Path) -> str:
+    """Return what tells data from others: the name of a folder, or of a file unless that is ``data.yaml``."""
+    if place.is_dir():
+        return place.name
+    return place.parent.name if place.stem == 'data' else place.stem
 
 
 def _write(cfg: Config, args: argparse.Namespace, parts: Sequence[str], folder: Path) -> OwnData | None:

@@ -12,6 +12,7 @@ from mmengine.visualization import Visualizer
 from PIL import Image
 
 from mmres2net.data.own.dataset import recognize
+from mmres2net.engine.own_data.flag import data_name
 from tests.data.own import relaid
 from tests.data.own.relaid import Photo
 from tests.engine.demo import CONFIG
@@ -136,6 +137,11 @@ def test_the_data_file_of_the_page_is_read(shapes: Path, tmp_path: Path) -> None
     assert (data.classes, {name: one.images for name, one in data.splits.items()}) == (
         ('disc', 'star'), {'train': 10, 'val': 5},
     )  # fmt: skip
+
+
+def test_two_data_files_of_a_folder_have_work_dirs_of_their_own(tmp_path: Path) -> None:
+    names = [data_name(tmp_path / name) for name in ('', 'data.yaml', 'cells.yaml', 'red.yml', 'instances.json')]
+    assert names == [tmp_path.name, tmp_path.name, 'cells', 'red', 'instances']
 
 
 @pytest.fixture(scope='module')
