@@ -49,7 +49,7 @@ def prepare(args: argparse.Namespace, parts: Sequence[str]) -> tuple[Config, lis
     """Return the config of a run with the common flags applied, and notes on what that changed.
 
     What can be known before a model is built is checked here: the launcher's variables, the settings and, in the first
-    process, the data. Nothing is written. Of the ``parts`` of the data that the run reads, the first must be there.
+    process, the data. Only own data, in standard form, are written. Of the ``parts`` of the data that the run reads, the first must be there.
 
     Raises:
         UserError: The config, a flag or the data have an error.
@@ -78,7 +78,7 @@ def prepare(args: argparse.Namespace, parts: Sequence[str]) -> tuple[Config, lis
     first = is_first_process(args.launcher)
     if args.data:
         cfg, lines = read_data(cfg, args, parts)
-        notes += [line if line.startswith('schedule: ') else f'--data: {line}' for line in lines]
+        notes += lines
     elif cfg.get('embedded_data') and first:
         embed(cfg.embedded_data)
     if first and not args.skip_data_check:

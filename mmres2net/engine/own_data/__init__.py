@@ -52,7 +52,7 @@ def use_own_data(
     heads = [] if is_saliency(cfg) and not class_heads(cfg.model) else fit_heads(cfg, data.classes, title)
     evaluators = fit_evaluators(cfg, data)
     lines, repeated = fit_datasets(cfg, data, keep_repeats=keep_schedule)
-    lines += heads + evaluators
+    lines = [f'--data: {line}' for line in lines + heads + evaluators]
     if not keep_schedule:
         split, (node, *_) = data.splits['train'], datasets_of(cfg, 'train')
         images = split.annotated if (node.get('filter_cfg') or {}).get('filter_empty_gt') else split.images
