@@ -130,7 +130,7 @@ def add_common_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--backbone',
         metavar='ARCH',
-        help="replace the config's ResNet by this Res2Net, e.g. res2net50_26w_4s; all changes are printed",
+        help="replace the config's ResNet by this Res2Net, e.g. res2net50_26w_4s; the log lists all changes",
     )
     parser.add_argument(
         '--data', type=path, metavar='PATH', help='the data: the standard layout of the config, or data of your own'
@@ -149,7 +149,7 @@ def add_common_flags(parser: argparse.ArgumentParser) -> None:
         '--log-style', choices=LOG_STYLES, help='one line that changes, or plain lines; default: rich on a terminal'
     )
     parser.add_argument('--seed', type=whole(0), metavar='N', help="random seed; default: the config's")
-    text = 'two runs are equal to the bit; an operation that cannot be ends the run'
+    text = 'two runs are equal bit for bit; an operation that cannot be ends the run'
     parser.add_argument('--deterministic', action='store_true', help=text)
     add_unsafe(parser)
     add_cfg_options(parser)
