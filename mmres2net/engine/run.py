@@ -49,7 +49,8 @@ def prepare(args: argparse.Namespace, parts: Sequence[str]) -> tuple[Config, lis
     """Return the config of a run with the common flags applied, and notes on what that changed.
 
     What can be known before a model is built is checked here: the launcher's variables, the settings and, in the first
-    process, the data. Only own data, in standard form, are written. Of the ``parts`` of the data that the run reads, the first must be there.
+    process, the data. Only own data, in standard form, are written. Of the ``parts`` of the data that the run reads,
+    the first must be there.
 
     Raises:
         UserError: The config, a flag or the data have an error.
