@@ -65,9 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f'; did you mean {close[0]}?' if close else ''
         print(f'error: unknown verb {argv[0]!r}{hint}\n{usage()}', file=sys.stderr)
         return 2
-    parser = getattr(flags, f'flags_of_{name.replace("-", "_")}', None)
-    if parser is not None:  # help, and errors in flags, come before the import of what does the work
-        parser().parse_args(argv[1:])
+    if name in flags.VERBS:  # help, and errors in flags, come before the import of what does the work
+        flags.parse(name, argv[1:])
     module, function = VERBS[name].run.split(':')
     try:
         with interruptible(), held_back(all_warnings=name in ('train', 'test')):

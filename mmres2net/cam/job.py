@@ -19,7 +19,7 @@ from mmres2net.drawing import WHITE, draw_boxes, draw_heat_map, make_sheet, resi
 from mmres2net.engine.loading import safe_loading
 from mmres2net.engine.source import read_source
 from mmres2net.errors import UserError
-from mmres2net.flags import flags_of_cam
+from mmres2net.flags import parse
 from mmres2net.predict.images import read_image
 from mmres2net.predict.inputs import Skipped, find_files, output_paths
 
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         UserError: A mistake in the flags, a config or a checkpoint, or nothing that could be explained.
     """
-    args = flags_of_cam().parse_args(argv)
+    args = parse('cam', argv)
     pairs = networks_of(args)
     library()
     if not args.images and not args.data:

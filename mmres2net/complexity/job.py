@@ -11,7 +11,7 @@ from mmres2net.complexity.size import image_size
 from mmres2net.engine.config import load_config
 from mmres2net.errors import UserError
 from mmres2net.files import writable_file, write_atomic
-from mmres2net.flags import flags_of_complexity
+from mmres2net.flags import parse
 from mmres2net.models import ALIASES, ARCHS, find_arch
 from mmres2net.paths import find_config
 from mmres2net.text import format_table, parse_size
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         UserError: An unknown name, a bad size, or a model that cannot be counted.
     """
-    args = flags_of_complexity().parse_args(argv)
+    args = parse('complexity', argv)
     size = parse_size(args.size) if args.size else None
     for name in args.names:
         check_name(name)

@@ -22,7 +22,7 @@ from mmres2net.engine.own_data.flag import find_own
 from mmres2net.engine.run import embed
 from mmres2net.errors import UserError
 from mmres2net.files import writable_dir, write_atomic
-from mmres2net.flags import flags_of_check_data
+from mmres2net.flags import parse
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         UserError: A mistake in config or flags, or data that are not there at all.
     """
-    args = flags_of_check_data().parse_args(argv)
+    args = parse('check-data', argv)
     _check_flags(args)
     cfg, splits = _own_splits(recognize(args.config), args) if is_own_data(args.config) else _prepare(args)
     folder = Path(args.out or Path('work_dirs') / 'check_data' / Path(args.config).resolve().stem)

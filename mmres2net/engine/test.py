@@ -19,7 +19,7 @@ from mmres2net.engine.tta import with_tta
 from mmres2net.engine.weights import check_checkpoint
 from mmres2net.errors import UserError
 from mmres2net.files import writable_dir, writable_file
-from mmres2net.flags import flags_of_test
+from mmres2net.flags import parse
 
 PARTS = ('test',)
 
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         UserError: An error in config, flags, data or checkpoint, before the evaluation starts.
         RunError: The evaluation ended early.
     """
-    args = flags_of_test().parse_args(argv)
+    args = parse('test', argv)
     with safe_loading(allow_pickle=args.allow_unsafe_checkpoint):
         _test(args)
 

@@ -40,7 +40,7 @@ from mmres2net.engine.switches import averages_weights, with_training_switches
 from mmres2net.engine.weights import check_checkpoint, check_normalization, fetch_weights
 from mmres2net.errors import Interrupted, UserError
 from mmres2net.files import locked, writable_dir
-from mmres2net.flags import flags_of_train
+from mmres2net.flags import parse
 
 PARTS = ('train', 'val')
 
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         RunError: Training ended early.
     """
     begin = time.monotonic()
-    args = flags_of_train().parse_args(argv)
+    args = parse('train', argv)
     with safe_loading(allow_pickle=args.allow_unsafe_checkpoint), ExitStack() as stack:
         cfg, notes = prepare_training(args)
         folder = writable_dir(cfg.work_dir, '--work-dir')

@@ -24,7 +24,7 @@ from mmres2net.export.verify import (
     network_pixels,
 )
 from mmres2net.files import writable_dir
-from mmres2net.flags import flags_of_export
+from mmres2net.flags import parse
 from mmres2net.predict.inputs import find_files
 from mmres2net.predict.runtimes import open_file
 from mmres2net.text import parse_size
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         UserError: A mistake in config, flags or checkpoint, or a model that cannot be exported so.
     """
-    args = flags_of_export().parse_args(argv)
+    args = parse('export', argv)
     check_flags(args)
     with safe_loading(allow_pickle=args.allow_unsafe_checkpoint):
         source = read_source(

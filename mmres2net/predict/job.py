@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy.typing as npt
 
 from mmres2net.errors import UserError
-from mmres2net.flags import flags_of_predict
+from mmres2net.flags import parse
 from mmres2net.predict.inputs import Skipped, count_and_rate, find_inputs, frames_of, is_stream
 from mmres2net.predict.model import ExportedModel, Model, Prediction
 from mmres2net.predict.outputs import describe, format_prediction
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         UserError: A mistake in the flags or the model, or no image that can be read.
     """
-    args = flags_of_predict().parse_args(argv)
+    args = parse('predict', argv)
     if args.score is not None and not 0 <= args.score <= 1:
         raise UserError(f'--score {args.score}: choose 0 to 1')
     if args.ann and not args.out:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mmres2net.errors import UserError
-from mmres2net.flags import flags_of_serve
+from mmres2net.flags import parse
 from mmres2net.predict.images import read_image
 from mmres2net.predict.outputs import keep_above
 from mmres2net.predict.predictor import Predictor
@@ -29,7 +29,7 @@ KEPT = 600, 3600  # seconds between removals of uploaded images, and how old the
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Serve the page by the flags in ``argv`` until the process is stopped; a UserError if it cannot start."""
-    args = flags_of_serve().parse_args(argv)
+    args = parse('serve', argv)
     if len(args.models) > MOST:
         raise UserError(f'{len(args.models)} models: name one, or two to compare')
     if len(args.config) > len(args.models):

@@ -17,7 +17,7 @@ from mmres2net.engine.config import load_config
 from mmres2net.engine.train import prepare_training
 from mmres2net.errors import UserError
 from mmres2net.files import write_atomic
-from mmres2net.flags import flags_of_sweep, flags_of_train
+from mmres2net.flags import parse
 from mmres2net.sweep.networks import AXES, networks_of
 from mmres2net.sweep.plot import points_of, write
 from mmres2net.sweep.runs import Run, find_runs, run_of
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         UserError: Flags, config, data or folders have an error.
     """
-    args = flags_of_sweep().parse_args(argv)
+    args = parse('sweep', argv)
     return _run(args) if args.part == 'run' else _draw(args)
 
 
@@ -54,7 +54,7 @@ def tasks_of(args: argparse.Namespace) -> list[Task]:
             flags = [args.config, '--work-dir', str(folder), *(['--data', args.data] if args.data else [])]
             flags += [f'--{name}' for name in ('amp', 'plain') if getattr(args, name)]
             flags += ['--cfg-options', *args.cfg_options, *network.options, f'randomness.seed={seed}']
-            parsed = flags_of_train('mmres2net sweep run').parse_args(flags)
+            parsed = parse('train', flags, prog='mmres2net sweep run')
             is_checked = bool(tasks) or args.dry_run
             cfg = load_config(parsed.config, parsed.cfg_options) if is_checked else prepare_training(parsed)[0]
             run = run_of(folder, cfg)

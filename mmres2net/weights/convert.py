@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mmres2net.errors import UserError
 from mmres2net.files import atomic_path, writable_file
-from mmres2net.flags import flags_of_convert_weights
+from mmres2net.flags import parse
 from mmres2net.models.arch import Arch
 from mmres2net.models.dla import LEVEL_CHANNELS, Res2NetDLA
 from mmres2net.models.res2net import Res2Net
@@ -166,7 +166,7 @@ def _with_parts(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Convert by the flags in ``argv``, and print what happened; after a UserError nothing has been written."""
-    args = flags_of_convert_weights().parse_args(argv)
+    args = parse('convert-weights', argv)
     source, target = Path(os.path.expanduser(args.source)), Path(os.path.expanduser(args.target))
     check_paths(source, target, force=args.force)
     content = read_checkpoint(source, allow_pickle=args.allow_unsafe_checkpoint)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mmres2net.errors import UserError
-from mmres2net.flags import SWEEP_CONFIG, flags_of_sweep
+from mmres2net.flags import SWEEP_CONFIG, parse
 from mmres2net.paths import config_dir
 from mmres2net.sweep import main as sweep
 from mmres2net.sweep.main import main
@@ -166,7 +166,7 @@ def test_mistakes_are_found_before_anything_starts(tmp_path: Path, data: Path, c
 
 
 def test_defaults_have_the_papers_baseline_and_several_seeds() -> None:
-    args = flags_of_sweep().parse_args(['run'])
+    args = parse('sweep', ['run'])
     assert (min(args.depth), min(args.cardinality), min(args.scale), args.width) == (29, 6, 1, 24)
     assert len(args.seeds) == 3
 

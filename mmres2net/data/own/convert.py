@@ -17,7 +17,7 @@ from mmres2net.data.own.dataset import OwnData, OwnSplit, recognize
 from mmres2net.data.own.standard import coco_dict, parsed
 from mmres2net.errors import UserError
 from mmres2net.files import writable_dir
-from mmres2net.flags import flags_of_convert_data
+from mmres2net.flags import parse
 
 IMAGES = {'coco': '{}', 'voc': 'JPEGImages', 'yolo': 'images/{}'}
 VOC = """<annotation>
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         UserError: A mistake in the flags, or data that are not recognized or cannot be read.
     """
-    args = flags_of_convert_data().parse_args(argv)
+    args = parse('convert-data', argv)
     data = recognize(args.path, task='detection')
     print(data.as_text())
     out = Path(args.out or f'{Path(args.path).resolve().stem}-{args.to}').expanduser()

@@ -22,7 +22,7 @@ from mmres2net.errors import UserError
 from mmres2net.fetch.download import RetryPolicy, damage, fetch
 from mmres2net.fetch.progress import log
 from mmres2net.files import disk_error, file_size, locked, nearest_folder, require_space, size_text
-from mmres2net.flags import flags_of_prepare_data
+from mmres2net.flags import parse
 
 
 @dataclass(frozen=True)
@@ -231,7 +231,7 @@ def main(argv: Sequence[str], datasets: Mapping[str, DataSet] = DATASETS) -> int
     Raises:
         UserError: As `prepare`, or a folder that cannot be used.
     """
-    args = flags_of_prepare_data(names=datasets).parse_args(argv)
+    args = parse('prepare-data', argv, data_sets=datasets)
     root, source = args.root.expanduser(), args.source.expanduser() if args.source else None
     if source and not source.is_dir():
         raise UserError(f'--from {args.source}: no such folder')
