@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -181,10 +181,10 @@ path  {OWN_DATA}
 --out DIR  a new folder; default: NAME-FORMAT in the current one
 | --copy  copy the images
 | --link  link to the images (symbolic links); the default""",
-    'prepare-data': """Fetch a public data set, check it, and put it where the configs read it.
+    'prepare-data': f"""Fetch a public data set, check it, and put it where the configs read it.
     After an interruption, run the same command again: it resumes.
 
-dataset {}
+dataset {_choices(DATA_SETS)}
 --root ROOT:data  folder of the data sets (default: %(default)s)
 --from SOURCE  use the archives, or files that have to be fetched by hand, in DIR; it is only read
 --remove-archives  remove downloads once they are unpacked
@@ -303,35 +303,30 @@ LINE = re.compile(r'^(\| )?(\S+)(?: (\S.*?))?(?:  (.+))?$', re.MULTILINE)
 ARGUMENT = re.compile(r'(\[?)([^:]+?)(\.\.\.)?(?::([^\]]*))?\]?(!?)')
 
 
-def parse(
-    verb: str, argv: Sequence[str] | None, *, prog: str = '', data_sets: Iterable[str] = DATA_SETS
-) -> argparse.Namespace:
+def parse(verb: str, argv: Sequence[str] | None, *, prog: str = '') -> argparse.Namespace:
     """Return the flags of ``verb`` in ``argv``, by default those of the process; mistakes end it, as argparse does.
 
     Args:
         verb: A key of :data:`VERBS`.
         argv: What stands behind the verb.
         prog: The command, for help; by default ``mmres2net VERB``.
-        data_sets: The names that ``prepare-data`` takes.
     """
     parser = argparse.ArgumentParser(prog=prog or f'mmres2net {verb}')
-    _fill(parser, verb, data_sets)
+    _fill(parser, verb)
     if verb == 'sweep':
         parts = parser.add_subparsers(dest='part', required=True, metavar='run|draw')
         for part in ('run', 'draw'):
-            _fill(parts.add_parser(part, help=VERBS[f'sweep {part}'].partition('\n')[0]), f'sweep {part}', data_sets)
+            _fill(parts.add_parser(part, help=VERBS[f'sweep {part}'].partition('\n')[0]), f'sweep {part}')
     return parser.parse_args(argv)
 
 
-def _fill(parser: argparse.ArgumentParser, verb: str, data_sets: Iterable[str]) -> None:
+def _fill(parser: argparse.ArgumentParser, verb: str) -> None:
     parser.description, flags, *last = re.sub(r'\n +', ' ', VERBS[verb]).split('\n\n')
     parser.epilog = ''.join(last)
     group = None
     for either, name, argument, text in LINE.findall(flags):
         options: dict[str, Any] = {'help': text or argparse.SUPPRESS}
-        if name == 'dataset':
-            options = {'choices': list(data_sets)}
-        elif argument or not name.startswith('-'):
+        if argument or not name.startswith('-'):
             options |= _options(argument or name)
         else:
             options['action'] = 'store_true'

@@ -35,12 +35,12 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def archive(server: Server) -> Remote:
-    return archive_of(server, NAME, CONTENT, {}).remote
+    return archive_of(server, NAME, CONTENT).remote
 
 
 @pytest.fixture
 def mirrored(server: Server) -> Remote:
-    return archive_of(server, NAME, CONTENT, {}, mirrors=1).remote
+    return archive_of(server, NAME, CONTENT, mirrors=1).remote
 
 
 def check_fetched(path: Path, folder: Path) -> None:
@@ -124,7 +124,7 @@ def test_stalled_server_is_given_up_for_the_mirror(server: Server, mirrored: Rem
 
 
 def test_mirrors_are_taken_in_order(server: Server, tmp_path: Path) -> None:
-    archive = archive_of(server, NAME, CONTENT, {}, mirrors=2).remote
+    archive = archive_of(server, NAME, CONTENT, mirrors=2).remote
     server.answers = {NAME: [Answer(status=404)], f'mirror1/{NAME}': [Answer(cut=1000), *[Answer(cut=0)] * 3]}
     check_fetched(fetch(archive, tmp_path, HASTY), tmp_path)
     assert [path for path, _ in server.log] == [NAME, *[f'mirror1/{NAME}'] * 3, f'mirror2/{NAME}']
@@ -154,7 +154,7 @@ def test_archive_that_is_damaged_everywhere(server: Server, mirrored: Remote, tm
 
 def test_nobody_answers(tmp_path: Path) -> None:
     with serving() as gone:
-        archive = archive_of(gone, NAME, CONTENT, {}).remote
+        archive = archive_of(gone, NAME, CONTENT).remote
     with pytest.raises(UserError, match='Connection refused'):
         fetch(archive, tmp_path, HASTY)
 

@@ -11,11 +11,10 @@ import time
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from mmres2net.data.prepare.checks import Check
-from mmres2net.data.prepare.sources import Archive
+from mmres2net.data.prepare.sources import DATASETS, Archive, Check, DataSet
 
 
 @dataclass(frozen=True)
@@ -138,22 +137,38 @@ def tar_of(files: Mapping[str, bytes], *, mode: str = 'w', extra: tarfile.TarInf
     return buffer.getvalue()
 
 
-def archive_of(
-    server: Server, name: str, content: bytes, places: Mapping[str, str], *, checks: tuple[Check, ...] = (),
-    mirrors: int = 0,
-) -> Archive:  # fmt: skip
+def archive_of(server: Server, name: str, content: bytes, *, mirrors: int = 0) -> Archive:
     """Serve ``content`` as ``name`` and as many mirrors (``mirror1/NAME``, ...), and return its row of a table."""
     paths = [name, *(f'mirror{i + 1}/{name}' for i in range(mirrors))]
     server.files.update(dict.fromkeys(paths, content))
-    return Archive(
-        name=name,
-        urls=tuple(server.url(path) for path in paths),
-        size=len(content),
-        md5=hashlib.md5(content).hexdigest(),
-        places=dict(places),
-        unpacked=len(content),
-        checks=checks,
-    )
+    urls = tuple(server.url(path) for path in paths)
+    return Archive(name, {}, (), urls, len(content), md5=hashlib.md5(content).hexdigest())
+
+
+def small_set(name: str, counts: Mapping[str, int], server: Server | None = None, **packed: bytes) -> DataSet:
+    """Return a row of the table with other numbers of files, and with other archives, which are served.
+
+    Args:
+        name: The data set.
+        counts: The number of files by the end of the source of a check; the first that fits counts.
+        server: Serves the archives; without it they are no official ones, and are not downloaded.
+        packed: The archives, by their names without suffix.
+    """
+
+    def fewer(checks: tuple[Check, ...]) -> tuple[Check, ...]:
+        number = {c: next((n for end, n in counts.items() if c.source.endswith(end)), c.count) for c in checks}
+        return tuple(replace(check, count=number[check]) for check in checks)
+
+    row, archives = DATASETS[name], []
+    for archive in row.archives:
+        made = replace(archive, checks=fewer(archive.checks), md5='')
+        if server is not None:
+            content = packed[archive.name.partition('.')[0].replace('-', '_')]
+            known = archive_of(server, archive.name, content)
+            digest = {'md5': known.md5} if archive.md5 else {'sha256': hashlib.sha256(content).hexdigest()}
+            made = replace(made, urls=known.urls, size=known.size, unpacked=0, **digest)  # type: ignore[arg-type]
+        archives.append(made)
+    return replace(row, archives=tuple(archives), checks=fewer(row.checks))
 
 
 def heed_interrupts() -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 from scipy.io import savemat
 from scipy.sparse import csc_array
 
-from mmres2net.data.prepare.sbd import write_mask
+from mmres2net.data.prepare.finish import write_mask
 
 
 def save_mat(path: Path, mask: np.ndarray) -> None:

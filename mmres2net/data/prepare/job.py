@@ -10,14 +10,14 @@ from __future__ import annotations
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from mmres2net.data.prepare.archives import DamagedArchiveError, unpack
-from mmres2net.data.prepare.checks import Check, Files
-from mmres2net.data.prepare.sources import DATASETS, Archive, DataSet
+from mmres2net.data.prepare.archives import DamagedArchiveError, put, unpack, unpacked_files
+from mmres2net.data.prepare.finish import write_lists
+from mmres2net.data.prepare.sources import DATASETS, Archive, Check, DataSet
 from mmres2net.errors import UserError
 from mmres2net.fetch.download import RetryPolicy, damage, fetch
 from mmres2net.fetch.progress import log
@@ -52,26 +52,25 @@ class Job:
     def present(self, archive: Archive) -> Path | None:
         """Return the file that seems to be the archive, by name and size."""
         paths = (folder / archive.name for folder in self.folders)
-        return next((path for path in paths if file_size(path) == archive.size), None)
+        return next((path for path in paths if path.is_file() and archive.size in (0, file_size(path))), None)
 
     def part_size(self, archive: Archive) -> int:
         """Return how many bytes of an archive have been downloaded."""
         return max(file_size(self.downloads / f'{archive.name}.part'), 0)
 
-    def faults(self, checks: Iterable[Check] | None = None) -> list[str]:
-        """Return the faults that ``checks`` find below the root; None: those of the data set."""
-        checks = self.dataset.checks if checks is None else checks
+    def faults(self, checks: Iterable[Check]) -> list[str]:
+        """Return the faults that ``checks`` find below the root."""
         return [fault for check in checks if (fault := check.fault(self.root))]
 
     def todo(self) -> list[Archive]:
         """Return the archives that are not unpacked; a UserError says that a folder has more files than the set."""
         archives = self.dataset.archives
         for check in {*self.dataset.checks, *(check for archive in archives for check in archive.checks)}:
-            if isinstance(check, Files) and check.found(self.root) > check.count:
+            if '*' in check.source and len(check.names(self.root)) > check.count:
                 fault = check.fault(self.root)
                 raise UserError(f'{fault}: move the files that do not belong to it, or choose another --root')
         unfinished = [archive for archive in archives if self.temporary(archive).exists()]
-        if not unfinished and not self.faults():
+        if not unfinished and not self.faults(self.dataset.checks):
             return []
         return [archive for archive in archives if archive in unfinished or self.faults(archive.checks)]
 
@@ -83,7 +82,7 @@ def prepare(job: Job) -> None:
         UserError: An archive cannot be fetched, the disk is full, there are extra files, or counts are wrong.
     """
     try:
-        if not job.todo() and not job.faults():
+        if not job.todo() and not job.faults(job.dataset.checks):
             log('the data set is complete: nothing to do')
             return
         job.downloads.mkdir(parents=True, exist_ok=True)
@@ -99,51 +98,39 @@ def prepare(job: Job) -> None:
 
 
 def _make(job: Job) -> None:
-    todo = job.todo()
+    dataset, todo = job.dataset, job.todo()
     require_space(space_needed(job, todo))
-    used = []
+    absent = []
     for archive in todo:
-        used.append(_install(job, archive))
-        if not job.dataset.finish:
-            _remove(job, used)
-    if job.dataset.finish:
-        job.dataset.finish(job.root)
-        _remove(job, used)  # not before: if finishing fails, nothing has to be fetched again
-    absent = _collect(job)
-    if wrong := job.faults():
-        listed = '\n'.join(f'  {fault}' for fault in wrong)
-        if job.dataset.by_hand:
-            raise UserError('\n'.join(['the data set is not complete:', listed, *_manual_steps(job, absent)]))
-        raise UserError(
-            f'the data set is not complete, although all archives were unpacked:\n{listed}\n'
-            'move the files that do not belong there, and run the same command again'
-        )
+        absent += _install(job, archive)
+        if not dataset.finish:
+            _remove(job, archive)
+    if dataset.finish:
+        dataset.finish(job.root)
+        for archive in todo:  # not before: if finishing fails, nothing has to be fetched again
+            _remove(job, archive)
+    if dataset.lists and job.faults(dataset.checks):
+        absent += write_lists(job.root / dataset.lists, job.folders)
+    if wrong := job.faults(dataset.checks):
+        where = ' or '.join(map(str, job.folders))
+        lines = [*_manual_steps(job), *(f'  {what} is not in {where}' for what in absent)]
+        if not dataset.steps:
+            lines = ['all archives were unpacked: move the files that do not belong there, and run the command again']
+        raise UserError('\n'.join(['the data set is not complete:', *(f'  {fault}' for fault in wrong), *lines]))
 
 
-def _remove(job: Job, archives: Iterable[Path]) -> None:
-    """Remove downloaded archives, if the job says so; never those of the user."""
-    for path in archives:
-        if job.remove and path.parent == job.downloads:
-            path.unlink(missing_ok=True)
+def _remove(job: Job, archive: Archive) -> None:
+    """Remove a downloaded archive, if the job says so; never that of the user."""
+    if job.remove and archive.urls:
+        (job.downloads / archive.name).unlink(missing_ok=True)
 
 
-def _collect(job: Job) -> list[str]:
-    """Lay out the user's files, as far as they are needed; return what was not found."""
-    by_hand = job.dataset.by_hand
-    if by_hand is None or not job.faults():
-        return []
-    where = ' or '.join(map(str, job.folders))
-    return [f'{what} is not in {where}' for what in by_hand.collect(job.folders, job.root)]
-
-
-def _manual_steps(job: Job, absent: Sequence[str] = ()) -> list[str]:
+def _manual_steps(job: Job) -> list[str]:
     """Return lines that say what the user has to fetch, and how to pass it on."""
-    by_hand = job.dataset.by_hand
-    if by_hand is None:
-        return []
-    how = ' with --from DIR, the folder that has them' if by_hand.can_collect else ''
-    steps = [*(step.format(root=job.root) for step in by_hand.steps), f'run the same command again{how}']
-    return ['this has to be fetched by hand:', *(f'  - {step}' for step in steps), *(f'  {what}' for what in absent)]
+    dataset = job.dataset
+    how = ' with --from DIR, the folder that has them' if dataset.archives else ''
+    steps = [*(step.format(root=job.root) for step in dataset.steps), f'run the same command again{how}']
+    return ['this has to be fetched by hand:', *(f'  - {step}' for step in steps)] if dataset.steps else []
 
 
 def space_needed(job: Job, todo: Sequence[Archive]) -> dict[Path, int]:
@@ -157,45 +144,49 @@ def space_needed(job: Job, todo: Sequence[Archive]) -> dict[Path, int]:
             space[job.downloads] = max(space[job.downloads], need) if once else space[job.downloads] + need
         places = [job.root / place for place in archive.places.values()]
         have = sum(path.stat().st_size for place in places for path in place.glob('**/*') if path.is_file())
-        space[places[0]] += max(archive.unpacked - have, 0)
+        space[places[0]] += max((archive.unpacked or archive.size) - have, 0)
     return dict(space)
 
 
-def _install(job: Job, archive: Archive) -> Path:
-    """Fetch an archive unless it is there, unpack it and return its path."""
-    path = _have(job, archive) or fetch(archive.remote, job.downloads, job.patience)
+def _install(job: Job, archive: Archive, *, again: bool = False) -> list[str]:
+    """Fetch an archive unless it is there, and unpack it; return what the user has to fetch."""
+    if not archive.urls:
+        members, absent = unpacked_files(archive.places, job.folders)
+        if not absent:
+            put(members, archive.places, job.root, job.temporary(archive))
+            return []
+    path = None if again else _have(job, archive)
+    if path is None and not archive.urls:
+        return [f'{archive.name} or {what}' for what in absent]
+    path = path or fetch(archive.remote, job.downloads, job.patience)
     try:
-        _unpack(job, archive, path)
+        unpack(path, archive.places, job.root, job.temporary(archive))
     except DamagedArchiveError as error:
-        _reject(job, path, str(error))
-        path = fetch(archive.remote, job.downloads, job.patience)
-        try:
-            _unpack(job, archive, path)
-        except DamagedArchiveError as again:
-            raise UserError(f'{path} has the right MD5, but {again}; this disk or memory may be failing') from again
-    return path
-
-
-def _unpack(job: Job, archive: Archive, path: Path) -> None:
-    log(f'unpacking {path}')
-    unpack(path, archive.places, job.root, job.temporary(archive))
+        if again:
+            raise UserError(f'{path} has the right checksum, but {error}; this disk or memory may fail') from error
+        _reject(job, archive, path, str(error))
+        return _install(job, archive, again=True)
+    return []
 
 
 def _have(job: Job, archive: Archive) -> Path | None:
     """Return the path of an archive that is there and undamaged."""
     for path in (folder / archive.name for folder in job.folders):
-        if not path.is_file():
-            if path.parent == job.source:
-                log(f'{archive.name} is not in {job.source}')
-            continue
-        fault = damage(path, archive.remote)
-        if not fault:
-            return path
-        _reject(job, path, fault)
+        if path.is_file():
+            fault = damage(path, archive.remote)
+            if not fault:
+                return path
+            _reject(job, archive, path, fault)
+        elif path.parent == job.source and archive.urls:
+            log(f'{archive.name} is not in {job.source}')
     return None
 
 
-def _reject(job: Job, path: Path, fault: str) -> None:
+def _reject(job: Job, archive: Archive, path: Path, fault: str) -> None:
+    """Make way for another download of an archive; a UserError if it cannot be downloaded."""
+    if not archive.urls:
+        ways = 'fetch it again, or unpack it with another program and name the folder with --from'
+        raise UserError(f'{path} cannot be used: {fault}; {ways}')
     if path.parent == job.downloads:
         path.unlink()
         log(f'{path} is damaged: {fault}; it is removed and fetched again')
@@ -205,43 +196,37 @@ def _reject(job: Job, path: Path, fault: str) -> None:
 
 def plan(job: Job) -> str:
     """Return what :func:`prepare` would do, as a table."""
-    todo = job.todo()
-    lines = []
+    todo, lines = job.todo(), []
     for archive in job.dataset.archives:
-        lines.append(f'  {archive.name:<29} {size_text(archive.size):>9}  {_state(job, archive, todo)}')
-        lines += [f'    {url}' for url in archive.urls] if archive in todo and not job.present(archive) else []
+        present, part = job.present(archive), job.part_size(archive)
+        state = 'will be fetched and unpacked' + (f'; {size_text(part)} are there' if part else '')
+        state = state if archive.urls else 'has to be fetched by hand'
+        state = f'will be unpacked from {present}' if present else state
+        state = state if archive in todo else 'unpacked, or not needed'
+        lines.append(f'  {archive.name:<29} {size_text(archive.size) if archive.size else "":>9}  {state}')
+        lines += [f'    {url}' for url in archive.urls] if archive in todo and not present else []
     need, free = sum(space_needed(job, todo).values()), shutil.disk_usage(nearest_folder(job.root)).free
     lines.append(f'  space needed at {job.root}: {size_text(need)}; free: {size_text(free)}')
-    lines += [f'  {line}' for line in _manual_steps(job)] if job.faults() else []
+    lines += [f'  {line}' for line in _manual_steps(job)] if job.faults(job.dataset.checks) else []
     return '\n'.join(lines)
 
 
-def _state(job: Job, archive: Archive, todo: Sequence[Archive]) -> str:
-    if archive not in todo:
-        return 'unpacked, or not needed'
-    if present := job.present(archive):
-        return f'will be unpacked from {present}'
-    part = job.part_size(archive)
-    return 'will be fetched and unpacked' + (f'; {size_text(part)} are there' if part else '')
-
-
-def main(argv: Sequence[str], datasets: Mapping[str, DataSet] = DATASETS) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Prepare the data set that ``argv`` names; return the exit status.
 
     Raises:
         UserError: As `prepare`, or a folder that cannot be used.
     """
-    args = parse('prepare-data', argv, data_sets=datasets)
-    root, source = args.root.expanduser(), args.source.expanduser() if args.source else None
+    args = parse('prepare-data', argv)
+    dataset, root, source = DATASETS[args.dataset], args.root.expanduser(), args.source and args.source.expanduser()
     if source and not source.is_dir():
         raise UserError(f'--from {args.source}: no such folder')
     if root.exists() and not root.is_dir():
         raise UserError(f'--root {args.root}: this is a file, not a folder')
-    job = Job(datasets[args.dataset], root, remove=args.remove_archives)
-    if source and source.resolve() != job.downloads.resolve():  # which is searched anyway
-        job = replace(job, source=source)
-    dataset = job.dataset
-    if source and dataset.by_hand and not dataset.by_hand.can_collect and not dataset.archives:
+    if source and source.resolve() == (root / 'downloads').resolve():  # which is searched anyway
+        source = None
+    job = Job(dataset, root, source, args.remove_archives)
+    if args.source and not dataset.archives:
         steps = '\n'.join(_manual_steps(job))
         raise UserError(f'--from {args.source}: {args.dataset} cannot be prepared from a folder; {steps}')
     print(f'{dataset.title}\nterms of use: {dataset.home}')
@@ -252,14 +237,9 @@ def main(argv: Sequence[str], datasets: Mapping[str, DataSet] = DATASETS) -> int
         prepare(job)
     except KeyboardInterrupt:
         print('interrupted: run the same command again to resume', file=sys.stderr)
-        return 130
-    print(report(job))
+        raise
+    data = root / dataset.data
+    print(f'complete in {data}:')
+    print('\n'.join(dict.fromkeys(f'  {check.count:>9,}  {check.source}' for check in dataset.checks)))
+    print(f'use it with: {f"mmres2net train {dataset.config} " if dataset.config else ""}--data {data}')
     return 0
-
-
-def report(job: Job) -> str:
-    """Return what is there now, and how to use it."""
-    data = job.root / job.dataset.data
-    command = f'mmres2net train {job.dataset.config} --data {data}' if job.dataset.config else f'--data {data}'
-    counts = dict.fromkeys(f'  {check.summary()}' for check in job.dataset.checks)
-    return '\n'.join([f'complete in {data}:', *counts, f'use it with: {command}'])

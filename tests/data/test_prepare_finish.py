@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from mmres2net.data.prepare.sbd import make_trainaug, names_in
+from mmres2net.data.prepare.finish import make_trainaug, names_in
 from mmres2net.errors import UserError
 from tests.support.realdata import data_root
 from tests.support.voc_files import make_voc, save_mat
