@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -184,7 +184,7 @@ path  {OWN_DATA}
     'prepare-data': f"""Fetch a public data set, check it, and put it where the configs read it.
     After an interruption, run the same command again: it resumes.
 
-dataset {_choices(DATA_SETS)}
+dataset {_choices(DATA_SETS)}  the data set
 --root ROOT:data  folder of the data sets (default: %(default)s)
 --from SOURCE  use the archives, or files that have to be fetched by hand, in DIR; it is only read
 --remove-archives  remove downloads once they are unpacked
