@@ -96,8 +96,8 @@ def put(members: Iterable[Member], places: Mapping[str, str], root: Path, tempor
     temporary.mkdir(parents=True)
     with progress_bar(temporary.stem, space.total()) as bar:
         for i, member in enumerate(missing.values()):
-            with member.open() as source, (temporary / str(i)).open('wb') as target:
-                shutil.copyfileobj(source, target)
+            with member.open() as source, (temporary / str(i)).open('wb') as draft:
+                shutil.copyfileobj(source, draft)
             bar.update(member.size)
     for i, target in enumerate(missing):
         target.parent.mkdir(parents=True, exist_ok=True)
