@@ -12,12 +12,12 @@ from mmres2net.mmcv_ops import provide_operators
 from mmres2net.version import __version__
 
 if TYPE_CHECKING:
-    from mmres2net.predict.predictor import Predictor
+    from mmres2net.predict.model import Predictor
     from mmres2net.swap import swap_backbone
     from mmres2net.weights.create import create_model
 
 __all__ = ['Predictor', '__version__', 'create_model', 'swap_backbone']
-_PLACES = {'Predictor': 'predict.predictor', 'create_model': 'weights.create', 'swap_backbone': 'swap'}
+_PLACES = {'Predictor': 'predict.model', 'create_model': 'weights.create', 'swap_backbone': 'swap'}
 
 provide_operators()
 

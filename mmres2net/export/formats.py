@@ -20,8 +20,7 @@ from torch.nn import functional
 
 from mmres2net.errors import UserError
 from mmres2net.export.graphs import Crop, Graph
-from mmres2net.predict.metadata import KEY, ExportMetadata
-from mmres2net.predict.runtimes import EXTRA, METADATA_FILE
+from mmres2net.predict.runtimes import EXTRA, KEY, METADATA_FILE, ExportMetadata
 
 OPSET = 17  # since 16 RoIAlign has the half-pixel shift; ONNX Runtime 1.12 and OpenVINO 2022.3 read 17
 # Warnings that hold for every model: that tracing is deprecated, and that a trace may hold for the traced size only,

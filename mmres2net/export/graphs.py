@@ -15,7 +15,7 @@ from mmres2net.errors import UserError
 from mmres2net.export import detector
 from mmres2net.export.pipeline import transforms_of
 from mmres2net.export.preprocess import Preprocess, preprocess_of
-from mmres2net.predict.metadata import ExportMetadata
+from mmres2net.predict.runtimes import ExportMetadata
 
 PARTS = ('whole', 'backbone')
 FORBIDDEN = ('CARAFE', 'CARAFEPack', 'MaskedConv2d', 'SAConv2d')  # operations of mmcv, besides deformable ones

@@ -29,11 +29,9 @@ from mmres2net.errors import UserError, reason_of
 from mmres2net.export.compare import Comparison, compare_classes, compare_detections, compare_maps
 from mmres2net.export.graphs import Graph
 from mmres2net.export.pipeline import run_pipeline
-from mmres2net.predict.images import apply_transforms, read_image, resized_size
+from mmres2net.predict.images import apply_transforms, decode_mask, paste_mask, read_image, resized_size
 from mmres2net.predict.inputs import files_below, find_files
-from mmres2net.predict.masks import decode_mask, paste_mask
-from mmres2net.predict.metadata import ExportMetadata
-from mmres2net.predict.runtimes import Session
+from mmres2net.predict.runtimes import ExportMetadata, Session
 from mmres2net.text import format_table
 
 Array = npt.NDArray[Any]

@@ -5,7 +5,8 @@
 >>> model.predict('street.jpg')['boxes']  # doctest: +SKIP
 """
 
-from mmres2net.predict.masks import decode_mask
-from mmres2net.predict.model import Model, load
+from mmres2net.predict.images import decode_mask
+from mmres2net.predict.model import Predictor
 
-__all__ = ['Model', 'decode_mask', 'load']
+load = Predictor
+__all__ = ['Predictor', 'decode_mask', 'load']

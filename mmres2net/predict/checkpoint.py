@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from pycocotools import mask as coco_masks
 
@@ -21,14 +20,14 @@ from mmres2net.engine.resume import BEST, POINTER, checkpoints_in
 from mmres2net.engine.source import ModelSource, make_source, place_on, read_source
 from mmres2net.engine.speed import speed_up
 from mmres2net.errors import UserError, reason_of
-from mmres2net.predict.metadata import ExportMetadata
-from mmres2net.predict.model import Model, Prediction, check_finite
-from mmres2net.predict.runtimes import check_threads
+from mmres2net.predict.images import Array
+from mmres2net.predict.model import check_finite
+from mmres2net.predict.results import Prediction
+from mmres2net.predict.runtimes import ExportMetadata, check_threads
 from mmres2net.text import join_some
 from mmres2net.weights.fetching import fetch_checkpoint
 from mmres2net.weights.reading import read_checkpoint
 
-Array = npt.NDArray[Any]
 TASKS = {'BaseDetector': 'detection', 'BaseSegmentor': 'segmentation', 'BaseClassifier': 'classification'}
 PRECISIONS = {'fp16': torch.float16, 'bf16': torch.bfloat16}
 NAME_IT = 'name its config: --config CONFIG'
@@ -43,7 +42,7 @@ def load_checkpoint(
     threads: int | None,
     *,
     allow_pickle: bool,
-) -> Model:
+) -> CheckpointModel:
     """Return the model of a checkpoint; the arguments are those of :class:`mmres2net.Predictor`."""
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     if precision is not None and precision not in PRECISIONS:
@@ -66,7 +65,7 @@ def load_checkpoint(
 
 def _with_own_config(
     path: str, content: dict[str, Any], options: dict[str, Any] | None, device: str, precision: str | None
-) -> Model:
+) -> CheckpointModel:
     guard: AbstractContextManager[None] = registered_only()
     origin = 'the config in it'
     try:
@@ -106,7 +105,7 @@ def checkpoint_of(name: str) -> str:
     return str(found[0])
 
 
-class CheckpointModel(Model):
+class CheckpointModel:
     """A model with its weights, which runs in PyTorch; the model of ``source`` is moved and made faster in place."""
 
     def __init__(self, source: ModelSource, origin: str, device: str, precision: str | None) -> None:
@@ -120,7 +119,8 @@ class CheckpointModel(Model):
         else:
             _set_precision(self._model, torch.device(device).type, PRECISIONS[precision])
 
-    def _predict(self, images: Sequence[Array], score: float) -> list[Prediction]:
+    def predict(self, images: Sequence[Array], score: float) -> list[Prediction]:
+        """Return what is found in each image."""
         with scope_of(self._cfg):
             inputs = [run_steps(self._steps, loaded_results(self._cfg, image), 'an image') for image in images]
             # Images of one size together: padded to a common size, an image would not be predicted as it is alone.

@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mmres2net.errors import UserError
 from mmres2net.files import writable_dir
-from mmres2net.predict.images import read_image
+from mmres2net.predict.images import Array, read_image
 
-Array = npt.NDArray[Any]
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.wmv')
 CAMERA = 'camera'

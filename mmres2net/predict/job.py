@@ -11,17 +11,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy.typing as npt
-
 from mmres2net.errors import UserError
 from mmres2net.flags import parse
+from mmres2net.predict.images import Array
 from mmres2net.predict.inputs import Skipped, count_and_rate, find_inputs, frames_of, is_stream
-from mmres2net.predict.model import ExportedModel, Model, Prediction
-from mmres2net.predict.outputs import describe, format_prediction
-from mmres2net.predict.predictor import Predictor
-from mmres2net.predict.results import CocoIds, Results
+from mmres2net.predict.model import ExportedModel, Predictor
+from mmres2net.predict.results import CocoIds, Prediction, Results, describe, format_prediction
 
-Array = npt.NDArray[Any]
 DEFAULT_SCORE = 0.3
 
 
@@ -49,10 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     model = Predictor(
         args.model, config=args.config, options=args.cfg_options, device=args.device, precision=args.amp,
         threads=args.threads, allow_unsafe_checkpoint=args.allow_unsafe_checkpoint,
-    ).model  # fmt: skip
+    )  # fmt: skip
     if model.metadata.source:
         print(f'model: {model.metadata.source}', file=sys.stderr)
-    if args.batch > 1 and isinstance(model, ExportedModel):
+    if args.batch > 1 and isinstance(model.model, ExportedModel):
         raise UserError(f'--batch {args.batch}: an exported file takes one image at a time')
     ids = _ids(args, model, paths)
     if args.score is None:  # metrics count all detections
@@ -64,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return skipped.status(done, len(paths))
 
 
-def _ids(args: argparse.Namespace, model: Model, paths: Sequence[Path]) -> CocoIds | None:
+def _ids(args: argparse.Namespace, model: Predictor, paths: Sequence[Path]) -> CocoIds | None:
     if not args.ann:
         return None
     if model.metadata.task != 'detection':
@@ -76,7 +72,7 @@ def _ids(args: argparse.Namespace, model: Model, paths: Sequence[Path]) -> CocoI
 
 
 def _run(
-    args: argparse.Namespace, model: Model, paths: Sequence[Path], results: Results | None, skipped: Skipped
+    args: argparse.Namespace, model: Predictor, paths: Sequence[Path], results: Results | None, skipped: Skipped
 ) -> int:
     """Predict, write and print one image after another; return how many were predicted."""
     done, bar = 0, _progress(paths) if sys.stderr.isatty() else None
@@ -99,7 +95,7 @@ def _run(
     return done
 
 
-def _frames(model: Model, paths: Sequence[Path], skipped: Skipped) -> Iterator[Frame]:
+def _frames(model: Predictor, paths: Sequence[Path], skipped: Skipped) -> Iterator[Frame]:
     for path in paths:
         try:
             for number, image in enumerate(frames_of(path, apply_exif=model.metadata.apply_exif), start=1):
@@ -109,10 +105,10 @@ def _frames(model: Model, paths: Sequence[Path], skipped: Skipped) -> Iterator[F
 
 
 def _predict(
-    model: Model, batch: Sequence[Frame], score: float, skipped: Skipped
+    model: Predictor, batch: Sequence[Frame], score: float, skipped: Skipped
 ) -> Iterator[tuple[Frame, Prediction]]:
     try:
-        yield from zip(batch, model.predict_batch([frame.image for frame in batch], score=score), strict=True)
+        yield from zip(batch, model([frame.image for frame in batch], score=score), strict=True)
     except UserError as error:
         if len(batch) == 1:
             skipped.add(batch[0].path, error)
@@ -121,7 +117,7 @@ def _predict(
             yield from _predict(model, [frame], score, skipped)
 
 
-def _text(frame: Frame, prediction: Prediction, model: Model, as_json: bool) -> str:
+def _text(frame: Frame, prediction: Prediction, model: Predictor, as_json: bool) -> str:
     content = describe(prediction, model.metadata)
     if as_json:
         number = {} if frame.number is None else {'frame': frame.number}

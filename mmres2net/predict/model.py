@@ -2,47 +2,80 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from mmres2net.errors import UserError
-from mmres2net.predict.images import Size, apply_transforms, pad_to, read_image, resize
-from mmres2net.predict.masks import paste_mask
-from mmres2net.predict.metadata import ExportMetadata
-from mmres2net.predict.runtimes import Session, open_file
-
-Array = npt.NDArray[Any]
-Prediction = dict[str, Any]
-Readable = str | Path | Image.Image | Array
+from mmres2net.predict.images import Array, Size, apply_transforms, pad_to, paste_mask, read_image, resize
+from mmres2net.predict.results import Prediction, draw_prediction
+from mmres2net.predict.runtimes import OPENERS, ExportMetadata, Session, open_file
 
 
-def load(path: str | Path, *, threads: int | None = None) -> Model:
-    """Return the model in an exported file, whose suffix tells the format; ``threads`` None: the runtime's default.
+class Model(Protocol):
+    """What predicts behind a :class:`Predictor`."""
 
-    TorchScript (.pt) and torch.export (.pt2) files are programs: load them only if you trust their source.
+    metadata: ExportMetadata
+
+    def predict(self, images: Sequence[Array], score: float) -> list[Prediction]:
+        """Return what is found in images (H, W, 3) uint8 RGB; no detections below ``score``."""
+        ...
+
+
+class Predictor:
+    """A trained model as a function of images.
+
+    Args:
+        model: An exported file, by its suffix; a checkpoint; or a work dir, whose best checkpoint is taken, else its
+            newest one. TorchScript (.pt) and torch.export (.pt2) files are programs: name those alone that you trust.
+        config: The config of a checkpoint, as ``mmres2net train`` takes it; None: the one that the checkpoint holds.
+        options: Settings that override the config.
+        device: Where a checkpoint runs, such as ``cuda:1``; None: a GPU if there is one.
+        precision: ``fp16`` (GPU) or ``bf16`` for backbone and neck of a checkpoint; None: float32.
+        threads: Threads on the CPU; None: the runtime's default.
+        allow_unsafe_checkpoint: Whether the checkpoint may run code.
+
+    Attributes:
+        metadata: What is known about the model: task, class names, colors, thresholds, source.
 
     Raises:
-        UserError: No such file, not an export of mmres2net, a damaged one, or its runtime is missing.
+        UserError: There is no such file, it is damaged, it does not fit its config, or a package is missing.
     """
-    return ExportedModel(open_file(path, threads=threads))
 
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        config: str | None = None,
+        options: dict[str, Any] | None = None,
+        device: str | None = None,
+        precision: str | None = None,
+        threads: int | None = None,
+        allow_unsafe_checkpoint: bool = False,
+    ) -> None:
+        name, unsafe = str(model), allow_unsafe_checkpoint
+        if config is None and Path(name).suffix in OPENERS:
+            given = {'--cfg-options': options, '--amp': precision, '--allow-unsafe-checkpoint': unsafe}
+            given['--device'] = device not in (None, 'cpu')
+            if named := [flag for flag, value in given.items() if value]:
+                raise UserError(f'{" ".join(named)}: {name} is an exported file, which runs on the CPU as it is')
+            self.model: Model = ExportedModel(open_file(name, threads=threads))
+        else:
+            try:
+                from mmres2net.predict.checkpoint import load_checkpoint
+            except ImportError as error:
+                raise UserError(f'{name} needs PyTorch and OpenMMLab ({error}); exported files do not') from error
+            self.model = load_checkpoint(name, config, options, device, precision, threads, allow_pickle=unsafe)
+        self.metadata = self.model.metadata
 
-class Model(ABC):
-    """A model that predicts, from whatever file."""
-
-    metadata: ExportMetadata  # what is known about it: task, class names, colors, thresholds, source
-
-    def predict(self, source: Readable, *, score: float | None = None) -> Prediction:
-        """Return the predictions for an image.
+    def predict(self, images: Any, *, score: float | None = None) -> Any:
+        """Return the predictions for an image as a dict, or a list of them for a list of images.
 
         Args:
-            source: A file, an image of Pillow's, or an array (H, W, 3) uint8 in RGB.
+            images: A file, an image of Pillow's, an array (H, W, 3) uint8 in RGB, or a list or tuple, run as a batch.
             score: Detections below this score are dropped; None: the threshold of the model.
 
         Returns:
@@ -56,33 +89,33 @@ class Model(ABC):
             UserError: Not an image, a score below the threshold that the file was exported with, or outputs that are
                 not finite.
         """
-        return self.predict_batch([source], score=score)[0]
-
-    def predict_batch(self, sources: Sequence[Readable], *, score: float | None = None) -> list[Prediction]:
-        """Return the predictions for each image as :meth:`predict` does, with fewer runs of the network."""
-        least = self.metadata.score_threshold
+        many, least = isinstance(images, list | tuple), self.metadata.score_threshold
         if score is not None and self.metadata.task == 'detection' and not least <= score <= 1:
             raise UserError(f'score {score}: choose {least} (the threshold of the model) to 1')
-        images = [read_image(source, apply_exif=self.metadata.apply_exif) for source in sources]
-        return self._predict(images, least if score is None else score)
+        pixels = [read_image(one, apply_exif=self.metadata.apply_exif) for one in (images if many else [images])]
+        found = self.model.predict(pixels, least if score is None else score)
+        return found if many else found[0]
 
-    @abstractmethod
-    def _predict(self, images: Sequence[Array], score: float) -> list[Prediction]: ...
+    __call__ = predict
+
+    def draw(self, image: str | Path | Image.Image | Array, prediction: Prediction) -> Array:
+        """Return ``image`` with a prediction drawn into it, (H, W, 3) uint8 RGB; a legend may add lines below it."""
+        return draw_prediction(read_image(image, apply_exif=self.metadata.apply_exif), prediction, self.metadata)
 
 
-class ExportedModel(Model):
+class ExportedModel:
     """A model in an exported file; it takes one image at a time."""
 
     def __init__(self, session: Session) -> None:
-        self._session = session
-        self.metadata = session.metadata
+        self.metadata, self._run = session
 
-    def _predict(self, images: Sequence[Array], score: float) -> list[Prediction]:
+    def predict(self, images: Sequence[Array], score: float) -> list[Prediction]:
+        """Return what is found in each image."""
         return [self._predict_one(image, score) for image in images]
 
     def _predict_one(self, image: Array, score: float) -> Prediction:
         pixels, used = self.prepare(image)
-        outputs = self._session.run(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]))
+        outputs = self._run(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]))
         results = dict(zip(self.metadata.outputs, outputs, strict=True))
         check_finite(results)
         size = (image.shape[0], image.shape[1])
@@ -93,11 +126,7 @@ class ExportedModel(Model):
         return {name: result[0] for name, result in results.items()}
 
     def prepare(self, image: Array) -> tuple[Array, Size]:
-        """Return the pixels (h, w, 3) that the network gets for an image, and what part of them is not padding.
-
-        Raises:
-            UserError: The image is too narrow.
-        """
+        """Return the pixels (h, w, 3) that the network gets for an image, and what part of them is not padding."""
         pixels, fixed = apply_transforms(image, self.metadata.transforms), self.metadata.size
         used = (pixels.shape[0], pixels.shape[1])
         if fixed is None:

@@ -1,4 +1,4 @@
-"""The runtimes, one function each: open a file, return its metadata and a function from images to outputs.
+"""Exported files: what they say about themselves, and the runtimes that open them, one function each.
 
 A runtime is imported only when a file of its format is opened. ONNX and OpenVINO files are data. TorchScript and
 torch.export files are programs: open them only if you trust their source. Pickles in .pt2 files are refused.
@@ -6,21 +6,25 @@ torch.export files are programs: open them only if you trust their source. Pickl
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from mmres2net.errors import UserError, reason_of
-from mmres2net.predict.metadata import KEY, ExportMetadata, parse_metadata
 
 Array = npt.NDArray[Any]
+KEY = 'mmres2net'  # of the metadata, JSON beside the graph
+VERSION = 2  # raise it with every change of what a runner has to know
+TASKS = ('backbone', 'classification', 'segmentation', 'detection')
+TRANSFORMS = ('Resize', 'ResizeEdge', 'CenterCrop')
 EXTRA = 'pip install onnx onnxruntime openvino'
 FORCE_DATA = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
 MAX_THREADS = 256
@@ -28,16 +32,87 @@ METADATA_FILE = f'{KEY}.json'
 
 
 @dataclass(frozen=True)
-class Session:
-    """An open file.
+class ExportMetadata:
+    """What a runner has to know about a file.
 
     Args:
-        metadata: What it says about itself.
-        run: From images (N, 3, H, W) uint8 RGB to outputs in the order of ``metadata.outputs``.
+        task: One of :data:`TASKS`. The input is always ``image``, (N, 3, H, W) uint8 RGB.
+        outputs: Names of the outputs, in order.
+        source: The config and the weights that it was exported from.
+        classes: Class names; empty where they are unknown.
+        palette: A color (red, green, blue) of each class, or empty.
+        batch: Whether N may be other than 1.
+        size: Height and width, if the file takes images of this size only.
+        transforms: Geometric transforms of the test pipeline, see :func:`mmres2net.predict.images.apply_transforms`.
+        apply_exif: Whether images are turned by their EXIF orientation.
+        fill: The pixel that images are padded with where ``size`` is fixed: the mean of each channel.
+        strides: Strides of a backbone's outputs.
+        align_corners: How a segmentor's logits are resized.
+        score_threshold: A detector gives no detections below this score.
+        mask_threshold: The probability from which on a pixel belongs to an object.
     """
 
+    task: str
+    outputs: tuple[str, ...]
+    source: str = ''
+    classes: tuple[str, ...] = ()
+    palette: tuple[tuple[int, int, int], ...] = ()
+    batch: bool = True
+    size: tuple[int, int] | None = None
+    transforms: tuple[dict[str, Any], ...] = ()
+    apply_exif: bool = True
+    fill: tuple[int, int, int] = (0, 0, 0)
+    strides: tuple[int, ...] = ()
+    align_corners: bool = False
+    score_threshold: float = 0.0
+    mask_threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Check what the runner relies on; a ValueError, TypeError or KeyError is a field of another form."""
+        names = all(isinstance(name, str) for name in (*self.outputs, *self.classes))
+        sizes = [size for size in (self.size, *self.palette, self.fill) if size is not None]
+        known = all(transform['type'] in TRANSFORMS for transform in self.transforms)
+        if not (known and names and self.task in TASKS and all(isinstance(v, int) for size in sizes for v in size)):
+            raise ValueError(self)
+        float(self.score_threshold), float(self.mask_threshold)
+
+    def to_json(self) -> str:
+        """Return the text that is written into a file."""
+        return json.dumps({'version': VERSION, **asdict(self)})
+
+    def class_name(self, label: int) -> str:
+        """Return the name of a class, or its number where the name is unknown."""
+        return self.classes[label] if 0 <= label < len(self.classes) else f'class {label}'
+
+
+def parse_metadata(text: str | None, path: Path) -> ExportMetadata:
+    """Return the metadata in the text of a file (None: it has none).
+
+    A UserError says that the file at ``path`` is not an export of mmres2net, damaged, or of another version.
+    """
+    if not text:
+        raise UserError(f'{path} has no metadata of mmres2net; export it with: mmres2net export CONFIG CHECKPOINT')
+    try:
+        content = json.loads(text)
+        version = content.pop('version')
+        if version == VERSION:
+            return ExportMetadata(**{key: _frozen(value) for key, value in content.items()})
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise UserError(f'{path}: the metadata of this file is damaged; export it again') from error
+    raise UserError(f'{path} is of format version {version!r}, but this program reads {VERSION}; export it again')
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _frozen(entry) for key, entry in value.items()}
+    return tuple(_frozen(entry) for entry in value) if isinstance(value, list) else value
+
+
+class Session(NamedTuple):
+    """An open file: its metadata, and what runs it."""
+
     metadata: ExportMetadata
-    run: Callable[[Array], list[Array]]
+    run: Callable[[Array], list[Array]]  # from images (N, 3, H, W) uint8 RGB to outputs, in the order of the metadata
 
 
 def open_file(path: str | Path, *, threads: int | None = None) -> Session:

@@ -14,8 +14,8 @@ from typing import Any
 from mmres2net.errors import UserError
 from mmres2net.flags import parse
 from mmres2net.predict.images import read_image
-from mmres2net.predict.outputs import keep_above
-from mmres2net.predict.predictor import Predictor
+from mmres2net.predict.model import Predictor
+from mmres2net.predict.results import keep_above
 
 MOST = 2  # models side by side
 DEFAULT_SCORE = 0.3

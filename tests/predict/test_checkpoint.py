@@ -17,7 +17,7 @@ from mmres2net.engine.embedded import embedded_config
 from mmres2net.engine.source import read_source
 from mmres2net.errors import UserError
 from mmres2net.export.pipeline import run_pipeline
-from mmres2net.predict.masks import decode_mask
+from mmres2net.predict.images import decode_mask
 from tests.engine.demo import evaluate_demo
 from tests.support.cli import run_cli
 

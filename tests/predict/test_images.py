@@ -9,8 +9,7 @@ from PIL import Image
 from torch.nn import functional
 
 from mmres2net.errors import UserError
-from mmres2net.predict.images import apply_transforms, read_image, resize
-from mmres2net.predict.masks import decode_mask, encode_mask, paste_mask
+from mmres2net.predict.images import apply_transforms, decode_mask, encode_mask, paste_mask, read_image, resize
 
 NOISE = np.random.default_rng(0).integers(0, 256, (37, 53, 4), np.uint8)
 GRADIENT = np.linspace(0, 65535, 37 * 53).reshape(37, 53).astype(np.uint16)

@@ -12,9 +12,9 @@ from mmres2net import predict
 from mmres2net.data.shapes import DEFAULT_SPEC, draw_scene
 from mmres2net.errors import UserError
 from mmres2net.predict import job
-from mmres2net.predict.metadata import ExportMetadata
 from mmres2net.predict.model import ExportedModel
-from mmres2net.predict.outputs import label_map
+from mmres2net.predict.results import label_map
+from mmres2net.predict.runtimes import ExportMetadata
 
 SCENE = draw_scene(DEFAULT_SPEC, 'val', 1).image
 
@@ -161,14 +161,14 @@ def test_patterns_name_images_and_a_second_run_leaves_its_results_out(
 def test_what_was_done_before_an_interruption_is_kept(
     exports: dict, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    predict_one = ExportedModel.predict_batch
+    predict_one = ExportedModel.predict
 
-    def stop_at_second(model: ExportedModel, sources: list, **flags: float) -> list:
+    def stop_at_second(model: ExportedModel, sources: list, score: float) -> list:
         if (tmp_path / 'out' / 'a.png').exists():
             raise KeyboardInterrupt
-        return predict_one(model, sources, **flags)
+        return predict_one(model, sources, score)
 
-    monkeypatch.setattr(ExportedModel, 'predict_batch', stop_at_second)
+    monkeypatch.setattr(ExportedModel, 'predict', stop_at_second)
     with pytest.raises(KeyboardInterrupt):
         job.main([str(exports['detector.onnx']), str(images), '--out', str(tmp_path / 'out')])
     content = json.loads((tmp_path / 'out' / 'predictions.json').read_text())

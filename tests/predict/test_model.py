@@ -16,9 +16,8 @@ from PIL import Image
 from mmres2net import predict
 from mmres2net.data.shapes import DEFAULT_SPEC, draw_scene
 from mmres2net.errors import UserError
-from mmres2net.predict.metadata import ExportMetadata, parse_metadata
 from mmres2net.predict.model import ExportedModel
-from mmres2net.predict.runtimes import Session
+from mmres2net.predict.runtimes import ExportMetadata, Session, parse_metadata
 from tests.support.hostile import Payload
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,7 +69,7 @@ def test_a_fixed_size_is_padded_and_cut_off_again() -> None:
         return [np.zeros((1, 1, *image.shape[2:]), np.float32), image[:, 0]]
 
     metadata = ExportMetadata('segmentation', ('logits', 'classes'), size=(200, 300), fill=(9, 8, 7))
-    classes = ExportedModel(Session(metadata, run)).predict(np.full((100, 120, 3), 50, np.uint8))['classes']
+    classes = ExportedModel(Session(metadata, run)).predict([np.full((100, 120, 3), 50, np.uint8)], 0)[0]['classes']
     assert seen[0].shape == (1, 3, 200, 300)
     assert seen[0][0, :, 199, 299].tolist() == [9, 8, 7]
     assert classes.shape == (100, 120)
@@ -81,7 +80,7 @@ def test_a_fixed_size_is_padded_and_cut_off_again() -> None:
 def test_outputs_that_are_not_finite_are_an_error(value: float) -> None:
     session = Session(ExportMetadata('classification', ('scores',)), lambda image: [np.full((1, 3), value)])
     with pytest.raises(UserError):
-        ExportedModel(session).predict(SCENE)
+        ExportedModel(session).predict([SCENE], 0)
 
 
 FILES = {'absent.onnx': None, 'model.tflite': b'x', 'epoch_1.pth': b'x', 'alone.xml': b'<net/>'}
