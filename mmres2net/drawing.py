@@ -94,21 +94,18 @@ def draw_boxes(
     drawn = [(index, box) for index, box in visible if box is not None]
     for index, box in reversed(drawn):
         _outline(pen, box, colors[index % len(colors)], width)
-    labeled = [(index, box) for index, box in drawn if index < len(texts) and texts[index]]
-    placed: list[Rectangle] = []
-    for index, box in labeled:
-        placed.append(_label_place(pen, canvas.size, texts[index], box, placed))
-    for (index, _), place in list(zip(labeled, placed, strict=True))[::-1]:
+    placed: dict[int, Rectangle] = {}
+    for index, box in [(index, box) for index, box in drawn if index < len(texts) and texts[index]]:
+        placed[index] = _label_place(pen, canvas.size, texts[index], box, list(placed.values()))
+    for index, place in reversed(placed.items()):
         _write_label(pen, place[:2], texts[index], colors[index % len(colors)], font_size(*image.shape[:2]))
     return np.asarray(canvas)
 
 
 def _visible(box: Sequence[float], size: tuple[int, int]) -> Rectangle | None:
-    values = [float(value) for value in box]
-    if not np.isfinite(values).all():
-        return None
-    left, top, right, bottom = values
-    if right < left or bottom < top or right < 0 or bottom < 0 or left > size[0] or top > size[1]:
+    left, top, right, bottom = map(float, box)
+    shown = 0 <= right >= left <= size[0] and 0 <= bottom >= top <= size[1]  # False with NaN
+    if not shown or not np.isfinite([left, top, right, bottom]).all():
         return None
     return max(left, -9.0), max(top, -9.0), min(right, size[0] + 9.0), min(bottom, size[1] + 9.0)
 

@@ -129,14 +129,9 @@ def _try_lock(handle: int) -> bool:
 
 
 def writable_dir(folder: str | Path, option: str) -> Path:
-    """Create ``folder`` if it is missing and return it, after a test that files can be written there.
+    """Create ``folder`` (``~`` is expanded) if it is missing, test that files can be written there, and return it.
 
-    Args:
-        folder: The folder; ``~`` is expanded.
-        option: The flag or setting that named it, for the message.
-
-    Raises:
-        UserError: It cannot be created or written to.
+    A UserError, which names the ``option`` that chose the folder, says that it cannot be created or written to.
     """
     folder = Path(os.path.expanduser(folder))
     try:
@@ -187,10 +182,9 @@ def nearest_folder(path: Path) -> Path:
 
 
 def require_space(needs: Mapping[Path, int], option: str = '--root') -> None:
-    """Check that the file systems of some folders have room for the given numbers of bytes.
+    """Check that the file systems of some folders have room for the given numbers of bytes; else a UserError.
 
-    Raises:
-        UserError: One has not; ``option`` is the flag that chooses another place.
+    ``option`` is the flag that chooses another place.
     """
     by_device: dict[int, list[tuple[Path, int]]] = {}
     for folder, need in needs.items():

@@ -31,7 +31,7 @@ def keep_freed_memory(keep: bool = True) -> bool:
         Whether it was done. Only glibc has these switches (not musl, macOS or Windows). Another preloaded allocator
         (jemalloc, tcmalloc) keeps memory by itself and is not changed.
     """
-    if not _is_glibc():
+    if sys.platform != 'linux' or platform.libc_ver()[0] != 'glibc':
         return False
     libc = ctypes.CDLL(None)
     if keep:
@@ -45,7 +45,3 @@ def keep_freed_memory(keep: bool = True) -> bool:
     if not keep:
         libc.malloc_trim(0)
     return done
-
-
-def _is_glibc() -> bool:
-    return sys.platform == 'linux' and platform.libc_ver()[0] == 'glibc'

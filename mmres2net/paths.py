@@ -17,11 +17,7 @@ OWN = 'mmres2net::'
 
 
 def config_dir() -> Path:
-    """Return the folder of the shipped configs.
-
-    Raises:
-        FileNotFoundError: the package was copied without them.
-    """
+    """Return the folder of the shipped configs; a FileNotFoundError if the package was copied without them."""
     # The wheel first: a folder `configs` beside an installed package would be someone else's.
     places = (_PACKAGE / '.mim' / 'configs', _PACKAGE.parent / 'configs')
     for place in places:
@@ -64,7 +60,10 @@ def find_config(name: str | Path) -> Path:
     for candidate in (shipped, shipped.with_name(shipped.name + '.py')):
         if candidate.is_file():
             return candidate
-    raise FileNotFoundError(_not_found(name))
+    known = list_configs()
+    matches = _close(name, known)
+    hint = f'close matches: {", ".join(matches)}' if matches else f'the shipped ones are: {", ".join(known)}'
+    raise FileNotFoundError(f'no config {name!r}, neither as a path nor in {config_dir()}; {hint}')
 
 
 def _find_in_library(library: str, name: str) -> Path:
@@ -87,10 +86,8 @@ def _find_in_library(library: str, name: str) -> Path:
     same = [entry for entry in known if Path(entry).name == wanted]
     if len(same) == 1:
         return root / same[0]
-    matches = same or _close(wanted, known)
-    hint = (
-        f'close matches: {", ".join(f"{library}::{entry}" for entry in matches)}' if matches else 'nothing comes close'
-    )
+    matches = [f'{library}::{entry}' for entry in same or _close(wanted, known)]
+    hint = f'close matches: {", ".join(matches)}' if matches else 'nothing comes close'
     raise FileNotFoundError(f'{library}::{name}: no such config in {root}; {hint}')
 
 
@@ -101,13 +98,6 @@ def _close(name: str, known: list[str]) -> list[str]:
     stems = {entry: Path(entry).name.removesuffix('.py').replace('-', '_') for entry in known}
     close = difflib.get_close_matches(wanted, stems.values(), n=5, cutoff=0.6)
     return [entry for entry, stem in stems.items() if stem in close or (wanted and wanted in stem)][:8]
-
-
-def _not_found(name: str) -> str:
-    known = list_configs()
-    matches = _close(name, known)
-    hint = f'close matches: {", ".join(matches)}' if matches else f'the shipped ones are: {", ".join(known)}'
-    return f'no config {name!r}, neither as a path nor in {config_dir()}; {hint}'
 
 
 def main(argv: Sequence[str] | None = None) -> None:

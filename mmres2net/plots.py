@@ -94,11 +94,8 @@ def draw_curves(path: Path, panels: Mapping[str, Mapping[str, tuple[Any, Any]]])
                 window = max(len(x) // 20, 1) if 'loss' in name else 1
                 axes.plot(x, y, color=color, alpha=1 if window == 1 else 0.25, marker='.' if len(x) < 30 else '')
                 if window > 1:  # the mean of a twentieth of the steps over the values of each step
-                    axes.plot(
-                        x[window // 2 :][: len(x) - window + 1],
-                        np.convolve(y, np.full(window, 1 / window), 'valid'),
-                        color=color,
-                    )
+                    mean = np.convolve(y, np.full(window, 1 / window), 'valid')
+                    axes.plot(x[window // 2 :][: len(mean)], mean, color=color)
                 axes.plot([], [], color=color, label=name)
             axes.set(title=title, xlabel='step')
             axes.legend(fontsize=8)
@@ -106,17 +103,10 @@ def draw_curves(path: Path, panels: Mapping[str, Mapping[str, tuple[Any, Any]]])
     save(path, draw, width=max(WIDTH * len(panels) / 2, 5))
 
 
-def draw_bars(
-    path: Path, names: Sequence[str], values: Mapping[str, Array], title: str, *, counts: bool = False
-) -> None:
-    """Draw a group of horizontal bars for each class, the best first.
+def draw_bars(path: Path, names: Sequence[str], values: Mapping[str, Array], title: str, counts: bool = False) -> None:
+    """Draw a group of horizontal bars for each of K classes, the best first.
 
-    Args:
-        path: The file.
-        names: (K,) Class names.
-        values: By name, (K,) values, NaN where a class has none.
-        title: What is drawn.
-        counts: The values are counts instead of fractions.
+    ``values`` are arrays (K,) by name, NaN where a class has none: fractions, or ``counts``.
 
     Raises:
         NothingToDraw: No class has a value.

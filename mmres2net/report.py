@@ -45,10 +45,6 @@ def value_text(value: Any) -> str:
         if count > LONGEST:
             return f'{count} values of shape {tuple(value.shape)}'
         value = value.tolist()
-    if isinstance(value, bool) or value is None or isinstance(value, str):
-        return str(value)
-    if isinstance(value, int | float):
-        return f'{value:.3f}'
     if isinstance(value, list | tuple):
         return f'[{", ".join(map(value_text, value))}]'
-    return str(value)
+    return f'{value:.3f}' if isinstance(value, int | float) and not isinstance(value, bool) else str(value)

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from torch import Tensor
 
 from mmres2net.engine.build import scope_of
-from mmres2net.engine.pipeline import applies_exif, build_steps, kind_of, loaded_results, packed_batch, run_step
+from mmres2net.engine.pipeline import applies_exif, build_steps, kind_of, loaded_results, run_step, run_steps
 from mmres2net.errors import UserError
 from mmres2net.predict.images import Size, read_image, sample_bilinear
 
@@ -81,7 +81,7 @@ def preprocess_image(cfg: Config, model: Any, path: Path) -> PreprocessedImage:
             before, results = results, run_step(step, dict(results), path)
             if 'img' in results:
                 window = _window_after(step, before, results, window)
-        data = packed_batch(results, path)
+        data = run_steps((), results, path)
         content = data['inputs'][0].shape[1], data['inputs'][0].shape[2]
         data = model.data_preprocessor(data, False)
     batch = data['inputs']

@@ -12,7 +12,7 @@ import torch
 from mmcv.cnn.bricks.drop import DropPath
 from torch import Tensor, nn
 
-from mmres2net.deploy.folding import Pair, is_foldable, is_unmodified
+from mmres2net.deploy.fuse import Pair, is_foldable, is_unmodified
 from mmres2net.deploy.onednn import CHANNELS_LAST, FoldCache, FusedConv, runs_fused
 from mmres2net.models.res2net import Bottle2neck, Res2Net
 

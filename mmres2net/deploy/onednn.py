@@ -12,7 +12,7 @@ from torch.autograd import forward_ad
 from torch.nn.modules import module as module_hooks
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from mmres2net.deploy.folding import Pair, fold
+from mmres2net.deploy.fuse import Pair, fold
 
 CHANNELS_LAST = torch.channels_last
 
@@ -145,21 +145,20 @@ class FoldCache:
         if any(tensor.is_inference() for tensor in tensors):  # changes of these are not counted
             return None
         key: list[Any] = [(id(tensor), tensor.data_ptr(), tensor._version) for tensor in tensors]
-        key += [_options_of(pair) for pair in pairs]
+        layers: Any = pairs
+        key += [(c.stride, c.padding, c.dilation, c.groups, vars(norm).get('eps')) for c, norm in layers]
         if self.compare or key != self._key:
             self._update(pairs, tensors)
             self._key, self.compare = key, False
         return self._convs or None
 
     def _update(self, pairs: Sequence[Pair], tensors: list[Tensor]) -> None:
-        self._tensors = tensors
-        if any(tensor.dtype is not torch.float32 or tensor.device.type != 'cpu' for tensor in tensors):
-            self._convs = []
-            return
-        with torch.inference_mode(False), torch.no_grad():
-            convs = [FusedConv(pair) for pair in pairs]
-            if len(convs) == len(self._convs):  # what is the same keeps its packed weights
-                convs = [old if old.equals(new) else new for old, new in zip(self._convs, convs, strict=True)]
+        self._tensors, convs = tensors, []
+        if all(tensor.dtype is torch.float32 and tensor.device.type == 'cpu' for tensor in tensors):
+            with torch.inference_mode(False), torch.no_grad():
+                convs = [FusedConv(pair) for pair in pairs]
+                if len(convs) == len(self._convs):  # what is the same keeps its packed weights
+                    convs = [old if old.equals(new) else new for old, new in zip(self._convs, convs, strict=True)]
         self._convs = convs
 
 
@@ -168,8 +167,3 @@ def _tensors_of(pair: Pair) -> list[Tensor]:
     found: list[Tensor | None] = [*conv._parameters.values(), *norm._parameters.values()]
     found += [buffer for name, buffer in norm._buffers.items() if name != 'num_batches_tracked']
     return [tensor for tensor in found if tensor is not None]
-
-
-def _options_of(pair: Pair) -> tuple[Any, ...]:
-    conv: Any = pair[0]
-    return conv.stride, conv.padding, conv.dilation, conv.groups, vars(pair[1]).get('eps')

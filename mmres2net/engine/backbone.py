@@ -22,14 +22,8 @@ def load_swapped(args: argparse.Namespace, *, training: bool) -> Change:
     """Return the config of a run with its backbone swapped and its work dir set, and a line for each change.
 
     The work dir is that of the config with ``-ARCH`` appended, unless ``--work-dir`` names another: no run of the
-    config itself is overwritten, and testing finds what training wrote.
-
-    Args:
-        args: The flags ``config``, ``backbone``, ``cfg_options``, ``work_dir`` and, for training, ``from_scratch``.
-        training: Whether the run trains; a test loads all weights from its checkpoint.
-
-    Raises:
-        UserError: The config cannot be read, or its backbone cannot be swapped.
+    config itself is overwritten, and testing, which loads all weights from its checkpoint, finds what ``training``
+    wrote. A UserError says that the config cannot be read, or its backbone not be swapped.
     """
     options: dict[str, Any] = args.cfg_options or {}
     # Options of the old backbone are set before the swap, which carries them over; those of the new one after it.
@@ -53,11 +47,7 @@ def load_swapped(args: argparse.Namespace, *, training: bool) -> Change:
 
 
 def write_config(cfg: Config) -> Path:
-    """Write a config that flags have changed (its name ends in :data:`RUN`) into its work dir; return the file.
-
-    Raises:
-        UserError: The file cannot be written.
-    """
+    """Write a config that flags have changed (its name ends in :data:`RUN`) into its work dir; return the file."""
     path = writable_file(Path(cfg.work_dir) / (cfg.filename.removesuffix(RUN) + '.py'), '--work-dir')
     cfg.dump(path)
     return path

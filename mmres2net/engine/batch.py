@@ -43,17 +43,11 @@ class Measured(NamedTuple):
 
 
 def fitting_batch(cfg: Config, *, plain: bool = False) -> tuple[int, str]:
-    """Return how many images a batch may have, and a line with the arithmetic.
+    """Return how many images a batch may have in a single process, and a line with the arithmetic.
 
     It is the number that fits in 80 % of the free memory, of the GPU or else of the machine, and at most that which the
-    learning rate is for (``auto_scale_lr.base_batch_size``), else the batch size of the config.
-
-    Args:
-        cfg: The config of training in a single process.
-        plain: Measure without what makes a run faster on the CPU.
-
-    Raises:
-        UserError: The steps failed, or two images do not fit.
+    learning rate is for (``auto_scale_lr.base_batch_size``), else the batch size of the config. ``plain`` measures
+    without what makes a run faster on the CPU. A UserError says that the steps failed, or that two images do not fit.
     """
     base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
     most = max(1, base // cfg.optim_wrapper.get('accumulative_counts', 1)) if base else 0
@@ -61,11 +55,7 @@ def fitting_batch(cfg: Config, *, plain: bool = False) -> tuple[int, str]:
 
 
 def batch_that_fits(found: Measured, most: int) -> tuple[int, str]:
-    """Return how many images fit, at most ``most``, and a line with the arithmetic.
-
-    Raises:
-        UserError: None fits.
-    """
+    """Return how many images fit, at most ``most``, and a line with the arithmetic; a UserError if none fits."""
     each = max((found.two - found.one) * found.padding, 1.0)
     fixed = max(2 * found.one - found.two, 0.0)
     fit = max(0, int((USED * found.free - fixed) // each))

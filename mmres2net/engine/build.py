@@ -14,6 +14,7 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapperDict
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from torch import nn
 
@@ -29,14 +30,7 @@ def scope_of(cfg: Config) -> Iterator[None]:
 
 @contextmanager
 def building(what: str) -> Iterator[None]:
-    """Within the block every exception becomes one error, since a config may be wrong in any way.
-
-    Args:
-        what: What is built, for the message.
-
-    Raises:
-        UserError: Anything was raised in the block; it is the cause of the error. A UserError passes as it is.
-    """
+    """Within the block every exception becomes a UserError that names ``what`` is built: a config may be wrong."""
     try:
         yield
         if module := sys.modules.get('mmdet.models.dense_heads.ssd_head'):
@@ -50,10 +44,8 @@ def building(what: str) -> Iterator[None]:
 def build_model(cfg: Config, *, init_weights: bool = False) -> Any:
     """Return the model of ``cfg`` in training mode; the config stays as it is.
 
-    Args:
-        cfg: A config of any OpenMMLab library with a ``model``; as in MMEngine's runner, a ``data_preprocessor`` beside
-            it belongs to it.
-        init_weights: Initialize the weights as the config says; this reads the checkpoints that its ``init_cfg`` name.
+    As in MMEngine's runner, a ``data_preprocessor`` beside the ``model`` belongs to it. ``init_weights`` initializes as
+    the config says, which reads the checkpoints that its ``init_cfg`` name.
 
     Raises:
         UserError: There is no model, or it cannot be built.
@@ -75,11 +67,13 @@ def unwrapped(model: Any) -> nn.Module:
     return model.module if is_model_wrapper(model) else model
 
 
-def build_dataset(cfg: Config, node: dict[str, Any]) -> Any:
-    """Return the data set that the dict ``node`` of ``cfg`` describes; the config stays as it is.
+def wrappers_of(runner: Any) -> list[Any]:
+    """Return the optimizer wrappers of a runner, of which a training may have several."""
+    wrapper = getattr(runner, 'optim_wrapper', None)
+    return list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]
 
-    Raises:
-        UserError: It cannot be built.
-    """
+
+def build_dataset(cfg: Config, node: dict[str, Any]) -> Any:
+    """Return the data set that the dict ``node`` of ``cfg`` describes; a UserError if it cannot be built."""
     with scope_of(cfg), building(f'the data set {node.get("type")!r}'):
         return DATASETS.build(copy.deepcopy(node))

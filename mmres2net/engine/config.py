@@ -1,22 +1,30 @@
-"""What the flags do to a config. Each function takes a config and returns a changed copy and a line for each change."""
+"""How config files are read, and what the flags do to a config: a changed copy and a line for each change.
+
+MMEngine's reader has three changes for the whole process once this is imported. YAML is data, not a program: MMEngine's
+own reader calls whatever a tag names. ``_base_ = 'mmres2net::NAME'`` inherits a shipped config by its name. A config
+that inherits itself is an error instead of a thousand nested copies of it.
+"""
 
 from __future__ import annotations
 
 import copy
 import difflib
 import inspect
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import yaml
 from mmengine.config import Config
+from mmengine.fileio import register_handler
+from mmengine.fileio.handlers import YamlHandler
 from mmengine.runner import Runner
 
 from mmres2net.data.layout import PARTS, walk
-from mmres2net.engine import config_files
 from mmres2net.errors import UserError, reason_of
 from mmres2net.init_cfg import drop_pretrained, pretrained_nodes
-from mmres2net.paths import find_config
+from mmres2net.paths import OWN, find_config
 from mmres2net.text import join_some
 
 # Settings of a run that are no argument of MMEngine's runner.
@@ -24,7 +32,55 @@ READ_ELSEWHERE = (
     'activation_checkpointing', 'compile', 'cudnn_benchmark', 'custom_imports', 'efficient_conv_bn_eval',
     'find_unused_parameters', 'model_wrapper_cfg', 'runner_type', 'strategy', 'sync_bn', 'tta_model', 'tta_pipeline',
 )  # fmt: skip
+MOST_NODES = 10**6  # aliases count as often as they are used: a file of 500 bytes can stand for a billion values
+BASES: dict[str, set[str]] = {}  # of each config file read: those it inherits; cleared before each config
 Change = tuple[Config, list[str]]
+_mmengines_path = Config._get_cfg_path
+
+
+@register_handler(['yaml', 'yml'])
+class SafeYamlHandler(YamlHandler):
+    """Reads YAML of plain values, with bounded aliases."""
+
+    def load_from_fileobj(self, file: Any, **kwargs: Any) -> Any:
+        """Read a file; a ValueError for a tag that is no plain value, or for aliases that multiply."""
+        text = file.read()
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if root is not None and _count(root, {}) > MOST_NODES:
+            raise ValueError(f'its aliases stand for more than {MOST_NODES:,} values')
+        return yaml.safe_load(text)
+
+
+def _count(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """Return the number of values below ``node``; an alias is the same node once more."""
+    if id(node) not in sizes:
+        sizes[id(node)] = MOST_NODES  # for a node that contains itself
+        children = node.value if isinstance(node, yaml.CollectionNode) else ()
+        pairs = isinstance(node, yaml.MappingNode)
+        sizes[id(node)] = 1 + sum(_count(part, sizes) for child in children for part in (child if pairs else (child,)))
+    return sizes[id(node)]
+
+
+def _base_path(base: str, filename: str) -> tuple[str, str | None]:
+    """Return the path of a config that ``filename`` inherits, and its scope; a ValueError if that is itself."""
+    found = (str(find_config(base)), None) if base.startswith(OWN) else _mmengines_path(base, filename)
+    child, parent = os.path.realpath(filename), os.path.realpath(found[0])
+    BASES.setdefault(child, set()).add(parent)
+    if child in _inherited(parent, set()):
+        raise ValueError(f'{child} inherits itself, by way of {parent}')
+    return found
+
+
+def _inherited(path: str, seen: set[str]) -> set[str]:
+    """Return ``path`` and all configs that it inherits, as far as they were read."""
+    if path not in seen:
+        seen.add(path)
+        for base in BASES.get(path, ()):
+            _inherited(base, seen)
+    return seen
+
+
+Config._get_cfg_path = staticmethod(_base_path)
 
 
 def load_config(name: str, options: dict[str, Any] | None = None) -> Config:
@@ -37,7 +93,7 @@ def load_config(name: str, options: dict[str, Any] | None = None) -> Config:
         path = find_config(name)
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
-    config_files.BASES.clear()
+    BASES.clear()
     try:
         cfg = Config.fromfile(path)
         _check_names(cfg, options or {})
@@ -154,10 +210,7 @@ def with_scaled_lr(cfg: Config) -> Config:
 def batch_notes(cfg: Config, world_size: int, *, scaled: bool) -> list[str]:
     """Return notes where the images per step are not those that the learning rate and the schedule are for.
 
-    Args:
-        cfg: The config before :func:`with_scaled_lr`.
-        world_size: The number of processes.
-        scaled: Whether the learning rate is scaled.
+    ``cfg`` is the config before :func:`with_scaled_lr`, and ``scaled`` tells whether that is applied.
     """
     base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
     batch = (cfg.get('train_dataloader') or {}).get('batch_size')

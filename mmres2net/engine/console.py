@@ -91,7 +91,7 @@ class QuietRunner(Runner):
 
 
 def use_console(logger: MMLogger) -> ConsoleHandler | None:
-    """Return the handler of the console, which takes the place of MMEngine's; None in all processes but the first."""
+    """Replace MMEngine's handler of the console by ours, and return it; None in all processes but the first."""
     if not is_main_process():
         return None
     ours = [handler for handler in logger.handlers if isinstance(handler, ConsoleHandler)] or [ConsoleHandler()]
@@ -129,8 +129,14 @@ class ConsoleHook(Hook):
     def before_test(self, runner: Runner) -> None:
         say(format_table([*_overview(runner, 'test'), *_places(runner)]))
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        hub, steps = runner.message_hub, len(runner.train_dataloader)
+    def _after_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None, mode: str = 'train'
+    ) -> None:
+        hub, steps = runner.message_hub, len(getattr(runner, f'{mode}_dataloader'))
+        if mode != 'train':
+            name = 'evaluation' if mode == 'val' else mode
+            self._show(runner, [f'{name}: batch {batch_idx + 1}/{steps}'], batch_idx + 1, steps)
+            return
         place = f'step {runner.iter + 1}/{runner.max_iters}'
         if _by_epoch(runner):
             place = f'epoch {runner.epoch + 1}/{runner.max_epochs}  step {batch_idx + 1}/{steps}'
@@ -140,14 +146,6 @@ class ConsoleHook(Hook):
             if f'train/{name}' in hub.log_scalars
         ]
         self._show(runner, [place, *values], runner.iter + 1, runner.max_iters)
-
-    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        total = len(runner.val_dataloader)
-        self._show(runner, [f'evaluation: batch {batch_idx + 1}/{total}'], batch_idx + 1, total)
-
-    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        total = len(runner.test_dataloader)
-        self._show(runner, [f'test: batch {batch_idx + 1}/{total}'], batch_idx + 1, total)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
         title = f'evaluation at epoch {runner.epoch}, step {runner.iter}'
@@ -182,8 +180,8 @@ class ConsoleHook(Hook):
             return
         if self._live is None:
             text = TextColumn('{task.description}', markup=False, table_column=Column(no_wrap=True))
-            options: dict[str, Any] = {'auto_refresh': False, 'transient': True, 'expand': True}
-            self._live = Progress(text, BarColumn(None), console=self._handler.console, **options)
+            bars, console = (text, BarColumn(None)), self._handler.console
+            self._live = Progress(*bars, console=console, auto_refresh=False, transient=True, expand=True)
             self._live.add_task('')
             self._live.start()
         self._live.update(self._live.task_ids[0], description=line, completed=done, total=total, refresh=True)
@@ -220,11 +218,8 @@ def _overview(runner: Runner, mode: str) -> list[tuple[str, str]]:
     device = next((p.device for p in model.parameters()), torch.device('cpu'))
     name = torch.cuda.get_device_name(device) if device.type == 'cuda' else f'CPU, threads: {torch.get_num_threads()}'
     many = f'{get_world_size()} x ' if get_world_size() > 1 else ''
-    return [
-        ('data', data),
-        ('model', ', '.join([type(model).__name__, *([kind] if kind else []), size])),
-        ('device', many + name),
-    ]
+    network = ', '.join(part for part in (type(model).__name__, kind, size) if part)
+    return [('data', data), ('model', network), ('device', many + name)]
 
 
 def _schedule(runner: Runner) -> list[tuple[str, str]]:

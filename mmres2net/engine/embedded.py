@@ -11,7 +11,7 @@ import ast
 import importlib
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from mmengine.config import Config
@@ -40,19 +40,13 @@ def saved_config(text: Any) -> dict[str, Any]:
         return values
     try:
         for line in ast.parse(text).body:
-            if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name):
-                values.pop(line.targets[0].id, None)
-                values |= _entry(line.targets[0].id, line.value)
+            if isinstance(line, ast.Assign) and isinstance(name := line.targets[0], ast.Name):
+                values.pop(name.id, None)
+                with suppress(ValueError, TypeError):
+                    values[name.id] = _literal(line.value)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return {}
     return values
-
-
-def _entry(name: str, node: ast.expr) -> dict[str, Any]:
-    try:
-        return {name: _literal(node)}
-    except (ValueError, TypeError):
-        return {}
 
 
 def _literal(node: ast.expr) -> Any:

@@ -81,11 +81,7 @@ def _register(allow_pickle: bool, work_dir: str | Path | None) -> None:
 
 
 def load_from_store(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """Take the place of loaders that cannot be made safe.
-
-    Raises:
-        UserError: Always.
-    """
+    """Refuse, in place of loaders that cannot be made safe."""
     raise UserError(
         f'{filename} is in a store whose client library may run code from the file: download it and name the file, or '
         f'give {FLAG} if you know and trust its source'

@@ -58,7 +58,8 @@ def channel_order_of(cfg: Config) -> str:
         return 'rgb' if loader.get('channel_order') == 'rgb' else 'bgr'
     kind = dataset_class(cfg)
     order = getattr(kind, 'channel_order', None)
-    if any(base.__name__ in RGB_DATASETS and base.__module__.startswith('mmpretrain') for base in _bases(kind)):
+    bases = kind.__mro__ if isinstance(kind, type) else ()
+    if any(base.__name__ in RGB_DATASETS and base.__module__.startswith('mmpretrain') for base in bases):
         order = 'rgb'
     if order not in ('rgb', 'bgr'):
         raise UserError(
@@ -66,10 +67,6 @@ def channel_order_of(cfg: Config) -> str:
             'image file, and the class of the data set has no attribute channel_order = "rgb" or "bgr"'
         )
     return order
-
-
-def _bases(kind: Any) -> tuple[type, ...]:
-    return kind.__mro__ if isinstance(kind, type) else ()
 
 
 def applies_exif(cfg: Config) -> bool:
@@ -101,14 +98,9 @@ def run_step(step: Any, results: dict[str, Any], path: str | Path) -> dict[str, 
 
 
 def run_steps(steps: Sequence[Any], results: dict[str, Any], path: str | Path) -> dict[str, list[Any]]:
-    """Return what is left of ``results`` after all ``steps``, as a batch of one; a UserError names ``path``."""
+    """Return ``results`` after ``steps`` as a batch of one; a UserError names ``path`` if it is no image (C, h, w)."""
     for step in steps:
         results = run_step(step, results, path)
-    return packed_batch(results, path)
-
-
-def packed_batch(results: dict[str, Any], path: str | Path) -> dict[str, list[Any]]:
-    """Return what the last step gave as a batch of one; a UserError names ``path`` if it is no image (C, h, w)."""
     inputs = results.get('inputs')
     if not isinstance(inputs, Tensor) or inputs.dim() != 3:
         raise UserError(f'{path}: the test pipeline does not end with one packed image (C, h, w)')
@@ -123,16 +115,7 @@ def first_results(cfg: Config, path: Path) -> dict[str, Any]:
 
 
 def loaded_results(cfg: Config, image: np.ndarray, path: str | Path = '') -> dict[str, Any]:
-    """Return what the step behind the one that loads the image gets.
-
-    Args:
-        cfg: The config.
-        image: (H, W, 3) uint8 RGB.
-        path: Name of the image, if it has one.
-
-    Raises:
-        UserError: The channel order that the config needs is unknown.
-    """
+    """Return what the step behind the one that loads the image gets, for ``image`` (H, W, 3) uint8 RGB."""
     pixels = np.ascontiguousarray(image if channel_order_of(cfg) == 'rgb' else image[..., ::-1])
     if any(step.get('to_float32') for step in image_steps(cfg) if loads_image(step)):
         pixels = pixels.astype(np.float32)

@@ -11,12 +11,11 @@ from typing import Any
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 from torch import nn
 from torch.profiler import profile, record_function
 
-from mmres2net.engine.build import unwrapped
+from mmres2net.engine.build import unwrapped, wrappers_of
 from mmres2net.engine.console import say
 from mmres2net.registry import HOOKS
 from mmres2net.text import format_table
@@ -43,9 +42,8 @@ class ProfileHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         runner.train_loop.val_begin = sys.maxsize  # no evaluation between the steps
-        wrapper = runner.optim_wrapper
-        for item in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
-            record(item, 'backward', 'backward')
+        for wrapper in wrappers_of(runner):
+            record(wrapper, 'backward', 'backward')
         self._begin(runner, 'train')
 
     def before_test(self, runner: Runner) -> None:

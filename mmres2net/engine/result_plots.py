@@ -7,7 +7,6 @@ import io
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,14 +94,16 @@ def draw_evaluation(folder: Path, arrays: Mapping[str, Any], title: str) -> None
 
 def _draw_detection(folder: Path, prefix: str, matches: m.Matches, names: Sequence[str], title: str) -> None:
     ap = m.average_precision(matches)
+    for name, curves, words in (
+        ('pr', m.precision_at_recall(matches)[0], ('Precision by recall at IoU 0.5', 'recall', 'precision')),
+        ('f1', m.f1_at_score(matches), ('F1 by score at IoU 0.5', 'least score', 'F1')),
+    ):
+        titles = f'{words[0]}: {title}', *words[1:]
+        _draw(folder / f'{prefix}{name}_curve.png', plots.draw_class_curves, names, m.GRID, curves, titles)
     values = {'AP': ap.mean(0), 'AP at IoU 0.5': ap[0]}
-    curves = partial(_draw, folder / f'{prefix}pr_curve.png', plots.draw_class_curves, names, m.GRID)
-    curves(m.precision_at_recall(matches)[0], (f'Precision by recall at IoU 0.5: {title}', 'recall', 'precision'))
-    words = f'F1 by score at IoU 0.5: {title}', 'least score', 'F1'
-    _draw(folder / f'{prefix}f1_curve.png', plots.draw_class_curves, names, m.GRID, m.f1_at_score(matches), words)
     _draw(folder / f'{prefix}per_class.png', plots.draw_bars, names, values, f'AP by class: {title}')
-    table, words_ = m.confusion_matrix(matches), f'Confusion at IoU 0.5 and score {m.SHOWN}: {title}'
-    _draw(folder / f'{prefix}confusion_matrix.png', plots.draw_confusion, [*names, 'background'], table, words_)
+    table, heading = m.confusion_matrix(matches), f'Confusion at IoU 0.5 and score {m.SHOWN}: {title}'
+    _draw(folder / f'{prefix}confusion_matrix.png', plots.draw_confusion, [*names, 'background'], table, heading)
 
 
 def _draw(path: Path, draw: Any, *args: Any) -> None:

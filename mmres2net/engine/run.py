@@ -32,7 +32,7 @@ from mmres2net.engine.profiling import ProfileDone, ProfileHook
 from mmres2net.engine.settings import check_settings
 from mmres2net.engine.speed import SpeedUpHook
 from mmres2net.engine.switches import with_batch, with_randomness
-from mmres2net.engine.weights import load_strictly, log_left_out
+from mmres2net.engine.weights import log_left_out, mismatch_as_user_error
 from mmres2net.errors import RunError, UserError, reason_of
 from mmres2net.signals import raise_received
 from mmres2net.text import join_some
@@ -131,7 +131,8 @@ class GuardHook(Hook):
             UserError: It has other parameters than the model.
         """
         if self.checkpoint is not None:
-            load_strictly(runner, self.checkpoint)
+            with mismatch_as_user_error(self.checkpoint):
+                runner.load_checkpoint(self.checkpoint, map_location='cpu', strict=True)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Check the weights of a checkpoint, and that a resumed run has their model, which MMEngine only warns of.

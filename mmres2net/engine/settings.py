@@ -54,11 +54,7 @@ TRAIN = {
     'optim_wrapper.clip_grad.max_norm': RATE,
     'auto_scale_lr.base_batch_size': POSITIVE,
 }
-ANY = {
-    'default_hooks.logger.interval': POSITIVE,
-    'randomness.seed': SEED,
-    'env_cfg.dist_cfg.timeout': RATE,
-}
+ANY = {'default_hooks.logger.interval': POSITIVE, 'randomness.seed': SEED, 'env_cfg.dist_cfg.timeout': RATE}
 LOADER = {'batch_size': POSITIVE, 'num_workers': COUNT, 'prefetch_factor': POSITIVE}
 
 

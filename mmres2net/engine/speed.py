@@ -5,12 +5,11 @@ from __future__ import annotations
 import torch
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmres2net.deploy import use_fused_blocks
-from mmres2net.engine.build import unwrapped
+from mmres2net.engine.build import unwrapped, wrappers_of
 from mmres2net.malloc import keep_freed_memory
 from mmres2net.ops import RoIAlign, guard_mmcv_operators
 from mmres2net.registry import HOOKS
@@ -31,10 +30,9 @@ class SpeedUpHook(Hook):
         lines = speed_up(runner.model, device)
         if device.type == 'cpu':
             lines += ['freed memory stays in the process'] if keep_freed_memory() else []
-            wrapper = getattr(runner, 'optim_wrapper', None)
-            for item in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
-                if isinstance(getattr(item, 'optimizer', None), torch.optim.Optimizer):
-                    match_optimizer_layout(item.optimizer)  # type: ignore[union-attr]
+            for wrapper in wrappers_of(runner):
+                if isinstance(getattr(wrapper, 'optimizer', None), torch.optim.Optimizer):
+                    match_optimizer_layout(wrapper.optimizer)
             title = 'faster on the CPU with the same results (--plain turns it off):'
             print_log('\n  '.join([title, *lines]), 'current')
 

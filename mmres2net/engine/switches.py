@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 
+from mmres2net.data.layout import walk
 from mmres2net.engine.batch import fitting_batch
 from mmres2net.engine.config import Change
 from mmres2net.engine.precision import with_amp
@@ -21,16 +22,17 @@ from mmres2net.environment import computes_bfloat16
 from mmres2net.errors import UserError
 
 WRITERS = {'tensorboard': 'TensorboardVisBackend', 'wandb': 'WandbVisBackend'}
+TTA_MODELS = {'mmdet': 'DetTTAModel', 'mmseg': 'SegTTAModel', 'mmpretrain': 'AverageClsScoreTTA'}
+FLIPS = [{'type': 'RandomFlip', 'prob': 0.0}, {'type': 'RandomFlip', 'prob': 1.0}]  # annotations are those of the first
+FLIP_KEYS = ('flip', 'flip_direction')
+# Heads whose predictions are not boxes, and which mmdet's TTA model cannot merge.
+MASK_HEADS = ('mask_head', 'panoptic_head', 'panoptic_fusion_head', 'segm_head')
 EMA_STEPS = 5000  # that the average is over at most, as in YOLOX
 EMA_SHARE = 10  # of the steps so far: a tenth
 
 
 def with_training_switches(cfg: Config, args: argparse.Namespace) -> Change:
-    """Turn on what the flags of training ask for.
-
-    Raises:
-        UserError: A switch does not fit the config or this machine.
-    """
+    """Turn on what the flags of training ask for; a UserError says what does not fit the config or this machine."""
     changes: list[Callable[[Config], Change]] = []
     if args.amp:
         cuda = torch.cuda.is_available()
@@ -69,11 +71,7 @@ def with_randomness(cfg: Config, seed: int | None, *, deterministic: bool) -> Ch
 
 
 def with_batch(cfg: Config, batch: int, reason: str = '') -> Change:
-    """Set the images of a training batch in each process, and say the reason.
-
-    Raises:
-        UserError: The sampler of the config has a batch size of its own.
-    """
+    """Set the images of a training batch in each process; a UserError if the sampler has a batch size of its own."""
     cfg = copy.deepcopy(cfg)
     loader = cfg.get('train_dataloader') or {}
     for name in ('sampler', 'batch_sampler'):
@@ -87,8 +85,7 @@ def with_batch(cfg: Config, batch: int, reason: str = '') -> Change:
 def with_early_stop(cfg: Config, patience: int) -> Change:
     """Stop after ``patience`` evaluations in a row without a better value of the metric of ``save_best``.
 
-    Raises:
-        UserError: The config evaluates nothing during training, or does not say by which metric.
+    A UserError says that the config evaluates nothing during training, or does not say by which metric.
     """
     metric = ((cfg.get('default_hooks') or {}).get('checkpoint') or {}).get('save_best')
     if not cfg.get('val_dataloader'):
@@ -128,11 +125,7 @@ def averages_weights(cfg: Config) -> bool:
 
 
 def with_writer(cfg: Config, name: str) -> Change:
-    """Write losses and metrics for ``name``, which is ``tensorboard`` or ``wandb``, as well.
-
-    Raises:
-        UserError: The package is not installed.
-    """
+    """Write losses and metrics for ``tensorboard`` or ``wandb`` as well; a UserError if that is not installed."""
     spec = find_spec(name)
     if spec is None or spec.origin is None:  # a folder of that name is no package
         raise UserError(f'--{name}: the package {name} is not installed: pip install {name}')
@@ -146,3 +139,59 @@ def with_writer(cfg: Config, name: str) -> Change:
         backends.append(backend)
     cfg.visualizer = {**visualizer, 'vis_backends': backends}
     return cfg, [f'--{name}: visualizer.vis_backends has {WRITERS[name]}']
+
+
+def with_tta(cfg: Config) -> Change:
+    """Return ``cfg`` with a model that averages the predictions for augmented copies of each test image.
+
+    ``tta_model`` and ``tta_pipeline`` of the config are used; where they are absent, the class of the library, and the
+    test pipeline once as it is and once flipped horizontally.
+
+    Raises:
+        UserError: The library has no class that merges the predictions of this model, or the pipeline has no end that
+            could be flipped.
+    """
+    cfg = copy.deepcopy(cfg)
+    wrapper = cfg.get('tta_model') or _default_model(cfg)
+    _check_merging(cfg, str(wrapper['type']))
+    plan = 'tta_pipeline of the config' if cfg.get('tta_pipeline') else 'each image as it is and flipped'
+    for path, node in walk(cfg.test_dataloader.dataset, 'test_dataloader.dataset'):
+        if isinstance(node.get('pipeline'), list | tuple):
+            node['pipeline'] = copy.deepcopy(cfg.get('tta_pipeline')) or _flipped(node['pipeline'], path)
+    cfg.model = ConfigDict(**wrapper, module=cfg.model)
+    return cfg, [f'--tta: {wrapper["type"]} merges the predictions of {plan}']
+
+
+def _default_model(cfg: Config) -> dict[str, Any]:
+    scope = cfg.get('default_scope')
+    if scope not in TTA_MODELS:
+        raise UserError(f'--tta: default_scope={scope!r} has no model of test-time augmentation; set tta_model')
+    if scope != 'mmdet':
+        return {'type': TTA_MODELS[scope]}
+    tested = cfg.model.get('test_cfg') or {}
+    tested = tested.get('rcnn') or tested
+    nms = tested.get('nms') or {'type': 'nms', 'iou_threshold': 0.5}
+    return {'type': TTA_MODELS[scope], 'tta_cfg': {'nms': nms, 'max_per_img': tested.get('max_per_img', 100)}}
+
+
+def _check_merging(cfg: Config, merges: str) -> None:
+    """Check that the class merges all that the model predicts and the metrics read."""
+    merges, kind = merges.rpartition('.')[2], str(cfg.model.get('type'))
+    for path, node in walk(cfg.model, 'model') if merges == TTA_MODELS['mmdet'] else ():
+        if head := next((name for name in MASK_HEADS if node.get(name)), None):
+            raise UserError(f'--tta: mmdet merges boxes alone, and {path}.{head} predicts masks; leave it out')
+    if merges == TTA_MODELS['mmpretrain'] and not kind.endswith('Classifier'):
+        raise UserError(f'--tta: mmpretrain merges the scores of classifiers alone, and this is a {kind}')
+    for path, node in walk(cfg.test_evaluator, 'test_evaluator') if merges == TTA_MODELS['mmseg'] else ():
+        if str(node.get('type')).endswith('SaliencyMetric'):
+            raise UserError(f'--tta: mmseg merges label maps alone, and {path} evaluates probabilities; leave it out')
+
+
+def _flipped(pipeline: Any, path: str) -> list[Any]:
+    *steps, pack = pipeline
+    name = str(pack.get('type')).rpartition('.')[2]
+    if not name.startswith('Pack'):
+        raise UserError(f'--tta: {path}.pipeline ends with {name}, not with packed inputs; set tta_pipeline')
+    if 'meta_keys' in pack:
+        pack = {**pack, 'meta_keys': tuple(dict.fromkeys([*pack['meta_keys'], *FLIP_KEYS]))}
+    return [*steps, {'type': 'TestTimeAug', 'transforms': [copy.deepcopy(FLIPS), [pack]]}]

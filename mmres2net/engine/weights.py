@@ -21,7 +21,7 @@ from mmres2net.swap.normalization import set_normalization
 from mmres2net.text import join_some
 from mmres2net.weights.fetching import fetch_checkpoint, normalization_of_checkpoint
 from mmres2net.weights.loading import check_finite
-from mmres2net.weights.reading import FLAG, SUFFIXES, read_checkpoint, unwrap
+from mmres2net.weights.reading import FLAG, SUFFIXES, read_checkpoint
 
 MISMATCH = 'do not match exactly'  # in MMEngine's error
 
@@ -29,12 +29,8 @@ MISMATCH = 'do not match exactly'  # in MMEngine's error
 def fetch_weights(cfg: Config, *, allow_pickle: bool = False) -> None:
     """Make sure that every checkpoint that the model starts from is on this machine and can be read.
 
-    Args:
-        cfg: The config of the run.
-        allow_pickle: Whether MMEngine's own initializers may run code from their files; ours never do.
-
-    Raises:
-        UserError: One is missing, cannot be fetched or read, or would be overwritten by the next initializer.
+    With ``allow_pickle`` MMEngine's own initializers may run code from their files; ours never do. A UserError says
+    that one is missing, cannot be fetched or read, or would be overwritten by the next initializer.
     """
     done: set[tuple[str, bool]] = set()
     for node in _checkpoints(cfg):
@@ -58,13 +54,8 @@ def check_checkpoint(file: str | Path, role: str, *, allow_pickle: bool = False)
     With ``allow_pickle``, names in stores such as s3:// and folders (sharded checkpoints of FSDP or DeepSpeed) are
     returned as they are, for MMEngine to read.
 
-    Args:
-        file: A path or a URL.
-        role: What the file is to the run, for the message.
-        allow_pickle: Whether code from the file may be run.
-
-    Raises:
-        UserError: There is no such file, it is damaged, or it would run code.
+    A UserError says that there is no such file, that it is damaged, or that it would run code; it names the ``role`` of
+    the file in the run.
     """
     name = str(file)
     try:
@@ -84,36 +75,16 @@ def check_checkpoint(file: str | Path, role: str, *, allow_pickle: bool = False)
     return str(path)
 
 
-def load_strictly(target: Any, checkpoint: str | Path, *, allow_pickle: bool = False) -> None:
-    """Load a checkpoint into a model or a runner, by MMEngine's rules for ``strict=True``.
-
-    A ``module.`` prefix is removed, counters of batches may be missing, and modules that adapt what they load (such as
-    position embeddings of another image size) do so.
-
-    Args:
-        target: An ``nn.Module``, or a runner, which also calls its hooks.
-        checkpoint: The file.
-        allow_pickle: Whether code from the file may be run (a runner follows :func:`safe_loading` instead).
-
-    Raises:
-        UserError: Names or shapes differ.
-    """
-    with _mismatch_as_user_error(checkpoint):
-        if isinstance(target, nn.Module):
-            content = read_checkpoint(checkpoint, allow_pickle=allow_pickle)
-            key = 'state_dict' if isinstance(content.get('state_dict'), Mapping) else None
-            load_state_dict(target, unwrap(content, key=key), strict=True)
-        else:
-            target.load_checkpoint(str(checkpoint), map_location='cpu', strict=True)
-
-
 def load_state_strictly(model: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
-    """Load weights that are already read, as :func:`load_strictly` does; they must be finite.
+    """Load weights by MMEngine's rules for ``strict=True``.
+
+    Counters of batches may be missing, and modules that adapt what they load (such as position embeddings of another
+    image size) do so.
 
     Raises:
         UserError: Names or shapes differ, or values are NaN or infinite; the message has the ``name`` of the weights.
     """
-    with _mismatch_as_user_error(name):
+    with mismatch_as_user_error(name):
         load_state_dict(model, dict(state), strict=True)
     try:
         check_finite(state)
@@ -138,7 +109,8 @@ def log_left_out(own: Mapping[str, Tensor], state: Mapping[str, Any], file: str)
 
 
 @contextmanager
-def _mismatch_as_user_error(checkpoint: str | Path) -> Iterator[None]:
+def mismatch_as_user_error(checkpoint: str | Path) -> Iterator[None]:
+    """Turn MMEngine's error of a strict loading into a UserError that names the ``checkpoint``."""
     try:
         yield
     except RuntimeError as error:

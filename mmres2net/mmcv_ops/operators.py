@@ -15,7 +15,7 @@ import torchvision
 from torch import nn
 
 from mmres2net.errors import UserError
-from mmres2net.mmcv_ops import attention, convolution, losses, pooling, suppression, upsampling
+from mmres2net.mmcv_ops import convolution, dense, pooling, suppression
 
 
 def get_compiler_version() -> str:
@@ -30,7 +30,7 @@ def get_compiling_cuda_version() -> str:
 
 OPERATORS: dict[str, Callable[..., Any]] = {
     name: value
-    for module in (attention, convolution, losses, pooling, suppression, upsampling)
+    for module in (convolution, dense, pooling, suppression)
     for name, value in vars(module).items()
     if isinstance(value, FunctionType) and value.__module__ == module.__name__ and not name.startswith('_')
 } | {'get_compiler_version': get_compiler_version, 'get_compiling_cuda_version': get_compiling_cuda_version}

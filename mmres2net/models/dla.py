@@ -68,15 +68,9 @@ class Bottleneck(nn.Module):
     """The 1x1, 3x3, 1x1 block of DLA-60 and DLA-X-60; the tree gives it its shortcut."""
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        width: int,
-        stride: int,
-        dilation: int,
-        cardinality: int,
+        self, in_channels: int, out_channels: int, width: int, stride: int, dilation: int, cardinality: int,
         options: BlockOptions,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         self.with_cp = options.with_cp
         self.conv1 = options.conv(in_channels, width)

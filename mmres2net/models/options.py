@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any, Literal, get_args
 
 from mmres2net.models.arch import Arch, Family, find_arch
@@ -162,15 +163,9 @@ def trade_strides(default_strides: tuple[int, ...], output_stride: int) -> tuple
         raise ValueError(
             f'output_stride={output_stride} needs a network of four stages; give strides and dilations instead'
         )
-    total, dilation = 4, 1
-    strides, dilations = [], []
-    for stride in default_strides:
-        if total * stride > output_stride:
-            dilation, stride = dilation * stride, 1
-        total *= stride
-        strides.append(stride)
-        dilations.append(dilation)
-    return tuple(strides), tuple(dilations)
+    totals = [4 * prod(default_strides[: i + 1]) for i in range(4)]
+    strides = [1 if total > output_stride else stride for total, stride in zip(totals, default_strides, strict=True)]
+    return tuple(strides), tuple(max(total // output_stride, 1) for total in totals)
 
 
 def _stage_ints(name: str, values: Sequence[int] | None, default: tuple[int, ...]) -> tuple[int, ...]:
@@ -210,7 +205,6 @@ def plugins_by_stage(plugins: Sequence[Cfg] | None, num_stages: int) -> list[lis
                 f'plugin {plugin} must have cfg, a position of {PLUGIN_POSITIONS} and, if it has stages, a bool for '
                 f'each of the {num_stages} stages'
             )
-        for i, used in enumerate(stages):
-            if used:
-                by_stage[i].append(plugin)
+        for own, used in zip(by_stage, stages, strict=True):
+            own += [plugin] if used else []
     return by_stage

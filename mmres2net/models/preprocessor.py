@@ -50,28 +50,14 @@ class AlignedSegDataPreProcessor(BaseDataPreprocessor):
                 f'size={tuple(size)}: height and width must be {divisor} k + 1, such as {32 * divisor + 1}'
             )
         self.size, self.divisor = (size[0], size[1]), divisor
-        self.preprocessor = MODELS.build(
-            dict(
-                type='mmseg.SegDataPreProcessor',
-                mean=mean,
-                std=std,
-                size=self.size,
-                bgr_to_rgb=bgr_to_rgb,
-                rgb_to_bgr=rgb_to_bgr,
-                pad_val=pad_val,
-                seg_pad_val=seg_pad_val,
-            )
-        )
+        options = dict(bgr_to_rgb=bgr_to_rgb, rgb_to_bgr=rgb_to_bgr, pad_val=pad_val, seg_pad_val=seg_pad_val)
+        node = dict(type='mmseg.SegDataPreProcessor', mean=mean, std=std, size=self.size, **options)
+        self.preprocessor = MODELS.build(node)
 
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
-        """Return ``inputs`` (N, 3, H, W), normalized and padded, and ``data_samples`` with padded masks.
-
-        Args:
-            data: ``inputs``, a list of images (3, h, w), and ``data_samples``.
-            training: Whether to pad to ``size``; else to the next ``k * divisor + 1`` pixels, at least to ``size``.
-        """
+        """Return ``inputs`` (N, 3, H, W), normalized and padded, of images (3, h, w); masks are padded too."""
         if not training:
-            height, width = data['inputs'][0].shape[-2:]
-            aligned = [-(-(side - 1) // self.divisor) * self.divisor + 1 for side in (height, width)]
+            sides = data['inputs'][0].shape[-2:]
+            aligned = [-(-(side - 1) // self.divisor) * self.divisor + 1 for side in sides]
             self.preprocessor.test_cfg = {'size': tuple(map(max, aligned, self.size))}
         return self.preprocessor(data, training)

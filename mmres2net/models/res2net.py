@@ -133,10 +133,8 @@ class Bottle2neck(nn.Module):
 
 def _equal_stage_pools(stage_pool: str, stride: int, scales: int) -> tuple[str, ...]:
     """Return every ``stage_pool`` with which the first block of a stage computes the same."""
-    if stride > 1:
-        equal: tuple[str, ...] = ('official', 'mmdet')
-    else:
-        equal = ('official', 'maskrcnn') if scales > 1 else STAGE_POOLS
+    plain = ('official', 'maskrcnn') if scales > 1 else STAGE_POOLS
+    equal = ('official', 'mmdet') if stride > 1 else plain
     return equal if stage_pool in equal else (stage_pool,)
 
 
@@ -267,15 +265,9 @@ class Res2Net(FreezableBackbone):
         small = spec.family == 'cifar'
         stride = 1 if small else 2
         if spec.deep_stem:
-            self.conv1: nn.Module = nn.Sequential(
-                options.conv(in_channels, 32, 3, stride),
-                options.norm(32),
-                nn.ReLU(inplace=True),
-                options.conv(32, 32, 3),
-                options.norm(32),
-                nn.ReLU(inplace=True),
-                options.conv(32, 64, 3),
-            )
+            first, second = (options.conv(*shape) for shape in ((in_channels, 32, 3, stride), (32, 32, 3)))
+            layers = [first, options.norm(32), nn.ReLU(inplace=True), second, options.norm(32), nn.ReLU(inplace=True)]
+            self.conv1: nn.Module = nn.Sequential(*layers, options.conv(32, 64, 3))
         else:
             self.conv1 = options.conv(in_channels, 64, 3 if small else 7, stride)
         self.bn1 = options.norm(64)

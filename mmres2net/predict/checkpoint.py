@@ -28,7 +28,11 @@ from mmres2net.text import join_some
 from mmres2net.weights.fetching import fetch_checkpoint
 from mmres2net.weights.reading import read_checkpoint
 
-TASKS = {'BaseDetector': 'detection', 'BaseSegmentor': 'segmentation', 'BaseClassifier': 'classification'}
+TASKS = {  # the base class of the models, and where a sample has their prediction
+    'detection': ('BaseDetector', 'pred_instances'),
+    'segmentation': ('BaseSegmentor', 'pred_sem_seg'),
+    'classification': ('BaseClassifier', 'pred_score'),
+}
 PRECISIONS = {'fp16': torch.float16, 'bf16': torch.bfloat16}
 NAME_IT = 'name its config: --config CONFIG'
 
@@ -142,18 +146,15 @@ class CheckpointModel:
             raise UserError(f'the model fails: {reason_of(error)}') from error
 
     def _prediction(self, sample: Any, score: float) -> Prediction:
-        key = {'detection': 'pred_instances', 'segmentation': 'pred_sem_seg', 'classification': 'pred_score'}
-        found = sample.get(key[self.metadata.task])
+        base, key = TASKS[self.metadata.task]
+        found = sample.get(key)
         if found is None:
             raise UserError(f'{type(self._model).__name__} predicts {join_some(sample.keys())}, which is not supported')
-        if self.metadata.task == 'detection':
+        if base == 'BaseDetector':
             return _detections(found, score)
-        if self.metadata.task == 'classification':
-            out = {'scores': _array(found)}
-        else:
-            out = {'classes': _array(found.data[0].long())}
-            if 'saliency' in self.metadata.outputs:
-                out['saliency'] = _array(sample.seg_logits.data[0])
+        out = {'scores': _array(found)} if base == 'BaseClassifier' else {'classes': _array(found.data[0].long())}
+        if 'saliency' in self.metadata.outputs:
+            out['saliency'] = _array(sample.seg_logits.data[0])
         check_finite(out)
         return out
 
@@ -178,8 +179,8 @@ def _as_float(value: Any) -> Any:
 def _detections(found: Any, score: float) -> Prediction:
     found = found[found.scores >= score]
     found = found[found.scores.argsort(descending=True, stable=True)]
-    out: Prediction = {'boxes': _array(getattr(found.bboxes, 'tensor', found.bboxes)), 'scores': _array(found.scores)}
-    out['labels'] = _array(found.labels)
+    found.boxes = getattr(found.bboxes, 'tensor', found.bboxes)
+    out: Prediction = {key: _array(found[key]) for key in ('boxes', 'scores', 'labels')}
     if 'masks' in found:
         masks = [coco_masks.encode(np.asfortranarray(mask.cpu().numpy().astype(np.uint8))) for mask in found.masks]
         out['masks'] = [{'size': list(mask['size']), 'counts': mask['counts'].decode()} for mask in masks]
@@ -192,7 +193,7 @@ def _array(tensor: torch.Tensor) -> Array:
 
 def _metadata_of(source: ModelSource, origin: str) -> ExportMetadata:
     bases = [base.__name__ for base in type(source.model).__mro__]
-    task = next((TASKS[name] for name in bases if name in TASKS), None)
+    task = next((task for task, (base, _) in TASKS.items() if base in bases), None)
     if task is None:
         raise UserError(f'{bases[0]}: only detectors of mmdet, segmentors of mmseg, classifiers of mmpretrain predict')
     head = getattr(source.model, 'decode_head', None)

@@ -17,7 +17,7 @@ from PIL import Image
 from mmres2net.drawing import add_legend, class_color, draw_boxes, draw_heat_map, draw_label_map, draw_masks
 from mmres2net.errors import UserError, reason_of
 from mmres2net.files import atomic_path
-from mmres2net.predict.images import Array, decode_mask
+from mmres2net.predict.images import Array, Mask, decode_mask
 from mmres2net.predict.inputs import count_and_rate, is_stream, output_paths
 from mmres2net.predict.runtimes import ExportMetadata
 
@@ -33,12 +33,11 @@ def describe(prediction: Prediction, metadata: ExportMetadata) -> dict[str, Any]
     """Return a prediction as data for JSON: detections, classes by score or share of pixels, or sizes of features."""
     name = metadata.class_name
     if metadata.task == 'detection':
-        rows = []
-        for index, (box, score, label) in enumerate(detections_of(prediction)):
-            rounded = [round(value, 3) for value in box]
-            rows.append({'class': name(label), 'label': label, 'score': round(score, 5), 'box': rounded})
-            if 'masks' in prediction:
-                rows[-1]['segmentation'] = prediction['masks'][index]
+        rows = [
+            {'class': name(label), 'label': label, 'score': round(score, 5), 'box': [round(value, 3) for value in box]}
+            | ({} if mask is None else {'segmentation': mask})
+            for box, score, label, mask in detections_of(prediction)
+        ]
         return {'detections': rows}
     if metadata.task == 'segmentation':
         labels, counts = np.unique(prediction['classes'], return_counts=True)
@@ -51,10 +50,10 @@ def describe(prediction: Prediction, metadata: ExportMetadata) -> dict[str, Any]
     return {'features': {key: list(value.shape) for key, value in prediction.items()}}
 
 
-def detections_of(prediction: Prediction) -> list[tuple[list[float], float, int]]:
-    """Return box, score and label of each detection."""
-    columns = (prediction[key].tolist() for key in ('boxes', 'scores', 'labels'))
-    return list(zip(*columns, strict=True))
+def detections_of(prediction: Prediction) -> list[tuple[list[float], float, int, Mask | None]]:
+    """Return box, score, label and mask, if there is one, of each detection."""
+    columns = [prediction[key].tolist() for key in ('boxes', 'scores', 'labels')]
+    return list(zip(*columns, prediction.get('masks', [None] * len(columns[0])), strict=True))
 
 
 def format_prediction(name: str, content: dict[str, Any]) -> str:
@@ -98,15 +97,10 @@ def keep_above(prediction: Prediction, score: float) -> Prediction:
 
 
 def draw_prediction(image: Array, prediction: Prediction, metadata: ExportMetadata, *, legend: bool = True) -> Array:
-    """Return ``image`` (H, W, 3) with a prediction drawn into it or, for classes, listed below it.
+    """Return ``image`` (H, W, 3) uint8 RGB with a prediction drawn into it or, for classes, listed below it.
 
-    The features of a backbone are drawn as the mean absolute value of its last stage.
-
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        prediction: That of a model.
-        metadata: What is known about the model.
-        legend: Whether lines may be added below the image; without them, a classifier's best class is written into it.
+    The features of a backbone are drawn as the mean absolute value of its last stage. Without a ``legend``, no lines
+    are added below the image, and a classifier's best class is written into it.
     """
     if 'saliency' in prediction:
         return draw_heat_map(image, prediction['saliency'])
@@ -118,8 +112,8 @@ def draw_prediction(image: Array, prediction: Prediction, metadata: ExportMetada
         return add_legend(drawn, '', names) if legend else drawn
     if metadata.task == 'detection':
         rows = detections_of(prediction)
-        colors = [class_color(label, metadata.palette) for _, _, label in rows] or [(255, 255, 255)]
-        texts = [f'{metadata.class_name(label)} {score:.2f}' for _, score, label in rows]
+        colors = [class_color(label, metadata.palette) for _, _, label, _ in rows] or [(255, 255, 255)]
+        texts = [f'{metadata.class_name(label)} {score:.2f}' for _, score, label, _ in rows]
         drawn = draw_masks(image, (decode_mask(mask) for mask in prediction.get('masks', ())), colors)
         return draw_boxes(drawn, prediction['boxes'], texts, colors)
     if metadata.task == 'classification':
@@ -184,9 +178,8 @@ class CocoWriter:
             self._count += 1
 
     def _entries(self, number: int, prediction: Prediction) -> Iterator[dict[str, Any]]:
-        for index, (box, score, label) in enumerate(detections_of(prediction)):
+        for box, score, label, mask in detections_of(prediction):
             width, height = box[2] - box[0], box[3] - box[1]
-            mask = prediction['masks'][index] if 'masks' in prediction else None
             self._labels = max(self._labels, label + 1)
             entry: dict[str, Any] = {'image_id': number, 'score': score, 'bbox': [box[0], box[1], width, height]}
             entry['category_id'] = self._ids.categories[label] if self._ids else label + 1

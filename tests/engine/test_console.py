@@ -29,15 +29,7 @@ def test_without_a_terminal(shapes: Path, tmp_path: Path) -> None:
     assert len(before_progress((done.stderr + done.stdout).splitlines())) <= 25
     assert len(lines) <= 60
     assert [word for word in NOISE if word in done.stdout + done.stderr] == []
-    for text in (
-        'Res2Net',
-        '12 train images',
-        '1 of 3 steps',
-        'loss ',
-        'memory',
-        'coco/bbox_mAP ',
-        'results.csv',
-    ):
+    for text in ('Res2Net', '12 train images', '1 of 3 steps', 'loss ', 'memory', 'coco/bbox_mAP ', 'results.csv'):
         assert text in done.stdout, text
     assert f'best checkpoint: {tmp_path}' in done.stdout
     (log,) = tmp_path.glob('*/*.log')

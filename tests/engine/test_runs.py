@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.engine.demo import SMALL, evaluate_demo, train_demo
 from tests.support.cli import run_cli
@@ -32,16 +31,6 @@ def test_testing_repeats_the_last_evaluation(trained_demo: Path, shapes: Path, t
     assert out.stat().st_size > 0
     flipped = evaluate_demo(trained_demo / 'epoch_1.pth', tmp_path / 'run', shapes, '--tta')
     assert (flipped.status, 'DetTTAModel' in flipped.out) == (0, True)
-
-
-def test_resume_continues_where_the_run_stopped(trained_demo: Path, shapes: Path, tmp_path: Path) -> None:
-    work_dir = tmp_path / 'again'
-    shutil.copytree(trained_demo, work_dir)
-    assert train_demo(work_dir, shapes, '--resume', epochs=2).status == 0
-    first, second = (torch.load(work_dir / f'epoch_{i}.pth', weights_only=False) for i in (1, 2))
-    assert (first['meta']['iter'], second['meta']['iter'], second['meta']['world_size']) == (3, 6, 1)
-    steps = [state['step'].item() for state in second['optimizer']['state'].values()]
-    assert set(steps) == {6.0}  # Adam's own count continued as well
 
 
 def test_nothing_is_trained_on_data_that_does_not_fit(shapes: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from mmres2net.engine import switches
 from mmres2net.engine.batch import GIB, Measured, batch_that_fits, fitting_batch
 from mmres2net.engine.config import load_config
 from mmres2net.engine.precision import BFloat16OptimWrapper, with_amp
-from mmres2net.engine.tta import with_tta
+from mmres2net.engine.switches import with_tta
 from mmres2net.environment import computes_bfloat16
 from mmres2net.errors import UserError
 from tests.engine.demo import train_demo

@@ -4,14 +4,13 @@ import copy
 import pickle
 
 import mmcv.ops
-import numpy as np
 import pytest
 import torch
 import torchvision.ops
 from torch import Tensor
 
 from mmres2net.ops import RoIAlign
-from mmres2net.ops.bins import axis_matrix, bin_matrix, max_entries
+from mmres2net.ops.roi_align import bin_matrix
 
 ALIGNED = pytest.mark.parametrize('aligned', [True, False])
 RATIO = pytest.mark.parametrize('ratio', [0, 1, 2, 3])
@@ -150,31 +149,6 @@ def test_portions_of_regions_give_the_same(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(parts) > 5
     assert sum(parts) == len(rois)
     assert_equal(cut, whole, 1e-13)
-
-
-@ALIGNED
-@RATIO
-def test_bound_of_entries(aligned: bool, ratio: int) -> None:
-    rois = regions().numpy() * [1, *[SCALE] * 4]
-    for row in rois:
-        matrix = bin_matrix(row[None], (3, 13, 19), (7, 7), ratio, aligned=aligned)
-        assert matrix.nnz <= max_entries(row[None], (3, 13, 19), (7, 7))[0]
-
-
-@pytest.mark.parametrize(
-    ('start', 'extent', 'samples', 'weights'),
-    [
-        (0.5, 3.0, 0, [0, 1 / 3, 1 / 3, 1 / 3, 0, 0]),  # three samples, each on a pixel
-        (4.5, 0.5, 1, [0, 0, 0, 0, 0.25, 0.75]),  # at 4.75
-        (5.0, 1.0, 1, [0, 0, 0, 0, 0, 1]),  # at 5.5, between the last pixel and the edge
-        (5.0, 4.0, 2, [0, 0, 0, 0, 0, 0.5]),  # the second is more than a pixel outside, and counts in the mean
-        (0.0, 2.0, 4, [0.25, 0.5, 0.25, 0, 0, 0]),  # at 0.25, 0.75, 1.25 and 1.75: two meet on each pixel
-    ],
-)
-def test_axis_of_one_bin_by_hand(start: float, extent: float, samples: int, weights: list[float]) -> None:
-    matrix = axis_matrix(np.array([start]), np.array([extent]), 1, samples, 6)
-    np.testing.assert_allclose(matrix.toarray(), [weights])
-    assert matrix.nnz == sum(weight > 0 for weight in weights)
 
 
 def test_layer_is_a_drop_in() -> None:
