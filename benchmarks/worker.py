@@ -24,7 +24,7 @@ class Worker:
         import torch
 
         from benchmarks.contenders import contenders_of
-        from mmres2net.malloc import keep_freed_memory
+        from mmres2net.engine.speed import keep_freed_memory
 
         self.case = Case(**{**case, 'size': tuple(case['size'])})
         if self.case.device == 'cuda' and not torch.cuda.is_available():

@@ -7,7 +7,6 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from mmres2net import flags
 from mmres2net.errors import Interrupted, UserError
@@ -15,38 +14,29 @@ from mmres2net.notices import held_back
 from mmres2net.signals import interruptible
 from mmres2net.version import __version__
 
-
-class Verb(NamedTuple):
-    """What a verb does, and what runs it: ``MODULE:FUNCTION`` below the package, imported when it is called."""
-
-    text: str
-    run: str
-
-
-VERBS: dict[str, Verb] = {
-    'train': Verb('train a config', 'engine.train:main'),
-    'test': Verb('evaluate a checkpoint', 'engine.test:main'),
-    'configs': Verb('print the folder of the shipped configs, or list them', 'paths:main'),
-    'check-data': Verb(
-        'read all data of a config or a folder, list what is wrong, draw samples', 'engine.check_data:main'
-    ),
-    'convert-data': Verb('write own data in the format of COCO, VOC or YOLO', 'data.own.convert:main'),
-    'prepare-data': Verb('fetch a public data set and lay it out', 'data.prepare.job:main'),
-    'convert-weights': Verb('convert weights of one library into those of another', 'weights.convert:main'),
-    'export': Verb('write a trained model for ONNX Runtime, OpenVINO, TorchScript or torch.export', 'export.job:main'),
-    'predict': Verb('run a checkpoint or an exported file on images, folders, videos', 'predict.job:main'),
-    'serve': Verb('serve a page that shows predictions of one or two models', 'predict.serve:main'),
-    'cam': Verb('draw where in an image a network finds a class, beside other networks', 'cam.job:main'),
-    'complexity': Verb('count parameters, multiply-adds and activations of a network', 'complexity.job:main'),
-    'sweep': Verb('train networks of growing cardinality, depth and scale; plot accuracy by size', 'sweep.main:main'),
-    'doctor': Verb('check the environment: what is missing, mixed up or broken, and how to fix it', 'doctor.main:main'),
-    'demo-data': Verb('make the embedded data set', 'data.shapes:main'),
+# What a verb does, and what runs it: MODULE:FUNCTION below the package, imported when it is called.
+VERBS: dict[str, tuple[str, str]] = {
+    'train': ('train a config', 'engine.train:main'),
+    'test': ('evaluate a checkpoint', 'engine.test:main'),
+    'configs': ('print the folder of the shipped configs, or list them', 'paths:main'),
+    'check-data': ('read all data of a config or a folder, list what is wrong, draw samples', 'engine.check_data:main'),
+    'convert-data': ('write own data in the format of COCO, VOC or YOLO', 'data.own.convert:main'),
+    'prepare-data': ('fetch a public data set and lay it out', 'data.prepare.job:main'),
+    'convert-weights': ('convert weights of one library into those of another', 'weights.convert:main'),
+    'export': ('write a trained model for ONNX Runtime, OpenVINO, TorchScript or torch.export', 'export.job:main'),
+    'predict': ('run a checkpoint or an exported file on images, folders, videos', 'predict.job:main'),
+    'serve': ('serve a page that shows predictions of one or two models', 'predict.serve:main'),
+    'cam': ('draw where in an image a network finds a class, beside other networks', 'cam.job:main'),
+    'complexity': ('count parameters, multiply-adds and activations of a network', 'complexity.job:main'),
+    'sweep': ('train networks of growing cardinality, depth and scale; plot accuracy by size', 'sweep.main:main'),
+    'doctor': ('check the environment: what is missing, mixed up or broken, and how to fix it', 'doctor.main:main'),
+    'demo-data': ('make the embedded data set', 'data.shapes:main'),
 }
 
 
 def usage() -> str:
     """Return the text of ``mmres2net --help``."""
-    verbs = '\n'.join(f'  {name:<15} {verb.text}' for name, verb in VERBS.items())
+    verbs = '\n'.join(f'  {name:<15} {text}' for name, (text, _) in VERBS.items())
     return f'usage: mmres2net VERB ...\n\n{verbs}\n\nmmres2net VERB --help prints the flags of a verb.'
 
 
@@ -67,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     if name in flags.VERBS:  # help, and errors in flags, come before the import of what does the work
         flags.parse(name, argv[1:])
-    module, function = VERBS[name].run.split(':')
+    module, function = VERBS[name][1].split(':')
     try:
         with interruptible(), held_back(all_warnings=name in ('train', 'test')):
             return getattr(importlib.import_module(f'mmres2net.{module}'), function)(argv[1:]) or 0

@@ -15,95 +15,49 @@ PACKAGE = Path(__file__).resolve().parents[1] / 'mmres2net'
 CONTRIBUTING = PACKAGE.parent / 'CONTRIBUTING.md'
 MARKS = '<!-- imports -->', '<!-- /imports -->'
 HOSTS = {'mmdet', 'mmseg', 'mmpretrain'}
-# What each part of the package may import of it; a part may always import from itself.
-ALLOWED = {
-    'registry.py': set(),
-    'errors.py': set(),
-    'flags.py': set(),
-    'environment.py': set(),
-    'paths.py': set(),
-    'drawing.py': set(),
-    'text.py': {'errors'},
-    'files.py': {'environment', 'errors'},
-    'init_cfg.py': set(),
-    'report.py': {'text'},
-    'notices.py': set(),
-    'plots.py': {'files'},
-    'signals.py': {'errors'},
-    'complexity': {'data', 'engine', 'errors', 'files', 'flags', 'models', 'paths', 'text'},
-    'version.py': set(),
-    'numpy_pickles.py': set(),
-    '__init__.py': {'mmcv_ops', 'predict', 'swap', 'version', 'weights'},  # the last ones when they are used
-    'mmcv_ops': {'errors'},
-    'models': {'init_cfg', 'registry'},
-    'fetch': {'errors', 'files'},
-    'data': {
-        'drawing',
-        'environment',
-        'errors',
-        'fetch',
-        'files',
-        'flags',
-        'numpy_pickles',
-        'registry',
-        'text',
-        'version',
-    },
-    'weights': {'errors', 'fetch', 'files', 'flags', 'init_cfg', 'models', 'numpy_pickles', 'registry', 'text'},
-    'swap': {'data', 'errors', 'init_cfg', 'models', 'registry', 'weights'},
-    'malloc.py': set(),
-    'deploy': {'models'},
-    'ops': set(),
-    'engine': {
-        'data',
-        'deploy',
-        'drawing',
-        'environment',
-        'errors',
-        'evaluation',
-        'files',
-        'flags',
-        'init_cfg',
-        'malloc',
-        'models',
-        'notices',
-        'ops',
-        'paths',
-        'plots',
-        'registry',
-        'report',
-        'signals',
-        'swap',
-        'text',
-        'weights',
-    },
-    'evaluation': {'data', 'errors', 'files', 'registry', 'text'},
-    'saliency': {'errors', 'evaluation', 'files', 'registry', 'text'},
-    'predict': {'drawing', 'engine', 'errors', 'files', 'flags', 'text', 'weights'},
-    'export': {'data', 'engine', 'errors', 'files', 'flags', 'models', 'predict', 'text', 'weights'},
-    'compare': {
-        'complexity',
-        'data',
-        'drawing',
-        'engine',
-        'environment',
-        'errors',
-        'evaluation',
-        'files',
-        'flags',
-        'paths',
-        'plots',
-        'predict',
-        'saliency',
-        'text',
-        'weights',
-    },
-    'cam': {'drawing', 'engine', 'errors', 'export', 'flags', 'predict', 'text', 'weights'},
-    'sweep': {'complexity', 'engine', 'errors', 'files', 'flags', 'models', 'plots', 'text'},
-    'doctor': {'environment', 'errors', 'registry'},
-    'cli.py': {'errors', 'flags', 'notices', 'signals', 'version'},  # verbs are imported by name when they are called
-    '__main__.py': {'cli'},
-}
+# What each part of the package may import of it; a part may always import from itself. The last three of __init__.py
+# are imported when they are used, and verbs, by cli.py, when they are called.
+TABLE = """
+registry.py:
+errors.py:
+flags.py:
+environment.py:
+paths.py:
+drawing.py:
+text.py: errors
+files.py: environment errors
+init_cfg.py:
+notices.py:
+plots.py: files
+signals.py: errors
+complexity: data engine errors files flags models paths text
+version.py:
+numpy_pickles.py:
+__init__.py: mmcv_ops predict swap version weights
+mmcv_ops: errors
+models: init_cfg registry
+fetch: errors files
+data: drawing environment errors fetch files flags numpy_pickles registry text version
+weights: errors fetch files flags init_cfg models numpy_pickles registry text
+swap: data errors init_cfg models registry weights
+deploy: models
+ops:
+engine: data deploy drawing environment errors evaluation files flags init_cfg models notices ops paths plots
+    registry signals swap text weights
+evaluation: data errors files registry text
+saliency: errors evaluation files registry text
+predict: drawing engine errors files flags text weights
+export: data engine errors files flags models predict text weights
+compare: complexity data drawing engine environment errors evaluation files flags paths plots predict saliency text
+    weights
+cam: drawing engine errors export flags predict text weights
+sweep: complexity engine errors files flags models plots text
+doctor: environment errors registry
+cli.py: errors flags notices signals version
+__main__.py: cli
+"""
+PARTS = (line.partition(':') for line in TABLE.strip().replace('\n ', '').splitlines())
+ALLOWED = {part: set(others.split()) for part, _, others in PARTS}
 
 
 def imported(path: Path) -> set[str]:

@@ -12,7 +12,7 @@ from mmres2net import malloc
 FAULTS = """
 import json, resource
 import torch
-from mmres2net.malloc import keep_freed_memory
+from mmres2net.engine.speed import keep_freed_memory
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(10):

@@ -23,10 +23,9 @@ from mmengine.utils import import_modules_from_strings
 
 from mmres2net.engine.build import build_dataset, build_model, building, scope_of
 from mmres2net.engine.console import peak_memory
-from mmres2net.engine.speed import speed_up
+from mmres2net.engine.speed import keep_freed_memory, speed_up
 from mmres2net.environment import available_memory
 from mmres2net.errors import UserError, reason_of
-from mmres2net.malloc import keep_freed_memory
 
 SAMPLES = 24  # samples of the data set, of which the largest is taken
 USED = 0.8  # of the free memory; the rest is for data workers, other images and fragments

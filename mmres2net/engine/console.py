@@ -29,8 +29,7 @@ from mmres2net.engine.build import unwrapped
 from mmres2net.files import size_text
 from mmres2net.notices import write_to
 from mmres2net.registry import HOOKS
-from mmres2net.report import metric_table, overall, value_text
-from mmres2net.text import format_table, join_some
+from mmres2net.text import format_table, join_some, metric_table, overall, value_text
 
 SECONDS = {'plain': 30.0, 'rich': 0.2}  # between two lines, between two changes of the live line
 NOTES, NOTES_OF_KIND = 8, 2  # that are shown on the console; those of one flag begin alike

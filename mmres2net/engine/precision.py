@@ -76,7 +76,7 @@ class BFloat16OptimWrapper(OptimWrapper):
             if any(part in name for part in FLOAT32):
                 vars(module)['forward'] = _in_float32(module.forward, device)
             elif any(part in name for part in HEADS):
-                module.register_forward_hook(lambda module, inputs, outputs: _floats(outputs))
+                module.register_forward_hook(lambda module, inputs, outputs: to_float32(outputs))
         self._prepared = True
         with super().optim_context(model), torch.autocast(device, torch.bfloat16):
             yield
@@ -86,14 +86,15 @@ def _in_float32(forward: Callable[..., Any], device: str) -> Callable[..., Any]:
     @functools.wraps(forward)
     def run(*args: Any, **kwargs: Any) -> Any:
         with torch.autocast(device, enabled=False):
-            return forward(*_floats(args), **_floats(kwargs))
+            return forward(*to_float32(args), **to_float32(kwargs))
 
     return run
 
 
-def _floats(value: Any) -> Any:
+def to_float32(value: Any) -> Any:
+    """Return a value of dicts, lists and tuples with its half precision tensors in float32."""
     if isinstance(value, Tensor):
-        return value.float() if value.dtype == torch.bfloat16 else value
+        return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
     if isinstance(value, dict):
-        return {key: _floats(part) for key, part in value.items()}
-    return type(value)(map(_floats, value)) if type(value) in (list, tuple) else value
+        return {key: to_float32(part) for key, part in value.items()}
+    return type(value)(map(to_float32, value)) if type(value) in (list, tuple) else value

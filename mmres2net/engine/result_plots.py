@@ -18,7 +18,7 @@ from mmres2net import plots
 from mmres2net.errors import reason_of
 from mmres2net.evaluation import matches as m
 from mmres2net.files import write_atomic
-from mmres2net.report import overall, value_of
+from mmres2net.text import overall, value_of
 
 TIMES = ('time', 'data_time', 'memory')
 

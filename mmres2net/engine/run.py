@@ -22,9 +22,8 @@ from mmengine.runner import Runner
 
 from mmres2net.data.check import check_before_training, explain_failure
 from mmres2net.data.shapes import make_shapes
-from mmres2net.engine.backbone import load_swapped
 from mmres2net.engine.build import building, unwrapped
-from mmres2net.engine.config import load_config, single_process_norms, without_idle_workers, work_dir_of
+from mmres2net.engine.config import load_config, load_swapped, single_process_norms, without_idle_workers, work_dir_of
 from mmres2net.engine.console import ConsoleHook, QuietRunner
 from mmres2net.engine.launcher import check_launcher, is_first_process, world_size
 from mmres2net.engine.own_data.flag import read_data

@@ -12,13 +12,14 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
-from mmres2net.engine.backbone import RUN, write_config
 from mmres2net.engine.config import (
+    RUN,
     batch_notes,
     with_hook,
     with_scaled_lr,
     without_published_weights,
     without_weights,
+    write_config,
 )
 from mmres2net.engine.console import log_notes
 from mmres2net.engine.launcher import is_first_process, world_size

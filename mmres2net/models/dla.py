@@ -105,57 +105,41 @@ class Root(nn.Module):
         return self.relu(self.bn(self.conv(torch.cat(children, 1))))
 
 
-class Leaf(nn.Module):
-    """A tree of one level: two blocks, and a root that joins their outputs and the given children.
-
-    ``root_channels`` are the channels that the root joins, besides the pooled input.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, root_channels: int, level: Level) -> None:
-        super().__init__()
-        self.level_root = level.has_root
-        self.downsample = level.pool()
-        self.project: nn.Module = nn.Identity()
-        if in_channels != out_channels:
-            self.project = nn.Sequential(
-                level.options.conv(in_channels, out_channels), level.options.norm(out_channels)
-            )
-        self.tree1 = level.block(in_channels, out_channels)
-        self.tree2 = level.inner().block(out_channels, out_channels)
-        self.root = Root(root_channels + (in_channels if self.level_root else 0), out_channels, level.options)
-
-    def forward(self, x: Tensor, children: Sequence[Tensor] = ()) -> Tensor:
-        """Return (N, out_channels, H/stride, W/stride) for ``x`` (N, in_channels, H, W)."""
-        pooled = self.downsample(x)
-        x1 = self.tree1(x, self.project(pooled))
-        x2 = self.tree2(x1, x1)
-        return self.root([x2, x1, *children, *([pooled] if self.level_root else [])])
-
-
 class Tree(nn.Module):
-    """A tree of several levels: two smaller trees, the second of which also aggregates the output of the first."""
+    """A tree of one level is two blocks and a root, which joins their outputs and the given children.
+
+    A tree of several levels is two smaller trees, the second of which also aggregates the output of the first.
+    ``root_channels`` are the channels that the last root joins, besides the pooled input.
+    """
 
     def __init__(self, num_levels: int, in_channels: int, out_channels: int, root_channels: int, level: Level) -> None:
         super().__init__()
-        self.level_root = level.has_root
+        self.level_root, self.is_leaf = level.has_root, num_levels == 1
         self.downsample = level.pool()
-        root_channels += out_channels + (in_channels if self.level_root else 0)
-        first = replace(level, has_root=False)
-        self.tree1 = build_tree(num_levels - 1, in_channels, out_channels, 2 * out_channels, first)
-        self.tree2 = build_tree(num_levels - 1, out_channels, out_channels, root_channels, level.inner())
+        root_channels += in_channels if self.level_root else 0
+        if not self.is_leaf:
+            first = replace(level, has_root=False)
+            self.tree1: nn.Module = Tree(num_levels - 1, in_channels, out_channels, 2 * out_channels, first)
+            root_channels += out_channels
+            self.tree2: nn.Module = Tree(num_levels - 1, out_channels, out_channels, root_channels, level.inner())
+            return
+        self.project: nn.Module = nn.Identity()
+        if in_channels != out_channels:
+            conv = level.options.conv(in_channels, out_channels)
+            self.project = nn.Sequential(conv, level.options.norm(out_channels))
+        self.tree1 = level.block(in_channels, out_channels)
+        self.tree2 = level.inner().block(out_channels, out_channels)
+        self.root = Root(root_channels, out_channels, level.options)
 
     def forward(self, x: Tensor, children: Sequence[Tensor] = ()) -> Tensor:
         """Return (N, out_channels, H/stride, W/stride) for ``x`` (N, in_channels, H, W)."""
-        pooled = [self.downsample(x)] if self.level_root else []
-        x1 = self.tree1(x)
-        return self.tree2(x1, [*children, *pooled, x1])
-
-
-def build_tree(num_levels: int, in_channels: int, out_channels: int, root_channels: int, level: Level) -> Leaf | Tree:
-    """Return a tree of ``num_levels`` levels; see :class:`Tree`."""
-    if num_levels == 1:
-        return Leaf(in_channels, out_channels, root_channels, level)
-    return Tree(num_levels, in_channels, out_channels, root_channels, level)
+        pooled = self.downsample(x) if self.level_root or self.is_leaf else x
+        children = [*children, pooled] if self.level_root else children
+        if not self.is_leaf:
+            x1 = self.tree1(x)
+            return self.tree2(x1, [*children, x1])
+        x1 = self.tree1(x, self.project(pooled))
+        return self.root([self.tree2(x1, x1), x1, *children])
 
 
 @MODELS.register_module()
@@ -217,7 +201,7 @@ class Res2NetDLA(FreezableBackbone):
         for i, name in enumerate(self.stage_names):
             level = Level(spec, dilations[i], options, strides[i], has_root=i > 0)
             in_channels, channels = LEVEL_CHANNELS[i + 1 : i + 3]
-            self.add_module(name, build_tree(spec.depths[i], in_channels, channels, 2 * channels, level))
+            self.add_module(name, Tree(spec.depths[i], in_channels, channels, 2 * channels, level))
         self.out_channels = tuple(LEVEL_CHANNELS[i + 2] for i in out_indices)
         self.out_strides = tuple(2 * prod(strides[: i + 1]) for i in out_indices)
         self.freeze()

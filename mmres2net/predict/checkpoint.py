@@ -16,6 +16,7 @@ from mmres2net.engine.config import load_config
 from mmres2net.engine.embedded import embedded_config, registered_only
 from mmres2net.engine.loading import safe_loading
 from mmres2net.engine.pipeline import applies_exif, build_steps, channel_order_of, loaded_results, run_steps
+from mmres2net.engine.precision import to_float32
 from mmres2net.engine.resume import BEST, POINTER, checkpoints_in
 from mmres2net.engine.source import ModelSource, make_source, place_on, read_source
 from mmres2net.engine.speed import speed_up
@@ -165,15 +166,9 @@ def _set_precision(model: Any, device: str, precision: torch.dtype) -> None:
 
     def extract_feat(*args: Any, **kwargs: Any) -> Any:
         with torch.autocast(device, precision):
-            return _as_float(extract(*args, **kwargs))
+            return to_float32(extract(*args, **kwargs))
 
     model.extract_feat = extract_feat
-
-
-def _as_float(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return type(value)(_as_float(part) for part in value)
-    return value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
 
 
 def _detections(found: Any, score: float) -> Prediction:

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from mmres2net.cli import main
-from mmres2net.engine.backbone import load_swapped, write_config
+from mmres2net.engine.config import load_swapped, write_config
 from mmres2net.errors import UserError
 from tests.engine.test_libraries import CLASSIFIER as LIBRARY_CLASSIFIER
 

@@ -19,8 +19,7 @@ from mmres2net.data.formats.read import read_splits
 from mmres2net.data.layout import PARTS, datasets_of, point_at
 from mmres2net.data.own.dataset import OwnData, recognize, write_standard
 from mmres2net.drawing import class_color
-from mmres2net.engine.backbone import RUN
-from mmres2net.engine.config import Change, load_config
+from mmres2net.engine.config import RUN, Change, load_config
 from mmres2net.engine.launcher import from_first_process, world_size
 from mmres2net.engine.own_data import use_own_data
 from mmres2net.engine.own_data.datasets import check_task, task_of
