@@ -26,6 +26,7 @@ SPLITS = ('train', 'val', 'test')
 FORMATS = ('onnx', 'openvino', 'torchscript', 'torch-export')
 EXPORTED = ('whole', 'backbone')
 PRECISIONS = ('fp16', 'bf16')
+REQUIRABLE = ('mmdet', 'mmseg', 'mmpretrain', 'cuda', 'gpu', 'compiled-ops')
 WEIGHT_FORMS = ('official', 'timm', 'mmdet', 'mmpretrain', 'mmres2net')
 CAM_METHODS = ('gradcam', 'gradcam++', 'xgradcam', 'hirescam', 'layercam')
 SWEEP_CONFIG, SWEEP_WIDTH = 'cifar100/resnext29_6c24w.py', 24
@@ -93,6 +94,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     'SETTING': {'metavar': 'KEY=VALUE'},
     'NETWORK': {'action': 'append', 'metavar': ('CONFIG', 'CHECKPOINT')},
     'ROOT': {'type': Path, 'metavar': 'DIR'},
+    'SHAPES': {'type': Path, 'nargs': '?', 'default': Path('data/shapes'), 'metavar': 'ROOT'},
     'SOURCE': {'type': Path, 'metavar': 'DIR', 'dest': 'source'},
     'fp16|bf16': {'choices': ('auto', *PRECISIONS)},
     'SPLIT': {'choices': SPLITS},
@@ -283,6 +285,18 @@ names ARCH_OR_CONFIG...  such as res2net50_26w_4s, a config, or LIBRARY::NAME
 --json FILE  write the exact numbers to this file
 
 Exit status: 0, or 2 if something cannot be counted.""",
+    'doctor': f"""Check the versions, operators, GPUs, registries and folders of this environment.
+
+--json FILE  also write the results as JSON
+--require {_choices(REQUIRABLE)}...  fail without
+
+Exit status: 0: no check failed (there may be warnings); 1: a check failed; 2: wrong usage.""",
+    'demo-data': """Make the embedded data set "shapes" in COCO, VOC and saliency layout.
+
+root SHAPES  folder; default: %(default)s
+--train INT:400  training images; default: %(default)s
+--val INT:100  validation images; default: %(default)s
+--seed INT:0  seed of the images; default: %(default)s""",
     'convert-weights': f"""Convert the Res2Net in a checkpoint for another library.
     The library it is from is recognised.
 

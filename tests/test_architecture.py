@@ -52,7 +52,7 @@ compare: complexity data drawing engine environment errors evaluation files flag
     weights
 cam: drawing engine errors export flags predict text weights
 sweep: complexity engine errors files flags models plots text
-doctor: environment errors registry
+doctor: environment files flags registry
 cli.py: errors flags notices signals version
 __main__.py: cli
 """

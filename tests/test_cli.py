@@ -67,7 +67,6 @@ def test_choices_that_the_flags_restate() -> None:
     from mmres2net.export.formats import WRITERS
     from mmres2net.export.graphs import PARTS
     from mmres2net.predict.checkpoint import PRECISIONS
-    from mmres2net.sweep.networks import VALUES, WIDTH
     from mmres2net.weights.convert import TARGETS
     from mmres2net.weights.reading import FLAG
 
@@ -75,7 +74,6 @@ def test_choices_that_the_flags_restate() -> None:
     assert (set(flags.CAM_METHODS), flags.WEIGHT_FORMS) == (set(METHODS), TARGETS)
     assert (flags.SPLITS, flags.EXPORTED, flags.UNSAFE) == (SPLITS, PARTS, FLAG)
     assert set(flags.PRECISIONS) == set(PRECISIONS)
-    assert (flags.SWEEP_VALUES, flags.SWEEP_WIDTH) == (VALUES, WIDTH)
 
 
 def test_mistake_is_one_error_without_traceback(tmp_path: Path) -> None:

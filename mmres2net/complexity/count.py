@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,17 +43,6 @@ class Complexity:
     backbone_activations: int  # on the whole image
 
 
-@dataclass(frozen=True)
-class Work:
-    """Multiply-adds and activations of a part of a model."""
-
-    macs: int = 0
-    activations: int = 0
-
-    def __add__(self, other: Work) -> Work:
-        return Work(self.macs + other.macs, self.activations + other.activations)
-
-
 def complexity_of(cfg: Config, size: tuple[int, int]) -> Complexity:
     """Return what the model of ``cfg`` costs for one image of ``size`` (height, width).
 
@@ -60,19 +50,12 @@ def complexity_of(cfg: Config, size: tuple[int, int]) -> Complexity:
         UserError: The model has other parts than classifiers, segmentors and detectors have, or does not run on it.
     """
     model = _build(cfg).eval()
-    with torch.device('meta'):
-        try:
-            features, backbone = _count(model.backbone, torch.empty(1, 3, *size))
-            rest = _work_after(model, features, cfg.model)
-        except UserError:
-            raise
-        except Exception as error:  # heads raise whatever they like when they are called alone
-            raise UserError(
-                f'cannot count a {type(model).__name__} at {size[0]}x{size[1]}: {reason_of(error)}'
-            ) from error
     shared = getattr(getattr(model, 'roi_head', None), 'shared_head', None)
-    in_backbone = [model.backbone] if shared is None else [model.backbone, shared]
-    return _complexity(size, _parameters(model), sum(map(_parameters, in_backbone)), backbone, rest)
+    in_backbone = _parameters(model.backbone) + (_parameters(shared) if shared is not None else 0)
+    return _complexity(
+        type(model).__name__, size, (_parameters(model), in_backbone), model.backbone,
+        lambda features: _work_after(model, features, cfg.model),
+    )  # fmt: skip
 
 
 def parameters_of(cfg: Config) -> int:
@@ -105,28 +88,40 @@ def complexity_of_arch(name: str, size: tuple[int, int]) -> Complexity:
     with torch.device('meta'):
         backbone = (Res2NetDLA(name) if family == 'dla' else Res2Net(name)).eval()
         classifier = nn.Linear(backbone.out_channels[-1], CLASSES[family])
-        try:
+    parameters = _parameters(backbone) + _parameters(classifier), _parameters(backbone)
+    return _complexity(name, size, parameters, backbone, lambda xs: _count(classifier, xs[-1].mean((2, 3)))[1])
+
+
+def _complexity(
+    name: str,
+    size: tuple[int, int],
+    parameters: tuple[int, int],
+    backbone: nn.Module,
+    work_after: Callable[[Any], Counter[str]],
+) -> Complexity:
+    """Return the cost of a backbone and of what follows it; ``parameters`` are those of all and of the backbone."""
+    try:
+        with torch.device('meta'):
             features, work = _count(backbone, torch.empty(1, 3, *size))
-        except RuntimeError as error:
-            raise UserError(f'{name} does not run on images of {size[0]}x{size[1]}: {error}') from error
-        rest = _count(classifier, features[-1].mean((2, 3)))[1]
-    in_backbone = _parameters(backbone)
-    return _complexity(size, in_backbone + _parameters(classifier), in_backbone, work, rest)
+            total = work + work_after(features)
+    except UserError:
+        raise
+    except Exception as error:  # heads raise whatever they like when they are called alone
+        raise UserError(f'cannot count a {name} at {size[0]}x{size[1]}: {reason_of(error)}') from error
+    return Complexity(size, *parameters, total['macs'], work['macs'], total['activations'], work['activations'])
 
 
-def _complexity(size: tuple[int, int], parameters: int, in_backbone: int, backbone: Work, rest: Work) -> Complexity:
-    whole = backbone + rest
-    return Complexity(size, parameters, in_backbone, whole.macs, backbone.macs, whole.activations, backbone.activations)
-
-
-def _work_after(model: Any, features: Any, cfg: dict[str, Any]) -> Work:
+def _work_after(model: Any, features: Any, cfg: dict[str, Any]) -> Counter[str]:
     """Return the work of all that follows the backbone."""
     _check_parts(model, PARTS)
-    work = Work()
+    work: Counter[str] = Counter()
     if getattr(model, 'with_neck', False):
         features, work = _count(model.neck, features)
     if getattr(model, 'with_roi_head', False):
-        return work + _two_stage_work(model, features, cfg['test_cfg']['rpn']['max_per_img'])
+        head = model.roi_head
+        _check_parts(head, REGION_PARTS)
+        work += _count(model.rpn_head, features)[1] + _region_work(head, 'bbox', cfg['test_cfg']['rpn']['max_per_img'])
+        return work + _region_work(head, 'mask', MASKS) if head.with_mask else work
     heads = [getattr(model, name, None) for name in ('decode_head', 'bbox_head', 'head')]
     head = next((head for head in heads if head is not None), None)
     if head is None:
@@ -143,18 +138,12 @@ def _check_parts(module: nn.Module, known: Sequence[str]) -> None:
         )
 
 
-def _two_stage_work(model: Any, features: Any, proposals: int) -> Work:
-    head = model.roi_head
-    _check_parts(head, REGION_PARTS)
-    work = _count(model.rpn_head, features)[1] + _region_work(head, 'bbox', proposals)
-    return work + _region_work(head, 'mask', MASKS) if head.with_mask else work
-
-
-def _region_work(head: Any, kind: str, count: int) -> Work:
+def _region_work(head: Any, kind: str, count: int) -> Counter[str]:
     """Return the work on ``count`` regions, of each stage where a head has several."""
-    work = Work()
-    extractors, branches = (list(_each(getattr(head, f'{kind}_{part}'))) for part in ('roi_extractor', 'head'))
-    for extractor, branch in zip(extractors, branches, strict=True):
+    work: Counter[str] = Counter()
+    parts = [getattr(head, f'{kind}_{part}') for part in ('roi_extractor', 'head')]
+    stages = [list(part) if isinstance(part, nn.ModuleList) else [part] for part in parts]
+    for extractor, branch in zip(*stages, strict=True):
         regions = torch.empty(count, extractor.out_channels, *extractor.roi_layers[0].output_size)
         if head.with_shared_head:
             regions, shared = _count(head.shared_head, regions)
@@ -163,31 +152,24 @@ def _region_work(head: Any, kind: str, count: int) -> Work:
     return work
 
 
-def _each(part: Any) -> Iterator[Any]:
-    yield from part if isinstance(part, nn.ModuleList) else [part]
-
-
 class ActivationCounter(TorchDispatchMode):
     """Count the elements of the outputs of the operators whose operations torch counts."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
+    total = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         if func._overloadpacket in flop_registry:
-            first = out if isinstance(out, Tensor) else out[0]
-            self.total += first.numel()
+            self.total += (out if isinstance(out, Tensor) else out[0]).numel()
         return out
 
 
-def _count(function: Callable[[Any], Any], x: Any) -> tuple[Any, Work]:
-    """Return ``function(x)`` and its work; torch counts a multiply-add as two operations."""
+def _count(function: Callable[[Any], Any], x: Any) -> tuple[Any, Counter[str]]:
+    """Return ``function(x)``, and its ``macs`` and ``activations``; torch counts a multiply-add as two operations."""
     # The counter of operations takes compound operators apart; the one around it sees the parts.
     with ActivationCounter() as activations, FlopCounterMode(display=False) as counter, torch.no_grad():
         out = function(x)
-    return out, Work(counter.get_total_flops() // 2, activations.total)
+    return out, Counter(macs=counter.get_total_flops() // 2, activations=activations.total)
 
 
 def _parameters(module: nn.Module) -> int:

@@ -51,11 +51,12 @@ def kind_of(name: str) -> str:
 def check_name(name: str) -> None:
     """Raise a UserError with close matches if a name is neither an architecture nor a config."""
     try:
-        find_arch(name)
-    except ValueError as unknown:
-        try:
+        if kind_of(name) == 'config':
             find_config(name)
-        except FileNotFoundError as error:
+    except FileNotFoundError as error:
+        try:
+            find_arch(name)
+        except ValueError as unknown:
             raise UserError(f'{name!r} is neither an architecture nor a config: {unknown} {error}') from error
 
 

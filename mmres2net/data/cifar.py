@@ -20,7 +20,6 @@ from mmres2net.numpy_pickles import STAND_INS, StandIn
 from mmres2net.registry import DATASETS
 
 SIDE = 32
-AGAIN = 'fetch and unpack cifar-100-python.tar.gz again'
 
 # In the order of the label numbers, as the file `meta` has them.
 _FINE = """
@@ -62,10 +61,12 @@ class CIFAR100(BaseDataset):
     def load_data_list(self) -> list[dict[str, Any]]:
         """Return a dict for each image; see the class for its keys."""
         path, classes = Path(self.ann_file), self.METAINFO['classes']
-        check_meta(path.with_name('meta'), self.labels, classes)
+        meta = path.with_name('meta')
+        if meta.exists():
+            _check_meta(meta, f'{self.labels}_label_names', classes)
         content = read_pickle(path)
         images = images_of(content, path)
-        labels = labels_of(content, path, self.labels, len(classes), len(images))
+        labels = labels_of(content, path, f'{self.labels}_labels', len(classes), len(images))
         shape = (SIDE, SIDE)
         return [
             {'img': image, 'gt_label': label, 'img_shape': shape, 'ori_shape': shape}
@@ -82,22 +83,14 @@ class CIFAR100Coarse(CIFAR100):
     labels = 'coarse'
 
 
-def _encode(text: str, encoding: str) -> bytes:
-    """Return bytes as Python 3 writes them in the older protocols."""
-    return text.encode('latin1')
-
-
 class _Reader(pickle.Unpickler):
     """Reads pickles without running what they ask for."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ('_codecs', 'encode'):
-            return _encode
+        if (module, name) == ('_codecs', 'encode'):  # bytes as Python 3 writes them in the older protocols
+            return lambda text, encoding: text.encode('latin1')
         if f'{module}.{name}' not in STAND_INS:
-            raise UserError(
-                f'it asks for {module}.{name}, which no file of CIFAR-100 needs and which could run code; delete the '
-                f'file, and {AGAIN}'
-            )
+            raise UserError(f'it asks for {module}.{name}, which no file of CIFAR-100 needs and which could run code')
         return STAND_INS[f'{module}.{name}']
 
 
@@ -110,14 +103,14 @@ def read_pickle(path: Path) -> dict[str, Any]:
     try:
         with path.open('rb') as stream:
             content = _Reader(stream, encoding='latin1').load()
-    except UserError as error:
-        raise UserError(f'{path}: {error}') from error
     except OSError as error:
         raise UserError(f'{path} cannot be read: {error.strerror or error}') from error
+    except UserError as error:
+        raise _fault(path, str(error)) from error
     except Exception as error:  # a damaged file can raise any exception
-        raise UserError(f'{path} is not a complete pickle ({type(error).__name__}: {error}); {AGAIN}') from error
+        raise _fault(path, f'it is not a complete pickle ({type(error).__name__}: {error})') from error
     if not isinstance(content, dict):
-        raise UserError(f'{path} has a {type(content).__name__}, but the files of CIFAR-100 have a dict; {AGAIN}')
+        raise _fault(path, f'it has a {type(content).__name__}, but the files of CIFAR-100 have a dict')
     return content
 
 
@@ -132,49 +125,43 @@ def images_of(content: Mapping[str, Any], path: Path) -> np.ndarray:
     width = 3 * SIDE * SIDE
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (width,) or not len(data):
         kind = f'{data.dtype} of shape {data.shape}' if isinstance(data, np.ndarray) else type(data).__name__
-        raise UserError(f"{path}: 'data' is {kind}, not an array of uint8 and shape (images, {width:,}); {AGAIN}")
+        raise _fault(path, f"'data' is {kind}, not an array of uint8 and shape (images, {width:,})")
     return np.ascontiguousarray(data.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1))
 
 
-def labels_of(content: Mapping[str, Any], path: Path, kind: str, classes: int, images: int) -> list[int]:
-    """Return the ``fine`` or ``coarse`` labels of a file: ``images`` whole numbers from 0 to ``classes`` - 1.
+def labels_of(content: Mapping[str, Any], path: Path, key: str, classes: int, images: int) -> list[int]:
+    """Return the labels ``key`` of a file: ``images`` whole numbers from 0 to ``classes`` - 1.
 
     Raises:
         UserError: Another number of labels, or a label out of range.
     """
-    key = f'{kind}_labels'
     labels = _entry(content, key, path)
     if not isinstance(labels, list) or len(labels) != images:
         count = f'{len(labels):,} entries' if isinstance(labels, list) else f'a {type(labels).__name__}'
-        raise UserError(f'{path}: {key!r} has {count} for {images:,} images; {AGAIN}')
+        raise _fault(path, f'{key!r} has {count} for {images:,} images')
     wrong = [label for label in labels if type(label) is not int or not 0 <= label < classes]
     if wrong:
-        raise UserError(
-            f'{path}: {len(wrong):,} of {images:,} {key} are not integers from 0 to {classes - 1}, the first is '
-            f'{wrong[0]!r}; {AGAIN}'
-        )
+        what = f'are not integers from 0 to {classes - 1}, the first is {wrong[0]!r}'
+        raise _fault(path, f'{len(wrong):,} of {images:,} {key} {what}')
     return labels
 
 
-def check_meta(path: Path, kind: str, classes: Sequence[str]) -> None:
-    """Check that the file ``meta``, if there is one, lists ``classes``.
-
-    Raises:
-        UserError: It lists other classes, or is damaged.
-    """
-    if not path.exists():
-        return
-    key = f'{kind}_label_names'
+def _check_meta(path: Path, key: str, classes: Sequence[str]) -> None:
+    """Check that the file ``meta`` lists ``classes``, which the labels count from 0; else raise a UserError."""
     names = _entry(read_pickle(path), key, path)
     if names != list(classes):
-        count = len(names) if isinstance(names, list) else 0
-        pairs = zip(names, classes, strict=False) if count else ()
-        first = next((f'; the first difference is {a!r} instead of {b!r}' for a, b in pairs if a != b), '')
-        raise UserError(f'{path}: {key!r} lists {count} classes, not the {len(classes)} of CIFAR-100{first}; {AGAIN}')
+        names = names if isinstance(names, list) else []
+        pairs = ((a, b) for a, b in zip(names, classes, strict=False) if a != b)
+        first = next((f'; the first difference is {a!r} instead of {b!r}' for a, b in pairs), '')
+        raise _fault(path, f'{key!r} lists {len(names)} classes, not the {len(classes)} of CIFAR-100{first}')
 
 
 def _entry(content: Mapping[str, Any], key: str, path: Path) -> Any:
     if key not in content:
         there = ', '.join(sorted(map(str, content))) or 'nothing'
-        raise UserError(f'{path} has no {key!r} (it has {there}), so it is not a file of CIFAR-100; {AGAIN}')
+        raise _fault(path, f'it has no {key!r} (it has {there}), so it is not a file of CIFAR-100')
     return content[key]
+
+
+def _fault(path: Path, what: str) -> UserError:
+    return UserError(f'{path}: {what}; fetch and unpack cifar-100-python.tar.gz again')

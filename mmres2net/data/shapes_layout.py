@@ -13,9 +13,10 @@ Conventions, all tested to the pixel:
   Images without such an object are in no saliency list.
 """
 
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections import Counter
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -25,7 +26,8 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
-from mmres2net.data.shapes_scene import CLASSES, SPLITS, Instance, Scene, ShapesSpec
+from mmres2net.data.shapes_scene import CLASSES, SPLITS, Instance, Scene, ShapesSpec, draw_scene
+from mmres2net.fetch.progress import progress_bar
 
 DIFFICULT_BELOW = 12  # pixels
 VOID = 255
@@ -35,7 +37,8 @@ JPEG_QUALITY = 92
 _Point = tuple[int, int]
 _Loop = list[_Point]
 
-_VOC07, _VOC12 = Path('VOCdevkit/VOC2007'), Path('VOCdevkit/VOC2012')
+VOC07, VOC12 = 'VOCdevkit/VOC2007', 'VOCdevkit/VOC2012'
+COCO_SIZES = {'small': (0, 32**2), 'medium': (32**2, 96**2), 'large': (96**2, 10**9)}  # areas in pixels
 
 
 def stem(split: str, index: int) -> str:
@@ -170,9 +173,7 @@ def semantic_mask(scene: Scene) -> np.ndarray:
 def salient_mask(scene: Scene) -> np.ndarray | None:
     """Saliency map, uint8 (H, W) of 0 and 255, or None where the scene has no single object."""
     single = [instance for instance in scene.instances if not instance.crowd]
-    if not single:
-        return None
-    return max(single, key=lambda instance: instance.area).mask.astype(np.uint8) * 255
+    return max(single, key=lambda instance: instance.area).mask.astype(np.uint8) * 255 if single else None
 
 
 @cache
@@ -183,74 +184,85 @@ def voc_palette() -> tuple[int, ...]:
     )
 
 
-def _link(source: Path, target: Path) -> None:
-    # A file system without hard links still gets a complete set.
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
+def write_set(root: Path, spec: ShapesSpec) -> dict[str, Any]:
+    """Draw and write all files into the empty folder `root`; return the counts of each split."""
+    counts, names = {}, {}
+    salient: list[str] = []
+    for split, total in zip(SPLITS, (spec.n_train, spec.n_val), strict=True):
+        coco: dict[str, Any] = {'info': {'description': 'mmres2net shapes'}, 'licenses': []}
+        coco['categories'] = [{'id': i, 'name': name, 'supercategory': 'shape'} for i, name in enumerate(CLASSES, 1)]
+        coco |= {'images': [], 'annotations': []}
+        names[split] = [stem(split, index) for index in range(total)]
+        with progress_bar(f'shapes: {split}', total, unit=' images') as bar:
+            for index, name in enumerate(names[split]):
+                scene = draw_scene(spec, split, index)
+                salient += [name] if _write_image(root, split, name, scene) else []
+                height, width = scene.image.shape[:2]
+                coco['images'].append({'id': int(name), 'file_name': f'{name}.jpg', 'height': height, 'width': width})
+                for instance in scene.instances:
+                    entry = coco_annotation(instance, int(name), len(coco['annotations']) + 1)
+                    coco['annotations'].append(entry)
+                bar.update()
+        _write(root / f'annotations/instances_{split}2017.json', json.dumps(coco, separators=(',', ':')))
+        counts[split] = _count(coco)
+    _write_lists(root, *names.values(), set(salient))
+    return counts
 
 
-def make_folders(root: Path) -> None:
-    """Create every folder of the layouts."""
-    folders = ['annotations', *(f'{split}2017' for split in SPLITS), 'saliency/images', 'saliency/masks']
-    folders += [str(_VOC07 / part) for part in ('JPEGImages', 'Annotations', 'ImageSets/Main')]
-    folders += [str(_VOC12 / part) for part in ('JPEGImages', 'SegmentationClass', 'ImageSets/Segmentation')]
-    for folder in folders:
-        (root / folder).mkdir(parents=True)
+def _count(coco: dict[str, Any]) -> dict[str, Any]:
+    """Count images, crowds, and the other objects by class and COCO size."""
+    single = [entry for entry in coco['annotations'] if not entry['iscrowd']]
+    labels = Counter(entry['category_id'] for entry in single)
+    sizes = {name: sum(low <= entry['area'] < high for entry in single) for name, (low, high) in COCO_SIZES.items()}
+    return {
+        'images': len(coco['images']),
+        'objects': len(single),
+        'crowds': len(coco['annotations']) - len(single),
+        'classes': {name: labels[i] for i, name in enumerate(CLASSES, start=1)},
+        'sizes': sizes,
+    }
 
 
-def write_image(root: Path, split: str, name: str, scene: Scene) -> None:
-    """Write one image and all its annotation files except COCO's, which has one file per split."""
-    jpeg = root / f'{split}2017' / f'{name}.jpg'
-    Image.fromarray(scene.image).save(jpeg, quality=JPEG_QUALITY)
-    for folder in (_VOC07 / 'JPEGImages', _VOC12 / 'JPEGImages'):
-        _link(jpeg, root / folder / jpeg.name)
-    (root / _VOC07 / 'Annotations' / f'{name}.xml').write_text(voc_xml(scene, name), encoding='utf-8')
+def _place(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _write(path: Path, text: str) -> None:
+    _place(path).write_text(text, encoding='utf-8')
+
+
+def _write_image(root: Path, split: str, name: str, scene: Scene) -> bool:
+    """Write an image and all its annotation files except COCO's; return whether it has a salient object."""
+    jpeg, voc07, voc12, saliency = root / f'{split}2017/{name}.jpg', root / VOC07, root / VOC12, root / 'saliency'
+    Image.fromarray(scene.image).save(_place(jpeg), quality=JPEG_QUALITY)
+    _write(voc07 / f'Annotations/{name}.xml', voc_xml(scene, name))
     classes = Image.fromarray(semantic_mask(scene))
     classes.putpalette(voc_palette())
-    classes.save(root / _VOC12 / 'SegmentationClass' / f'{name}.png')
+    classes.save(_place(voc12 / f'SegmentationClass/{name}.png'))
     salient = salient_mask(scene)
     if salient is not None:
-        _link(jpeg, root / 'saliency' / 'images' / jpeg.name)
-        Image.fromarray(salient).save(root / 'saliency' / 'masks' / f'{name}.png')
+        Image.fromarray(salient).save(_place(saliency / f'masks/{name}.png'))
+    for folder in (voc07 / 'JPEGImages', voc12 / 'JPEGImages', *([] if salient is None else [saliency / 'images'])):
+        try:
+            os.link(jpeg, _place(folder / jpeg.name))
+        except OSError:  # a file system without hard links still gets a complete set
+            shutil.copyfile(jpeg, folder / jpeg.name)
+    return salient is not None
 
 
-def coco_header() -> dict[str, Any]:
-    """A COCO file without images yet."""
-    return {
-        'info': {'description': 'mmres2net shapes'},
-        'licenses': [],
-        'categories': [{'id': i, 'name': name, 'supercategory': 'shape'} for i, name in enumerate(CLASSES, start=1)],
-        'images': [],
-        'annotations': [],
-    }
-
-
-def write_lists(root: Path, spec: ShapesSpec) -> None:
+def _write_lists(root: Path, train: list[str], test: list[str], salient: set[str]) -> None:
     """Write the split lists of VOC and saliency; VOC 2007 keeps every fifth training image for its own `val`."""
-    train = [stem('train', i) for i in range(spec.n_train)]
-    test = [stem('val', i) for i in range(spec.n_val)]
-    salient = {path.stem for path in (root / 'saliency' / 'masks').iterdir()}
-    main, seg = _VOC07 / 'ImageSets' / 'Main', _VOC12 / 'ImageSets' / 'Segmentation'
     lists = {
-        main / 'train.txt': [name for i, name in enumerate(train) if i % 5 != 4],
-        main / 'val.txt': train[4::5],
-        main / 'trainval.txt': train,
-        main / 'test.txt': test,
-        seg / 'train.txt': train,
-        seg / 'val.txt': test,
-        seg / 'trainval.txt': train + test,
-        Path('saliency/train.txt'): [name for name in train if name in salient],
-        Path('saliency/test.txt'): [name for name in test if name in salient],
+        f'{VOC07}/ImageSets/Main/train': [name for i, name in enumerate(train) if i % 5 != 4],
+        f'{VOC07}/ImageSets/Main/val': train[4::5],
+        f'{VOC07}/ImageSets/Main/trainval': train,
+        f'{VOC07}/ImageSets/Main/test': test,
+        f'{VOC12}/ImageSets/Segmentation/train': train,
+        f'{VOC12}/ImageSets/Segmentation/val': test,
+        f'{VOC12}/ImageSets/Segmentation/trainval': train + test,
+        'saliency/train': [name for name in train if name in salient],
+        'saliency/test': [name for name in test if name in salient],
     }
     for path, names in lists.items():
-        (root / path).write_text(''.join(f'{name}\n' for name in names), encoding='utf-8')
-
-
-def content(root: Path) -> Iterator[Path]:
-    """Yield the relative paths of all files below `root`, sorted; hidden files are ignored."""
-    for path in sorted(root.rglob('*')):
-        relative = path.relative_to(root)
-        if path.is_file() and not any(part.startswith('.') for part in relative.parts):
-            yield relative
+        _write(root / f'{path}.txt', ''.join(f'{name}\n' for name in names))

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 
 from mmres2net.doctor import checks
 from mmres2net.doctor.checks import IMPORT_NAMES, LIBRARIES, Result
 from mmres2net.doctor.probes import PROBES
 from mmres2net.environment import installed_of, installed_version, nvidia_driver
-from mmres2net.errors import UserError
+from mmres2net.files import writable_file, write_atomic
+from mmres2net.flags import parse
 
 ORDER = ('fail', 'warn', 'skip', 'note', 'ok')
-REQUIRABLE = (*LIBRARIES, 'cuda', 'gpu', 'compiled-ops')
 # The probes whose failure explains that of another one.
 NEEDS = {
     **dict.fromkeys(('torchvision', 'gpu', 'mmengine.runner'), ('torch',)),
@@ -67,21 +65,20 @@ def explained(result: Result, results: Mapping[str, Result]) -> Result:
     return Result(result.name, 'fail', ' '.join(result.detail.split())[:400], remedy)
 
 
-def check_required(found: Mapping[str, str], required: Sequence[str]) -> list[Result]:
+def check_required(found: Mapping[str, str], required: Sequence[str]) -> Iterator[Result]:
     """Compare what the probes found, by name, with the requirements that are not libraries."""
-    gpu, driver, results = found.get('gpu', ''), nvidia_driver(), []
+    gpu, operators, driver = found.get('gpu', ''), found.get('operators', ''), nvidia_driver()
     hidden = os.environ.get('CUDA_VISIBLE_DEVICES', '0') in ('', '-1')
-    if 'cuda' in required and (gpu.endswith('CUDA None') or 'CUDA not available' in found.get('operators', '')):
+    if 'cuda' in required and (gpu.endswith('CUDA None') or 'CUDA not available' in operators):
         remedy = 'install a torch built for CUDA, and compile mmcv with FORCE_CUDA=1'
-        results.append(Result('cuda', 'fail', 'torch, or the compiled operators of mmcv, are for the CPU only', remedy))
+        yield Result('cuda', 'fail', 'torch, or the compiled operators of mmcv, are for the CPU only', remedy)
     if gpu.startswith('none') and ('gpu' in required or (driver and not hidden)):
         remedy = 'install a driver that supports this CUDA, or a torch built for CUDA; in Docker: --gpus all'
         status = 'fail' if 'gpu' in required else 'warn'
-        results.append(Result('gpu', status, f'torch sees no GPU; NVIDIA driver: {driver or "none"}', remedy))
-    if 'compiled-ops' in required and not found.get('operators', '').startswith('compiled'):
+        yield Result('gpu', status, f'torch sees no GPU; NVIDIA driver: {driver or "none"}', remedy)
+    if 'compiled-ops' in required and not operators.startswith('compiled'):
         remedy = 'MMCV_WITH_OPS=1 pip install --no-build-isolation --no-deps --force-reinstall onedl-mmcv'
-        results.append(Result('compiled-ops', 'fail', 'mmcv has no compiled operators that work', remedy))
-    return results
+        yield Result('compiled-ops', 'fail', 'mmcv has no compiled operators that work', remedy)
 
 
 def all_results(required: Sequence[str]) -> list[Result]:
@@ -101,17 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         UserError: The JSON file cannot be written.
     """
-    names = ', '.join(REQUIRABLE)
-    flags = argparse.ArgumentParser(
-        prog='mmres2net doctor',
-        description='Check the versions, operators, GPUs, registries and folders of this environment.',
-        epilog='exit status: 0: no check failed (there may be warnings); 1: a check failed; 2: wrong usage.',
-    )
-    flags.add_argument('--json', type=Path, metavar='FILE', help='also write the results as JSON')
-    flags.add_argument(
-        '--require', nargs='+', choices=REQUIRABLE, default=[], metavar='NAME', help=f'fail without: {names}'
-    )
-    args = flags.parse_args(argv)
+    args = parse('doctor', argv)
+    if args.json:
+        writable_file(args.json, '--json')
     results = all_results(args.require)
     width = max(len(result.name) for result in results)
     for result in results:
@@ -119,8 +108,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         if result.remedy:
             print(f'{"":{width + 6}}  -> {result.remedy}')
     if args.json:
-        try:
-            args.json.write_text(json.dumps([result._asdict() for result in results], indent=1) + '\n')
-        except OSError as error:
-            raise UserError(f'--json {args.json}: {error.strerror}; choose another file') from error
+        write_atomic(args.json, json.dumps([result._asdict() for result in results], indent=1) + '\n')
     return int(any(result.status == 'fail' for result in results))

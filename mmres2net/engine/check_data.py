@@ -10,10 +10,10 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmres2net.data.check.before import add_batch_faults, check_paths, default_workers, list_splits
+from mmres2net.data.check.before import list_splits
 from mmres2net.data.check.draw import draw_samples
 from mmres2net.data.check.job import check_splits
-from mmres2net.data.check.report import ERRORS, Report, verdict
+from mmres2net.data.check.report import ERRORS, verdict
 from mmres2net.data.formats.base import Split
 from mmres2net.data.layout import PARTS, datasets_of, point_at
 from mmres2net.data.own.dataset import OwnData, is_own_data, recognize
@@ -32,28 +32,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         UserError: A mistake in config or flags, or data that are not there at all.
     """
     args = parse('check-data', argv)
-    _check_flags(args)
+    file = Path(args.json) if args.json else None
+    if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
+        raise UserError(f'--json {file}: not a file in a folder that exists')
+    if file is not None:
+        writable_dir(file.absolute().parent, '--json')
     cfg, splits = _own_splits(recognize(args.config), args) if is_own_data(args.config) else _prepare(args)
     folder = Path(args.out or Path('work_dirs') / 'check_data' / Path(args.config).resolve().stem)
     if args.samples:
         writable_dir(folder, '--out')
-    reports = check_splits(splits, workers=args.workers or default_workers())
-    add_batch_faults(cfg, reports)
+    reports = check_splits(splits, cfg, workers=args.workers)
     print('\n\n'.join(report.as_text(args.show) for report in reports) + '\n')
     if args.samples:
-        drawn = sum(len(draw_samples(*pair, folder, args.samples)) for pair in zip(splits, reports, strict=True))
+        drawn = sum(len(draw_samples(report, folder, args.samples)) for report in reports)
         print(f'{drawn} samples drawn: {folder}{os.sep}')
-    if args.json:
-        _write_json(Path(args.json), args.config, reports)
+    errors = sum(report.count(ERRORS) for report in reports)
+    if file is not None:
+        content = {'config': args.config, 'errors': errors, 'splits': [report.as_dict() for report in reports]}
+        write_atomic(file, json.dumps(content, indent=1) + '\n')
     print(verdict(reports))
-    return int(any(report.count(ERRORS) for report in reports))
-
-
-def _check_flags(args: argparse.Namespace) -> None:
-    if args.json and (Path(args.json).is_dir() or not Path(args.json).absolute().parent.is_dir()):
-        raise UserError(f'--json {args.json}: not a file in a folder that exists')
-    if args.json:
-        writable_dir(Path(args.json).absolute().parent, '--json')
+    return int(errors > 0)
 
 
 def _own_splits(data: OwnData, args: argparse.Namespace) -> tuple[Config, list[Split]]:
@@ -86,17 +84,4 @@ def _prepare(args: argparse.Namespace) -> tuple[Config, list[Split]]:
         cfg = point_at(cfg, args.data, parts)
     elif cfg.get('embedded_data'):
         embed(cfg.embedded_data)
-    check_paths(cfg, parts)
     return cfg, list_splits(cfg, parts)
-
-
-def _write_json(path: Path, config: str, reports: Sequence[Report]) -> None:
-    content = {
-        'config': config,
-        'errors': sum(report.count(ERRORS) for report in reports),
-        'splits': [report.as_dict() for report in reports],
-    }
-    try:
-        write_atomic(path, json.dumps(content, indent=1) + '\n')
-    except OSError as error:
-        raise UserError(f'--json {path}: {error.strerror}') from error

@@ -20,7 +20,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmres2net.data.check import check_before_training, explain_failure
+from mmres2net.data.check.before import check_before_training, explain_failure
 from mmres2net.data.shapes import make_shapes
 from mmres2net.engine.build import building, unwrapped
 from mmres2net.engine.config import load_config, load_swapped, single_process_norms, without_idle_workers, work_dir_of

@@ -18,9 +18,8 @@ from mmres2net.engine.train import prepare_training
 from mmres2net.errors import UserError
 from mmres2net.files import write_atomic
 from mmres2net.flags import parse
-from mmres2net.sweep.networks import AXES, networks_of
 from mmres2net.sweep.plot import points_of, write
-from mmres2net.sweep.runs import Run, find_runs, run_of
+from mmres2net.sweep.runs import AXES, Run, find_runs, networks_of, run_of
 from mmres2net.text import format_table
 
 SETTINGS = 'sweep.json'
@@ -69,21 +68,20 @@ def _run(args: argparse.Namespace) -> int:
     if not args.dry_run:
         _keep_settings(args)
         for i, (run, flags) in enumerate(tasks):
-            title = f'[{i + 1}/{len(tasks)}] {run.folder.name}: {run.state}'
-            print(title, flush=True)
-            if run.state != 'finished' and not run.state.startswith('damaged'):
+            state = run.state
+            print(f'[{i + 1}/{len(tasks)}] {run.folder.name}: {state}', flush=True)
+            if state != 'finished' and not state.startswith('damaged'):
                 resume = ['--resume'] if run.folder.is_dir() else []  # it starts anew where there is no checkpoint
                 command = [sys.executable, '-m', 'mmres2net', 'train', *flags, *resume]
                 status = subprocess.run(command, check=False).returncode
                 if status:
                     print(f'{run.folder.name} ended with status {status}; the other runs continue', flush=True)
-    states = [run.state for run, _ in tasks]
-    rows = [(r.folder.name, f'{r.parameters / 1e6:.2f}M', state) for (r, _), state in zip(tasks, states, strict=True)]
+    rows = [(run.folder.name, f'{run.parameters / 1e6:.2f}M', run.state) for run, _ in tasks]
     print(format_table(rows, ('run', 'parameters', 'state')))
-    failed = 0 if args.dry_run else sum(state != 'finished' for state in states)
+    failed = 0 if args.dry_run else sum(state != 'finished' for *_, state in rows)
     if failed:
         print(f'{failed} of {len(tasks)} runs are not finished; the same command tries them again', file=sys.stderr)
-    return int(bool(failed))
+    return int(failed > 0)
 
 
 def _keep_settings(args: argparse.Namespace) -> None:
@@ -103,15 +101,15 @@ def _keep_settings(args: argparse.Namespace) -> None:
 
 def _draw(args: argparse.Namespace) -> int:
     runs = find_runs(args.folders)
-    finished = [run for run in runs if run.state == 'finished']
-    rows, others = points_of(finished, best=args.best)
-    for run in runs:
-        reason = 'differs from the baseline in several dimensions' if run in others else run.state
-        if run in others or run not in finished:
-            print(f'left out: {run.folder}: {reason}', file=sys.stderr)
+    states = {run.folder: run.state for run in runs}
+    rows, others = points_of([run for run in runs if states[run.folder] == 'finished'], best=args.best)
+    states |= {run.folder: 'differs from the baseline in several dimensions' for run in others}
+    for folder, state in states.items():
+        if state != 'finished':
+            print(f'left out: {folder}: {state}', file=sys.stderr)
     files = write(Path(args.figure or Path(args.folders[0]) / 'figure4.png'), rows, best=args.best)
     keys = ('axis', 'depth', 'cardinality', 'scale', 'parameters', 'seeds')
-    numbers = [(f'{row["top1"]:.2f}', '' if row['std'] is None else f'{row["std"]:.2f}') for row in rows]
+    numbers = [[f'{row[key]:.2f}' if row[key] is not None else '' for key in ('top1', 'std')] for row in rows]
     table = [(*(row[key] for key in keys), *pair) for row, pair in zip(rows, numbers, strict=True)]
     print(format_table(table, (*keys, 'top-1', 'std')))
     print('written: ' + ', '.join(map(str, files)))

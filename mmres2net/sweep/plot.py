@@ -13,11 +13,9 @@ from typing import Any
 from mmres2net.errors import UserError
 from mmres2net.files import write_atomic
 from mmres2net.plots import PALETTE, save
-from mmres2net.sweep.networks import AXES, Network
-from mmres2net.sweep.runs import Run
+from mmres2net.sweep.runs import AXES, Network, Run
 
-COLORS = {'cardinality': PALETTE[0], 'depth': PALETTE[-1], 'scale': PALETTE[1]}
-MARKERS = {'cardinality': 'o', 'depth': '^', 'scale': 's'}
+STYLES = {'cardinality': (PALETTE[0], 'o'), 'depth': (PALETTE[-1], '^'), 'scale': (PALETTE[1], 's')}
 
 
 def points_of(runs: Sequence[Run], *, best: bool = False) -> tuple[list[dict[str, Any]], list[Run]]:
@@ -41,18 +39,18 @@ def points_of(runs: Sequence[Run], *, best: bool = False) -> tuple[list[dict[str
     rows = []
     for axis in AXES:
         line = [network for network in groups if baseline.changed(network) in ([], [axis])]
-        rows += [_point(axis, network, groups[network], best) for network in line if len(line) > 1]
+        rows += [_point(axis, groups[network], best) for network in line if len(line) > 1]
     if not rows:
         raise UserError(f'no run differs from {baseline.name} in one dimension; there is no line to draw')
     return rows, [run for run in runs if len(baseline.changed(run.network)) > 1]
 
 
-def _point(axis: str, network: Network, runs: Sequence[Run], best: bool) -> dict[str, Any]:
-    values = [max(run.accuracies.values()) if best else run.accuracies[run.epochs] for run in runs]
+def _point(axis: str, runs: Sequence[Run], best: bool) -> dict[str, Any]:
+    accuracies = [run.accuracies() for run in runs]
+    values = [max(each.values()) if best else each[runs[0].epochs] for each in accuracies]
     return {
-        'axis': axis, 'depth': network.depth, 'cardinality': network.cardinality, 'scale': network.scale,
-        'width': network.width, 'parameters': runs[0].parameters, 'epochs': runs[0].epochs, 'top1': mean(values),
-        'std': stdev(values) if len(values) > 1 else None, 'seeds': len(values),
+        'axis': axis, **vars(runs[0].network), 'parameters': runs[0].parameters, 'epochs': runs[0].epochs,
+        'top1': mean(values), 'std': stdev(values) if len(values) > 1 else None, 'seeds': len(values),
         'runs': ' '.join(str(run.folder) for run in runs),
     }  # fmt: skip
 
@@ -66,7 +64,8 @@ def write(path: Path, rows: Sequence[dict[str, Any]], *, best: bool) -> list[Pat
     files = [path, path.with_suffix('.csv'), path.with_suffix('.json')]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _draw(path, rows, 'best of all epochs' if best else 'last epoch')
+        which = 'best of all epochs' if best else 'last epoch'
+        save(path, lambda figure: _draw(figure.subplots(), rows, which), width=6.4, height=4.6)
         write_atomic(files[1], table.getvalue())
         write_atomic(files[2], json.dumps(rows, indent=1) + '\n')
     except (OSError, ValueError) as error:
@@ -74,24 +73,15 @@ def write(path: Path, rows: Sequence[dict[str, Any]], *, best: bool) -> list[Pat
     return files
 
 
-def _draw(path: Path, rows: Sequence[dict[str, Any]], which: str) -> None:
-    def draw(figure: Any) -> None:
-        _draw_axes(figure.subplots(), rows, which)
-
-    save(path, draw, width=6.4, height=4.6)
-
-
-def _draw_axes(axes: Any, rows: Sequence[dict[str, Any]], which: str) -> None:
-    for axis in AXES:
+def _draw(axes: Any, rows: Sequence[dict[str, Any]], which: str) -> None:
+    for axis, (color, marker) in STYLES.items():
         line = [row for row in rows if row['axis'] == axis]
-        points = [(row['parameters'] / 1e6, row['top1']) for row in line]
+        x, y = [row['parameters'] / 1e6 for row in line], [row['top1'] for row in line]
+        errors = [row['std'] or 0 for row in line]
         if line:
-            style: Any = {'color': COLORS[axis], 'marker': MARKERS[axis], 'markersize': 5, 'capsize': 3}
-            errors = [row['std'] or 0 for row in line]
-            x, y = zip(*points, strict=True)
-            axes.errorbar(x, y, yerr=errors, label=axis, **style)
-        for row, point in zip(line, points, strict=True):
-            axes.annotate(row[axis], point, (4, -10), textcoords='offset points', fontsize=7, color=COLORS[axis])
+            axes.errorbar(x, y, yerr=errors, label=axis, color=color, marker=marker, markersize=5, capsize=3)
+        for row, *point in zip(line, x, y, strict=True):
+            axes.annotate(row[axis], point, (4, -10), textcoords='offset points', fontsize=7, color=color)
     seeds = sorted({row['seeds'] for row in rows})
     count = f'{seeds[0]} to {seeds[-1]}' if len(seeds) > 1 else str(seeds[0])
     axes.set_title(f'mean and standard deviation of {count} seeds per point', fontsize=9)

@@ -1,10 +1,15 @@
-"""The work dirs of a sweep: which network and seed a run has, and its accuracies by epoch."""
+"""The networks of a sweep, and their work dirs: a baseline, and networks that differ from it in one dimension each.
+
+Figure 4 of the paper has a baseline of depth 29, cardinality 6 and scale 1 (section 4.4) and prints no other value. The
+text names the scales 2 to 6. The cardinalities and depths of :data:`SWEEP_VALUES` give networks of about the same
+sizes. The width is that of the paper's Res2NeXt-29 of cardinality 6 (table 4).
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,9 +18,77 @@ from mmengine.config import Config
 from mmres2net.complexity import parameters_of
 from mmres2net.engine.config import load_config
 from mmres2net.errors import UserError
-from mmres2net.sweep.networks import Network, network_of
+from mmres2net.flags import SWEEP_VALUES, SWEEP_WIDTH
+from mmres2net.models import find_arch
 
+LAYERS = 9  # per block in each of three stages; stem and classifier are two more layers
+AXES = tuple(SWEEP_VALUES)
 METRIC = 'accuracy/top1'
+
+
+@dataclass(frozen=True, order=True)
+class Network:
+    """A network of the CIFAR family by the numbers that the paper gives."""
+
+    depth: int  # 9 n + 2 layers for n blocks in each of three stages
+    cardinality: int  # groups of each 3x3 convolution
+    scale: int  # number of splits
+    width: int = SWEEP_WIDTH  # channels of a group where a stage's planes are 64
+
+    @property
+    def name(self) -> str:
+        """The name of its runs' work dirs, before the seed."""
+        return f'depth{self.depth}_{self.cardinality}c{self.width}w{self.scale}s'
+
+    @property
+    def options(self) -> list[str]:
+        """The ``--cfg-options`` that make a CIFAR backbone this network."""
+        blocks = (self.depth - 2) // LAYERS
+        values = {'depths': f'[{blocks},{blocks},{blocks}]', 'base_width': self.width}
+        values |= {'scales': self.scale, 'cardinality': self.cardinality}
+        return [f'model.backbone.{key}={value}' for key, value in values.items()]
+
+    def changed(self, other: Network) -> list[str]:
+        """Return the axes in which ``other`` differs."""
+        return [axis for axis in AXES if getattr(self, axis) != getattr(other, axis)]
+
+
+def networks_of(values: Mapping[str, Sequence[int]], axes: Sequence[str], width: int = SWEEP_WIDTH) -> list[Network]:
+    """Return the baseline, which has the smallest value of each axis, and what differs from it along ``axes``.
+
+    A UserError names a value that no network has, or an axis with a single value.
+    """
+    for axis, numbers in {**values, 'width': [width]}.items():
+        for number in numbers:
+            if number < 1 or (axis == 'depth' and (number < LAYERS + 2 or (number - 2) % LAYERS)):
+                allowed = '9 n + 2 layers, such as 11, 20, 29' if axis == 'depth' else '1 or more'
+                raise UserError(f'--{axis} {number}: choose {allowed}')
+    baseline = Network(**{axis: min(values[axis]) for axis in AXES}, width=width)
+    networks = [baseline]
+    for axis in axes:
+        others = sorted(set(values[axis]) - {getattr(baseline, axis)})
+        if not others:
+            raise UserError(f'--{axis} {min(values[axis])}: give two values or more, or leave it out of --axes')
+        networks += [replace(baseline, **{axis: number}) for number in others]
+    return networks
+
+
+def network_of(cfg: Config) -> Network:
+    """Return the network that is the backbone of a config.
+
+    A UserError says that it is not of the CIFAR family, has stages of different depths, or squeeze-and-excitation.
+    """
+    backbone = dict((cfg.get('model') or {}).get('backbone') or {})
+    arch = find_arch(backbone['arch']) if 'arch' in backbone else None
+    shape = {'scales': 4, 'base_width': 26, 'cardinality': 1, **(vars(arch) if arch else {}), **backbone}
+    depths = tuple(shape.get('depths') or ())
+    known = str(backbone.get('type')).rpartition('.')[2] == 'Res2Net' and shape.get('family') == 'cifar'
+    if not known or len(depths) != 3 or len(set(depths)) != 1 or shape.get('se_reduction'):
+        raise UserError(
+            'a sweep compares Res2Nets of family cifar with three stages of equal depth and without SE; '
+            f'this backbone is {backbone}'
+        )
+    return Network(LAYERS * depths[0] + 2, shape['cardinality'], shape['scales'], shape['base_width'])
 
 
 @dataclass(frozen=True)
@@ -25,7 +98,11 @@ class Run:
     folder: Path  # its work dir
     config: Config
     network: Network
-    seed: int | None
+
+    @property
+    def seed(self) -> int | None:
+        """The random seed."""
+        return (self.config.get('randomness') or {}).get('seed')
 
     @property
     def epochs(self) -> int:
@@ -36,20 +113,33 @@ class Run:
     def state(self) -> str:
         """``finished``, ``not started``, how many epochs are done, or what is wrong with its logs."""
         try:
-            done = max(accuracies_in(self.folder), default=0)
+            done = max(self.accuracies(), default=0)
         except UserError as error:
             return f'damaged: {error}'
         return 'finished' if done >= self.epochs else f'{done} of {self.epochs} epochs' if done else 'not started'
 
     @cached_property
-    def accuracies(self) -> Mapping[int, float]:
-        """Top-1 accuracy on the test images in percent, by epoch."""
-        return accuracies_in(self.folder)
-
-    @cached_property
     def parameters(self) -> int:
         """Parameters of the whole model."""
         return parameters_of(self.config)
+
+    def accuracies(self) -> dict[int, float]:
+        """Return the top-1 accuracy on the test images in percent, by epoch; of a resumed run the later ones.
+
+        A damaged log is a UserError; a last line that was cut off is ignored.
+        """
+        found: dict[int, float] = {}
+        for path in sorted(self.folder.glob('*/vis_data/scalars.json')):  # one for each start of the run
+            lines = path.read_bytes().splitlines()
+            for i, line in enumerate(lines):
+                try:
+                    entry = json.loads(line)
+                    if METRIC in entry:
+                        found[int(entry['step'])] = float(entry[METRIC])
+                except (ValueError, TypeError, KeyError) as error:
+                    if i < len(lines) - 1:
+                        raise UserError(f'line {i + 1} of {path} is not an entry of a log: {error!r}') from error
+        return found
 
 
 def run_of(folder: Path, cfg: Config) -> Run:
@@ -57,28 +147,9 @@ def run_of(folder: Path, cfg: Config) -> Run:
     if not (cfg.get('train_cfg') or {}).get('max_epochs'):
         raise UserError(f'{folder}: train_cfg has no max_epochs; a sweep reads accuracies by epoch')
     try:
-        return Run(folder, cfg, network_of(cfg), (cfg.get('randomness') or {}).get('seed'))
+        return Run(folder, cfg, network_of(cfg))
     except UserError as error:
         raise UserError(f'{folder}: {error}') from error
-
-
-def accuracies_in(folder: Path) -> dict[int, float]:
-    """Return the accuracies by epoch in a run's logs; of a resumed run the later ones.
-
-    A damaged log is a UserError; a last line that was cut off is ignored.
-    """
-    found: dict[int, float] = {}
-    for path in sorted(folder.glob('*/vis_data/scalars.json')):  # one for each start of the run
-        lines = path.read_bytes().splitlines()
-        for i, line in enumerate(lines):
-            try:
-                entry = json.loads(line)
-                if METRIC in entry:
-                    found[int(entry['step'])] = float(entry[METRIC])
-            except (ValueError, TypeError, KeyError) as error:
-                if i < len(lines) - 1:
-                    raise UserError(f'line {i + 1} of {path} is not an entry of a log: {error!r}') from error
-    return found
 
 
 def find_runs(folders: Sequence[str | Path]) -> list[Run]:

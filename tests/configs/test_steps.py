@@ -19,7 +19,7 @@ from mmengine.runner import Runner
 from PIL import Image
 from torch import nn
 
-from mmres2net.data.check import check_before_training
+from mmres2net.data.check.before import check_before_training
 from mmres2net.data.layout import point_at, walk
 from mmres2net.engine.build import build_dataset, build_model, scope_of
 from mmres2net.engine.config import load_config, single_process_norms, without_weights

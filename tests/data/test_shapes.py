@@ -90,6 +90,8 @@ def test_bad_values(call: Callable[[], object], message: str) -> None:
 
 
 def test_two_runs_give_the_same_bytes(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [tiny / 'train2017', *(tiny / f'VOCdevkit/VOC{year}/JPEGImages' for year in (2007, 2012))]
+    assert len({(path / '000001.jpg').stat().st_ino for path in [*images, tiny / 'saliency/images']}) == 1
 
     def refuse(*_: object) -> None:
         raise OSError('no links here')
@@ -101,14 +103,9 @@ def test_two_runs_give_the_same_bytes(tmp_path: Path, tiny: Path, monkeypatch: p
     assert sorted(path.name for path in tmp_path.iterdir()) == ['deep', 'empty']
 
 
-def test_images_are_stored_once(root: Path) -> None:
-    paths = [root / 'train2017', *(root / 'VOCdevkit' / year / 'JPEGImages' for year in ('VOC2007', 'VOC2012'))]
-    assert len({(path / '000001.jpg').stat().st_ino for path in [*paths, root / 'saliency/images']}) == 1
-
-
 def test_a_second_call_changes_nothing(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     times = {path: path.stat().st_mtime_ns for path in tiny.rglob('*')}
-    monkeypatch.setattr(shapes, 'draw_scene', None)  # drawing again would fail
+    monkeypatch.setattr(shapes_layout, 'draw_scene', None)  # drawing again would fail
     assert make_shapes(tiny, spec=TINY) == tiny
     with pytest.raises(FileExistsError, match=r'n_train=2 .*3'):
         make_shapes(tiny, spec=replace(TINY, n_train=3))
@@ -118,24 +115,23 @@ def test_a_second_call_changes_nothing(tiny: Path, monkeypatch: pytest.MonkeyPat
     assert {path: path.stat().st_mtime_ns for path in tiny.rglob('*')} == times
 
 
-def test_an_interrupted_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_ends_early_leaves_nothing_that_looks_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(shapes_layout, 'write_lists', interrupt)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shapes_layout, '_write_lists', interrupt)
         make_shapes(tmp_path / 'set', spec=TINY)
     assert not list(tmp_path.iterdir())
-
-
-def test_a_killed_run_leaves_nothing_that_looks_complete(tmp_path: Path) -> None:
     code = (
         'import os, sys; from mmres2net.data import shapes, shapes_layout\n'
-        'shapes_layout.write_lists = lambda *_: os._exit(9)\n'
+        'shapes_layout._write_lists = lambda *_: os._exit(9)\n'
         'shapes.make_shapes(sys.argv[1], spec=shapes.ShapesSpec(n_train=1, n_val=1))'
     )
     assert subprocess.run([sys.executable, '-c', code, str(tmp_path / 'set')], capture_output=True).returncode == 9
-    assert not (tmp_path / 'set').exists()
+    assert list(tmp_path.iterdir())
     assert not list(tmp_path.rglob(shapes.MANIFEST))
     assert make_shapes(tmp_path / 'set', spec=TINY).is_dir()
     assert [path.name for path in tmp_path.iterdir()] == ['set'], 'the temporary folder of the killed run is removed'
@@ -149,25 +145,21 @@ def test_two_processes_make_one_set(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ['set']
 
 
-def _change(path: Path) -> None:
-    data = path.read_bytes()
-    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-
-
-def _add(path: Path) -> None:
-    (path.parent / f'extra{path.suffix}').write_bytes(path.read_bytes())
-
-
-@pytest.mark.parametrize('damage', [Path.unlink, _change, _add])
-@pytest.mark.parametrize('name', ['val2017/100001.jpg', 'VOCdevkit/VOC2012/SegmentationClass/000002.png'])
-def test_damage_is_found_and_named(tmp_path: Path, tiny: Path, damage: Callable[[Path], None], name: str) -> None:
-    made = Path(shutil.copytree(tiny, tmp_path / 'set'))
-    damage(made / name)
-    folder = name.rpartition('/')[0]
-    with pytest.raises(ValueError, match=folder):
-        verify_shapes(made)
-    with pytest.raises(ValueError, match=folder):
-        make_shapes(made, spec=TINY)
+def test_damage_is_found_and_named(tmp_path: Path, tiny: Path) -> None:
+    for name in ('val2017/100001.jpg', 'VOCdevkit/VOC2012/SegmentationClass/000002.png'):
+        for damage in ('missing', 'changed', 'added'):
+            made = Path(shutil.copytree(tiny, tmp_path / damage / name))
+            path = made / name
+            data = path.read_bytes()
+            if damage == 'added':
+                path.with_name(f'extra{path.suffix}').write_bytes(data)
+            else:
+                path.unlink()
+                if damage == 'changed':
+                    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+            for call in (verify_shapes, partial(make_shapes, spec=TINY)):
+                with pytest.raises(ValueError, match=name.rpartition('/')[0]):
+                    call(made)
     with pytest.raises(FileNotFoundError, match=shapes.MANIFEST):
         verify_shapes(tmp_path)
 
@@ -191,13 +183,11 @@ def test_mistakes_are_one_error(tmp_path: Path) -> None:
         with pytest.raises(FileExistsError, match=root.name):
             make_shapes(root, spec=TINY)
     assert contents(tmp_path) == {'thesis.txt': b'years of work'}
-
-
-@pytest.mark.parametrize('text', ['', '[]', '{"name": "shapes", "version": 1}', '[' * 9999, '\x00'])
-def test_a_damaged_manifest_is_one_error(tmp_path: Path, text: str) -> None:
-    (tmp_path / shapes.MANIFEST).write_text(text)
-    done = run_cli('demo-data', tmp_path, '--train', '2', '--val', '1')
-    assert (done.status, shapes.MANIFEST in done.err) == (2, True)
+    (tmp_path / 'thesis.txt').unlink()
+    for text in ('', '[]', '{"name": "shapes", "version": 1}', '[' * 9999, '\x00'):
+        (tmp_path / shapes.MANIFEST).write_text(text)
+        done = run_cli('demo-data', tmp_path, '--train', '2', '--val', '1')
+        assert (done.status, shapes.MANIFEST in done.err) == (2, True)
 
 
 def test_the_data_set_needs_neither_torch_nor_another_library() -> None:

@@ -4,7 +4,6 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
-import pytest
 from PIL import Image
 from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
@@ -181,28 +180,17 @@ def test_saliency_mask_is_the_largest_single_object(root: Path, scenes: dict[str
         assert any(np.array_equal(salient > 0, instance.mask) for instance in single)
 
 
-def _scene(*instances: tuple[int, bool]) -> Scene:
-    """A scene of one column an instance: (visible pixels, crowd)."""
-    masks = np.zeros((len(instances), 9, len(instances)), dtype=bool)
-    for i, (area, _) in enumerate(instances):
-        masks[i, :area, i] = True
-    drawn = [Instance(0, mask, 9, crowd) for mask, (_, crowd) in zip(masks, instances, strict=True)]
-    return Scene(np.zeros((9, len(instances), 3), dtype=np.uint8), tuple(drawn))
-
-
-@pytest.mark.parametrize(
-    ('instances', 'salient'),
-    [
-        ([(3, False), (5, False)], 1),  # by visible area
-        ([(4, False), (4, False)], 0),  # the first of two equal ones
-        ([(9, True), (2, False)], 1),  # a group never
-        ([(9, True)], None),
-        ([], None),
-    ],
-)
-def test_saliency_rule(instances: list[tuple[int, bool]], salient: int | None) -> None:
-    scene = _scene(*instances)
-    mask = shapes_layout.salient_mask(scene)
-    assert (mask is None) == (salient is None)
-    if mask is not None:
-        assert np.array_equal(mask, scene.instances[salient].mask * 255)
+def test_saliency_rule() -> None:
+    """By visible area, the first of two equal ones, never a group. Each instance is (visible pixels, crowd)."""
+    for instances, salient in (
+        ([(3, False), (5, False)], 1), ([(4, False), (4, False)], 0), ([(9, True), (2, False)], 1),
+        ([(9, True)], None), ([], None),
+    ):  # fmt: skip
+        masks = np.zeros((len(instances), 9, len(instances)), dtype=bool)  # a column for each
+        for i, (area, _) in enumerate(instances):
+            masks[i, :area, i] = True
+        drawn = [Instance(0, mask, 9, crowd) for mask, (_, crowd) in zip(masks, instances, strict=True)]
+        mask = shapes_layout.salient_mask(Scene(np.zeros((9, len(instances), 3), dtype=np.uint8), tuple(drawn)))
+        assert (mask is None) == (salient is None)
+        if mask is not None:
+            assert np.array_equal(mask, masks[salient] * 255)

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 
-from mmres2net.data.check import check_before_training
+from mmres2net.data.check.before import check_before_training
 from mmres2net.data.check.draw import draw_samples
 from mmres2net.data.check.job import check_splits
 from mmres2net.data.check.report import Report
@@ -134,9 +134,9 @@ def config_of(root: Path, **changes: Any) -> Config:
     return Config(dict(default_scope='mmseg', model={}, val_dataloader=dict(dataset=node)))
 
 
-def checked(root: Path, **changes: Any) -> tuple[Any, Report]:
+def checked(root: Path, **changes: Any) -> Report:
     splits = read_splits(config_of(root, **changes), ['val'])
-    return splits[0], check_splits(splits, workers=2)[0]
+    return check_splits(splits)[0]
 
 
 def found(report: Report) -> dict[str, dict[str, str]]:
@@ -144,11 +144,11 @@ def found(report: Report) -> dict[str, dict[str, str]]:
 
 
 def test_check_of_sound_files(usual: Path) -> None:
-    split, report = checked(usual)
+    report = checked(usual)
     pixels = np.concatenate([np.asarray(mask_of(8 + i, 6)).ravel() for i in range(3)])
     assert report.counts == {'background': int((pixels == 0).sum()), 'salient': int((pixels == 255).sum())}
-    assert (report.findings, report.unit, report.images) == ([], 'pixels', 3)
-    drawn = draw_samples(split, report, usual / 'drawn', 3)
+    assert (report.findings, report.split.unit, report.images) == ([], 'pixels', 3)
+    drawn = draw_samples(report, usual / 'drawn', 3)
     with Image.open(drawn[0]) as picture:
         shades = np.asarray(picture).reshape(-1, 3)
     assert len(drawn) == 3
@@ -157,16 +157,16 @@ def test_check_of_sound_files(usual: Path) -> None:
 
 def test_files_of_another_suffix_are_noted(usual: Path) -> None:
     Image.new('RGB', (9, 9)).save(usual / 'images/z.webp')
-    _, report = checked(usual)
+    report = checked(usual)
     assert list(found(report)) == ['files left out']
-    assert found(checked(usual, ann_file='train.txt')[1]) == {}
+    assert found(checked(usual, ann_file='train.txt')) == {}
     together = usual / 'together'
     shutil.copytree(usual / 'masks', together)
     shutil.copy(usual / 'images/a.jpg', together)
     for name in 'bc':
         (together / f'{name}.png').unlink()
     prefix = dict(img_path='together', seg_map_path='together')
-    assert found(checked(usual, data_prefix=prefix)[1]) == {}
+    assert found(checked(usual, data_prefix=prefix)) == {}
 
 
 def test_every_fault_is_found_once(usual: Path) -> None:
@@ -180,7 +180,7 @@ def test_every_fault_is_found_once(usual: Path) -> None:
     (usual / 'train.txt').write_text('f\ng\n')
     check_before_training(config_of(usual, ann_file='train.txt'), ['val'])
     Image.new('RGBA', (11, 6), (5, 5, 5, 9)).save(usual / 'images/g.jpg', format='png')
-    split, report = checked(usual)
+    report = checked(usual)
     faults = found(report)
     assert faults['wrong mask size'] == {'a.png': '3x3, the image 8x6'}
     assert set(faults['unusable mask']) == {'b.png', 'c.png'}
@@ -188,7 +188,7 @@ def test_every_fault_is_found_once(usual: Path) -> None:
     assert set(faults['unreadable mask']) == {'e.png'}
     assert 'transparent' in faults['unusable image']['g.jpg']
     assert faults['mask of one class'] == {'a.png': 'background', 'f.png': 'background'}
-    draw_samples(split, report, usual / 'drawn', 7)
+    draw_samples(report, usual / 'drawn', 7)
 
 
 def five_sets() -> Config:

@@ -15,9 +15,8 @@ from mmres2net.flags import SWEEP_CONFIG, parse
 from mmres2net.paths import config_dir
 from mmres2net.sweep import main as sweep
 from mmres2net.sweep.main import main
-from mmres2net.sweep.networks import Network
 from mmres2net.sweep.plot import points_of
-from mmres2net.sweep.runs import accuracies_in, find_runs
+from mmres2net.sweep.runs import Network, find_runs
 
 TINY = ['--depth', '11', '--cardinality', '1', '--scale', '1', '2', '--axes', 'scale', '--width', '2', '--seeds', '0']
 NAMES = ['depth11_1c2w1s_seed0', 'depth11_1c2w2s_seed0']
@@ -96,8 +95,8 @@ def test_missing_run_is_trained_and_all_are_drawn(tmp_path: Path, data: Path) ->
     assert main([*run_flags(out, data), *QUICK]) == 0
     runs = find_runs([out])
     assert [(run.folder.name, run.state, run.seed) for run in runs] == [(name, 'finished', 0) for name in NAMES]
-    assert (runs[0].accuracies[1], runs[1].network) == (5.0, Network(11, 1, 2, 2))
-    assert 0 <= runs[1].accuracies[1] <= 100
+    assert (runs[0].accuracies()[1], runs[1].network) == (5.0, Network(11, 1, 2, 2))
+    assert 0 <= runs[1].accuracies()[1] <= 100
     assert main(['draw', str(out)]) == 0
     assert (out / 'figure4.png').read_bytes()[:4] == b'\x89PNG'
 
@@ -140,12 +139,6 @@ def test_interrupted_run_is_resumed_and_one_without_its_last_epoch_is_not_finish
     assert all('--plain' in command and str(data) in command for command in commands.list)
 
 
-def test_dry_run_starts_nothing(tmp_path: Path, commands: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(['run', '--out', str(tmp_path / 'sweep'), '--dry-run', *TINY]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]] == NAMES
-    assert (commands.list, list(tmp_path.iterdir())) == ([], [])
-
-
 MISTAKES = {
     'nowhere': '--data nowhere',
     'resnext29_99': '--config cifar100/resnext29_99',
@@ -157,11 +150,16 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize('named', MISTAKES)
-def test_mistakes_are_found_before_anything_starts(tmp_path: Path, data: Path, commands: Any, named: str) -> None:
+def test_mistakes_are_found_before_anything_starts(
+    tmp_path: Path, data: Path, commands: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / 'sweep'
-    with pytest.raises(UserError, match=named):
-        main([*run_flags(out, data), *MISTAKES[named].split()])
+    for named, flags in MISTAKES.items():
+        with pytest.raises(UserError, match=named):
+            main([*run_flags(out, data), *flags.split()])
+    capsys.readouterr()
+    assert main([*run_flags(out, data), '--dry-run']) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]] == NAMES
     assert (commands.list, out.exists()) == ([], False)
 
 
@@ -209,7 +207,7 @@ def test_resumed_run_is_read_from_all_its_logs(tmp_path: Path) -> None:
     folder = write_run(tmp_path, SMALL, {1: 10.0, 2: 30.0})
     later = write_log(folder, {2: 31.0, 3: 32.0}, '20260102_000000')
     later.write_text(later.read_text() + '{"accuracy/top1": 99')
-    assert accuracies_in(folder) == {1: 10.0, 2: 31.0, 3: 32.0}
+    assert find_runs([folder])[0].accuracies() == {1: 10.0, 2: 31.0, 3: 32.0}
 
 
 def test_mistakes_are_one_error(finished: Path, tmp_path: Path) -> None:

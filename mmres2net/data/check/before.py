@@ -6,68 +6,75 @@ order the config has, draw batches from an empty set forever and read half of a 
 
 from __future__ import annotations
 
+import hashlib
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from mmengine.config import Config
 
-from mmres2net.data.check.config import batch_faults, config_findings
+from mmres2net.data.check.config import config_findings
 from mmres2net.data.check.job import check_splits
-from mmres2net.data.check.memory import fingerprint, recall, remember
 from mmres2net.data.check.report import ERRORS, QUIET, Report, verdict
 from mmres2net.data.formats.base import Split
 from mmres2net.data.formats.folders import check_same_folders, image_folder
 from mmres2net.data.formats.read import classes_of, dataset_class, format_of, read_splits
 from mmres2net.data.layout import datasets_of, needed_paths
-from mmres2net.environment import granted_cores
 from mmres2net.errors import UserError
+from mmres2net.files import write_atomic
 from mmres2net.text import join_some
+from mmres2net.version import __version__
 
 DECODED = 400  # images of each split that are decoded before a run; of the others headers and ends are read
 SHOWN = 5  # findings of a kind in the error
 MISFITS = ('classes do not fit', 'broken annotation file')
+LEAST = 2000  # images: that a smaller set has passed is not remembered
+FOLDER = 'mmres2net/data_checks'  # of what has passed, in the user's cache
 
 
-def check_before_training(
-    cfg: Config, parts: Sequence[str], *, processes: int = 1, workers: int | None = None
-) -> list[Report]:
+def check_before_training(cfg: Config, parts: Sequence[str], *, processes: int = 1) -> list[Report]:
     """Check the data that a run will read, and the config against them; notes go to stderr.
 
-    Called by the first process alone, before processes meet and a model is built.
+    Called by the first process alone, before processes meet and a model is built. That large data have passed is
+    remembered until a file changes.
 
     Args:
         cfg: The config of the run, with ``--data`` applied; it stays as it is.
         parts: The parts that the run reads: of ``train``, ``val``, ``test``.
         processes: Processes of the run.
-        workers: Threads that read files; None: one for each core, at most 16.
+
+    Returns:
+        A report for each data set; none if they are known to pass.
 
     Raises:
         UserError: The data have errors; the message lists them. ``--skip-data-check`` skips this check.
     """
-    check_paths(cfg, parts)
     splits = list_splits(cfg, parts)
-    name = fingerprint(splits, f'{cfg.get("model")} {cfg.get("train_dataloader")} {processes}')
-    known = recall(name)
-    if known is not None:
-        print(f'the data have passed this check, and no file has changed since\n{known}', end='', file=sys.stderr)
-        return []
-    print(f'checking the data: {sum(len(split.samples) for split in splits):,} images', file=sys.stderr)
-    reports = check_splits(splits, workers=workers or default_workers(), decode=DECODED)
-    add_batch_faults(cfg, reports, processes)
-    errors = _listed(reports, list(ERRORS), SHOWN)
-    if errors:
+    images = sum(len(split.samples) for split in splits)
+    passed = None
+    if images >= LEAST:
+        cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
+        passed = cache / FOLDER / fingerprint(splits, f'{cfg.get("model")} {cfg.get("train_dataloader")} {processes}')
+        with suppress(OSError):
+            notes = passed.read_text(encoding='utf-8')
+            print(f'the data have passed this check, and no file has changed since\n{notes}', end='', file=sys.stderr)
+            return []
+    print(f'checking the data: {images:,} images', file=sys.stderr)
+    reports = check_splits(splits, cfg, processes=processes, decode=DECODED)
+    found = [(report, report.lines(list(ERRORS), SHOWN)) for report in reports]
+    if errors := [line for report, lines in found if lines for line in (report.title, *lines)]:
         ways = 'mmres2net check-data lists all of them; --skip-data-check starts without this check'
-        raise UserError(f'the data have {verdict(reports)}:\n{errors}{ways}')
-    lines = [
-        f'{report.part}: {" ".join(line.strip() for line in report.lines([kind], 1))}'
-        for report in reports
-        for kind in report.kinds()
-        if kind not in QUIET
-    ]
+        raise UserError('\n'.join([f'the data have {verdict(reports)}:', *errors, ways]))
+    shown = [(report, kind) for report in reports for kind in report.kinds() if kind not in QUIET]
+    lines = [f'{r.split.part}: {" ".join(line.strip() for line in r.lines([kind], 1))}' for r, kind in shown]
     notes = join_some(lines, limit=SHOWN - 1, sep='\n') + '\n' * bool(lines)
     print(notes, end='', file=sys.stderr)
-    remember(name, notes)
+    if passed is not None:
+        with suppress(OSError):  # the next run checks again
+            passed.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(passed, notes)
     return reports
 
 
@@ -80,24 +87,38 @@ def explain_failure(cfg: Config, parts: Sequence[str]) -> str:
     return ''
 
 
-def _listed(reports: Sequence[Report], kinds: Sequence[str], show: int) -> str:
-    """Return the findings of ``kinds`` as lines below the name of their data set."""
-    found = [(report, report.lines(kinds, show)) for report in reports]
-    return ''.join(f'{line}\n' for report, lines in found if lines for line in (report.title, *lines))
-
-
-def default_workers() -> int:
-    """Return how many threads read files by default."""
-    return max(min(int(granted_cores()), 16), 1)
+def fingerprint(splits: Sequence[Split], settings: str) -> str:
+    """Return a digest of ``settings`` and of all files of ``splits``: paths, sizes and times of change."""
+    lines = [f'{__version__} {settings}']
+    for split in splits:
+        lines.append(f'{split.part} {split.node} {split.findings}')
+        annotations = (sample.raw for sample in split.samples if isinstance(sample.raw, str))
+        images = (path for sample in split.samples for path in (sample.image, sample.mask) if path)
+        for path in (split.source, *annotations, *images):
+            with suppress(OSError):
+                facts = os.stat(path)
+                lines.append(f'{path} {facts.st_size} {facts.st_mtime_ns}')
+    return hashlib.sha256('\n'.join(lines).encode(errors='surrogateescape')).hexdigest()
 
 
 def list_splits(cfg: Config, parts: Sequence[str]) -> list[Split]:
     """Return the data sets of ``parts`` with their annotations read and compared with the config.
 
     Raises:
-        UserError: A data set that cannot be built, or classes that are no list of names.
+        UserError: Files are missing, a data set cannot be built, or classes are no list of names.
     """
     nodes = [dataset for part in parts for dataset in datasets_of(cfg, part)]
+    missing = []
+    for node in nodes:
+        classes_of(cfg, node)
+        root = Path(node.get('data_root') or '')
+        missing += [root / path for path in needed_paths(node) if not (root / path).exists()]
+    if missing:
+        listed = join_some(dict.fromkeys(missing), limit=20, sep='\n  ')
+        raise UserError(
+            f'the data set is not where the config says (seen from {Path.cwd()}):\n  {listed}\n'
+            'put it there, or name its folder with --data DIR'
+        )
     folders = [image_folder(node) for node in nodes if format_of(dataset_class(cfg, node)) == 'folders']
     different = check_same_folders(list(dict.fromkeys(folder for folder in folders if folder is not None)))
     splits = read_splits(cfg, parts)
@@ -111,31 +132,3 @@ def list_splits(cfg: Config, parts: Sequence[str]) -> list[Split]:
     for split in splits[:1]:
         split.findings += different
     return splits
-
-
-def add_batch_faults(cfg: Config, reports: Sequence[Report], processes: int = 1) -> None:
-    """Add to the report of a training set that a step may have too few images."""
-    training = [report for report in reports if 'train' in report.part]
-    images = sum(report.kept for report in training)
-    for report in training[:1]:
-        report.findings += batch_faults(cfg, images, report.source, processes=processes)
-
-
-def check_paths(cfg: Config, parts: Sequence[str]) -> None:
-    """Check that the files and folders which ``parts`` of the config name are there.
-
-    Raises:
-        UserError: Some are missing, or classes are no list of names.
-    """
-    missing = []
-    for part in parts:
-        for dataset in datasets_of(cfg, part):
-            classes_of(cfg, dataset)
-            root = Path(dataset.get('data_root') or '')
-            missing += [root / path for path in needed_paths(dataset) if not (root / path).exists()]
-    if missing:
-        listed = join_some(dict.fromkeys(missing), limit=20, sep='\n  ')
-        raise UserError(
-            f'the data set is not where the config says (seen from {Path.cwd()}):\n  {listed}\n'
-            'put it there, or name its folder with --data DIR'
-        )

@@ -31,12 +31,8 @@ POOLING = {
 
 def head_faults(model: Any, classes: Sequence[str]) -> list[str]:
     """Return one message for all heads of ``model`` that classify another number of classes; none if they fit."""
-    heads = class_heads(model or {})
-    wrong = {
-        f'{path}.num_classes': node['num_classes']
-        for path, node in heads.items()
-        if node['num_classes'] != len(classes)
-    }
+    counts = {f'{path}.num_classes': node['num_classes'] for path, node in class_heads(model or {}).items()}
+    wrong = {path: count for path, count in counts.items() if count != len(classes)}
     if not wrong or (model or {}).get('language_model'):  # a detector of phrases scores words, not classes
         return []
     listed = ', '.join(f'{path}={number}' for path, number in wrong.items())
@@ -53,12 +49,15 @@ def class_heads(model: Any) -> dict[str, dict[str, Any]]:
     others: dict[str, dict[str, Any]] = {}
     for path, node in walk(model, 'model'):
         key = next((step for step in reversed(path.split('.')) if not step.isdigit()), '')
-        kind = str(getattr(node.get('type'), '__name__', node.get('type'))).rpartition('.')[2]
         count = node.get('num_classes')
-        if isinstance(count, int) and count > 0 and kind not in OTHER_CLASSES:
+        if isinstance(count, int) and count > 0 and _kind(node) not in OTHER_CLASSES:
             heads |= {path: node} if key in CLASS_HEADS else {}
             others |= {path: node} if key in ('model', 'backbone') else {}
     return heads or others
+
+
+def _kind(node: dict[str, Any]) -> str:
+    return str(getattr(node.get('type'), '__name__', node.get('type'))).rpartition('.')[2]
 
 
 def config_findings(cfg: Config, split: Split) -> Iterator[Finding]:
@@ -94,67 +93,58 @@ def _topk_faults(cfg: Config, part: str, classes: Sequence[str]) -> Iterator[str
 def _softmax_faults(model: Any) -> Iterator[str]:
     """Yield a message for each decode head with one class and a softmax, whose loss and gradient are always zero."""
     for path, node in class_heads(model or {}).items():
-        if node['num_classes'] == 1:
-            losses = node.get('loss_decode') or {}
-            losses = losses if isinstance(losses, list | tuple) else [losses]
-            types = [str(loss.get('type', 'CrossEntropyLoss')) for loss in losses]
-            softmax = [not loss.get('use_sigmoid') for loss in losses]
-            if all(softmax) and all(kind.endswith('CrossEntropyLoss') for kind in types):
-                yield (
-                    f'{path} has one class and a softmax, whose loss is zero whatever it predicts; use two classes, '
-                    "such as ('background', NAME), with masks of 0 and 1"
-                )
+        losses = node.get('loss_decode') or {}
+        losses = losses if isinstance(losses, list | tuple) else [losses]
+        types = [str(loss.get('type', 'CrossEntropyLoss')) for loss in losses if not loss.get('use_sigmoid')]
+        if node['num_classes'] == 1 and sum(kind.endswith('CrossEntropyLoss') for kind in types) == len(losses):
+            yield (
+                f'{path} has one class and a softmax, whose loss is zero whatever it predicts; use two classes, '
+                "such as ('background', NAME), with masks of 0 and 1"
+            )
 
 
 def evaluator_faults(cfg: Config, part: str) -> Iterator[str]:
     """Yield a message for each evaluator of a part that reads another annotation file than the part's data sets."""
-    files = {}
-    for dataset in datasets_of(cfg, part):
-        if isinstance(dataset.get('ann_file'), str) and dataset['ann_file']:
-            path = Path(dataset.get('data_root') or '') / dataset['ann_file']
-            files[path.resolve()] = path
+    nodes = [node for node in datasets_of(cfg, part) if isinstance(node.get('ann_file'), str) and node['ann_file']]
+    files = [Path(node.get('data_root') or '') / node['ann_file'] for node in nodes]
+    read = {path.resolve() for path in files}
     for path, node in walk(cfg.get(f'{part}_evaluator') or {}, f'{part}_evaluator'):
         own = node.get('ann_file')
-        if isinstance(own, str) and own and files and Path(own).resolve() not in files:
-            first = next(iter(files.values()))
+        if isinstance(own, str) and own and files and Path(own).resolve() not in read:
             yield (
-                f'{path}.ann_file={own}, but the data set of {part}_dataloader reads {first}: the metric would compare '
-                f'predictions with other annotations; add --cfg-options {path}.ann_file={first}'
+                f'{path}.ann_file={own}, but the data set of {part}_dataloader reads {files[0]}: the metric would '
+                f'compare predictions with other annotations; add --cfg-options {path}.ann_file={files[0]}'
             )
 
 
-def batch_faults(cfg: Config, images: int, source: str, *, processes: int = 1) -> Iterator[Finding]:
-    """Yield an error if a training step has one image, and a head normalizes one pixel per image over it.
+def batch_fault(cfg: Config, images: int, processes: int = 1) -> str:
+    """Return why a training step has one image, where a head normalizes one pixel per image over it; empty if not so.
 
     Args:
         cfg: The config of the run.
         images: Images of the training set that ``filter_cfg`` keeps.
-        source: Its annotation file, for the finding.
         processes: Processes of the run; synchronized batch norm counts the images of all of them.
     """
     loader = cfg.get('train_dataloader') or {}
     batch = loader.get('batch_size') or 1
     heads = [(path, node) for path, node in walk(cfg.get('model') or {}, 'model') if _pools(node, processes)]
     if not heads:
-        return
+        return ''
     path, node = heads[0]
     reason = f'{path} ({node["type"]}) normalizes one pixel per image over the batch, which needs two images'
+    if batch == 1:
+        return f'train_dataloader.batch_size=1, but {reason}; set it to 2 or more'
     # Where a wrapper or a sampler changes the number of images, it shows when the data set is built.
     dataset, sampler = loader.get('dataset') or {}, (loader.get('sampler') or {}).get('type')
     counted = datasets_of(cfg, 'train') == [dataset] and 'Infinite' not in str(sampler) and not dataset.get('indices')
-    if batch == 1:
-        yield Finding(
-            'config does not fit', source, f'train_dataloader.batch_size=1, but {reason}; set it to 2 or more'
-        )
-    elif counted and not loader.get('drop_last') and -(-images // processes) % batch == 1:
-        what = (
-            f'{images} images leave one image for the last step of an epoch with batch_size={batch}, but {reason}; add '
-            '--cfg-options train_dataloader.drop_last=True'
-        )
-        yield Finding('config does not fit', source, what)
+    if not counted or loader.get('drop_last') or -(-images // processes) % batch != 1:
+        return ''
+    return (
+        f'{images} images leave one image for the last step of an epoch with batch_size={batch}, but {reason}; add '
+        '--cfg-options train_dataloader.drop_last=True'
+    )
 
 
 def _pools(node: dict[str, Any], processes: int) -> bool:
-    kind = str(getattr(node.get('type'), '__name__', node.get('type'))).rpartition('.')[2]
     norm = str((node.get('norm_cfg') or {}).get('type'))
-    return kind in POOLING and (norm.startswith('BN') or (norm == 'SyncBN' and processes == 1))
+    return _kind(node) in POOLING and (norm.startswith('BN') or (norm == 'SyncBN' and processes == 1))

@@ -30,21 +30,21 @@ LEAST, MOST = 720, 1200  # pixels on the longer side of a drawn image
 RED = (255, 0, 0)  # a value without class
 
 
-def draw_samples(split: Split, report: Report, folder: Path, count: int) -> list[Path]:
+def draw_samples(report: Report, folder: Path, count: int) -> list[Path]:
     """Draw ``count`` samples, spread evenly over the split, into ``folder``; return the files.
 
     Only images that the check could read are drawn, those with annotations where there are any.
     """
+    split = report.split
     readable = [s for s in split.samples if s.pixels is not None or os.path.abspath(s.image) in report.digests]
     annotated = [s for s in readable if s.mask or s.raw not in (None, [])] or readable
     step = max(len(annotated) / max(count, 1), 1)
-    chosen = [annotated[int(i * step)] for i in range(min(count, len(annotated)))]
     folder.mkdir(parents=True, exist_ok=True)
     prefix = re.sub(r'\W+', '_', split.part).strip('_')
     files = []
-    for i, sample in enumerate(chosen, 1):
-        files.append(folder / f'{prefix}_{i:02d}.jpg')  # a later run replaces them
-        Image.fromarray(draw_sample(split, sample)).save(files[-1], quality=92)
+    for i in range(min(count, len(annotated))):
+        files.append(folder / f'{prefix}_{i + 1:02d}.jpg')  # a later run replaces them
+        Image.fromarray(draw_sample(split, annotated[int(i * step)])).save(files[-1], quality=92)
     return files
 
 
@@ -64,7 +64,7 @@ def draw_sample(split: Split, sample: Sample) -> Array:
     if split.unit == 'images':
         return add_legend(shown, title, [(str(a.label), color_of(split.classes, a.label)) for a in annotations])
     shown = _draw_objects(shown, annotations, split.classes, shown.shape[1] / width)
-    return add_legend(shown, f'{title}  {len(annotations)} object' + ('' if len(annotations) == 1 else 's'))
+    return add_legend(shown, f'{title}  {len(annotations)} object' + 's' * (len(annotations) != 1))
 
 
 def color_of(classes: Sequence[str], label: str | None) -> Color:
@@ -74,60 +74,56 @@ def color_of(classes: Sequence[str], label: str | None) -> Color:
 
 def _draw_objects(image: Array, annotations: Sequence[Annotation], classes: Sequence[str], scale: float) -> Array:
     """Draw objects with boxes in the original image's pixels, smaller ones on top."""
-    boxed = [(a, a.box) for a in annotations if a.box is not None and np.isfinite(a.box).all()]
-    boxed.sort(key=lambda pair: (pair[1][2] - pair[1][0]) * (pair[1][3] - pair[1][1]))
+    boxed = [(a, np.array(a.box) * scale) for a in annotations if a.box is not None and np.isfinite(a.box).all()]
+    boxed.sort(key=lambda pair: np.prod(pair[1][2:] - pair[1][:2]))
+    if not boxed:
+        return image
     colors = [color_of(classes, a.label) for a, _ in boxed]
-    masks = [(i, _mask(a.segmentation, image.shape[:2], scale)) for i, (a, _) in enumerate(boxed) if a.segmentation]
-    there = [(mask, colors[i]) for i, mask in masks if mask is not None]
-    image = draw_masks(image, [mask for mask, _ in there], [color for _, color in there]) if there else image
+    masks = [_mask(a.segmentation, image.shape[:2], scale) for a, _ in boxed]
+    there = [(mask, color) for mask, color in zip(masks, colors, strict=True) if mask is not None]
+    if there:
+        image = draw_masks(image, [mask for mask, _ in there], [color for _, color in there])
     texts = [(a.label or 'no class') + (' (crowd)' if a.crowd else ' (ignored)' if a.ignored else '') for a, _ in boxed]
-    return draw_boxes(image, [[v * scale for v in box] for _, box in boxed], texts, colors) if boxed else image
+    return draw_boxes(image, [box.tolist() for _, box in boxed], texts, colors)
 
 
 def _mask(segmentation: Any, shape: tuple[int, ...], scale: float) -> Array | None:
-    """Return an object's mask (H, W) bool at the size of the drawing; None where it is not sound."""
+    """Return an object's mask (H, W) bool at the size of the drawing; None where there is no sound one."""
+    size = shape[1], shape[0]
     if isinstance(segmentation, dict):
-        return _mask_of_runs(segmentation, shape, scale)
-    layer = Image.new('1', (shape[1], shape[0]))
-    for polygon in segmentation if isinstance(segmentation, list) else ():
-        numbers = polygon_numbers(polygon)
+        from pycocotools import mask as coco_mask  # beside mmdet, which alone has data sets with run lengths
+
+        if rle_fault(segmentation) or [round(side * scale) for side in segmentation['size']] != list(shape):
+            return None  # the report names it; only what has the size of the image is expanded
+        rle = segmentation
+        rle = coco_mask.frPyObjects(rle, *rle['size']) if isinstance(rle['counts'], list) else rle
+        mask = Image.fromarray(coco_mask.decode(rle).astype(bool))
+        return np.asarray(mask.resize(size, Image.Resampling.NEAREST))
+    layer = Image.new('1', size)
+    polygons = [polygon_numbers(polygon) for polygon in segmentation] if isinstance(segmentation, list) else []
+    for numbers in polygons:
         if numbers is not None and is_polygon(numbers):
             ImageDraw.Draw(layer).polygon([v * scale for v in numbers], fill=1)
-    return np.asarray(layer)
-
-
-def _mask_of_runs(rle: dict[str, Any], shape: tuple[int, ...], scale: float) -> Array | None:
-    from pycocotools import mask as coco_mask  # beside mmdet, which alone has data sets with run lengths
-
-    if rle_fault(rle) or [round(side * scale) for side in rle['size']] != list(shape):
-        return None  # the report names it; only what has the size of the image is expanded
-    compressed = coco_mask.frPyObjects(rle, *rle['size']) if isinstance(rle['counts'], list) else rle
-    mask = Image.fromarray(coco_mask.decode(compressed).astype(bool))
-    return np.asarray(mask.resize((shape[1], shape[0]), Image.Resampling.NEAREST))
+    return np.asarray(layer) if polygons else None
 
 
 def _draw_mask_file(image: Array, split: Split, path: str, title: str) -> Array:
     """Draw the classes of a mask over an image, with a legend: ignored pixels are white, values without class red."""
     try:
-        if split.read_mask is None:
-            with Image.open(regular_file(path)) as file:
-                values = np.asarray(file)
-        else:
-            values = split.read_mask(path)
+        values = np.asarray(Image.open(regular_file(path))) if split.read_mask is None else split.read_mask(path)
     except (OSError, ValueError):  # the report names it
         return add_legend(image, title, [('no readable mask', GREY)])
     if values.ndim != 2:
         return add_legend(image, title, [('a color mask', GREY)])
-    resized = Image.fromarray(values.astype(np.int32)).resize(
-        (image.shape[1], image.shape[0]), Image.Resampling.NEAREST
-    )
+    size = image.shape[1], image.shape[0]
+    resized = Image.fromarray(values.astype(np.int32)).resize(size, Image.Resampling.NEAREST)
     present, labels = np.unique(np.asarray(resized), return_inverse=True)
-    names = [split.mask_values.get(int(value)) for value in present]
-    background = [name == split.classes[0] == 'background' for name in names]
-    colors = [RED if name is None else color_of(split.classes, name) if name else WHITE for name in names]
-    over = [None if back else color for back, color in zip(background, colors, strict=True)]
-    entries = [
-        (f'{value} no class' if name is None else name or 'ignored', GREY if back else color)
-        for value, name, back, color in zip(present.tolist(), names, background, colors, strict=True)
-    ]
-    return add_legend(draw_label_map(image, labels.reshape(image.shape[:2]), over), title, entries)
+    colors: list[Color | None] = []
+    entries: list[tuple[str, Color]] = []
+    for value in present.tolist():
+        name = split.mask_values.get(value)
+        is_ground = name == split.classes[0] == 'background'
+        color = RED if name is None else color_of(split.classes, name) if name else WHITE
+        colors.append(None if is_ground else color)
+        entries.append((f'{value} no class' if name is None else name or 'ignored', GREY if is_ground else color))
+    return add_legend(draw_label_map(image, labels.reshape(image.shape[:2]), colors), title, entries)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mmres2net.data.formats.base import Finding
+from mmres2net.data.formats.base import Finding, Split
 from mmres2net.text import join_some
 
 # A kind is an error if the run fails because of it, or trains on or measures something wrong.
@@ -68,6 +68,7 @@ NOTES = {
     'CMYK image': 'loaders convert it, not all to the same colors',
     'deep image': 'more than 8 bits per channel, of which loaders keep 8',
 }
+SEVERITIES = {'error': ERRORS, 'note': NOTES}
 # Notes on files that do not change the run: not printed before it.
 QUIET = {'image without annotations', 'tiny box', *list(NOTES)[-6:]}
 LISTED_CLASSES = 100  # a data set with more of them shows the first and counts the rest
@@ -76,16 +77,12 @@ UNBROKEN = '\xa0'  # a space at which no line is broken
 
 @dataclass
 class Report:
-    """What is known of one data set of a config.
+    """What is known of one data set.
 
-    ``counts`` holds, by class name, ``unit``: objects, images or, for semantic masks, pixels.
+    ``counts`` holds, by class name, what the split's ``unit`` says: objects, images or, for semantic masks, pixels.
     """
 
-    part: str
-    source: str
-    dataset: str
-    classes: tuple[str, ...] = ()
-    unit: str = 'objects'
+    split: Split
     images: int = 0
     kept: int = 0  # images that filter_cfg keeps
     annotations: int = 0
@@ -103,12 +100,12 @@ class Report:
     @property
     def title(self) -> str:
         """Part, class and source of the data set."""
-        return f'{self.part}: {self.dataset} {self.source}'
+        return f'{self.split.part}: {self.split.dataset} {self.split.source}'
 
     @property
     def empty_classes(self) -> list[str]:
         """Classes of the config without an annotation."""
-        return [name for name in self.classes if not self.counts[name]]
+        return [name for name in self.split.classes if not self.counts[name]]
 
     def count(self, kinds: dict[str, str]) -> int:
         """Return the number of findings of ``kinds``: ERRORS or NOTES."""
@@ -123,22 +120,35 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything except the digests as values of JSON."""
-        plain = ('part', 'source', 'dataset', 'images', 'annotations', 'crowd', 'ignored_objects', 'ignored', 'unit')
         found = {kind: [{'where': f.where, 'what': f.what} for f in fs] for kind, fs in self.kinds().items()}
         return {
-            **{name: getattr(self, name) for name in plain},
-            'classes': {name: self.counts[name] for name in self.classes},
+            **{name: getattr(self.split, name) for name in ('part', 'source', 'dataset', 'unit')},
+            **{name: getattr(self, name) for name in ('images', 'annotations', 'crowd', 'ignored_objects', 'ignored')},
+            'classes': {name: self.counts[name] for name in self.split.classes},
             'empty_classes': self.empty_classes,
             'unknown_classes': dict(self.unknown),
-            'errors': {kind: entries for kind, entries in found.items() if kind in ERRORS},
-            'notes': {kind: entries for kind, entries in found.items() if kind in NOTES},
+            **{f'{name}s': {k: found[k] for k in found if k in kinds} for name, kinds in SEVERITIES.items()},
         }
 
     def as_text(self, show: int) -> str:
         """Return the report for a terminal, with the first ``show`` findings of each kind."""
-        lines = [self.title, f'  {self._totals()}']
+        lines, pixels = [self.title], self.counts.total() + self.ignored
+        totals = [f'{self.images:,} images']
+        if self.split.unit == 'objects':
+            kinds = [f'{n:,} {name}' for n, name in ((self.crowd, 'crowd'), (self.ignored_objects, 'ignored')) if n]
+            totals.append(f'{self.annotations:,} annotations' + (f' ({", ".join(kinds)})' if kinds else ''))
+        if self.split.classes:
+            number = len(self.split.classes)
+            totals.append(f'{number - len(self.empty_classes)} of {number} classes in use')
+        if self.split.unit == 'pixels' and self.ignored:
+            totals.append(f'{_percent(self.ignored, pixels)} of the pixels ignored')
+        lines.append(f'  {", ".join(totals)}')
         if self.counts:
-            text = f'{self.unit} by class: {self._class_counts()}'
+            by_class = [
+                f'{name} {_percent(n, pixels) if self.split.unit == "pixels" else f"{n:,}"}'.replace(' ', UNBROKEN)
+                for name, n in self.counts.most_common()
+            ]
+            text = f'{self.split.unit} by class: {join_some(by_class, limit=LISTED_CLASSES)}'
             wrapped = textwrap.wrap(text, 110, initial_indent='  ', subsequent_indent='    ', break_on_hyphens=False)
             lines += [line.replace(UNBROKEN, ' ') for line in wrapped]
         return '\n'.join([*lines, *self.lines([*ERRORS, *NOTES], show)])
@@ -148,34 +158,12 @@ class Report:
         lines = []
         for kind, found in self.kinds().items():
             if kind in kinds:
-                severity, meaning = ('error', ERRORS[kind]) if kind in ERRORS else ('note', NOTES[kind])
-                lines.append(f'  {severity}: {len(found):,} x {kind} ({meaning})')
-                lines += [f'      {_entry(finding)}' for finding in found[:show]]
+                severity = 'error' if kind in ERRORS else 'note'
+                lines.append(f'  {severity}: {len(found):,} x {kind} ({SEVERITIES[severity][kind]})')
+                for _, where, what in found[:show]:
+                    lines.append('      ' + (what if what.startswith(where) else f'{where}: {what}'.rstrip(': ')))
                 lines += [f'      and {len(found) - show:,} more'] if len(found) > show > 0 else []
         return lines
-
-    def _totals(self) -> str:
-        totals = [f'{self.images:,} images']
-        if self.unit == 'objects':
-            kinds = [f'{n:,} {name}' for n, name in ((self.crowd, 'crowd'), (self.ignored_objects, 'ignored')) if n]
-            totals.append(f'{self.annotations:,} annotations' + (f' ({", ".join(kinds)})' if kinds else ''))
-        if self.classes:
-            totals.append(f'{len(self.classes) - len(self.empty_classes)} of {len(self.classes)} classes in use')
-        if self.unit == 'pixels' and self.ignored:
-            totals.append(f'{_percent(self.ignored, sum(self.counts.values()) + self.ignored)} of the pixels ignored')
-        return ', '.join(totals)
-
-    def _class_counts(self) -> str:
-        total = sum(self.counts.values()) + self.ignored
-        texts = [
-            f'{name} {_percent(count, total) if self.unit == "pixels" else f"{count:,}"}'.replace(' ', UNBROKEN)
-            for name, count in self.counts.most_common()
-        ]
-        return join_some(texts, limit=LISTED_CLASSES)
-
-
-def _entry(finding: Finding) -> str:
-    return finding.what if finding.what.startswith(finding.where) else f'{finding.where}: {finding.what}'.rstrip(': ')
 
 
 def _percent(count: int, total: int) -> str:
@@ -185,9 +173,5 @@ def _percent(count: int, total: int) -> str:
 
 def verdict(reports: Sequence[Report]) -> str:
     """Return the last line of a check: how many errors and notes there are."""
-    errors, notes = (sum(report.count(kinds) for report in reports) for kinds in (ERRORS, NOTES))
-    if not errors and not notes:
-        return 'no errors, no notes'
-    return ', '.join(
-        f'{n or "no"} {name}' + ('' if n == 1 else 's') for n, name in ((errors, 'error'), (notes, 'note'))
-    )
+    found = [(name, sum(report.count(kinds) for report in reports)) for name, kinds in SEVERITIES.items()]
+    return ', '.join(f'{n or "no"} {name}' + 's' * (n != 1) for name, n in found)

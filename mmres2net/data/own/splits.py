@@ -45,10 +45,15 @@ def head_of(path: str) -> bytes:
     return b''
 
 
-def in_threads(function: Callable[[T], U], items: Sequence[T], text: str = 'reading') -> Iterator[U]:
-    """Yield what ``function`` returns for each item, in order; progress is shown where stderr is a terminal."""
+def in_threads(
+    function: Callable[[T], U], items: Sequence[T], text: str = 'reading', workers: int | None = None
+) -> Iterator[U]:
+    """Yield what ``function`` returns for each item, in order; progress is shown where stderr is a terminal.
+
+    Without ``workers`` there is a thread for each core, at most 16.
+    """
     with (
-        ThreadPoolExecutor(max(min(int(granted_cores()), 16), 1)) as pool,
+        ThreadPoolExecutor(workers or max(min(int(granted_cores()), 16), 1)) as pool,
         tqdm(total=len(items), desc=text, unit=' images', disable=not sys.stderr.isatty(), leave=False) as progress,
     ):
         for start in range(0, len(items), BLOCK):

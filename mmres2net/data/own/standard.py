@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from mmres2net.data.check.memory import fingerprint
+from mmres2net.data.check.before import fingerprint
 from mmres2net.data.check.report import ERRORS
 from mmres2net.data.formats.base import Annotation, Finding, Sample, Size, Split
 from mmres2net.data.formats.coco import IGNORE
@@ -58,7 +58,7 @@ def write_standard(data: OwnData, folder: Path) -> OwnData:
     sources = [split.source for split in data.splits.values()]
     settings = [data.format, data.task, data.classes, data.palette, str(data.root)]
     settings += [f'{s.mask_values} {getattr(s.read_mask, "keywords", s.read_mask is None)}' for s in sources]
-    state = fingerprint(sources, str(settings), least=0)
+    state = fingerprint(sources, str(settings))
     counts = _known(folder / STATE, state, files.values())
     if counts is None:
         (folder / STATE).unlink(missing_ok=True)
