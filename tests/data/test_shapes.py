@@ -121,9 +121,10 @@ def test_a_run_that_ends_early_leaves_nothing_that_looks_complete(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(shapes_layout, '_write_lists', interrupt)
-        make_shapes(tmp_path / 'set', spec=TINY)
+        with pytest.raises(KeyboardInterrupt):
+            make_shapes(tmp_path / 'set', spec=TINY)
     assert not list(tmp_path.iterdir())
     code = (
         'import os, sys; from mmres2net.data import shapes, shapes_layout\n'
