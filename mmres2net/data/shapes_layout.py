@@ -205,7 +205,7 @@ def write_set(root: Path, spec: ShapesSpec) -> dict[str, Any]:
                 bar.update()
         _write(root / f'annotations/instances_{split}2017.json', json.dumps(coco, separators=(',', ':')))
         counts[split] = _count(coco)
-    _write_lists(root, *names.values(), set(salient))
+    _write_lists(root, names['train'], names['val'], set(salient))
     return counts
 
 
