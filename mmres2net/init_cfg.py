@@ -11,29 +11,18 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 TYPES = ('Pretrained', 'PretrainedInit')
 
 
-@dataclass(frozen=True)
-class PretrainedNode:
-    """One checkpoint that a part of a model loads when it is initialized.
+class PretrainedNode(NamedTuple):
+    """One checkpoint that a part of a model loads when it is initialized."""
 
-    Attributes:
-        path: Path of the checkpoint in the config, such as ``model.backbone.init_cfg.1.checkpoint``.
-        checkpoint: The name, path or URL; whatever the config has there.
-        type: Type of the initializer; empty for ``pretrained=...``.
-        module: The part of the model, such as the backbone.
-        is_last: No other initializer follows in the same list.
-    """
-
-    path: str
-    checkpoint: Any
-    type: Any
-    module: dict[str, Any]
-    is_last: bool = True
+    path: str  # of the checkpoint in the config, such as `model.backbone.init_cfg.1.checkpoint`
+    checkpoint: Any  # the name, path or URL; whatever the config has there
+    type: Any  # of the initializer; empty for `pretrained=...`
+    is_last: bool = True  # no other initializer follows in the same list
 
 
 @contextmanager
@@ -56,35 +45,29 @@ def loads_weights(init_cfg: Any) -> bool:
 
 def pretrained_nodes(model: Any, path: str = 'model') -> Iterator[PretrainedNode]:
     """Yield every checkpoint that a model's config loads, by ``init_cfg`` or ``pretrained``, outermost first."""
-    if isinstance(model, Mapping):
-        for key, value in model.items():
-            if _is_init_cfg(key):
-                for where, node, is_last in _initializers(value, f'{path}.{key}'):
-                    yield PretrainedNode(
-                        f'{where}.checkpoint', node.get('checkpoint'), node.get('type'), dict(model), is_last
-                    )
-            elif key == 'pretrained' and value:
-                yield PretrainedNode(f'{path}.{key}', value, '', dict(model))
-            else:
-                yield from pretrained_nodes(value, f'{path}.{key}')
-    elif isinstance(model, list | tuple):
-        for i, value in enumerate(model):
-            yield from pretrained_nodes(value, f'{path}.{i}')
+    for where, part, key in _settings(model, path):
+        if key != 'pretrained':
+            for place, node, is_last in _initializers(part[key], where):
+                yield PretrainedNode(f'{place}.checkpoint', node.get('checkpoint'), node.get('type'), is_last)
+        elif part[key]:
+            yield PretrainedNode(where, part[key], '')
 
 
 def drop_pretrained(model: Any) -> None:
     """Remove from a model's config, in place, every initializer that loads a checkpoint; others stay."""
-    if isinstance(model, dict):
-        for key, value in model.items():
-            if _is_init_cfg(key):
-                model[key] = without_pretrained(value)
-            elif key == 'pretrained':
-                model[key] = False if value is True else value if value is False else None
-            else:
-                drop_pretrained(value)
-    elif isinstance(model, list | tuple):
-        for value in model:
-            drop_pretrained(value)
+    for _, part, key in list(_settings(model, '')):
+        without = False if isinstance(part[key], bool) else None
+        part[key] = without if key == 'pretrained' else without_pretrained(part[key])
+
+
+def _settings(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Yield path, dict and key of every ``init_cfg`` and ``pretrained`` below ``node``."""
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list | tuple) else ()
+    for key, value in items:
+        if isinstance(key, str) and (key == 'pretrained' or key.endswith('init_cfg')):
+            yield f'{path}.{key}', node, key
+        else:
+            yield from _settings(value, f'{path}.{key}')
 
 
 def without_pretrained(init_cfg: Any) -> Any:
@@ -115,7 +98,3 @@ def _initializers(init_cfg: Any, path: str) -> Iterator[tuple[str, Mapping[str, 
 def _is_pretrained_type(kind: Any) -> bool:
     names = [base.__name__ for base in kind.__mro__] if isinstance(kind, type) else [str(kind).rpartition('.')[2]]
     return any(name.endswith(TYPES) for name in names)
-
-
-def _is_init_cfg(key: Any) -> bool:
-    return isinstance(key, str) and key.endswith('init_cfg')

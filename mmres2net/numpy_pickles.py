@@ -42,9 +42,10 @@ class Array(StandIn):
 
     def __setstate__(self, state: Any) -> None:
         _, shape, dtype, fortran, content = state
-        self._fill(content, dtype, shape, 'F' if fortran else 'C')
+        self.fill(content, dtype, shape, 'F' if fortran else 'C')
 
-    def _fill(self, content: Any, dtype: Any, shape: Any, order: Any) -> None:
+    def fill(self, content: Any, dtype: Any, shape: Any, order: Any) -> Array:
+        """Take the ``content`` of a file after a check; return this array."""
         raw = content.encode('latin1') if isinstance(content, str) else content  # Python 2 has bytes as text
         if not isinstance(shape, tuple) or not all(type(length) is int for length in shape):
             raise UnpicklingError('an array whose shape is not a tuple of integers')
@@ -52,6 +53,7 @@ class Array(StandIn):
         if not known or len(raw) != math.prod(shape) * dtype.value.itemsize:
             raise UnpicklingError(f'an array whose bytes do not fit its shape {shape[:4]}')
         self.value = np.frombuffer(raw, dtype.value).reshape(shape, order='F' if order == 'F' else 'C').copy()
+        return self
 
 
 def _reconstruct(kind: Any, shape: Any, code: Any) -> Array:
@@ -61,24 +63,16 @@ def _reconstruct(kind: Any, shape: Any, code: Any) -> Array:
     return Array()
 
 
-def _frombuffer(content: Any, dtype: Any, shape: Any, order: Any) -> Array:
-    """Stand-in for numpy's function of this name, which pickles of protocol 5 call."""
-    array = Array()
-    array._fill(content, dtype, shape, order)
-    return array
-
-
 def _scalar(dtype: Any, content: Any) -> Any:
     if type(dtype) is not _Dtype or type(content) is not bytes or len(content) != dtype.value.itemsize:
         raise UnpicklingError('a numpy number whose bytes do not fit its type')
     return np.frombuffer(content, dtype.value)[0]
 
 
-# By their names in a file. numpy 2 moved its functions; files name them as the numpy that wrote them did.
-STAND_INS: dict[str, Callable[..., Any]] = {
-    'numpy.dtype': _Dtype,
-    'numpy.ndarray': Array,
-    **dict.fromkeys((f'numpy.{core}.multiarray._reconstruct' for core in ('core', '_core')), _reconstruct),
-    **dict.fromkeys((f'numpy.{core}.multiarray.scalar' for core in ('core', '_core')), _scalar),
-    **dict.fromkeys((f'numpy.{core}.numeric._frombuffer' for core in ('core', '_core')), _frombuffer),
-}
+# By their names in a file. numpy 2 moved its functions; files name them as the numpy that wrote them did. Pickles of
+# protocol 5 call the last one.
+STAND_INS: dict[str, Callable[..., Any]] = {'numpy.dtype': _Dtype, 'numpy.ndarray': Array}
+for _core in ('core', '_core'):
+    STAND_INS[f'numpy.{_core}.multiarray._reconstruct'] = _reconstruct
+    STAND_INS[f'numpy.{_core}.multiarray.scalar'] = _scalar
+    STAND_INS[f'numpy.{_core}.numeric._frombuffer'] = lambda *arguments: Array().fill(*arguments)

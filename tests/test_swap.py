@@ -20,7 +20,7 @@ from mmres2net.models import Res2LayerHead, Res2Net
 from mmres2net.paths import find_config
 from mmres2net.registry import MODELS
 from mmres2net.swap import explain_swap, swap_backbone
-from mmres2net.weights import PUBLISHED, find_published
+from mmres2net.weights.fetching import PUBLISHED, find_published
 
 ARCH = 'res2net50_26w_4s'
 V1B = 'res2net50_v1b_26w_4s'
@@ -393,7 +393,7 @@ def test_backbone_within_a_wrapper() -> None:
 
 
 REFUSED = {
-    'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py': '[96, 192, 384, 768]',
+    'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py': 'mmdet.SwinTransformer',
     'mmseg::hrnet/fcn_hr18_4xb2-40k_cityscapes-512x1024.py': 'mmseg.HRNet',
     'mmdet::atss/atss_r18_fpn_8xb8-amp-lsj-200e_coco.py': '64, 128, 256, 512',
     'mmdet::detectors/detectors_cascade-rcnn_r50_1x_coco.py': 'model.neck.rfp_backbone',

@@ -61,26 +61,7 @@ def activation_map(
     """
     kind = getattr(library(), METHODS[method])
     module = model.get_submodule(layer)
-    with torch.enable_grad(), ExitStack() as undo:
-        # Before the library's own hooks, which then get the leaf that the gradient ends at.
-        undo.callback(module.register_forward_hook(_cut(layer)).remove)
-        # Copied at once: an in-place ReLU behind the layer would write into what is kept.
-        cam = kind(model, [module], reshape_transform=torch.clone)
-        seen = cam.activations_and_grads
-        undo.callback(seen.release)
-        score, extra = score_of()
-        _check_calls(layer, len(seen.activations), score)
-        score.backward()
-        if not seen.gradients:
-            raise UserError(f'the score does not depend on the layer {layer}: choose a layer nearer to the output')
-        activations, gradients = (kept[0].numpy() for kept in (seen.activations, seen.gradients))
-        heat = cam.get_cam_image(None, module, None, activations, gradients, False)[0]
-    if not np.isfinite(heat).all():
-        raise UserError(f'the map of {layer} has values that are not finite: the weights of this model are damaged')
-    return np.maximum(heat, 0), extra
 
-
-def _cut(layer: str) -> Callable[[nn.Module, Any, Any], Tensor]:
     def cut(module: nn.Module, args: Any, output: Any) -> Tensor:
         if not isinstance(output, Tensor) or output.dim() != 4 or output.shape[0] != 1:
             what = str(tuple(output.shape)) if isinstance(output, Tensor) else f'a {type(output).__name__}'
@@ -88,15 +69,24 @@ def _cut(layer: str) -> Callable[[nn.Module, Any, Any], Tensor]:
         # A copy of the leaf, since the next layer may write into it.
         return output.detach().requires_grad_().clone()
 
-    return cut
-
-
-def _check_calls(layer: str, calls: int, score: Tensor) -> None:
-    if not calls:
-        raise UserError(f'the layer {layer} takes no part in the prediction: choose another layer')
-    if calls > 1:
-        raise UserError(
-            f'the layer {layer} runs {calls} times for one image, so it has no single map: choose another layer'
-        )
-    if not score.requires_grad:
-        raise UserError(f'the score does not depend on the layer {layer}: choose a layer nearer to the output')
+    with torch.enable_grad(), ExitStack() as undo:
+        # Before the library's own hooks, which then get the leaf that the gradient ends at.
+        undo.callback(module.register_forward_hook(cut).remove)
+        # Copied at once: an in-place ReLU behind the layer would write into what is kept.
+        cam = kind(model, [module], reshape_transform=torch.clone)
+        seen = cam.activations_and_grads
+        undo.callback(seen.release)
+        score, extra = score_of()
+        calls = len(seen.activations)
+        if calls != 1:
+            what = f'runs {calls} times for one image' if calls else 'takes no part in the prediction'
+            raise UserError(f'the layer {layer} {what}, so it has no map: choose another layer')
+        if score.requires_grad:
+            score.backward()
+        if not seen.gradients:
+            raise UserError(f'the score does not depend on the layer {layer}: choose a layer nearer to the output')
+        activations, gradients = (kept[0].numpy() for kept in (seen.activations, seen.gradients))
+        heat = cam.get_cam_image(None, module, None, activations, gradients, False)[0]
+    if not np.isfinite(heat).all():
+        raise UserError(f'the map of {layer} has values that are not finite: the weights of this model are damaged')
+    return np.maximum(heat, 0), extra

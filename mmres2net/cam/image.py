@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,12 @@ class Window:
     height: float
     width: float
 
-    def part(self, size: Size, first: tuple[float, float], part: Size) -> Window:
+    @property
+    def edges(self) -> tuple[float, float, float, float]:
+        """Top, left, bottom and right."""
+        return self.top, self.left, self.top + self.height, self.left + self.width
+
+    def part(self, size: Sequence[int], first: tuple[float, float], part: Sequence[int]) -> Window:
         """Return where ``part`` pixels (height, width) lie from pixel ``first`` on, of ``size`` that fill this one."""
         down, right = self.height / size[0], self.width / size[1]
         top, left = self.top + first[0] * down, self.left + first[1] * right
@@ -37,9 +43,9 @@ class Window:
 
     def inside(self, size: Size) -> Window:
         """Return the part of it that lies in an image of ``size`` (height, width)."""
-        top, left = max(self.top, 0.0), max(self.left, 0.0)
-        bottom, right = min(self.top + self.height, size[0]), min(self.left + self.width, size[1])
-        return Window(top, left, max(bottom - top, 0.0), max(right - left, 0.0))
+        top, left, bottom, right = self.edges
+        top, left = max(top, 0.0), max(left, 0.0)
+        return Window(top, left, max(min(bottom, size[0]) - top, 0.0), max(min(right, size[1]) - left, 0.0))
 
     def is_all_of(self, size: Size) -> bool:
         """Return whether it covers an image of ``size``, up to half a pixel."""
@@ -64,16 +70,11 @@ class PreprocessedImage:
     @property
     def visible(self) -> Window:
         """The part of the image that the network gets."""
-        padded = (self.inputs.shape[2], self.inputs.shape[3])
-        return self.window.part(padded, (0, 0), self.content).inside(self.size)
+        return self.window.part(self.inputs.shape[2:], (0, 0), self.content).inside(self.size)
 
 
 def preprocess_image(cfg: Config, model: Any, path: Path) -> PreprocessedImage:
-    """Return what ``model`` gets of the image at ``path`` by the test pipeline of ``cfg``, without its annotations.
-
-    A UserError says that the pipeline fails, does not end with one image, or moves pixels in a way that cannot be
-    followed.
-    """
+    """Return what ``model`` gets of an image by the test pipeline of ``cfg``; a UserError if a map cannot follow it."""
     image = read_image(path, apply_exif=applies_exif(cfg))
     results, window = loaded_results(cfg, image, path), Window(0, 0, *image.shape[:2])
     with scope_of(cfg):
@@ -81,26 +82,24 @@ def preprocess_image(cfg: Config, model: Any, path: Path) -> PreprocessedImage:
             before, results = results, run_step(step, dict(results), path)
             if 'img' in results:
                 window = _window_after(step, before, results, window)
-        data = run_steps((), results, path)
-        content = data['inputs'][0].shape[1], data['inputs'][0].shape[2]
-        data = model.data_preprocessor(data, False)
-    batch = data['inputs']
-    window = window.part(content, (0, 0), (batch.shape[2], batch.shape[3]))
-    return PreprocessedImage(image, batch, data['data_samples'][0], content, window)
+        batch = run_steps((), results, path)
+        _, *content = batch['inputs'][0].shape
+        data = model.data_preprocessor(batch, False)
+    _, _, *padded = data['inputs'].shape
+    window = window.part(content, (0, 0), padded)
+    return PreprocessedImage(image, data['inputs'], data['data_samples'][0], (content[0], content[1]), window)
 
 
 def _window_after(step: Any, before: dict[str, Any], after: dict[str, Any], window: Window) -> Window:
     """Return where the pixels after a step lie, for those before it that fill ``window``."""
     kind, old, new = kind_of(step), before['img'].shape[:2], after['img'].shape[:2]
-    moved = after.get('flip') or kind not in RESIZING + MOVING
-    if kind in RESIZING and not moved:
-        return window
-    if moved and (after.get('flip') or not np.array_equal(before['img'], after['img'])):
+    unknown = kind not in RESIZING + MOVING
+    if after.get('flip') or (unknown and not np.array_equal(before['img'], after['img'])):
         raise UserError(
             f'the step {kind} of the test pipeline may move pixels in a way that a map cannot follow; supported are '
             f'{", ".join(RESIZING + MOVING)} and steps that leave the image unchanged'
         )
-    if moved:
+    if unknown or kind in RESIZING:
         return window
     # Where the first pixel came from, by the step itself: in this image each pixel holds its own place.
     places = np.stack([*np.mgrid[: old[0], : old[1]].astype(np.float32), np.zeros(old, np.float32)], 2)
@@ -122,11 +121,6 @@ def upsample_to_image(heat: Array, preprocessed: PreprocessedImage) -> Array:
         return np.zeros(size, np.float32)
     step = (heat.shape[0] / window.height, heat.shape[1] / window.width)
     full = sample_bilinear(heat / heat.max(), size, step, (-window.top * step[0], -window.left * step[1])).copy()
-    full[~_inside(size[0], visible.top, visible.height)] = 0
-    full[:, ~_inside(size[1], visible.left, visible.width)] = 0
+    for plane, start, extent in ((full, visible.top, visible.height), (full.T, visible.left, visible.width)):
+        plane[np.abs(np.arange(len(plane)) + 0.5 - start - extent / 2) > extent / 2] = 0
     return full / (full.max() or 1)
-
-
-def _inside(pixels: int, start: float, extent: float) -> Array:
-    centers = np.arange(pixels) + 0.5
-    return (centers >= start) & (centers <= start + extent)

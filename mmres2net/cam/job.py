@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,7 @@ from PIL import Image
 
 from mmres2net.cam.core import activation_map, library
 from mmres2net.cam.image import PreprocessedImage, preprocess_image, upsample_to_image
-from mmres2net.cam.names import label_of
-from mmres2net.cam.tasks import Explanation, Network, network_of
+from mmres2net.cam.tasks import Explanation, Network, label_of, network_of
 from mmres2net.drawing import WHITE, draw_boxes, draw_heat_map, make_sheet, resize_within
 from mmres2net.engine.loading import safe_loading
 from mmres2net.engine.source import read_source
@@ -24,18 +24,33 @@ from mmres2net.predict.images import read_image
 from mmres2net.predict.inputs import Skipped, find_files, output_paths
 
 Array = npt.NDArray[Any]
-Result = tuple[PreprocessedImage, Array, Explanation]
 PANEL = (320, 640)  # pixels of a panel's longer side, at least and at most
 SHOWN = 8  # images of own data, where none are named
 DIM = 0.35  # brightness of what the network does not get
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Draw maps by the flags in ``argv`` and print what they explain; return 1 if images were skipped, else 0.
+@dataclass(frozen=True)
+class Result:
+    """The map of an image."""
 
-    Raises:
-        UserError: A mistake in the flags, a config or a checkpoint, or nothing that could be explained.
-    """
+    network: Network
+    image: PreprocessedImage  # what the network gets
+    heat: Array  # the map (H, W), float32 in [0, 1]
+    explanation: Explanation  # what the map explains
+
+    @property
+    def class_name(self) -> str:
+        """The class that is explained."""
+        return self.network.class_name(self.explanation.label)
+
+    @property
+    def text(self) -> str:
+        """The class, by the first of its names where it has several as in ImageNet, and its score."""
+        return f'{self.class_name.split(",")[0]}: {self.explanation.text}'
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Draw maps by the flags in ``argv`` and print what they explain; return 1 if images were skipped, else 0."""
     args = parse('cam', argv)
     pairs = networks_of(args)
     library()
@@ -45,9 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     unsafe = args.allow_unsafe_checkpoint
     with safe_loading(allow_pickle=unsafe):
         sources = [read_source(*pair, options=args.cfg_options, data=args.data, allow_pickle=unsafe) for pair in pairs]
-    networks = [
-        network_of(source, layer=args.layer, device=args.device, all_pixels=args.whole_map) for source in sources
-    ]
+    options = {'layer': args.layer, 'device': args.device, 'all_pixels': args.whole_map}
+    networks = [network_of(source, **options) for source in sources]
     labels = labels_of(args.name, networks)
     paths = paths or list(networks[0].images[:SHOWN])
     if not paths:
@@ -60,30 +74,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             skipped.add(path, error)
             continue
         results = [explain(*pair, path, method=args.method) for pair in zip(networks, labels, strict=True)]
-        Image.fromarray(draw_results(path, networks, results, args.method)).save(target)
+        Image.fromarray(draw_results(path, results, args.method)).save(target)
         if args.arrays:
-            write_arrays(target.with_suffix('.npz'), networks, results, args.method)
-        texts = [
-            f'{network.title} {_class_of(network, explanation)} {explanation.text}'
-            for network, (_, _, explanation) in zip(networks, results, strict=True)
-        ]
-        print(f'{path}: {"; ".join(texts)}')
-    done = len(paths) - len(skipped)
-    status = skipped.status(done, len(paths))
-    print(f'{done} images{" and arrays" if args.arrays else ""}: {args.out}')
+            write_arrays(target.with_suffix('.npz'), results, args.method)
+        print(f'{path}: {"; ".join(f"{result.network.title} {result.text}" for result in results)}')
+    status = skipped.status(len(paths) - len(skipped), len(paths))
+    print(f'{len(paths) - len(skipped)} images{" and arrays" if args.arrays else ""}: {args.out}')
     return status
 
 
 def networks_of(args: argparse.Namespace) -> list[tuple[str, str | None]]:
-    """Return config and checkpoint of each network.
-
-    A UserError says that a network has more than the two or no weights, or that ``--random`` is for none of them.
-    """
-    pairs: list[tuple[str, str | None]] = [(args.config, args.checkpoint)]
-    for named in args.against:
-        if len(named) > 2:
-            raise UserError(f'--against {" ".join(named)}: give a config and its checkpoint, each network by a flag')
-        pairs.append((named[0], named[1] if len(named) == 2 else None))
+    """Return config and checkpoint of each network; a UserError if one has no weights, or ``--random`` is for none."""
+    named = [[args.config, args.checkpoint], *args.against]
+    for words in named:
+        if len(words) > 2:
+            raise UserError(f'--against {" ".join(words)}: give a config and its checkpoint, each network by a flag')
+    pairs = [(words[0], words[1] if len(words) == 2 else None) for words in named]
     bare = [config for config, checkpoint in pairs if checkpoint is None]
     if bare and not args.random:
         raise UserError(
@@ -97,13 +103,10 @@ def networks_of(args: argparse.Namespace) -> list[tuple[str, str | None]]:
 
 
 def labels_of(text: str | None, networks: Sequence[Network]) -> list[int | None]:
-    """Return the index of the class that ``text`` names in each network; None where the network chooses.
-
-    A UserError says that one has no such class, or that an index means another class in each.
-    """
+    """Return the index of the class that ``text`` names in each network; None where the network chooses."""
     if text is None:
         return [None] * len(networks)
-    labels = [label_of(text, network.classes, network.task.count, network.title) for network in networks]
+    labels = [label_of(text, network) for network in networks]
     meant = {network.classes[label] for network, label in zip(networks, labels, strict=True) if network.classes}
     if text.strip().isdecimal() and len(meant) > 1:
         raise UserError(f'--class {text} is {" in one network and ".join(sorted(meant))} in another: give the name')
@@ -111,17 +114,7 @@ def labels_of(text: str | None, networks: Sequence[Network]) -> list[int | None]
 
 
 def explain(network: Network, label: int | None, path: Path, *, method: str = 'gradcam') -> Result:
-    """Return what ``network`` gets of an image, its map (H, W) float32 in [0, 1], and what the map explains.
-
-    Args:
-        network: The network.
-        label: The class; None: what the network predicts.
-        path: The image file.
-        method: A key of :data:`mmres2net.cam.core.METHODS`.
-
-    Raises:
-        UserError: There is no map of this image; the message names the network.
-    """
+    """Return the map of an image for class ``label``, or what the network predicts; a UserError if there is none."""
     try:
         image = preprocess_image(network.cfg, network.model, path)
         heat, explanation = activation_map(
@@ -129,65 +122,45 @@ def explain(network: Network, label: int | None, path: Path, *, method: str = 'g
         )
     except UserError as error:
         raise UserError(f'{network.title} on {path}: {error}') from error
-    return image, upsample_to_image(heat, image), explanation
+    return Result(network, image, upsample_to_image(heat, image), explanation)
 
 
-def draw_results(path: Path, networks: Sequence[Network], results: Sequence[Result], method: str) -> Array:
+def draw_results(path: Path, results: Sequence[Result], method: str) -> Array:
     """Return the image and, beside it, a panel for each network."""
-    image = results[0][0].image
+    image = results[0].image.image
     panels, titles = [resize_within(image, *PANEL)], [[path.name, f'{image.shape[1]}x{image.shape[0]} pixels']]
-    for network, result in zip(networks, results, strict=True):
-        panels.append(_panel(panels[0], *result))
-        titles.append(title_of(network, *result))
-    layers = list(dict.fromkeys(network.layer for network in networks))
+    for result in results:
+        panels.append(draw_panel(panels[0], result))
+        lines = [f'{result.network.title}, {result.network.weights}', result.text]
+        lines += [] if result.image.visible.is_all_of(result.image.size) else ['the frame is what the network gets']
+        titles.append(lines + ([] if result.heat.any() else ['no region supports the class: the map is empty']))
+    layers = list(dict.fromkeys(result.network.layer for result in results))
     return make_sheet(panels, titles, footer=f'{method} at {", ".join(layers)}', color_bar=('weak', 'strong'))
 
 
-def title_of(network: Network, image: PreprocessedImage, heat: Array, explanation: Explanation) -> list[str]:
-    """Return the title of a panel, in lines."""
-    lines = [f'{network.title}, {network.weights}', f'{_class_of(network, explanation)}: {explanation.text}']
-    lines += [] if image.visible.is_all_of(image.size) else ['the frame is what the network gets']
-    return lines + ([] if heat.any() else ['no region supports the class: the map is empty'])
-
-
-def _panel(plain: Array, image: PreprocessedImage, heat: Array, explanation: Explanation) -> Array:
-    factor, panel = plain.shape[0] / image.size[0], draw_heat_map(plain, heat)
-    visible = image.visible
-    if not visible.is_all_of(image.size):
-        corners = visible.top, visible.left, visible.top + visible.height, visible.left + visible.width
-        top, left, bottom, right = (round(value * factor) for value in corners)
+def draw_panel(plain: Array, result: Result) -> Array:
+    """Return the image, ``plain`` in the size of a panel, with its map, what the network gets, and a detection."""
+    factor, panel = plain.shape[0] / result.image.size[0], draw_heat_map(plain, result.heat)
+    if not result.image.visible.is_all_of(result.image.size):
+        top, left, bottom, right = (round(value * factor) for value in result.image.visible.edges)
         dark = (plain * DIM).astype(np.uint8)
         dark[top:bottom, left:right] = panel[top:bottom, left:right]
         panel = draw_boxes(dark, [(left, top, right, bottom)], colors=[WHITE])
-    if explanation.box is None:
-        return panel
-    return draw_boxes(panel, [[value * factor for value in explanation.box]], colors=[WHITE])
+    box = result.explanation.box
+    return draw_boxes(panel, [[value * factor for value in box]], colors=[WHITE]) if box else panel
 
 
-def _class_of(network: Network, explanation: Explanation) -> str:
-    """Return the name of the class, the first one where it has several as in ImageNet, or its index."""
-    names, label = network.classes, explanation.label
-    return names[label].split(',')[0] if label < len(names) else f'class {label}'
-
-
-def write_arrays(path: Path, networks: Sequence[Network], results: Sequence[Result], method: str) -> None:
-    """Write the maps of an image and what they explain as a ``.npz`` file; each entry has a row for each network.
-
-    ``maps`` is (networks, H, W) float32 in [0, 1]; ``seen`` is the top, left, bottom and right of what the network
-    gets, in pixels of the image.
-    """
-    windows = [image.visible for image, _, _ in results]
-    explanations = [explanation for _, _, explanation in results]
-    pairs = list(zip(networks, explanations, strict=True))
+def write_arrays(path: Path, results: Sequence[Result], method: str) -> None:
+    """Write the maps of an image and what they explain as a ``.npz`` file; each entry has a row for each network."""
     np.savez_compressed(
         path,
-        maps=np.stack([heat for _, heat, _ in results]),
-        labels=np.array([explanation.label for explanation in explanations]),
-        classes=np.array([n.classes[e.label] if n.classes else f'class {e.label}' for n, e in pairs]),
-        scores=np.array([explanation.score for explanation in explanations]),
-        layers=np.array([network.layer for network in networks]),
-        seen=np.array([[w.top, w.left, w.top + w.height, w.left + w.width] for w in windows]),
-        configs=np.array([network.title for network in networks]),
-        weights=np.array([network.weights for network in networks]),
+        maps=np.stack([result.heat for result in results]),
+        labels=np.array([result.explanation.label for result in results]),
+        classes=np.array([result.class_name for result in results]),
+        scores=np.array([result.explanation.score for result in results]),
+        layers=np.array([result.network.layer for result in results]),
+        seen=np.array([result.image.visible.edges for result in results]),
+        configs=np.array([result.network.title for result in results]),
+        weights=np.array([result.network.weights for result in results]),
         method=np.array(method),
     )

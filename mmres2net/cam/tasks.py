@@ -5,22 +5,22 @@ All scores are taken before softmax or sigmoid, as in Grad-CAM: after it, a scor
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from mmres2net.cam.image import PreprocessedImage
-from mmres2net.cam.names import last_stage, layer_named
 from mmres2net.engine.source import ModelSource, place_on
 from mmres2net.errors import UserError
+from mmres2net.text import join_some
 
-Array = npt.NDArray[Any]
 BACKGROUND = 'background'
+SHOWN = 5  # close matches of a name
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,6 @@ class Explanation:
     score: float  # its probability; of a segmentor the mean over the pixels that are explained
     text: str  # the score, and the pixels or box that are explained
     box: tuple[float, float, float, float] | None = None  # left, top, right, bottom in pixels of the image
-    mask: Array | None = None  # which pixels of the network's input are explained, (h, w) bool, without padding
-
-
-Explain = Callable[[PreprocessedImage, int | None], tuple[Tensor, Explanation]]
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,8 @@ class Task:
     """What can be explained of a model."""
 
     count: int  # of classes
-    explain: Explain  # the score to explain for an image and a class (None: the predicted one), and its explanation
+    # Returns the score to explain for an image and a class (None: the predicted one), and its explanation.
+    explain: Callable[[PreprocessedImage, int | None], tuple[Tensor, Explanation]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +48,10 @@ class Network(ModelSource):
 
     task: Task  # what can be explained
     layer: str  # whose map is drawn
+
+    def class_name(self, label: int) -> str:
+        """Return the name of a class, or its index where the name is unknown."""
+        return self.classes[label] if label < len(self.classes) else f'class {label}'
 
 
 def network_of(
@@ -69,72 +70,125 @@ def network_of(
     """
     task, names = task_of(source.model, source.classes, all_pixels=all_pixels), source.classes
     if task.count == 2 and len(names) == 1:  # a segmentor of one class and the rest
-        names = ('background', *names)
+        names = (BACKGROUND, *names)
     name = last_stage(source.model) if layer is None else layer_named(source.model, layer)
     model = place_on(source.model.requires_grad_(False), device)
     names = names if len(names) == task.count else ()
     return Network(**{**vars(source), 'model': model, 'classes': names}, task=task, layer=name)
 
 
+def label_of(text: str, network: Network) -> int:
+    """Return the index of the class that ``text`` names, by a name, one of several names, or the index itself."""
+    wanted, names, title = text.strip().lower(), network.classes, network.title
+    owners = [(part.strip().lower(), label) for label, name in enumerate(names) for part in name.split(',')]
+    found = [label for label, name in enumerate(names) if name.strip().lower() == wanted]
+    found = found or [label for part, label in owners if part == wanted]
+    if len(found) > 1:
+        listed = ', '.join(f'{label} ({names[label]})' for label in found)
+        raise UserError(f'--class {text}: {title} has several classes of this name; give the index: {listed}')
+    if found:
+        return found[0]
+    count = network.task.count
+    if wanted.isdecimal() and int(wanted) < count:
+        return int(wanted)
+    if wanted.isdecimal() or not names:
+        raise UserError(f'--class {text}: {title} has the classes 0 to {count - 1}{"" if names else " without names"}')
+    parts = dict(owners)
+    near = difflib.get_close_matches(wanted, parts, n=SHOWN, cutoff=0.6)
+    near += [part for part in parts if wanted in part and part not in near]
+    listed = f'close matches: {", ".join(near[:SHOWN])}' if near else f'it has {join_some(names)}'
+    raise UserError(f'--class {text}: {title} has no such class; {listed}')
+
+
+def layer_named(model: nn.Module, name: str) -> str:
+    """Return the full name of the layer that ``name`` means, of the model or its backbone; a UserError without one."""
+    known = [key for key, _ in model.named_modules() if key]
+    for candidate in (name, f'backbone.{name}', f'backbone.backbone.{name}'):
+        if candidate in known:
+            return candidate
+    short = {key.removeprefix('backbone.'): key for key in known}
+    near = [short[key] for key in difflib.get_close_matches(name.removeprefix('backbone.'), short, n=SHOWN, cutoff=0.6)]
+    listed = f'close matches: {", ".join(near)}' if near else f'its parts are {", ".join(_parts(model))}'
+    raise UserError(f'--layer {name}: the model has no such layer; {listed}')
+
+
+def last_stage(model: Any) -> str:
+    """Return the name of the layer whose output is the last one of the backbone; a UserError if it is unknown."""
+    backbone: Any = getattr(model, 'backbone', None)
+    backbone = getattr(backbone, 'backbone', backbone)  # out of a wrapper, such as mmres2net.WithStem
+    last = None
+    if hasattr(backbone, 'stage_modules'):
+        last = backbone.stage_modules()[-1]
+    elif hasattr(backbone, 'res_layers'):  # every ResNet of the OpenMMLab libraries
+        last = backbone.get_submodule(backbone.res_layers[max(backbone.out_indices)])
+    elif hasattr(backbone, 'transitions'):  # mmpretrain's DenseNet
+        last = backbone.transitions[max(backbone.out_indices)]
+    for name, module in model.named_modules():
+        if module is last:
+            return name
+    what = f'the last stage of a {type(backbone or model).__name__} is unknown'
+    raise UserError(f'{what}: name a layer with --layer, below one of {", ".join(_parts(model))}')
+
+
+def _parts(model: Any) -> list[str]:
+    """Return the names of the parts of the model and of its backbone."""
+    parts = [name for name, _ in model.named_children() if name != 'data_preprocessor']
+    backbone = getattr(model, 'backbone', None)
+    return parts + [f'backbone.{name}' for name, _ in backbone.named_children()] if backbone is not None else parts
+
+
 def task_of(model: Any, classes: tuple[str, ...], *, all_pixels: bool = False) -> Task:
     """Return what can be explained of ``model``; a UserError if nothing can.
 
-    Args:
-        model: The model.
-        classes: Its class names, by which a background is recognized.
-        all_pixels: Explain a segmentor's class at all pixels, not only where it is predicted.
+    ``classes`` are its class names. ``all_pixels``: a segmentor's class is explained also where it is not predicted.
     """
     if hasattr(model, 'decode_head') and hasattr(model, 'inference'):
         return _segmentation(model, classes, all_pixels)
     if all_pixels:
         raise UserError(f'--whole-map is for segmentors, and this is a {type(model).__name__}')
     if type(model).__name__ in ('FasterRCNN', 'MaskRCNN'):
-        return _detection(model)
+        head = model.roi_head
+        if type(head).__name__ != 'StandardRoIHead' or getattr(head.bbox_head, 'custom_cls_channels', False):
+            text = f'roi_head {type(head).__name__}'
+            raise UserError(f'{text}: of detectors only StandardRoIHead with a softmax over its classes is supported')
+        return Task(int(head.bbox_head.num_classes), lambda image, label: _detect(model, image, label))
     if getattr(model, 'head', None) is not None and hasattr(model, 'extract_feat'):
-        sigmoid = 'MultiLabel' in type(model.head).__name__
-        return Task(_count(model.head, classes), lambda image, label: _classify(model, sigmoid, image, label))
+        count = int(getattr(model.head, 'num_classes', 0) or len(classes))
+        if not count:
+            raise UserError(f'the number of classes of {type(model.head).__name__} is unknown')
+        return Task(count, lambda image, label: _classify(model, image, label))
     raise UserError(
         f'{type(model).__name__}: supported are classifiers of mmpretrain, segmentors of mmseg, Faster and Mask R-CNN '
         'of mmdet; other models have no single score that a map could explain'
     )
 
 
-def _count(head: Any, classes: tuple[str, ...]) -> int:
-    count = int(getattr(head, 'num_classes', 0) or len(classes))
-    if not count:
-        raise UserError(f'the number of classes of {type(head).__name__} is unknown')
-    return count
-
-
-def _classify(model: Any, sigmoid: bool, image: PreprocessedImage, label: int | None) -> tuple[Tensor, Explanation]:
-    logits = model(image.inputs, [image.sample], mode='tensor')
+def _classify(model: Any, image: PreprocessedImage, label: int | None) -> tuple[Tensor, Explanation]:
+    logits, kind = model(image.inputs, [image.sample], mode='tensor'), type(model.head).__name__
     if not isinstance(logits, Tensor) or logits.dim() != 2:
-        raise UserError(f'{type(model.head).__name__} gives no score for each class, so a map has nothing to explain')
+        raise UserError(f'{kind} gives no score for each class, so a map has nothing to explain')
     chosen = int(logits[0].argmax()) if label is None else label
     scores = logits[0].detach().float()
-    score = float((scores.sigmoid() if sigmoid else scores.softmax(0))[chosen])
+    score = float((scores.sigmoid() if 'MultiLabel' in kind else scores.softmax(0))[chosen])
     return logits[0, chosen], Explanation(chosen, score, f'{score:.3f}')
 
 
 def _segmentation(model: Any, classes: tuple[str, ...], all_pixels: bool) -> Task:
     mode = model.test_cfg.get('mode', 'whole')
     if mode != 'whole':
-        raise UserError(
-            f'model.test_cfg.mode={mode!r} runs the network several times for one image; '
-            'give --cfg-options model.test_cfg.mode=whole'
-        )
+        what = f'model.test_cfg.mode={mode!r} runs the network several times for one image'
+        raise UserError(f'{what}; give --cfg-options model.test_cfg.mode=whole')
     head: Any = model.decode_head[-1] if isinstance(model.decode_head, nn.ModuleList) else model.decode_head
     single = int(getattr(head, 'out_channels', 0) or head.num_classes) == 1
     threshold = float(getattr(head, 'threshold', None) or 0.5) if single else None
     has_background = single or (bool(classes) and classes[0].lower() == BACKGROUND)
-    count = 2 if single else int(head.num_classes)
 
     def explain(image: PreprocessedImage, label: int | None) -> tuple[Tensor, Explanation]:
         height, width = image.content
         logits = model.inference(image.inputs, [image.sample.metainfo])[0, :, :height, :width]
         return _of_map(logits, threshold, label, has_background=has_background, all_pixels=all_pixels)
 
-    return Task(count, explain)
+    return Task(2 if single else int(head.num_classes), explain)
 
 
 def _of_map(
@@ -158,9 +212,9 @@ def _of_map(
         probabilities = logits.detach().float().softmax(0)
     counts = torch.bincount(predicted.flatten(), minlength=len(logits))
     if label is None:
-        ranked = counts.clone()
-        ranked[0] = 0 if has_background and counts[1:].any() else counts[0]
-        label = int(ranked.argmax())
+        if has_background and counts[1:].any():
+            counts[0] = 0
+        label = int(counts.argmax())
     mask = predicted == label
     share = f'{float(mask.float().mean()):.1%} of the pixels'
     text = f'over its {share}'
@@ -168,17 +222,7 @@ def _of_map(
         text = f'over all pixels; predicted at {share}' if mask.any() else 'over all pixels; predicted nowhere'
         mask = torch.ones_like(mask)
     score = float(probabilities[label][mask].mean())
-    return logits[label][mask].sum(), Explanation(label, score, f'{score:.3f} {text}', mask=mask.cpu().numpy())
-
-
-def _detection(model: Any) -> Task:
-    head = model.roi_head
-    kind = type(head).__name__
-    if kind != 'StandardRoIHead' or getattr(head.bbox_head, 'custom_cls_channels', False):
-        raise UserError(
-            f'roi_head {kind}: of detectors only StandardRoIHead with a softmax over its classes is supported'
-        )
-    return Task(int(head.bbox_head.num_classes), lambda image, label: _detect(model, image, label))
+    return logits[label][mask].sum(), Explanation(label, score, f'{score:.3f} {text}')
 
 
 def _detect(model: Any, image: PreprocessedImage, label: int | None) -> tuple[Tensor, Explanation]:
@@ -191,35 +235,23 @@ def _detect(model: Any, image: PreprocessedImage, label: int | None) -> tuple[Te
         regions = torch.cat([proposals.new_zeros(len(proposals), 1), proposals], 1)
         scores = _regions(model, features, regions)[0].softmax(1)[:, :-1]
     column = scores if label is None else scores[:, label : label + 1]
-    best = int(column.argmax())
-    index, chosen = best // column.shape[1], best % column.shape[1] if label is None else label
+    index, place = divmod(int(column.argmax()), column.shape[1])
+    chosen = place if label is None else label
     region = regions[index : index + 1]
     logits, deltas = _regions(model, features, region)
-    score = float(scores[index, chosen])
-    least = float(model.test_cfg.rcnn.score_thr)
+    score, least = float(scores[index, chosen]), float(model.test_cfg.rcnn.score_thr)
     text = f'{score:.3f}' if score >= least else f'{score:.3f}, below the threshold {least:g}'
-    box = _box(model.roi_head.bbox_head, region, deltas.detach(), chosen, image)
-    return logits[0, chosen], Explanation(chosen, score, f'{text}, the best box', box=box)
+    head, window = model.roi_head.bbox_head, image.window
+    own = deltas.detach().reshape(-1, 4)[0 if head.reg_class_agnostic else chosen][None]
+    corners = head.bbox_coder.decode(region[:, 1:], own, max_shape=image.content)[0].detach().cpu().numpy()
+    scale = np.array([window.width / image.inputs.shape[3], window.height / image.inputs.shape[2]] * 2)
+    left, top, right, bottom = (float(x) for x in corners * scale + np.array([window.left, window.top] * 2))
+    return logits[0, chosen], Explanation(chosen, score, f'{text}, the best box', box=(left, top, right, bottom))
 
 
 def _regions(model: Any, features: tuple[Tensor, ...], regions: Tensor) -> tuple[Tensor, Tensor]:
     """Return logits (n, K + 1) and box deltas of ``regions`` (n, 5), whose first column is the index of the image."""
     head = model.roi_head
     cut = head.bbox_roi_extractor(features[: head.bbox_roi_extractor.num_inputs], regions)
-    if head.with_shared_head:
-        cut = head.shared_head(cut)
-    logits, deltas = head.bbox_head(cut)
+    logits, deltas = head.bbox_head(head.shared_head(cut) if head.with_shared_head else cut)
     return logits, deltas
-
-
-def _box(
-    head: Any, region: Tensor, deltas: Tensor, label: int, image: PreprocessedImage
-) -> tuple[float, float, float, float]:
-    """Return the detected box in pixels of the image."""
-    own = deltas.reshape(-1, 4)[0 if head.reg_class_agnostic else label][None]
-    box = head.bbox_coder.decode(region[:, 1:], own, max_shape=image.content)[0].detach().cpu().numpy()
-    height, width = image.inputs.shape[2:]
-    window = image.window
-    scale = np.array([window.width / width, window.height / height] * 2)
-    left, top, right, bottom = box * scale + np.array([window.left, window.top] * 2)
-    return float(left), float(top), float(right), float(bottom)

@@ -22,10 +22,10 @@ from mmres2net.engine.weights import check_normalization, load_state_strictly
 from mmres2net.errors import UserError, reason_of
 from mmres2net.init_cfg import quiet_initialization
 from mmres2net.models import ALIASES, ARCHS, Res2Net, Res2NetDLA
-from mmres2net.weights import recognise, to_ours, unwrap
 from mmres2net.weights.fetching import fetch_checkpoint
-from mmres2net.weights.loading import check_stage_pool, fill_counters
-from mmres2net.weights.reading import MAX_CLASSES, class_names, read_checkpoint
+from mmres2net.weights.loading import check_stage_pool, fill_counters, to_ours
+from mmres2net.weights.naming import recognise
+from mmres2net.weights.reading import MAX_CLASSES, class_names, read_checkpoint, unwrap
 
 RANDOM = 'random weights'
 

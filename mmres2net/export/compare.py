@@ -45,10 +45,9 @@ def compare_maps(name: str, expected: Array, got: Array, tolerance: float) -> Co
 
 
 def compare_classes(scores: Array, expected: Array, got: Array, tolerance: float) -> Comparison:
-    """Compare the classes of pixels (...), without those pixels where rounding decides.
+    """Compare the classes of pixels (...) where rounding does not decide.
 
-    The expected ``scores`` are (K, ...). Two of them that are closer than ``tolerance``, relative to the largest one,
-    may change places.
+    It does where two of the expected ``scores`` (K, ...) are closer than ``tolerance``, relative to the largest one.
     """
     if expected.shape != got.shape:
         return Comparison('classes', np.inf, 0.0, f'shape {got.shape} instead of {expected.shape}')
@@ -83,73 +82,54 @@ def compare_detections(
         score_threshold: Detections below it are dropped by both.
         max_detections: No more detections than this are given.
     """
-    limits = Limits(size, tolerance)
-    lost, extra = limits.unmatched(expected, got)
+    pairs = _equal_pairs(expected, got, size, tolerance)
+    lost = set(range(len(expected['scores']))) - {i for i, _ in pairs}
+    extra = set(range(len(got['scores']))) - {j for _, j in pairs}
+    count = len(lost) + len(extra)
 
     def cut_off(score: float, other: Detections) -> bool:
         full = len(other['scores']) >= max_detections and score <= float(other['scores'].min()) + tolerance
         return full or score <= score_threshold + tolerance
 
-    count = len(lost) + len(extra)
-    lost = [i for i in lost if not cut_off(float(expected['scores'][i]), got)]
-    extra = [i for i in extra if not cut_off(float(got['scores'][i]), expected)]
+    lost = {i for i in lost if not cut_off(float(expected['scores'][i]), got)}
+    extra = {i for i in extra if not cut_off(float(got['scores'][i]), expected)}
     for other in alternatives if lost or extra else ():
-        without, _ = limits.unmatched(expected, other)
-        unknown, _ = limits.unmatched(got, other)
-        lost, extra = [i for i in lost if i not in without], [i for i in extra if i in unknown]
+        lost &= {i for i, _ in _equal_pairs(expected, other, size, tolerance)}
+        extra -= {i for i, _ in _equal_pairs(got, other, size, tolerance)}
         if not lost and not extra:
             break
     faults = len(lost) + len(extra)
     remark = f'without an equal, of {len(expected["scores"])}'
     if count > faults:
         remark += f', and {count - faults} by rounding'
-    for index, side, name in [(i, expected, 'lost') for i in lost[:1]] + [(i, got, 'new') for i in extra[:1]]:
+    for name, side, indices in (('lost', expected, lost), ('new', got, extra)):
+        index = min(indices, default=None)
+        if index is None:
+            continue
         box = ' '.join(f'{value:.1f}' for value in side['boxes'][index])
         remark += f'; {name}: label {int(side["labels"][index])}, score {float(side["scores"][index]):.4f}, box {box}'
     yield Comparison('detections', float(faults), 0.0, remark)
-    yield from limits.differences(expected, got)
+    if pairs:
+        ours, theirs = (list(side) for side in zip(*pairs, strict=True))
+        boxes = np.abs(expected['boxes'][ours] - got['boxes'][theirs]).max() / max(size)
+        yield Comparison('boxes', float(boxes), tolerance, f"of the image's longer side, {len(pairs)} equal ones")
+        yield Comparison('scores', float(np.abs(expected['scores'][ours] - got['scores'][theirs]).max()), tolerance)
+    if pairs and 'masks' in expected:
+        worst = min(_iou(expected['masks'][i], got['masks'][j]) for i, j in pairs)
+        yield Comparison('1 - mask IoU', 1 - worst, MASK_FACTOR * tolerance, 'the worst')
 
 
-@dataclass(frozen=True)
-class Limits:
-    """How far equal detections may be apart in an image of ``size``."""
-
-    size: tuple[int, int]
-    tolerance: float
-
-    def unmatched(self, one: Detections, other: Detections) -> tuple[list[int], list[int]]:
-        """Return which detections of each side have no equal on the other."""
-        pairs = self._equal(one, other)
-        matched = {i for i, _ in pairs}, {j for _, j in pairs}
-        sides = zip((one, other), matched, strict=True)
-        first, second = ([i for i in range(len(side['scores'])) if i not in done] for side, done in sides)
-        return first, second
-
-    def differences(self, one: Detections, other: Detections) -> Iterator[Comparison]:
-        """Yield the largest differences of equal detections."""
-        pairs = self._equal(one, other)
-        if not pairs:
-            return
-        ours, theirs = (np.array(side) for side in zip(*pairs, strict=True))
-        boxes = np.abs(one['boxes'][ours] - other['boxes'][theirs]).max() / max(self.size)
-        yield Comparison('boxes', float(boxes), self.tolerance, f"of the image's longer side, {len(pairs)} equal ones")
-        scores = np.abs(one['scores'][ours] - other['scores'][theirs]).max()
-        yield Comparison('scores', float(scores), self.tolerance)
-        if 'masks' in one:
-            worst = min(_iou(one['masks'][i], other['masks'][j]) for i, j in pairs)
-            yield Comparison('1 - mask IoU', 1 - worst, MASK_FACTOR * self.tolerance, 'the worst')
-
-    def _equal(self, one: Detections, other: Detections) -> list[tuple[int, int]]:
-        """Return pairs of equal detections, each detection once, as many as there are."""
-        if not len(one['scores']) or not len(other['scores']):
-            return []
-        distances = np.abs(one['boxes'][:, None] - other['boxes'][None]).max(2)
-        equal = (distances <= self.tolerance * max(self.size)) & (one['labels'][:, None] == other['labels'])
-        equal &= np.abs(one['scores'][:, None] - other['scores']) <= self.tolerance
-        for i, j in np.argwhere(equal) if 'masks' in one else ():
-            equal[i, j] = 1 - _iou(one['masks'][i], other['masks'][j]) <= MASK_FACTOR * self.tolerance
-        pairs = zip(*linear_sum_assignment(np.where(equal, distances, FAR)), strict=True)
-        return [(int(i), int(j)) for i, j in pairs if equal[i, j]]
+def _equal_pairs(one: Detections, other: Detections, size: tuple[int, int], tolerance: float) -> list[tuple[int, int]]:
+    """Return pairs of equal detections, each detection once, as many as there are."""
+    if not len(one['scores']) or not len(other['scores']):
+        return []
+    distances = np.abs(one['boxes'][:, None] - other['boxes'][None]).max(2)
+    equal = (distances <= tolerance * max(size)) & (one['labels'][:, None] == other['labels'])
+    equal &= np.abs(one['scores'][:, None] - other['scores']) <= tolerance
+    for i, j in np.argwhere(equal) if 'masks' in one else ():
+        equal[i, j] = 1 - _iou(one['masks'][i], other['masks'][j]) <= MASK_FACTOR * tolerance
+    pairs = zip(*linear_sum_assignment(np.where(equal, distances, FAR)), strict=True)
+    return [(int(i), int(j)) for i, j in pairs if equal[i, j]]
 
 
 def _iou(one: Array, other: Array) -> float:

@@ -8,32 +8,28 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import torch
 import torchvision  # noqa: F401 - teaches the exporter its operations
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn.functional import avg_pool2d, max_pool2d, pad
 
 from mmres2net.errors import UserError
 from mmres2net.export.graphs import Crop, Graph
-from mmres2net.predict.runtimes import EXTRA, KEY, METADATA_FILE, ExportMetadata
+from mmres2net.predict.runtimes import EXTRA, KEY, METADATA_FILE
 
 OPSET = 17  # since 16 RoIAlign has the half-pixel shift; ONNX Runtime 1.12 and OpenVINO 2022.3 read 17
 # Warnings that hold for every model: that tracing is deprecated, and that a trace may hold for the traced size only,
 # which the verification on other sizes decides.
-EXPECTED = (
+EXPECTED: tuple[tuple[type[Warning], str], ...] = (
     (DeprecationWarning, r'.*(legacy|TorchScript|torch\.jit|dynamo|dynamic_axes)'),
     (UserWarning, r'.*(Exporting aten::index|legacy|TorchScript-based)'),
     (UserWarning, r'.*RoIAlign with a non-zero sampling_ratio'),  # said of -1 too, which is the same as 0
     (torch.jit.TracerWarning, ''),
 )
-# Pools of Res2Net, of ResNet stems and of shortcuts: kind, kernel size, stride, padding.
-STEM, SAMPLE = (nn.MaxPool2d, 3, 2, 1), (nn.MaxPool2d, 1, 2, 0)
-SPLIT, SHORTCUT = (nn.AvgPool2d, 3, 2, 1), (nn.AvgPool2d, 2, 2, 0)
 
 
 def write_graph(graph: Graph, example: Tensor, kind: str, path: Path) -> None:
@@ -43,8 +39,10 @@ def write_graph(graph: Graph, example: Tensor, kind: str, path: Path) -> None:
     graph cannot be written in this format.
     """
     try:
-        with _without_expected_warnings(), torch.no_grad():
-            WRITERS[kind].write(graph, example, path)
+        with warnings.catch_warnings(), torch.no_grad():
+            for category, message in EXPECTED:
+                warnings.filterwarnings('ignore', message=message, category=category)
+            WRITERS[kind][1](graph, example, path)
     except UserError:
         raise
     except ImportError as error:
@@ -53,30 +51,13 @@ def write_graph(graph: Graph, example: Tensor, kind: str, path: Path) -> None:
         raise UserError(f'{path} cannot be written: {error.strerror or error}') from error
     except Exception as error:  # exporters raise whatever they like
         reason = ' '.join(str(error).split())[:300] or type(error).__name__
-        raise UserError(
-            f'this {graph.metadata.task} model cannot be written as {kind}: {reason}\n'
-            'try another format with --to, or only the backbone: --part backbone'
-        ) from error
-
-
-@contextmanager
-def _without_expected_warnings() -> Iterator[None]:
-    with warnings.catch_warnings():
-        for category, message in EXPECTED:
-            warnings.filterwarnings('ignore', message=message, category=category)
-        yield
-
-
-def _image_axes(metadata: ExportMetadata) -> dict[int, str]:
-    """Return the dimensions of the image that vary, by name."""
-    batch = {0: 'batch'} if metadata.batch else {}
-    return batch if metadata.size else {**batch, 2: 'height', 3: 'width'}
+        what = f'this {graph.metadata.task} model cannot be written as {kind}: {reason}\ntry another format with --to'
+        raise UserError(f'{what}, or only the backbone: --part backbone') from error
 
 
 def _write_onnx(graph: Graph, example: Tensor, path: Path) -> None:
     import onnx
 
-    axes = _image_axes(graph.metadata)
     torch.onnx.export(
         graph.module,
         (example,),
@@ -85,7 +66,7 @@ def _write_onnx(graph: Graph, example: Tensor, path: Path) -> None:
         opset_version=OPSET,
         input_names=['image'],
         output_names=list(graph.metadata.outputs),
-        dynamic_axes={'image': axes, **graph.axes} if axes else graph.axes,
+        dynamic_axes={name: axes for name, axes in graph.axes.items() if axes},
     )
     model = onnx.load(str(path))
     onnx.helper.set_model_props(model, {KEY: graph.metadata.to_json()})
@@ -112,9 +93,7 @@ def _write_torchscript(graph: Graph, example: Tensor, path: Path) -> None:
 
 
 def _write_torch_export(graph: Graph, example: Tensor, path: Path) -> None:
-    from torch.export import Dim
-
-    shapes = dict.fromkeys(_image_axes(graph.metadata), Dim.DYNAMIC)
+    shapes = dict.fromkeys(graph.axes['image'], torch.export.Dim.DYNAMIC)
     module = make_pools_dynamic(graph.module) if shapes else graph.module
     # With a batch of one in the example, the program would hold for a batch of one only.
     batch = torch.cat([example] * 2) if graph.metadata.batch else example
@@ -122,18 +101,12 @@ def _write_torch_export(graph: Graph, example: Tensor, path: Path) -> None:
     torch.export.save(program, path, extra_files={METADATA_FILE: graph.metadata.to_json()})
 
 
-class Writer(NamedTuple):
-    """A format: the suffix of its files, and the function that writes one."""
-
-    suffix: str
-    write: Callable[[Graph, Tensor, Path], None]
-
-
-WRITERS = {
-    'onnx': Writer('.onnx', _write_onnx),
-    'openvino': Writer('.xml', _write_openvino),
-    'torchscript': Writer('.pt', _write_torchscript),
-    'torch-export': Writer('.pt2', _write_torch_export),
+# The suffix of each format's files, and the function that writes one
+WRITERS: dict[str, tuple[str, Callable[[Graph, Tensor, Path], None]]] = {
+    'onnx': ('.onnx', _write_onnx),
+    'openvino': ('.xml', _write_openvino),
+    'torchscript': ('.pt', _write_torchscript),
+    'torch-export': ('.pt2', _write_torch_export),
 }
 
 
@@ -149,40 +122,38 @@ def make_pools_dynamic(model: nn.Module) -> nn.Module:
         if isinstance(parent, Crop):
             parent.gather = True
         for name, child in parent.named_children():
-            if isinstance(child, nn.MaxPool2d | nn.AvgPool2d) and _is_known(child):
-                setattr(parent, name, _DynamicPool(child))
+            if isinstance(child, nn.MaxPool2d | nn.AvgPool2d) and _kind(child) in POOLS:
+                setattr(parent, name, _DynamicPool(_kind(child)))
     return model
 
 
-def _is_known(pool: nn.MaxPool2d | nn.AvgPool2d) -> bool:
-    kind = _kind(pool)
-    if kind == SHORTCUT:
-        return pool.ceil_mode and not pool.count_include_pad
-    return kind in (STEM, SAMPLE) or (kind == SPLIT and bool(pool.count_include_pad))
-
-
-def _kind(pool: nn.MaxPool2d | nn.AvgPool2d) -> tuple[type, int, int, int]:
+def _kind(pool: nn.MaxPool2d | nn.AvgPool2d) -> tuple[Any, ...]:
     sizes = [value[0] if isinstance(value, tuple) else value for value in (pool.kernel_size, pool.stride, pool.padding)]
-    return type(pool), sizes[0], sizes[1], sizes[2]
+    return (type(pool), *sizes, pool.ceil_mode, getattr(pool, 'count_include_pad', None))
 
 
 class _DynamicPool(nn.Module):
-    def __init__(self, pool: nn.MaxPool2d | nn.AvgPool2d) -> None:
+    def __init__(self, kind: tuple[Any, ...]) -> None:
         super().__init__()
-        self.kind = _kind(pool)
+        self.kind = kind
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the pooled map, (N, C, ceil(H / 2), ceil(W / 2))."""
-        if self.kind == STEM:
-            return functional.max_pool2d(_even(x, -torch.inf), 3, 2, padding=1)
-        if self.kind == SAMPLE:
-            return x[:, :, ::2, ::2]
-        if self.kind == SPLIT:
-            return functional.avg_pool2d(_even(x, 0.0), 3, 2, padding=1)  # padding counts, as in the block
-        inside = _even(torch.ones_like(x[:1, :1]), 0.0)
-        return functional.avg_pool2d(_even(x, 0.0), 2, 2) / functional.avg_pool2d(inside, 2, 2)
+        return POOLS[self.kind](x)
 
 
-def _even(x: Tensor, value: float) -> Tensor:
+def _even(x: Tensor, value: float = 0.0) -> Tensor:
     height, width = x.shape[2], x.shape[3]
-    return functional.pad(x, (0, (width + 1) // 2 * 2 - width, 0, (height + 1) // 2 * 2 - height), value=value)
+    return pad(x, (0, (width + 1) // 2 * 2 - width, 0, (height + 1) // 2 * 2 - height), value=value)
+
+
+# Of stems, of samples, of Res2Net's splits and of shortcuts, by type, kernel size, stride, padding, ceil_mode and
+# count_include_pad. In a split padding counts, in a shortcut it does not.
+POOLS: dict[tuple[Any, ...], Callable[[Tensor], Tensor]] = {
+    (nn.MaxPool2d, 3, 2, 1, False, None): lambda x: max_pool2d(_even(x, -torch.inf), 3, 2, padding=1),
+    (nn.MaxPool2d, 1, 2, 0, False, None): lambda x: x[:, :, ::2, ::2],
+    (nn.AvgPool2d, 3, 2, 1, False, True): lambda x: avg_pool2d(_even(x), 3, 2, padding=1),
+    (nn.AvgPool2d, 2, 2, 0, True, False): lambda x: (
+        avg_pool2d(_even(x), 2, 2) / avg_pool2d(_even(torch.ones_like(x[:1, :1])), 2, 2)
+    ),
+}

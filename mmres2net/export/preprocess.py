@@ -1,9 +1,12 @@
-"""Raw pixels into the input of a network, inside the exported graph, so that users cannot get it wrong."""
+"""What happens to an image before the network: the test pipeline of a config as a runner without torch knows it, and
+the data preprocessor inside the exported graph, so that users cannot get it wrong.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,11 +14,73 @@ from mmengine.config import Config
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmres2net.engine.pipeline import channel_order_of
+from mmres2net.engine.build import scope_of
+from mmres2net.engine.pipeline import (
+    build_steps,
+    channel_order_of,
+    first_results,
+    image_steps,
+    kind_of,
+    loads_image,
+    run_steps,
+)
 from mmres2net.errors import UserError
+from mmres2net.predict.images import PILLOW_FILTERS
 
+GEOMETRY = ('Resize', 'ResizeEdge', 'CenterCrop')
+# Arguments of these steps that a runner follows, or that change boxes alone
+RESIZE_KEYS = {'type', 'scale', 'keep_ratio', 'edge', 'backend', 'interpolation', 'clip_object_border'}
+CROP_KEYS = {'type', 'crop_size', 'auto_pad', 'clip_object_border'}
 ALIGNED = 'AlignedSegDataPreProcessor'
 KINDS = ('ClsDataPreprocessor', 'DetDataPreprocessor', 'SegDataPreProcessor', ALIGNED)
+
+
+def transforms_of(cfg: Config) -> tuple[tuple[dict[str, Any], ...], str]:
+    """Return the geometric transforms of the test pipeline, see :func:`mmres2net.predict.images.apply_transforms`.
+
+    Where a runner cannot do them, there are none, and the second value is the reason.
+    """
+    transforms = []
+    for step in image_steps(cfg):
+        if loads_image(step) or kind_of(step).startswith('Pack'):
+            continue
+        transform = _transform(step)
+        if transform is None:
+            return (), f'the step {step} of the test pipeline is not supported'
+        transforms.append(transform)
+    return tuple(transforms), ''
+
+
+def _transform(step: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return a step as a runner takes it; None if it does not."""
+    kind = kind_of(step)
+    if kind == 'CenterCrop':
+        if 'crop_size' not in step or step.get('auto_pad') or set(step) - CROP_KEYS:
+            return None
+        return {'type': kind, 'crop_size': _pair(step['crop_size'])}
+    backend, interpolation, scale = step.get('backend', 'cv2'), step.get('interpolation', 'bilinear'), step.get('scale')
+    filters = {'pillow': PILLOW_FILTERS, 'cv2': ('bilinear',)}.get(backend, ())
+    if kind not in GEOMETRY or scale is None or set(step) - RESIZE_KEYS or interpolation not in filters:
+        return None
+    pillow = {'filter': interpolation} if backend == 'pillow' else {}
+    if kind == 'ResizeEdge':
+        return {'type': kind, 'scale': int(scale), 'edge': step.get('edge', 'short'), **pillow}
+    return {'type': kind, 'scale': _pair(scale), 'keep_ratio': bool(step.get('keep_ratio', False)), **pillow}
+
+
+def run_pipeline(cfg: Config, path: Path, *, skip_geometry: bool = False) -> dict[str, Any]:
+    """Return an image file as a batch of one, by the config's own test pipeline without annotations.
+
+    ``skip_geometry`` leaves out resizing and cropping. A UserError says that a step fails, or that the pipeline does
+    not end with one image.
+    """
+    with scope_of(cfg):
+        steps = build_steps(cfg, from_file=True)
+        steps = [step for step in steps if not (skip_geometry and kind_of(step) in GEOMETRY)]
+        batch = run_steps(steps, first_results(cfg, path), path)
+    if skip_geometry and hasattr(batch['data_samples'][0], 'set_metainfo'):
+        batch['data_samples'][0].set_metainfo({'scale_factor': (1.0, 1.0)})  # mmdet asks for it
+    return batch
 
 
 @dataclass(frozen=True)
@@ -62,12 +127,6 @@ class Preprocess(nn.Module):
         bottom, right = self.padding.lack(image.shape[2], 0), self.padding.lack(image.shape[3], 1)
         return functional.pad(x, (0, right, 0, bottom), value=self.padding.value)
 
-    def fill(self) -> tuple[int, int, int]:
-        """Return the mean pixel, RGB."""
-        mean = [round(float(value)) for value in self.mean.flatten()]
-        red, green, blue = mean[::-1] if self.swap else mean
-        return red, green, blue
-
 
 def preprocess_of(cfg: Config, *, pad: bool) -> Preprocess:
     """Return what the data preprocessor of ``cfg`` does to RGB pixels in testing, without padding unless ``pad``.
@@ -78,13 +137,10 @@ def preprocess_of(cfg: Config, *, pad: bool) -> Preprocess:
     kind = str(node.get('type', KINDS[0])).rpartition('.')[2]
     if kind not in KINDS:
         raise UserError(f'model.data_preprocessor.type={node["type"]!r}: supported are {", ".join(KINDS)}')
-    if not node.get('mean') or not node.get('std'):
-        raise UserError('model.data_preprocessor has no mean and std: set both, so that the file can take raw pixels')
-    mean, std = list(node['mean']), list(node['std'])
+    mean, std = list(node.get('mean') or ()), list(node.get('std') or ())
     if len(mean) != 3 or len(std) != 3:
-        raise UserError(
-            f'model.data_preprocessor.mean={mean}, std={std}: only images of three channels can be exported'
-        )
+        text = f'model.data_preprocessor.mean={mean}, std={std}: set both for three channels'
+        raise UserError(f'{text}, so that the file can take raw pixels; other images than RGB cannot be exported')
     converts = any(node.get(flag) for flag in ('to_rgb', 'bgr_to_rgb', 'rgb_to_bgr'))
     swap = converts == (channel_order_of(cfg) == 'rgb')
     return Preprocess(mean, std, swap=swap, padding=_padding(node, kind) if pad else None)
@@ -96,10 +152,9 @@ def _padding(node: dict[str, Any], kind: str) -> Padding:
         return Padding(int(node.get('divisor', 16)), 1, _pair(node['size']), value)
     if kind == 'SegDataPreProcessor':
         test = node.get('test_cfg') or {}
-        least = _pair(test['size']) if test.get('size') else (1, 1)
-        return Padding(int(test.get('size_divisor') or 1), 0, least, value)
+        return Padding(int(test.get('size_divisor') or 1), 0, _pair(test.get('size') or 1), value)
     return Padding(int(node.get('pad_size_divisor') or 1), value=value)
 
 
-def _pair(size: Sequence[int]) -> tuple[int, int]:
-    return int(size[0]), int(size[1])
+def _pair(size: int | Sequence[int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))

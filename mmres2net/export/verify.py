@@ -28,11 +28,10 @@ from mmres2net.engine.source import ModelSource
 from mmres2net.errors import UserError, reason_of
 from mmres2net.export.compare import Comparison, compare_classes, compare_detections, compare_maps
 from mmres2net.export.graphs import Graph
-from mmres2net.export.pipeline import run_pipeline
+from mmres2net.export.preprocess import run_pipeline
 from mmres2net.predict.images import apply_transforms, decode_mask, paste_mask, read_image, resized_size
 from mmres2net.predict.inputs import files_below, find_files
 from mmres2net.predict.runtimes import ExportMetadata, Session
-from mmres2net.text import format_table
 
 Array = npt.NDArray[Any]
 Results = dict[str, Any]
@@ -109,33 +108,36 @@ class Verifier:
             expected = self._reference(data, size)
         except Exception as error:
             raise UserError(f'the model does not run on an image of {size[0]}x{size[1]}: {reason_of(error)}') from error
-        if metadata.task == 'backbone':
-            for name, value in zip(metadata.outputs, expected.values(), strict=True):
-                yield compare_maps(name, value, got[name], self.tolerance)
-        elif metadata.task == 'classification':
-            yield compare_maps('scores', expected['scores'], got['scores'], self.tolerance)
-        elif metadata.task == 'segmentation':
-            yield compare_maps('logits', expected['logits'], got['logits'], self.tolerance)
-            yield compare_classes(expected['logits'], expected['classes'], got['classes'], self.tolerance)
-        else:
-            yield from compare_detections(
-                expected,
-                _with_pixel_masks(got, size, metadata.mask_threshold),
-                self._alternatives(data),
-                size=size,
-                tolerance=self.tolerance,
-                score_threshold=metadata.score_threshold,
-                max_detections=int(self.source.model.roi_head.test_cfg.max_per_img),
-            )
+        if metadata.task != 'detection':
+            for name, value in expected.items():
+                if name == 'classes':
+                    yield compare_classes(expected['logits'], value, got[name], self.tolerance)
+                else:
+                    yield compare_maps(name, value, got[name], self.tolerance)
+            return
+        if 'masks' in got:
+            pairs = zip(got['masks'], got['boxes'], strict=True)
+            masks = [decode_mask(paste_mask(*pair, size, metadata.mask_threshold)) for pair in pairs]
+            got = {**got, 'masks': masks}
+        yield from compare_detections(
+            expected,
+            got,
+            self._alternatives(data),
+            size=size,
+            tolerance=self.tolerance,
+            score_threshold=metadata.score_threshold,
+            max_detections=int(self.source.model.roi_head.test_cfg.max_per_img),
+        )
 
     def _reference(self, data: Results, size: tuple[int, int]) -> Results:
-        """Return the results of the model, as its OpenMMLab library computes them."""
+        """Return the outputs of the model by name, as its OpenMMLab library computes them."""
         model, task = self.source.model, self.session.metadata.task
         with scope_of(self.source.cfg), torch.no_grad():
             if task == 'backbone':
                 features = model.backbone(self._reference_input(data)[:, :, : size[0], : size[1]])
                 features = features if isinstance(features, tuple | list) else (features,)
-                return {str(index): feature[0].numpy() for index, feature in enumerate(features)}
+                names = self.session.metadata.outputs
+                return {name: feature[0].numpy() for name, feature in zip(names, features, strict=True)}
             sample = model.test_step(data)[0]
         if task == 'classification':
             return {'scores': sample.pred_score.numpy()}
@@ -176,13 +178,6 @@ def _detections(instances: Any) -> Results:
     return {name: value.numpy() for name, value in out.items()}
 
 
-def _with_pixel_masks(got: Results, size: tuple[int, int], threshold: float) -> Results:
-    if 'masks' not in got:
-        return got
-    pairs = zip(got['masks'], got['boxes'], strict=True)
-    return {**got, 'masks': [decode_mask(paste_mask(*pair, size, threshold)) for pair in pairs]}
-
-
 def network_pixels(path: Path, metadata: ExportMetadata, as_is: bool) -> Array:
     """Return the pixels (h, w, 3) that the network gets for an image file."""
     image = read_image(path)
@@ -199,13 +194,18 @@ def make_copies(
 ) -> list[Path]:
     """Write copies of images into ``folder``, of one or two sizes, and the first one mirrored as the last; return them.
 
-    ``wanted`` is their height and width; None: those that testing resizes to.
+    ``wanted`` is the height and width of the first; None: those that testing resizes to. Testing does not resize them.
     """
     images = [mmcv.imread(path) for path in (list(paths) * COUNT)[:COUNT]]
-    sizes = comparison_sizes(metadata.transforms, images[0].shape[:2], wanted)
-    pixels = [
-        cv2.resize(image, size[::-1]) for image, size in zip(images, sizes[: 1 if metadata.size else 2], strict=False)
-    ]
+    resize = next((step for step in metadata.transforms if step['type'].startswith('Resize')), None)
+    height, width = wanted or images[0].shape[:2]
+    if wanted or resize is None:
+        sizes = [(height, width), (max(int(height * SMALLER[0]), 1), max(int(width * SMALLER[1]), 1))]
+    else:
+        narrower = (height, max(int(width * NARROWER), 1))
+        sizes = list(dict.fromkeys(resized_size(size, resize) for size in ((height, width), narrower)))
+    sizes = sizes[:1] if metadata.size else sizes
+    pixels = [cv2.resize(image, size[::-1]) for image, size in zip(images, sizes, strict=False)]
     copies = []
     for index, image in enumerate([*pixels, np.ascontiguousarray(pixels[0][:, ::-1])]):
         copies.append(folder / f'copy{index}.png')
@@ -213,26 +213,10 @@ def make_copies(
     return copies
 
 
-def comparison_sizes(
-    transforms: Sequence[dict[str, Any]], shape: tuple[int, int], wanted: tuple[int, int] | None
-) -> list[tuple[int, int]]:
-    """Return two sizes (height, width) that the ``transforms`` of the test pipeline do not resize.
-
-    They are those that an image of ``shape`` (height, width) is resized to, or made of the ``wanted`` one.
-    """
-    resize = next((step for step in transforms if step['type'].startswith('Resize')), None)
-    first = wanted or (shape[0], shape[1])
-    if wanted or resize is None:
-        return [first, (max(int(first[0] * SMALLER[0]), 1), max(int(first[1] * SMALLER[1]), 1))]
-    narrower = (first[0], max(int(first[1] * NARROWER), 1))
-    return list(dict.fromkeys(resized_size(size, resize) for size in (first, narrower)))
-
-
 def images_for(cfg: Config, named: Sequence[str], folder: Path) -> tuple[list[Path], str]:
     """Return image files to compare on, and where they come from.
 
-    They are in the ``named`` files and folders (a UserError if there is none), else the test images of the config, else
-    scenes that are drawn into ``folder``.
+    They are in the ``named`` files and folders, else test images of the config, else scenes drawn into ``folder``.
     """
     paths = find_files(named)[:COUNT] if named else _test_images(cfg)
     if paths:
@@ -265,12 +249,3 @@ def fault_of(rows: Sequence[Comparison], task: str) -> str:
             'threshold with --cfg-options model.test_cfg.rcnn.score_thr=...'
         )
     return ''
-
-
-def format_comparisons(rows: Sequence[Comparison]) -> str:
-    """Return the comparisons as a table."""
-    cells = [
-        (row.part, f'{row.difference:.2e}', f'{row.tolerance:.0e}', 'ok' if row.passed else 'FAILED', row.remark)
-        for row in rows
-    ]
-    return format_table(cells, ('compared', 'difference', 'allowed', '', ''))

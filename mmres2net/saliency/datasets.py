@@ -16,7 +16,7 @@ from mmengine.logging import print_log
 
 from mmres2net.errors import UserError
 from mmres2net.registry import DATASETS
-from mmres2net.saliency.masks import salient_pixels, sample_fault, transparency_fault
+from mmres2net.saliency.masks import salient_pixels, transparency_fault
 from mmres2net.text import join_some
 
 FOLDERS = {'img_path': 'images', 'seg_map_path': 'masks'}
@@ -27,27 +27,20 @@ IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 class SaliencyDataset(BaseDataset):
     """Images with masks of their salient objects, as samples for mmseg's transforms.
 
+    ``data_root``, ``pipeline``, ``indices`` and ``lazy_init`` are those of MMEngine's ``BaseDataset``. A UserError says
+    that the list or a folder is missing, or that there is no image.
+
     Args:
         dataset_name: Name of the data set; metrics are reported under it.
-        data_root: Folder that the other paths are relative to.
         ann_file: A list of names, one per line, with or without suffix; '': all images of the folder. A warning lists
             image files of another suffix.
         data_prefix: ``img_path`` and ``seg_map_path``: other folders than ``images`` and ``masks``. Without
             ``seg_map_path`` samples have no masks.
         img_suffix: Suffix of images, in upper or lower case.
         seg_map_suffix: Suffix of masks.
-        pipeline: Transforms of a sample.
-        indices: Number of samples to use, or their indices.
-        lazy_init: Read list and folder at the first access.
-
-    Raises:
-        UserError: A missing list or folder, or no image.
     """
 
-    METAINFO: ClassVar[dict[str, Any]] = {
-        'classes': ('background', 'salient'),
-        'palette': [[0, 0, 0], [220, 60, 60]],
-    }
+    METAINFO: ClassVar[dict[str, Any]] = {'classes': ('background', 'salient'), 'palette': [[0, 0, 0], [220, 60, 60]]}
 
     def __init__(
         self,
@@ -78,14 +71,26 @@ class SaliencyDataset(BaseDataset):
         if not names:
             where = self.ann_file or f'{self.data_prefix["img_path"]}: no file ends in {self.img_suffix!r}'
             raise UserError(f'the split of {self.dataset_name} is empty ({where})')
-        return [self._info(name) for name in names]
+        images, masks = self.data_prefix['img_path'], self.data_prefix.get('seg_map_path')
+        infos = []
+        for name in names:
+            info: dict[str, Any] = {'img_path': str(Path(images) / name), 'dataset_name': self.dataset_name}
+            info |= {'label_map': None, 'reduce_zero_label': False, 'seg_fields': []}
+            if masks is not None:
+                stem = name[: len(name) - len(self.img_suffix)]  # its suffix may be in upper case
+                info['seg_map_path'] = str(Path(masks) / f'{stem}{self.seg_map_suffix}')
+            infos.append(info)
+        return infos
 
     def _names_in_list(self) -> list[str]:
         try:
             lines = Path(self.ann_file).read_text(encoding='utf-8').splitlines()
         except (OSError, ValueError) as error:
             raise UserError(f'{self.ann_file} is not a list of images: {error}') from error
-        return [self._without_suffix(line.strip()) + self.img_suffix for line in lines if line.strip()]
+        names = [line.strip() for line in lines if line.strip()]
+        mask = self.seg_map_suffix
+        bare = [name.removesuffix(self.img_suffix if name.endswith(self.img_suffix) else mask) for name in names]
+        return [name + self.img_suffix for name in bare]
 
     def _names_in_folder(self) -> list[str]:
         folder, masks = (Path(self.data_prefix.get(key, '')) for key in ('img_path', 'seg_map_path'))
@@ -101,31 +106,6 @@ class SaliencyDataset(BaseDataset):
             text = f'{len(others)} image files of {folder} do not end in {self.img_suffix} and are left out'
             print_log(f'{self.dataset_name}: {text}: {join_some(others)}', 'current', logging.WARNING)
         return names
-
-    def _without_suffix(self, name: str) -> str:
-        for suffix in (self.img_suffix, self.seg_map_suffix):
-            if name.endswith(suffix):
-                return name.removesuffix(suffix)
-        return name
-
-    def _info(self, name: str) -> dict[str, Any]:
-        info: dict[str, Any] = {
-            'img_path': str(Path(self.data_prefix['img_path']) / name),
-            'dataset_name': self.dataset_name,
-            'label_map': None,
-            'reduce_zero_label': False,
-            'seg_fields': [],
-        }
-        masks = self.data_prefix.get('seg_map_path')
-        if masks is not None:
-            info['seg_map_path'] = str(Path(masks) / (name[: len(name) - len(self.img_suffix)] + self.seg_map_suffix))
-        return info
-
-    def fault_of(self, info: dict[str, Any]) -> str:
-        """Return why the files of a sample's ``info`` cannot be used, else ''; called before a run."""
-        if 'seg_map_path' in info:
-            return sample_fault(info['img_path'], info['seg_map_path'])
-        return self.image_fault(info['img_path'])
 
     def image_fault(self, path: str) -> str:
         """Return why an image file cannot be used, else ''; damage is reported by another check."""

@@ -17,7 +17,8 @@ upsamples the map of its deepest side 32 times although it has stride 16; here e
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Literal, get_args
 
@@ -36,6 +37,33 @@ SIDES = len(CONNECTIONS)
 AVERAGED = (1, 2, 3)  # sides 3, 4, 5 on VGG-16
 WEIGHED = (0, 1, 2)  # sides 2, 3, 4 on VGG-16
 SMALLEST = 1e-6  # probability whose logit is finite
+
+
+@MODELS.register_module()
+class WithStem(BaseModule):
+    """A backbone that returns the output of its stem, followed by those of its stages.
+
+    The output of the stem is the input of the module ``maxpool``, which the ResNets of mmdet, mmseg and mmpretrain and
+    :class:`mmres2net.models.Res2Net` have; a UserError says that ``backbone``, a config, has none. Weights, names,
+    norms and freezing are those of the backbone.
+    """
+
+    def __init__(self, backbone: dict[str, Any]) -> None:
+        super().__init__()
+        self.backbone = MODELS.build(copy.deepcopy(backbone))  # some libraries modify the config
+        if not isinstance(getattr(self.backbone, 'maxpool', None), nn.Module):
+            what = f'{type(self.backbone).__name__} has no module `maxpool`, which mmres2net.WithStem needs'
+            raise UserError(f'{what}; use a ResNet or mmres2net.Res2Net')
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return for ``x`` (N, 3, H, W) the stem's output, (N, 64, H/2, W/2), then those of the stages."""
+        seen: list[Tensor] = []
+        handle = self.backbone.maxpool.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        try:
+            stages = self.backbone(x)
+        finally:
+            handle.remove()
+        return (*seen, *stages)
 
 
 @MODELS.register_module()
@@ -58,9 +86,7 @@ class DSSHead(BaseModule):
         threshold: Probability from which a pixel of ``pred_sem_seg`` is salient.
         ignore_index: Label of pixels without loss, such as padding.
 
-    Raises:
-        ValueError: Not five values, an even kernel, strides that are not multiples of each other, or an unknown
-            ``inference``.
+    A ValueError says that an argument has not five values, or a value that is not allowed.
     """
 
     # For mmseg: one channel for two classes, and maps are resized as cv2 resizes images.
@@ -81,11 +107,27 @@ class DSSHead(BaseModule):
     ) -> None:
         super().__init__()
         shape = dict(in_channels=in_channels, channels=channels, kernel_sizes=kernel_sizes, strides=strides)
-        _check_options(shape, inference)
+        for name, values in shape.items():
+            if len(values) != SIDES:
+                raise ValueError(f'{name}={tuple(values)}: give {SIDES} values, one for the stem and one per stage')
+        if any(size % 2 == 0 for size in kernel_sizes):
+            raise ValueError(f'kernel_sizes={tuple(kernel_sizes)}: all must be odd; even ones would shift the maps')
+        if any(deep % shallow for shallow, deep in pairwise(strides)):
+            raise ValueError(f'strides={tuple(strides)}: each must be a multiple of the one before')
+        if inference not in get_args(Inference):
+            raise ValueError(f'inference={inference!r}: choose from {", ".join(get_args(Inference))}')
         self.strides, self.inference = tuple(strides), inference
         self.threshold, self.ignore_index = threshold, ignore_index
-        shapes = zip(in_channels, channels, kernel_sizes, strict=True)
-        self.sides = nn.ModuleList(_side(*shape) for shape in shapes)
+        self.sides = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(inputs, width, size, padding=size // 2),
+                nn.ReLU(inplace=True),
+                nn.Conv2d(width, width, size, padding=size // 2),
+                nn.ReLU(inplace=True),
+                nn.Conv2d(width, 1, 1),
+            )
+            for inputs, width, size in zip(in_channels, channels, kernel_sizes, strict=True)
+        )
         self.merges = nn.ModuleList(
             nn.Conv2d(1 + len(deeper), 1, 1) if deeper else nn.Identity() for deeper in CONNECTIONS
         )
@@ -113,7 +155,7 @@ class DSSHead(BaseModule):
         """Return the logits (N, 1, H, W) of the five sides, the stem's first, and of their fusion.
 
         ``inputs`` are features (N, C_i, ceil(H / s_i), ceil(W / s_i)), ``size`` is the image's (H, W). A ValueError
-        says that there are not five features, or that they have other sizes.
+        says that they are not five, or have other sizes.
         """
         if len(inputs) != SIDES:
             raise ValueError(
@@ -146,13 +188,14 @@ class DSSHead(BaseModule):
         labels = torch.stack([sample.gt_sem_seg.data for sample in batch_data_samples])
         counted = labels != self.ignore_index
         if int((labels * counted).max()) > 1:
-            raise UserError(
-                f'masks have labels {sorted(labels.unique().tolist())}, but DSS needs 0, 1 and {self.ignore_index} '
-                '(ignored); load them with mmres2net.LoadSaliencyMask'
-            )
-        maps = self.maps(inputs, labels.shape[2:])
-        names = [*(f'loss_side{i + 1}' for i in range(SIDES)), 'loss_fused']
-        return {name: mean_cross_entropy(one, labels, counted) for name, one in zip(names, maps, strict=True)}
+            what = f'masks have labels {sorted(labels.unique().tolist())}, not only 0, 1 and {self.ignore_index}'
+            raise UserError(f'{what} (ignored); load them with mmres2net.LoadSaliencyMask')
+        losses: dict[str, Tensor] = {}
+        for i, logits in enumerate(self.maps(inputs, labels.shape[2:])):
+            each = F.binary_cross_entropy_with_logits(logits, (labels == 1).to(logits.dtype), reduction='none')
+            name = f'loss_side{i + 1}' if i < SIDES else 'loss_fused'
+            losses[name] = (each * counted).sum() / counted.sum().clamp(min=1)
+        return losses
 
     def predict(self, inputs: Sequence[Tensor], batch_img_metas: Sequence[dict[str, Any]], test_cfg: Any) -> Tensor:
         """Return the logits (N, 1, H, W) of the prediction, of the size of the network's input.
@@ -171,52 +214,14 @@ def upsample(x: Tensor, factor: int, size: Sequence[int]) -> Tensor:
 
     Value k of ``x`` goes to pixel ``k * factor``, the centre of its receptive field in the backbone; beyond the last
     value, it is repeated. Resizing without aligned corners would shift the map by half a stride, resizing with them by
-    the remainder of the size.
-
-    Raises:
-        ValueError: ``x`` has another size.
+    the remainder of the size. A ValueError says that ``x`` has another size.
     """
     last = [(n - 1) * factor for n in x.shape[2:]]
     beyond = [total - 1 - pixel for total, pixel in zip(size, last, strict=True)]
     if not all(0 <= n < factor for n in beyond):
-        raise ValueError(
-            f'a map of size {tuple(x.shape[2:])} does not fit {tuple(size)} pixels at stride {factor}; set `strides` '
-            'of mmres2net.DSSHead to those of the backbone'
-        )
+        what = f'a map of size {tuple(x.shape[2:])} does not fit {tuple(size)} pixels at stride {factor}'
+        raise ValueError(f'{what}; set `strides` of mmres2net.DSSHead to those of the backbone')
     if factor == 1:
         return x
     x = F.interpolate(x, size=[n + 1 for n in last], mode='bilinear', align_corners=True)
     return F.pad(x, (0, beyond[1], 0, beyond[0]), mode='replicate')
-
-
-def mean_cross_entropy(logits: Tensor, labels: Tensor, counted: Tensor) -> Tensor:
-    """Return the mean binary cross entropy over the pixels that are ``counted``, or 0 without any.
-
-    All are (N, 1, H, W): ``labels`` of integers, 0 and 1 where they count, ``counted`` of bool.
-    """
-    losses = F.binary_cross_entropy_with_logits(logits, (labels == 1).to(logits.dtype), reduction='none')
-    return (losses * counted).sum() / counted.sum().clamp(min=1)
-
-
-def _side(in_channels: int, channels: int, kernel_size: int) -> nn.Sequential:
-    padding = kernel_size // 2
-    return nn.Sequential(
-        nn.Conv2d(in_channels, channels, kernel_size, padding=padding),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(channels, channels, kernel_size, padding=padding),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(channels, 1, 1),
-    )
-
-
-def _check_options(shape: Mapping[str, Sequence[int]], inference: str) -> None:
-    for name, values in shape.items():
-        if len(values) != SIDES:
-            raise ValueError(f'{name}={tuple(values)}: give {SIDES} values, one for the stem and one per stage')
-    kernel_sizes, strides = shape['kernel_sizes'], shape['strides']
-    if any(size % 2 == 0 for size in kernel_sizes):
-        raise ValueError(f'kernel_sizes={tuple(kernel_sizes)}: all must be odd, because even ones would shift the maps')
-    if any(deep % shallow for shallow, deep in pairwise(strides)):
-        raise ValueError(f'strides={tuple(strides)}: each must be a multiple of the one before')
-    if inference not in get_args(Inference):
-        raise ValueError(f'inference={inference!r}: choose from {", ".join(get_args(Inference))}')

@@ -20,26 +20,18 @@ SLACK = 1e-4  # in half precision, rounding may move a probability this far out 
 
 
 def grey_map(probabilities: torch.Tensor, name: str) -> np.ndarray:
-    """Return probabilities (1, H, W) or (H, W) as grey values ``round(255 p)``, (H, W) of uint8.
-
-    A UserError names the image for more than one channel, NaN, or values outside of 0 to 1.
-    """
+    """Return probabilities (1, H, W) or (H, W) as grey values ``round(255 p)``, (H, W); others are a UserError."""
     values = probabilities.detach().cpu().double()
-    if values.dim() == 3 and values.shape[0] == 1:
-        values = values[0]
+    values = values[0] if values.dim() == 3 and values.shape[0] == 1 else values
     if values.dim() != 2 or not values.numel():
-        raise UserError(
-            f'{name}: the prediction has shape {tuple(probabilities.shape)}, not (1, H, W); a saliency model has one '
-            'output channel (num_classes=2, out_channels=1 in the heads)'
-        )
+        what = f'{name}: the prediction has shape {tuple(probabilities.shape)}, not (1, H, W)'
+        raise UserError(f'{what}; a saliency model has one output channel (num_classes=2, out_channels=1 in the heads)')
     if not torch.isfinite(values).all():
         raise UserError(f'{name}: the prediction has NaN or infinite values; the training has probably diverged')
     low, high = float(values.min()), float(values.max())
     if low < -SLACK or high > 1 + SLACK:
-        raise UserError(
-            f'{name}: predicted values are in {low:.3g} to {high:.3g}, but a saliency map has probabilities in 0 to 1; '
-            'apply a sigmoid to seg_logits'
-        )
+        what = f'{name}: predicted values are in {low:.3g} to {high:.3g}'
+        raise UserError(f'{what}, but a saliency map has probabilities in 0 to 1; apply a sigmoid to seg_logits')
     return np.asarray((255 * values.clamp(0, 1)).round().to(torch.uint8))
 
 
@@ -56,30 +48,24 @@ class SaliencyMapsHook(Hook):
         """Raise a UserError if two images of the test set would be written to the same file."""
         dataset = runner.test_dataloader.dataset
         taken: dict[Path, str] = {}
-        for index in range(len(dataset)):
-            info = dataset.get_data_info(index)
-            path = map_path(info['img_path'], info.get('dataset_name'))
-            other = taken.setdefault(path, info['img_path'])
-            if other != info['img_path']:
+        for info in map(dataset.get_data_info, range(len(dataset))):
+            image, path = info['img_path'], map_path(info['img_path'], info.get('dataset_name'))
+            other = taken.setdefault(path, image)
+            if other != image:
                 raise UserError(
-                    f'{other} and {info["img_path"]} would both be written to {FOLDER}/{path}: '
-                    'give their data sets different values of dataset_name, or the images different names'
+                    f'{other} and {image} would both be written to {FOLDER}/{path}: give their data sets different '
+                    'values of dataset_name, or the images different names'
                 )
 
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Write the maps of a batch."""
         for sample in outputs or ():
-            place = Path(runner.work_dir) / FOLDER / map_path(sample.img_path, sample.get('dataset_name'))
-            write_map(place, grey_map(sample.seg_logits.data, sample.img_path))
+            path = Path(runner.work_dir) / FOLDER / map_path(sample.img_path, sample.get('dataset_name'))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(path, sync=False) as draft:
+                Image.fromarray(grey_map(sample.seg_logits.data, sample.img_path)).save(draft, format='png')
 
 
 def map_path(img_path: str, dataset_name: str | None) -> Path:
     """Return the path of the map of an image, relative to the folder of maps."""
     return Path(dataset_name or '') / f'{Path(img_path).stem}.png'
-
-
-def write_map(path: Path, grey: np.ndarray) -> None:
-    """Write (H, W) of uint8 as a PNG file, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path, sync=False) as draft:
-        Image.fromarray(grey).save(draft, format='png')

@@ -8,43 +8,41 @@ all background or all foreground. A file that would silently be read with anothe
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from mmcv.transforms import BaseTransform
 from PIL import Image
 
 from mmres2net.errors import UserError
+from mmres2net.registry import TRANSFORMS
 
 THRESHOLD = 128
 FAINT = 16  # below this, the values are class indices: one person of PASCAL-S's twelve gives 21
 COLOURED = 16  # JPEG compression of grey images makes channels differ by less
-COLOURS = ('RGB', 'P', 'LA', 'La', 'RGBA', 'RGBa', 'PA')
 ALPHA = ('LA', 'La', 'RGBA', 'RGBa', 'PA')
-ORIENTATION = 0x0112  # EXIF tag; 5 to 8 swap width and height
 
 
 def salient_pixels(path: str) -> np.ndarray:
     """Return a mask file as (H, W) of uint8: 1 where its grey value is at least 128, else 0.
 
-    Files may have one bit or 8 bits, a palette, or three equal channels; an opaque alpha channel is ignored.
-
-    Raises:
-        UserError: Colours, transparent pixels, more than 8 bits, or no value above 15 except zeros.
-        OSError: The file is missing or not an image.
+    Files may have one bit or 8 bits, a palette, or three equal channels; an opaque alpha channel is ignored. A
+    UserError says that there are colours, transparent pixels, more than 8 bits, or no value above 15 except zeros; an
+    OSError that the file is missing or not an image.
     """
     with Image.open(path) as image:
         values = _grey(image, path)
     brightest = int(values.max())
     if 0 < brightest < FAINT:
-        raise UserError(
-            f'{path}: the largest value is {brightest}, but a pixel is salient from {THRESHOLD} on; save masks with '
-            'the values 0 and 255'
-        )
+        what = f'{path}: the largest value is {brightest}, but a pixel is salient from {THRESHOLD} on'
+        raise UserError(f'{what}; save masks with the values 0 and 255')
     return (values >= THRESHOLD).astype(np.uint8)
 
 
 def _grey(image: Image.Image, path: str) -> np.ndarray:
     if image.mode in ('1', 'L') and 'transparency' not in image.info:
         return np.asarray(image.convert('L'))
-    if image.mode not in (*COLOURS, '1', 'L'):
+    if image.mode not in ('1', 'L', 'RGB', 'P', *ALPHA):
         raise UserError(f'{path}: a mask of mode {image.mode}; save it with one channel of 8 bits, 0 and 255')
     fault = _transparency(image, path)
     if fault:
@@ -56,10 +54,7 @@ def _grey(image: Image.Image, path: str) -> np.ndarray:
 
 
 def transparency_fault(path: str) -> str:
-    """Return what is wrong with an image file if some of its pixels are transparent, else ''.
-
-    Loaders drop the alpha channel, so a network would be trained on colours that are not visible.
-    """
+    """Return a message if pixels of an image are transparent, else '': loaders would uncover their colours."""
     with Image.open(path) as image:
         return _transparency(image, path)
 
@@ -72,30 +67,32 @@ def _transparency(image: Image.Image, path: str) -> str:
     return f'{path}: some pixels are transparent, so their colour is not defined; save it without alpha channel'
 
 
-def size_fault(image: str, size: tuple[int, int], mask: str, mask_size: tuple[int, int]) -> str:
-    """Return what is wrong with an image and its mask if their sizes (width, height) differ, else ''."""
-    if size == mask_size:
-        return ''
-    return (
-        f'{image} has {size[0]}x{size[1]} pixels, but its mask {mask} has {mask_size[0]}x{mask_size[1]}; both must '
-        'have the same size'
-    )
+@TRANSFORMS.register_module()
+class LoadSaliencyMask(BaseTransform):
+    """Load a mask file as labels: 1 where its grey value is at least 128 of 255, else 0.
 
+    Put it after ``LoadImageFromFile``; in test pipelines also after ``Resize``, because predictions are compared at the
+    size of the image file.
+    """
 
-def sample_fault(image: str, mask: str) -> str:
-    """Return why an image file and its mask file cannot be used together, else ''; damage is found by another check."""
-    try:
-        fault = transparency_fault(image)
-        pixels = salient_pixels(mask)
-        return fault or size_fault(image, _size_by_exif(image), mask, (pixels.shape[1], pixels.shape[0]))
-    except UserError as error:
-        return str(error)
-    except Exception:  # damaged files raise many kinds of error
-        return ''
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Return ``results`` with ``gt_seg_map`` (H, W) of uint8 in ``seg_fields``; the given dict stays as it is.
 
-
-def _size_by_exif(path: str) -> tuple[int, int]:
-    """Return the (width, height) of an image, rotated as its EXIF orientation says."""
-    with Image.open(path) as image:
-        width, height = image.size
-        return (height, width) if image.getexif().get(ORIENTATION) in (5, 6, 7, 8) else (width, height)
+        A UserError says that no image was loaded, that some of its pixels are transparent, or that the mask is missing,
+        damaged, of another size or not a mask of salient objects.
+        """
+        if 'ori_shape' not in results:
+            raise UserError('mmres2net.LoadSaliencyMask: no image is loaded; put it after LoadImageFromFile')
+        image, path = results['img_path'], results['seg_map_path']
+        try:
+            mask = salient_pixels(path)
+            fault = transparency_fault(image)
+        except UserError:
+            raise
+        except Exception as error:  # a missing or damaged file, or an image of too many pixels
+            raise UserError(f'{image} or its mask {path} cannot be read: {type(error).__name__}: {error}') from error
+        height, width = results['ori_shape'][:2]
+        if fault or mask.shape != (height, width):
+            sizes = f'{image} has {width}x{height} pixels, but its mask {path} has {mask.shape[1]}x{mask.shape[0]}'
+            raise UserError(fault or f'{sizes}; both must have the same size')
+        return {**results, 'gt_seg_map': mask, 'seg_fields': [*results.get('seg_fields', ()), 'gt_seg_map']}

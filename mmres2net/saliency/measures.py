@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 
@@ -24,20 +23,16 @@ def load_library() -> ModuleType:
     try:
         return importlib.import_module('py_sod_metrics')
     except ImportError as error:
-        raise UserError(
-            f'SaliencyMetric needs the package pysodmetrics, which cannot be imported ({error}); '
-            'pip install pysodmetrics'
-        ) from error
+        what = f'SaliencyMetric needs the package pysodmetrics, which cannot be imported ({error})'
+        raise UserError(f'{what}; pip install pysodmetrics') from error
 
 
 def measure(prediction: np.ndarray, truth: np.ndarray, *, stretch: bool = True) -> Measured:
     """Measure a saliency map, (H, W) of uint8, 255 on the object; ``truth`` is (H, W) of bool.
 
-    With ``stretch`` the map is rescaled first, so that its minimum is 0 and its maximum 1.
-
-    Returns:
-        ``precision``, ``recall``, ``F`` and ``E`` at 256 thresholds, 255 / 255 first and 0 last, the scalars ``adpF``,
-        ``adpE``, ``MAE``, ``Sm`` and ``wF``, and 1 as ``images``.
+    With ``stretch`` the map is rescaled first, so that its minimum is 0 and its maximum 1. The result has
+    ``precision``, ``recall``, ``F`` and ``E`` at 256 thresholds, 255 / 255 first and 0 last, the scalars ``adpF``,
+    ``adpE``, ``MAE``, ``Sm`` and ``wF``, and 1 as ``images``.
     """
     library = load_library()
     counts = library.FmeasureV2(
@@ -48,8 +43,12 @@ def measure(prediction: np.ndarray, truth: np.ndarray, *, stretch: bool = True) 
         }
     )
     error, weighted, structure, alignment = (
-        library.MAE(), library.WeightedFmeasure(), _structure(library), library.Emeasure()
+        library.MAE(), library.WeightedFmeasure(), library.Smeasure(), library.Emeasure()
     )  # fmt: skip
+    ssim = structure.ssim
+    # If the object is at the right or lower border, some quadrants have no pixels. Their weight is 0, but the library's
+    # value for them is NaN, which would make the sum NaN.
+    structure.ssim = lambda pred, gt: ssim(pred, gt) if pred.size else 0.0
     for one in (counts, error, weighted, structure, alignment):
         if stretch:
             one.step(prediction, truth.astype(np.uint8) * 255)
@@ -90,13 +89,3 @@ def dataset_metrics(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
         'maxF_images': mean['F'].max(),
     }  # fmt: skip
     return {name: float(value) for name, value in values.items()}
-
-
-def _structure(library: ModuleType) -> Any:
-    class Structure(library.Smeasure):  # type: ignore[name-defined]
-        def ssim(self, pred: np.ndarray, gt: np.ndarray) -> float:
-            # If the object is at the right or lower border, some quadrants have no pixels. Their weight is 0, but the
-            # library's value for them is NaN, which would make the sum NaN.
-            return super().ssim(pred, gt) if pred.size else 0.0
-
-    return Structure()

@@ -117,16 +117,12 @@ def maps_of(sample: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         )
     truth = np.asarray(sample['gt_sem_seg']['data'].squeeze(0).cpu())
     if truth.shape != prediction.shape:
-        raise UserError(
-            f'{name}: the prediction has shape {prediction.shape}, the annotation {truth.shape}; in the test pipeline, '
-            'load the mask after Resize'
-        )
+        what = f'{name}: the prediction has shape {prediction.shape}, the annotation {truth.shape}'
+        raise UserError(f'{what}; in the test pipeline, load the mask after Resize')
     unknown = np.setdiff1d(truth, (0, 1))
     if unknown.size:
-        raise UserError(
-            f'{name}: label {unknown[0]} in the annotation, but a saliency mask has 0 and 1; load it with '
-            'mmres2net.LoadSaliencyMask'
-        )
+        what = f'{name}: label {unknown[0]} in the annotation, but a saliency mask has 0 and 1'
+        raise UserError(f'{what}; load it with mmres2net.LoadSaliencyMask')
     return prediction, truth.astype(bool)
 
 

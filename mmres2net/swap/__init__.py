@@ -8,12 +8,11 @@ from mmengine.config import Config
 
 from mmres2net.errors import UserError
 from mmres2net.models.arch import ALIASES, ARCHS, find_arch
-from mmres2net.swap.checks import build_on_meta, check_parameter_groups
-from mmres2net.swap.heads import fit_heads, swap_shared_heads
-from mmres2net.swap.initial_weights import allow_random_plugins, drop_old_checkpoints, new_init_cfg
 from mmres2net.swap.normalization import set_normalization
 from mmres2net.swap.options import carry
+from mmres2net.swap.parts import build_on_meta, check_parameter_groups, fit_heads, swap_shared_heads
 from mmres2net.swap.sources import Source, find_source
+from mmres2net.swap.start import allow_random_plugins, drop_old_checkpoints, new_init_cfg
 from mmres2net.weights.fetching import normalization_of
 
 __all__ = ['explain_swap', 'swap_backbone']
@@ -52,49 +51,33 @@ def explain_swap(cfg: Config, arch: str, *, pretrained: bool = True) -> tuple[Co
     source = find_source(cfg)
     _check_pair(source, arch)
     head_lines = fit_heads(source, arch)
-    options, option_lines = carry(source, row)
-    init_cfg, init_lines = new_init_cfg(cfg, source, arch, pretrained)
+    options, lines = carry(source, row)
+    init_cfg, start_lines = new_init_cfg(cfg, source, arch, pretrained)
     kind = 'mmres2net.Res2NetDLA' if row.family == 'dla' else 'mmres2net.Res2Net'
     new = {'type': kind, 'arch': arch, **options, **({'init_cfg': init_cfg} if init_cfg else {})}
     network = build_on_meta(new, source)
     check_parameter_groups(cfg, network, row)
-    plugin_lines = allow_random_plugins(new, network, source)
+    lines = [f'{source.path} {source.title} -> {kind} {arch}', *lines, *start_lines]
+    lines += allow_random_plugins(new, network, source)
     source.replace(new)
+    lines += [*swap_shared_heads(cfg, arch, init_cfg), *head_lines, *drop_old_checkpoints(cfg, source)]
     normalization = normalization_of(arch)
-    return cfg, [
-        f'{source.path} {source.title} -> {kind} {arch}',
-        *option_lines,
-        *init_lines,
-        *plugin_lines,
-        *swap_shared_heads(cfg, arch, init_cfg),
-        *head_lines,
-        *drop_old_checkpoints(cfg, source),
-        *(set_normalization(cfg, normalization) if normalization else []),
-        *_import_ours(cfg),
-    ]
+    lines += set_normalization(cfg, normalization) if normalization else []
+    own = cfg.get('custom_imports') or {'imports': []}
+    imports = [own['imports']] if isinstance(own['imports'], str) else list(own['imports'])
+    if 'mmres2net.models' not in imports:
+        cfg.custom_imports = {'allow_failed_imports': False, **own, 'imports': [*imports, 'mmres2net.models']}
+        lines.append('custom_imports + mmres2net.models')
+    return cfg, lines
 
 
 def _check_pair(source: Source, arch: str) -> None:
     if source.is_ours and ALIASES.get(source.options.get('arch', ''), source.options.get('arch')) == arch:
         raise UserError(f'{source.path} is already {arch}; leave out --backbone, or choose another arch')
-    small = ARCHS[arch].family == 'cifar'
-    if small and not source.is_cifar:
-        raise UserError(
-            f'{arch} is made for images of 32 pixels, {source.path} ({source.title}) is not; choose an arch of the '
-            'ImageNet families, e.g. res2net50_26w_4s'
-        )
-    if source.is_cifar and not small:
-        names = ', '.join(name for name, row in ARCHS.items() if row.family == 'cifar')
-        raise UserError(
-            f'{source.path} ({source.title}) is made for images of 32 pixels, of which {arch} would leave one; '
-            f'choose from {names}'
-        )
-
-
-def _import_ours(cfg: Config) -> list[str]:
-    own = cfg.get('custom_imports') or {'imports': []}
-    imports = [own['imports']] if isinstance(own['imports'], str) else list(own['imports'])
-    if 'mmres2net.models' in imports:
-        return []
-    cfg.custom_imports = {'allow_failed_imports': False, **own, 'imports': [*imports, 'mmres2net.models']}
-    return ['custom_imports + mmres2net.models']
+    small = [name for name, row in ARCHS.items() if row.family == 'cifar']
+    if arch in small and not source.is_cifar:
+        what = f'{arch} is made for images of 32 pixels, {source} is not'
+        raise UserError(f'{what}; choose an arch of the ImageNet families, e.g. res2net50_26w_4s')
+    if source.is_cifar and arch not in small:
+        what = f'{source} is made for images of 32 pixels, of which {arch} would leave one'
+        raise UserError(f'{what}; choose from {", ".join(small)}')

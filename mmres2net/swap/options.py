@@ -11,15 +11,8 @@ from mmres2net.models.arch import Arch
 from mmres2net.swap.sources import DEFAULTS, Cfg, Source
 
 SAME = (
-    'in_channels',
-    'multi_grid',
-    'contract_dilation',
-    'conv_cfg',
-    'norm_cfg',
-    'norm_eval',
-    'drop_path_rate',
-    'zero_init_residual',
-    'with_cp',
+    *('in_channels', 'multi_grid', 'contract_dilation', 'conv_cfg', 'norm_cfg', 'norm_eval', 'drop_path_rate'),
+    *('zero_init_residual', 'with_cp'),
 )
 TRANSLATED = ('num_stages', 'out_indices', 'strides', 'dilations', 'frozen_stages', 'dcn', 'stage_with_dcn', 'plugins')
 WEIGHTS = ('init_cfg', 'pretrained')
@@ -32,26 +25,29 @@ OLD_OURS = ('arch', 'depths', 'base_width', 'scales', 'cardinality', 'deep_stem'
 
 
 def carry(source: Source, row: Arch) -> tuple[Cfg, list[str]]:
-    """Return the options that the new backbone keeps, and lines that say so.
-
-    Raises:
-        UserError: An option is unknown.
-    """
+    """Return the options that the new backbone keeps, and lines that say so; a UserError if an option is unknown."""
     given = {key: value for key, value in source.options.items() if value is not None}
     if source.is_ours:
         kept = {key: value for key, value in given.items() if key not in (*OLD_OURS, 'init_cfg')}
         dropped = [key for key in given if key in OLD_OURS and key != 'arch']
     else:
-        _check_known(source, given)
+        unknown = {key: value for key, value in given.items() if not is_old_option(key) and key not in WEIGHTS}
+        if unknown:
+            what = f'{source} has {_listed(unknown)}, which a Res2Net does not have'
+            raise UserError(f'{what}; remove it from a copy of the config if the model works without')
         kept = _translate({**DEFAULTS[source.library], **given})
         dropped = [key for key in given if key in OLD]
-        if row.family == 'cifar':
-            kept = _without_fourth_stage(source, kept)
-    kept = copy.deepcopy(kept)
+        if row.family == 'cifar':  # of three stages, whose last replaces the fourth
+            shaped = [key for key in ('strides', 'dilations', 'multi_grid', 'dcn', 'plugins') if key in kept]
+            if shaped or kept['out_indices'] != (3,):
+                listed = _listed({key: kept[key] for key in ('out_indices', *shaped)})
+                what = f'{source} has {listed}, but a Res2NeXt-29 has three stages'
+                raise UserError(f'{what}; the swap knows only out_indices=(3,), the last one, and plain stages')
+            kept |= {'out_indices': (2,), 'frozen_stages': min(kept.get('frozen_stages', -1), 3)}
     lines = [f'{source.path} keeps {_listed(kept)}'] if kept else []
     if dropped:
         lines.append(f'{source.path} drops {_listed({key: given[key] for key in dropped})}: options of the old network')
-    return kept, lines
+    return copy.deepcopy(kept), lines
 
 
 def is_old_option(name: str) -> bool:
@@ -59,52 +55,27 @@ def is_old_option(name: str) -> bool:
     return name in (*SAME, *TRANSLATED, *OLD)
 
 
-def _check_known(source: Source, given: Cfg) -> None:
-    unknown = [key for key in given if key not in (*SAME, *TRANSLATED, *WEIGHTS, *OLD)]
-    if unknown:
-        raise UserError(
-            f'{source.path} ({source.title}) has {_listed({key: given[key] for key in unknown})}, which a Res2Net '
-            'does not have; remove it from a copy of the config if the model works without'
-        )
-
-
 def _translate(old: Cfg) -> Cfg:
     """Return options for four stages, of which ``out_indices`` says how many are built."""
-    num_stages = old.get('num_stages', 4)
-    built = max(old['out_indices']) + 1
+
+    def padded(values: Sequence[Any], filler: Any) -> tuple[Any, ...]:
+        kept = values[: old.get('num_stages', 4)]
+        return (*kept, *[filler] * (4 - len(kept)))
+
     new: Cfg = {'out_indices': tuple(old['out_indices'])}
-    for key, filler in (('strides', 2), ('dilations', 1)):
-        if key in old:
-            new[key] = _padded(old[key], num_stages, filler)
-    if 'frozen_stages' in old:
-        new['frozen_stages'] = min(old['frozen_stages'], built)  # a stage that is not used is not built
-    new.update({key: old[key] for key in SAME if key in old})
-    used = _padded(old.get('stage_with_dcn', ()), num_stages, False)
+    new |= {key: padded(old[key], filler) for key, filler in (('strides', 2), ('dilations', 1)) if key in old}
+    if 'frozen_stages' in old:  # a stage that is not used is not built
+        new['frozen_stages'] = min(old['frozen_stages'], max(old['out_indices']) + 1)
+    new |= {key: old[key] for key in SAME if key in old}
+    used = padded(old.get('stage_with_dcn', ()), False)
     if 'dcn' in old and any(used):
-        new.update(dcn=old['dcn'], stage_with_dcn=used)
+        new |= {'dcn': old['dcn'], 'stage_with_dcn': used}
     if old.get('plugins'):
-        new['plugins'] = [_plugin(plugin, num_stages) for plugin in old['plugins']]
+        new['plugins'] = [
+            {**plugin, 'stages': padded(plugin['stages'], False)} if 'stages' in plugin else dict(plugin)
+            for plugin in old['plugins']
+        ]
     return new
-
-
-def _plugin(plugin: Cfg, num_stages: int) -> Cfg:
-    stages = {'stages': _padded(plugin['stages'], num_stages, False)} if 'stages' in plugin else {}
-    return {**plugin, **stages}
-
-
-def _padded(values: Sequence[Any], num_stages: int, filler: Any) -> tuple[Any, ...]:
-    return (*values[:num_stages], *[filler] * (4 - len(values[:num_stages])))
-
-
-def _without_fourth_stage(source: Source, kept: Cfg) -> Cfg:
-    """Return the options for the three stages of a CIFAR network, whose last replaces the fourth."""
-    shaped = [key for key in ('strides', 'dilations', 'multi_grid', 'dcn', 'plugins') if key in kept]
-    if shaped or kept['out_indices'] != (3,):
-        raise UserError(
-            f'{source.path} ({source.title}) has {_listed({key: kept[key] for key in ["out_indices", *shaped]})}, but '
-            'a Res2NeXt-29 has three stages; the swap knows only out_indices=(3,), the last one, and plain stages'
-        )
-    return {**kept, 'out_indices': (2,), 'frozen_stages': min(kept.get('frozen_stages', -1), 3)}
 
 
 def _listed(options: Cfg) -> str:

@@ -25,23 +25,14 @@ DEFAULTS: dict[str, Cfg] = {
 
 @dataclass(frozen=True)
 class Source:
-    """A backbone that is to be swapped.
+    """A backbone that is to be swapped."""
 
-    Args:
-        path: Its path in the config, such as ``model.backbone``.
-        parents: The dicts that hold it, outermost first.
-        scope: The registry scope there: the library that builds what is nested in it.
-        library: The package of its type.
-        name: Its type without the package.
-        options: Its options in the config, without ``type``.
-    """
-
-    path: str
-    parents: tuple[Cfg, ...]
-    scope: str
-    library: str
-    name: str
-    options: Cfg
+    path: str  # in the config, such as `model.backbone`
+    parents: tuple[Cfg, ...]  # the dicts that hold it, outermost first
+    scope: str  # the registry scope there: the library that builds what is nested in it
+    library: str  # the package of its type
+    name: str  # its type without the package
+    options: Cfg  # without `type`
 
     @property
     def is_ours(self) -> bool:
@@ -59,6 +50,9 @@ class Source:
         depth = self.options.get('depth')
         return f'{self.library}.{self.name}' + (f' of depth {depth}' if depth else '')
 
+    def __str__(self) -> str:
+        return f'{self.path} ({self.title})'
+
     def channels(self) -> tuple[int, ...]:
         """Return the channels of its four stages."""
         base = self.options.get('base_channels') or 64
@@ -71,59 +65,43 @@ class Source:
 
 
 def find_source(cfg: Config) -> Source:
-    """Return the backbone of ``cfg``.
-
-    Raises:
-        UserError: There is none, there are several, or it cannot be swapped.
-    """
+    """Return the backbone of ``cfg``; a UserError if there is none, there are several, or it cannot be swapped."""
     found = list(_walk(cfg.get('model') or {}, 'model', (), cfg.get('default_scope') or ''))
     if not found:
         raise UserError("this config has no network under a key 'backbone' in its model, so there is nothing to swap")
     if len(found) > 1:
         paths = ' and '.join(path for path, _, _ in found)
+        text = f'this config combines models that were trained separately ({paths})'
+        raise UserError(f'{text}; swap the backbone in the configs that they are trained with')
+    path, parents, scope = found[0]
+    backbone = parents[-1]['backbone']
+    kind = backbone.get('type')
+    if kind is None:
+        raise UserError(f'{path} has no type, so the swap cannot know what network it is')
+    library, name = type_library(kind) or scope, type_name(kind)
+    known = OURS if library == 'mmres2net' else (*TYPES, CIFAR) if library in DEFAULTS else ()
+    if name not in known:
         raise UserError(
-            f'this config combines models that were trained separately ({paths}); swap the backbone in the configs '
-            'that they are trained with'
+            f'{path} is {f"{library}." if library else ""}{name}, not a ResNet of {", ".join(DEFAULTS)}: a Res2Net has '
+            f'no counterpart of its options. Start from a config of the same model with one of {", ".join(TYPES)}'
         )
-    return _source(*found[0])
+    options = {key: value for key, value in backbone.items() if key not in ('type', '_scope_')}
+    return Source(path, parents, scope, library, name, options)
 
 
 def _walk(node: Any, path: str, parents: tuple[Cfg, ...], scope: str) -> Iterator[tuple[str, tuple[Cfg, ...], str]]:
     """Yield path, holding dicts and registry scope of every backbone below ``node``."""
     if isinstance(node, dict):
         scope, parents = node.get('_scope_', scope), (*parents, node)
-        for key, value in node.items():
-            if key == 'backbone' and isinstance(value, dict) and type_name(value.get('type')) == WRAPPER:
-                yield from _walk(value, f'{path}.backbone', parents, scope)
-            elif key == 'backbone' and isinstance(value, dict):
-                yield f'{path}.backbone', parents, value.get('_scope_', scope)
-            elif 'backbone' in str(key) and isinstance(value, dict):
-                raise UserError(
-                    f'{path}.{key} is a second network, which has to fit the first; the swap knows only networks under '
-                    "the key 'backbone'"
-                )
-            else:
-                yield from _walk(value, f'{path}.{key}', parents, scope)
-    elif isinstance(node, list | tuple):
-        for i, value in enumerate(node):
-            yield from _walk(value, f'{path}.{i}', parents, scope)
-
-
-def _source(path: str, parents: tuple[Cfg, ...], scope: str) -> Source:
-    backbone = parents[-1]['backbone']
-    kind = backbone.get('type')
-    library, name = type_library(kind) or scope, type_name(kind)
-    options = {key: value for key, value in backbone.items() if key not in ('type', '_scope_')}
-    known = OURS if library == 'mmres2net' else (*TYPES, CIFAR) if library in DEFAULTS else ()
-    if kind is None:
-        raise UserError(f'{path} has no type, so the swap cannot know what network it is')
-    if name not in known:
-        raise UserError(
-            f'{path} is {f"{library}." if library else ""}{name}, not a ResNet of {", ".join(DEFAULTS)}: a Res2Net has '
-            f'no counterpart of its options{_wanted_channels(parents[-1])}. Start from a config of the same model with '
-            f'one of {", ".join(TYPES)}'
-        )
-    return Source(path, parents, scope, library, name, options)
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list | tuple) else ()
+    for key, value in items:
+        if not isinstance(value, dict) or 'backbone' not in str(key) or type_name(value.get('type')) == WRAPPER:
+            yield from _walk(value, f'{path}.{key}', parents, scope)
+        elif key == 'backbone':
+            yield f'{path}.backbone', parents, value.get('_scope_', scope)
+        else:
+            what = f'{path}.{key} is a second network, which has to fit the first'
+            raise UserError(f"{what}; the swap knows only networks under the key 'backbone'")
 
 
 def type_name(kind: Any) -> str:
@@ -135,12 +113,3 @@ def type_library(kind: Any) -> str:
     """Return the package of a ``type`` in a config; empty if it says none."""
     module = kind.__module__ if isinstance(kind, type) else str(kind).rpartition('.')[0]
     return module.partition('.')[0]
-
-
-def _wanted_channels(holder: Cfg) -> str:
-    for part in ('neck', 'decode_head'):
-        node = holder.get(part)
-        channels = node.get('in_channels') if isinstance(node, dict) else None
-        if isinstance(channels, list | tuple) and list(channels) != [256, 512, 1024, 2048]:
-            return f', and its {part} takes {list(channels)} channels, a Res2Net returns 256, 512, 1024 and 2048'
-    return ''

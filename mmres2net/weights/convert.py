@@ -25,6 +25,7 @@ from mmres2net.weights.reading import read_checkpoint, unwrap, weights_key
 TARGETS: tuple[Family, ...] = get_args(Family)
 # OpenMMLab's libraries with Res2Nets, and their depths
 MMLABS = ('mmdet', 'mmpretrain')
+IN_HEAD = f'{SHARED_HEAD}layer4.'
 DEPTHS: dict[tuple[int, ...], int] = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
 SUFFIXES = ('.pth', '.pt', '.safetensors')
 TRAINING = ('optimizer', 'optim', 'param_schedulers', 'lr_scheduler', 'scheduler', 'scaler', 'amp_scaler')
@@ -42,12 +43,7 @@ class Converted:
     ours: dict[str, Tensor]
     recognised: Recognised  # what the source was recognised as
     report: Report  # what happened to the source's tensors
-
-    @property
-    def is_model(self) -> bool:
-        """Whether it is a whole model, of which the backbone is a part."""
-        prefix = self.recognised.prefix
-        return bool(prefix) and any(name.startswith(prefix) for name in self.state)
+    is_model: bool  # it is a whole model, of which the backbone is a part
 
 
 def convert(
@@ -65,35 +61,46 @@ def convert(
     ours, report = to_ours(state, recognised)
     check_complete(ours, recognised)
     network, added = network_for(target, ours, recognised.row)
-    written, used = (network, frozenset[str]()) if backbone_only else _with_parts(network, state, recognised, target)
+    start, is_model = '', bool(recognised.prefix) and target in (*MMLABS, 'mmres2net') and not backbone_only
+    head = 'head.fc' if recognised.prefix else 'fc'
+    others: dict[str, str] = {}  # other parts, by their names in `state`
+    if is_model:
+        if recognised.shared_head and target in MMLABS:
+            raise UserError(
+                f'{target} has no Res2Net stage as a shared head, which this detector has; add --backbone-only'
+            )
+        start = recognised.prefix
+        others = {name: name for name in report.left if not name.startswith((start, IN_HEAD))}
+    elif target != 'mmdet' and f'{head}.weight' in state and not backbone_only:
+        start, fc = ('backbone.', 'head.fc') if target == 'mmpretrain' else ('', 'fc')
+        others = {name: name.replace(head, fc, 1) for name in (f'{head}.weight', f'{head}.bias') if name in state}
+    in_head = 'layer4.' if is_model and recognised.shared_head else '-'
+    written = {(SHARED_HEAD if name.startswith(in_head) else start) + name: tensor for name, tensor in network.items()}
+    written |= {new: state[old] for old, new in others.items()}
     sources = {our: source for source, our in report.renamed.items()}
     pairs = ((sources.get(our, our), new) for our, new in zip(ours, network, strict=False))  # added ones come last
-    start = recognised.prefix
-    renamed = {old: new for old, new in pairs if old.removeprefix(start).removeprefix(SHARED_HEAD) != new}
-    left = tuple(name for name in report.left if name not in used)
+    renamed = {old: new for old, new in pairs if old.removeprefix(recognised.prefix).removeprefix(SHARED_HEAD) != new}
+    left = tuple(name for name in report.left if name not in others)
     report = replace(report, adapted=(*report.adapted, *added), left=left, renamed=renamed)
-    return Converted(written, ours, recognised, report)
+    return Converted(written, ours, recognised, report, is_model)
 
 
 def check_target(recognised: Recognised, target: Family) -> None:
     """Raise a UserError if ``target`` does not have the network; it says why, and which targets have it."""
     obstacle = _obstacle(recognised.row, target)
     if obstacle:
-        others = [other for other in TARGETS if not _obstacle(recognised.row, other)]
-        raise UserError(
-            f'{recognised.network} cannot be written for {target}: {obstacle}. Possible: --to {"|".join(others)}'
-        )
+        others = '|'.join(other for other in TARGETS if not _obstacle(recognised.row, other))
+        raise UserError(f'{recognised.network} cannot be written for {target}: {obstacle}. Possible: --to {others}')
 
 
 def _obstacle(row: Arch, target: Family) -> str:
     """Return why ``target`` cannot hold the network; empty if it can."""
-    small, dla, se = row.family == 'cifar', row.family == 'dla', row.se_reduction
-    mmlab, other = target in MMLABS, target != 'mmres2net'
+    se, mmlab = row.se_reduction, target in MMLABS
     obstacles = {
-        'no other library has the 32-pixel networks': small and other,
+        'no other library has the 32-pixel networks': row.family == 'cifar' and target != 'mmres2net',
         'the official release has no squeeze-and-excitation': target == 'official' and se is not None,
         "timm's squeeze-and-excitation reduces by 16": target == 'timm' and se not in (None, 16),
-        f'{target} has no deep layer aggregation': mmlab and dla,
+        f'{target} has no deep layer aggregation': mmlab and row.family == 'dla',
         f'{target} has no squeeze-and-excitation': mmlab and se is not None,
         f'{target} has no Res2NeXt (cardinality {row.cardinality})': mmlab and row.cardinality > 1,
         f'{target} has no Res2Net of one scale': mmlab and row.scales == 1,
@@ -140,30 +147,6 @@ def unused_projections(depths: Sequence[int]) -> dict[str, Tensor]:
     return found
 
 
-def _with_parts(
-    network: Mapping[str, Tensor], state: Mapping[str, Tensor], recognised: Recognised, target: Family
-) -> tuple[dict[str, Tensor], frozenset[str]]:
-    """Return the network of ``target`` with the other parts of the file, and the names in ``state`` of these parts."""
-    prefix = recognised.prefix
-    if prefix and target in (*MMLABS, 'mmres2net'):
-        in_head = 'layer4.' if recognised.shared_head else ''
-        if in_head and target in MMLABS:
-            raise UserError(
-                f'{target} has no Res2Net stage as a shared head, which this detector has; add --backbone-only'
-            )
-        places = (prefix, *([SHARED_HEAD + in_head] if in_head else []))
-        others = {name: tensor for name, tensor in state.items() if not name.startswith(places)}
-        start = {name: SHARED_HEAD if in_head and name.startswith(in_head) else prefix for name in network}
-        return {**{start[name] + name: tensor for name, tensor in network.items()}, **others}, frozenset(others)
-    source = 'head.fc' if prefix else 'fc'
-    names = {f'fc.{part}': f'{source}.{part}' for part in ('weight', 'bias') if f'{source}.{part}' in state}
-    if target == 'mmdet' or not names:
-        return dict(network), frozenset()
-    start_of = ('backbone.', 'head.') if target == 'mmpretrain' else ('', '')
-    classifier = {start_of[1] + name: state[full] for name, full in names.items()}
-    return {**{start_of[0] + name: t for name, t in network.items()}, **classifier}, frozenset(names.values())
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Convert by the flags in ``argv``, and print what happened; after a UserError nothing has been written."""
     args = parse('convert-weights', argv)
@@ -191,7 +174,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         for comparison in verify(converted.ours, converted.recognised, args.to):
             print(f'verified: {comparison}')
-    write(converted.state, target, extra)
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in converted.state.items()}
+    try:
+        with atomic_path(target) as path:
+            if target.suffix == '.safetensors':
+                # Not save_file, whose files only their owner can read.
+                path.write_bytes(save(plain, metadata={'format': 'pt'}))
+            else:
+                torch.save({**extra, 'state_dict': plain} if extra else plain, path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        raise UserError(f'{target} cannot be written: {getattr(error, "strerror", None) or error}') from error
     print(f'written: {target} ({args.to}, {len(converted.state)} tensors)')
     return 0
 
@@ -230,24 +222,7 @@ def _dataset_meta(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_plain(value: Any) -> bool:
     if isinstance(value, dict):
-        return all(isinstance(key, str) and _is_plain(entry) for key, entry in value.items())
+        return all(isinstance(key, str) for key in value) and _is_plain([*value.values()])
     if isinstance(value, list | tuple):
-        return all(_is_plain(entry) for entry in value)
+        return all(map(_is_plain, value))
     return value is None or type(value) in (bool, int, float, str)
-
-
-def write(state: Mapping[str, Tensor], target: Path, extra: Mapping[str, Any]) -> None:
-    """Write weights to ``target``, in the format of its suffix; after a UserError it is unchanged.
-
-    The file holds only ``state`` if there is no ``extra`` (as for safetensors), else both, under ``state_dict``.
-    """
-    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
-    try:
-        with atomic_path(target) as path:
-            if target.suffix == '.safetensors':
-                # Not save_file, whose files only their owner can read.
-                path.write_bytes(save(plain, metadata={'format': 'pt'}))
-            else:
-                torch.save({**extra, 'state_dict': plain} if extra else plain, path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        raise UserError(f'{target} cannot be written: {getattr(error, "strerror", None) or error}') from error

@@ -39,12 +39,8 @@ def create_model(
         output_stride: 8 or 16: later stages are dilated instead of strided.
         in_channels: Channels of the image; published weights are adapted.
 
-    Returns:
-        A :class:`Classifier` or, with ``features_only``, :class:`Features`.
-
-    Raises:
-        UserError: There are no such weights, or they do not fit.
-        ValueError: An argument has a value that is not allowed; the message says what is.
+    A ValueError says that an argument has a value that is not allowed, a UserError (which is one) that there are no
+    such weights, or that they do not fit.
     """
     if num_classes < 0:
         raise ValueError(f'num_classes={num_classes}: choose 0 or more')
@@ -60,17 +56,20 @@ def create_model(
     if features_only:
         return Features(backbone, normalization)
     model = Classifier(backbone, num_classes, normalization)
-    if name and num_classes:
-        _load_classifier(model.fc, name)
+    state = unwrap(read_checkpoint(fetch_checkpoint(name))) if name and num_classes else {}
+    weight, bias = state.get('fc.weight'), state.get('fc.bias')
+    if weight is not None and bias is not None and len(bias) == num_classes:
+        weight = weight.flatten(1)  # of a DLA it is a 1x1 convolution
+        if weight.shape[1] != backbone.out_channels[-1]:
+            raise UserError(f'weights {name!r}: their classifier takes {weight.shape[1]} features, not those of {arch}')
+        model.fc.load_state_dict({'weight': weight, 'bias': bias})
     return model
 
 
 class Features(nn.Module):
-    """A backbone whose output is a list of maps.
+    """A backbone whose output is a list of maps, with the ``channels`` and ``strides`` of each.
 
-    Attributes:
-        channels, strides: Of each map.
-        normalization: ``mean`` and ``std`` for RGB values of 0 to 255; None for CIFAR networks: it is that of the data.
+    ``normalization`` has ``mean`` and ``std`` for RGB values of 0 to 255; None: that of the data (CIFAR).
     """
 
     def __init__(self, backbone: Res2Net | Res2NetDLA, normalization: Normalization | None) -> None:
@@ -86,8 +85,7 @@ class Features(nn.Module):
 class Classifier(nn.Module):
     """A backbone, the mean of its last map, and a linear layer (none for ``num_classes`` 0).
 
-    Attributes:
-        normalization: ``mean`` and ``std`` for RGB values of 0 to 255; None for CIFAR networks: it is that of the data.
+    ``normalization`` is as in :class:`Features`.
     """
 
     def __init__(self, backbone: Res2Net | Res2NetDLA, num_classes: int, normalization: Normalization | None) -> None:
@@ -98,16 +96,3 @@ class Classifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (N, num_classes), or features (N, C), for normalized images ``x`` (N, 3, H, W)."""
         return self.fc(self.backbone(x)[-1].mean((2, 3)))
-
-
-def _load_classifier(layer: nn.Module, name: str) -> None:
-    """Load the classifier of a checkpoint if it has one of as many classes."""
-    state = unwrap(read_checkpoint(fetch_checkpoint(name)))
-    weight, bias = state.get('fc.weight'), state.get('fc.bias')
-    if weight is None or bias is None or not isinstance(layer, nn.Linear) or len(bias) != layer.out_features:
-        return
-    if weight.flatten(1).shape != layer.weight.shape:
-        raise UserError(
-            f'weights {name!r}: their classifier has {tuple(weight.shape)}, not {tuple(layer.weight.shape)}'
-        )
-    layer.load_state_dict({'weight': weight.flatten(1), 'bias': bias})  # of a DLA it is a 1x1 convolution

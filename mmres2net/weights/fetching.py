@@ -4,8 +4,8 @@ A name is an architecture with published weights (``res2net50_26w_4s``), a URL, 
 (``torchvision://``, ``open-mmlab://``, ``mmcls://``) or a path.
 
 URLs and hashes are those of the official code (https://github.com/Res2Net/Res2Net-PretrainedModels and, for
-``res2net50_18w_6s``, https://github.com/Res2Net/Res2Net-maskrcnn), accuracies those of its README. A hash is the first
-8 digits of a SHA-256: it finds damage, but does not protect against a forged file.
+``res2net50_18w_6s``, https://github.com/Res2Net/Res2Net-maskrcnn). A hash is the first 8 digits of a SHA-256: it finds
+damage, but does not protect against a forged file.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote, urlparse
 
@@ -35,7 +35,6 @@ RETRY = RetryPolicy(tries=3)
 HOST = 'https://shanghuagao.oss-cn-beijing.aliyuncs.com/res2net'
 LICENCE = 'CC BY-NC-SA 4.0: not for commercial use'
 UNKNOWN = 'unknown; ask the publisher'
-README = 'https://github.com/Res2Net/Res2Net-PretrainedModels#readme'
 PLAIN = 'ImageNet-1k, 100 epochs'
 LONG = 'ImageNet-1k, CutMix, about 300 epochs'
 HUB_WAYS = (
@@ -62,10 +61,8 @@ class Published:
 
     arch: str  # the name in mmres2net.models.ARCHS
     sha256: str  # the first digits of the file's hash, which also end its name
+    timm: str = ''  # timm's name of a network whose weights are also published; empty: timm has none
     recipe: str = PLAIN  # of the training: the authors' answers in issues 38, 67 and 71 of the official code
-    top1: float | None = None  # accuracy on ImageNet-1k in percent as `source` publishes it; None: not published
-    source: str | None = README
-    timm: str | None = None  # timm's name of a network whose weights are also published; None: timm has none
     licence: str = LICENCE  # with what it means
 
     @property
@@ -75,20 +72,20 @@ class Published:
 
 
 _TABLE = (
-    Published('res2net50_26w_4s', '06e79181', top1=77.99, timm='res2net50_26w_4s'),
-    Published('res2net50_48w_2s', 'afed724a', top1=77.32, timm='res2net50_48w_2s'),
-    Published('res2net50_14w_8s', '6527dddc', top1=78.14, timm='res2net50_14w_8s'),
-    Published('res2net50_26w_6s', '19041792', top1=78.58, timm='res2net50_26w_6s'),
-    Published('res2net50_26w_8s', '2c7c9f12', top1=79.20, timm='res2net50_26w_8s'),
-    Published('res2net50_18w_6s', 'db17faaa', source=None),
-    Published('res2net101_26w_4s', '02a759a1', top1=79.19, timm='res2net101_26w_4s'),
-    Published('res2net50_v1b_26w_4s', '3cf99910', LONG, top1=80.27, timm='res2net50d'),
-    Published('res2net101_v1b_26w_4s', '0812c246', LONG, top1=81.23, timm='res2net101d'),
-    Published('res2next50_4s', '6ef7e7bf', top1=78.24, timm='res2next50'),
-    Published('res2net_dla60_4s', 'd88db7f9', top1=78.47, timm='dla60_res2net'),
-    Published('res2next_dla60_4s', 'd327927b', top1=78.45, timm='dla60_res2next'),
+    Published('res2net50_26w_4s', '06e79181', 'res2net50_26w_4s'),
+    Published('res2net50_48w_2s', 'afed724a', 'res2net50_48w_2s'),
+    Published('res2net50_14w_8s', '6527dddc', 'res2net50_14w_8s'),
+    Published('res2net50_26w_6s', '19041792', 'res2net50_26w_6s'),
+    Published('res2net50_26w_8s', '2c7c9f12', 'res2net50_26w_8s'),
+    Published('res2net50_18w_6s', 'db17faaa'),
+    Published('res2net101_26w_4s', '02a759a1', 'res2net101_26w_4s'),
+    Published('res2net50_v1b_26w_4s', '3cf99910', 'res2net50d', LONG),
+    Published('res2net101_v1b_26w_4s', '0812c246', 'res2net101d', LONG),
+    Published('res2next50_4s', '6ef7e7bf', 'res2next50'),
+    Published('res2net_dla60_4s', 'd88db7f9', 'dla60_res2net'),
+    Published('res2next_dla60_4s', 'd327927b', 'dla60_res2next'),
 )
-PUBLISHED: Mapping[str, Published] = MappingProxyType({entry.arch: entry for entry in _TABLE})
+PUBLISHED: Mapping[str, Published] = {entry.arch: entry for entry in _TABLE}
 
 
 def find_published(arch: str) -> Published | None:
@@ -98,10 +95,7 @@ def find_published(arch: str) -> Published | None:
 
 
 def normalization_of(arch: str) -> Normalization | None:
-    """Return the normalization for ``arch``; None for CIFAR networks, which use that of their data set.
-
-    Networks without published weights get the same as the others of the release, so that they can be compared.
-    """
+    """Return the normalization for ``arch``, with published weights or not; None for CIFAR networks."""
     return None if find_arch(arch).family == 'cifar' else IMAGENET
 
 
@@ -112,7 +106,7 @@ def normalization_of_checkpoint(name: str) -> Normalization | None:
         mean, std = (tuple(round(value * 255, 4) for value in values) for values in (cfg.mean, cfg.std))
         return Normalization(mean, std)
     known = {*PUBLISHED, *(entry.url for entry in _TABLE)}
-    return IMAGENET if name in known or ALIASES.get(name) in known else None
+    return IMAGENET if ALIASES.get(name, name) in known else None
 
 
 @dataclass(frozen=True)
@@ -130,12 +124,9 @@ def fetch_checkpoint(name: str, *, ways_out: Sequence[str] = ()) -> Path:
     """Return the file of the checkpoint ``name``, downloaded if it is not on this machine.
 
     An interrupted download is resumed. A file gets its name when it is complete and has the hash that its name says.
-    The folder is torch's (``torch.hub.get_dir()/checkpoints``), so files that torch or MMEngine have downloaded are
-    used; timm's are in the cache of huggingface_hub. The licence is printed when a file is downloaded. ``ways_out``
-    says what else the user can do if it cannot be, for the message.
-
-    Raises:
-        UserError: There is no such checkpoint, it cannot be downloaded, or the file is not a checkpoint.
+    The folder is torch's, so files that torch or MMEngine have downloaded are used; timm's are in the cache of
+    huggingface_hub. The licence is printed when a file is downloaded. A UserError says that there is no such
+    checkpoint, that it cannot be downloaded (and what else the user can do: ``ways_out``), or that it is none.
     """
     if name.startswith('timm://'):
         return _fetch_timm(name, ways_out)
@@ -147,15 +138,13 @@ def origin_of(name: str) -> Origin | Path:
     """Return where a checkpoint can be downloaded, or the path that ``name`` is; a UserError if it is no name."""
     scheme, mark, rest = name.partition('://')
     if not mark:
-        return _of_arch(name) or Path(os.path.expanduser(name))
+        return _of_arch(name) if name in (*ARCHS, *ALIASES) else Path(os.path.expanduser(name))
     if scheme in ('http', 'https'):
         return _of_url(name)
     if scheme in ('torchvision', 'modelzoo', 'open-mmlab', 'openmmlab', 'mmcls'):
         return _of_mmengine(scheme, rest)
-    raise UserError(
-        f'{name}: name weights by an architecture ({", ".join([*PUBLISHED][:2])}, ...), a path, a URL, timm://NAME, '
-        'torchvision://NAME or open-mmlab://NAME; download others and name the file'
-    )
+    what = f'{name}: name weights by an architecture ({", ".join([*PUBLISHED][:2])}, ...), a path, a URL, timm://NAME'
+    raise UserError(f'{what}, torchvision://NAME or open-mmlab://NAME; download others and name the file')
 
 
 def cache_folder() -> Path:
@@ -163,9 +152,7 @@ def cache_folder() -> Path:
     return Path(torch.hub.get_dir()) / 'checkpoints'
 
 
-def _of_arch(name: str) -> Origin | None:
-    if name not in ARCHS and name not in ALIASES:
-        return None
+def _of_arch(name: str) -> Origin:
     entry = find_published(name)
     if entry is None:
         raise UserError(
@@ -174,8 +161,7 @@ def _of_arch(name: str) -> Origin | None:
     file = entry.url.rpartition('/')[2]
     mirrors = tuple(f'{mirror.rstrip("/")}/{file}' for mirror in os.environ.get(MIRRORS, '').split())
     ways = [f'or name a mirror, a folder with files of these names: {MIRRORS}=https://HOST/FOLDER']
-    if entry.timm:
-        ways.append(f"or use timm's weights of the same network: timm://{entry.timm}")
+    ways += [f"or use timm's weights of the same network: timm://{entry.timm}"] if entry.timm else []
     return Origin((*mirrors, entry.url), cache_folder() / file, entry.sha256, entry.licence, tuple(ways))
 
 
@@ -196,10 +182,9 @@ def _of_url(url: str) -> Origin:
 
 def _is_date(digits: str) -> bool:
     """Whether digits in a file's name are a date, perhaps with a time, and not a hash: 20230131, 20230131120000."""
-    try:
+    with suppress(ValueError):
         return digits.isdecimal() and datetime.strptime(digits[:8], '%Y%m%d').year in range(1990, 2100)
-    except ValueError:
-        return False
+    return False
 
 
 def _of_mmengine(scheme: str, name: str) -> Origin | Path:
@@ -231,7 +216,14 @@ def _fetch_url(origin: Origin, ways_out: Sequence[str]) -> Path:
             # all processes of a run want the same file at once
             with locked(folder, f'waiting for another process that downloads into {folder}', wait=True):
                 if not path.is_file():
-                    _keep_if_checkpoint(fetch(remote, folder, RETRY), origin)
+                    fetch(remote, folder, RETRY)
+                    try:
+                        check_file(path)
+                    except UserError as error:
+                        path.unlink()
+                        what = f'{origin.urls[-1]} did not return a checkpoint; the download was deleted'
+                        raise UserError(f'{what}. {error}') from error
+                    log(f'kept at {path}; licence: {origin.licence}')
                     return path
         fault = damage(path, remote)
     except OSError as error:
@@ -239,15 +231,6 @@ def _fetch_url(origin: Origin, ways_out: Sequence[str]) -> Path:
     if fault:
         raise UserError(f'{path} is not the file that its name says: {fault}; delete it to download it again')
     return path
-
-
-def _keep_if_checkpoint(path: Path, origin: Origin) -> None:
-    try:
-        check_file(path)
-    except UserError as error:
-        path.unlink()
-        raise UserError(f'{origin.urls[-1]} did not return a checkpoint; the download was deleted. {error}') from error
-    log(f'kept at {path}; licence: {origin.licence}')
 
 
 def _fetch_timm(name: str, ways_out: Sequence[str]) -> Path:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -100,26 +101,25 @@ def to_ours(state: Mapping[str, Tensor], recognised: Recognised) -> tuple[dict[s
     that hold NaN or infinite values, or integers instead of weights.
     """
     names = {name.removeprefix(recognised.prefix): name for name in state if name.startswith(recognised.prefix)}
-    if recognised.shared_head:
-        names |= {name.removeprefix(SHARED_HEAD): name for name in state if name.startswith(SHARED_HEAD + 'layer')}
+    names |= {name.removeprefix(SHARED_HEAD): name for name in state if name.startswith(SHARED_HEAD + 'layer')}
     layers = {theirs: ours for ours, theirs in stem_names(recognised.family, recognised.row.deep_stem).items()}
     names = {rename(name, layers): full for name, full in names.items()}
-    names = {
-        name: full
-        for name, full in names.items()
-        if name.split('.')[0] in ROOTS and not is_unused_projection(name, names)
-    }
-    network = {name: state[full] for name, full in names.items()}
-    check_values(network)
-    used = set(names.values())
-    report = Report(
+    used = {n: full for n, full in names.items() if n.split('.')[0] in ROOTS and not is_unused_projection(n, names)}
+    network, files = {name: state[full] for name, full in used.items()}, {*used.values()}
+    integers = [n for n, t in network.items() if not t.is_floating_point() and not n.endswith(COUNTER)]
+    if integers:
+        raise UserError(
+            f'{len(integers)} weights are not floating-point numbers but {network[integers[0]].dtype}: '
+            f'{join_some(integers)}; quantized weights cannot be loaded, use those they were made from'
+        )
+    check_finite(network)
+    return network, Report(
         source=str(recognised),
-        loaded=tuple(network),
-        renamed={full: name for name, full in names.items() if full != recognised.prefix + name},
+        loaded=tuple(used),
+        renamed={full: name for name, full in used.items() if full != recognised.prefix + name},
         adapted=fill_counters(network),
-        left=tuple(name for name in state if name not in used),
+        left=tuple(name for name in state if name not in files),
     )
-    return network, report
 
 
 def fit(state: Mapping[str, Tensor], module: nn.Module, *, random_ok: Sequence[str] = ()) -> Report:
@@ -130,9 +130,8 @@ def fit(state: Mapping[str, Tensor], module: nn.Module, *, random_ok: Sequence[s
     deformable convolutions may be missing where they are zero: these then start as regular convolutions. ``random_ok``
     names what may stay as it was initialized: parameters, modules, or patterns with ``*``.
 
-    Raises:
-        UserError: Parameters would stay random, shapes differ, or weights have no place; ``module`` is unchanged.
-        ValueError: ``module`` is on the meta device, where nothing can be loaded.
+    A UserError says that parameters would stay random, shapes differ, or weights have no place; a ValueError that
+    ``module`` is on the meta device. ``module`` is then unchanged.
     """
     own = module.state_dict()
     if any(tensor.is_meta for tensor in own.values()):
@@ -146,11 +145,8 @@ def fit(state: Mapping[str, Tensor], module: nn.Module, *, random_ok: Sequence[s
     if faults:
         here, there = _network_of(own), _network_of(weights)
         first = f'these weights do not fit this {f"network ({here})" if here else type(module).__name__}:'
-        way = (
-            f'of {there}: build that network, or use weights of this one'
-            if there
-            else 'a part of a network: use a whole one'
-        )
+        way = f'of {there}: build that network, or use weights of this one'
+        way = way if there else 'a part of a network: use a whole one'
         last = f'they are {way}; what may stay random is named in random_ok, e.g. random_ok=["layer4"]'
         raise UserError('\n'.join([first, *faults, last]))
     casts = Counter((str(weights[n].dtype)[6:], str(own[n].dtype)[6:]) for n in taken if own[n].is_floating_point())
@@ -175,26 +171,21 @@ def differences(
 
     Parts that the network does not have may be in ``weights``; names in ``allowed`` may be missing or differ in shape.
     """
-    missing = [name for name in own if name not in weights and name not in allowed]
-    misshapen = [
-        f'{name} {tuple(weights[name].shape)} in the file, {tuple(own[name].shape)} here'
-        for name in own
-        if name in weights and weights[name].shape != own[name].shape and name not in allowed
-    ]
     roots = {name.split('.')[0] for name in own}
     free = {name.rpartition('.')[0] for name in allowed}
     unknown = [name for name in weights if name not in own and name.split('.')[0] in roots]
-    unexpected = [name for name in unknown if name.rpartition('.')[0] not in free]
-    faults = []
-    if missing:
-        faults.append(f'  - {len(missing)} tensors of the network are missing in the file: {join_some(missing)}')
-    if misshapen:
-        faults.append(f'  - {len(misshapen)} have another shape: {join_some(misshapen)}')
-    if unexpected:
-        faults.append(f'  - {len(unexpected)} tensors in the file match no parameter: {join_some(unexpected)}')
-        if any(name.endswith('.running_mean') for name in unexpected):
-            faults.append('    (weights of batch norms: this network has norms of another kind; see norm_cfg)')
-    return faults
+    faults = {
+        'tensors of the network are missing in the file': [n for n in own if n not in weights and n not in allowed],
+        'have another shape': [
+            f'{name} {tuple(weights[name].shape)} in the file, {tuple(tensor.shape)} here'
+            for name, tensor in own.items()
+            if name in weights and weights[name].shape != tensor.shape and name not in allowed
+        ],
+        'tensors in the file match no parameter': [name for name in unknown if name.rpartition('.')[0] not in free],
+    }
+    lines = [f'  - {len(names)} {what}: {join_some(names)}' for what, names in faults.items() if names]
+    norms = any(name.endswith('.running_mean') for name in faults['tensors in the file match no parameter'])
+    return lines + norms * ['    (weights of batch norms: this network has norms of another kind; see norm_cfg)']
 
 
 def adapt_channels(weight: Tensor, channels: int) -> Tensor:
@@ -210,10 +201,7 @@ def adapt_channels(weight: Tensor, channels: int) -> Tensor:
 
 
 def stage_pools_of(module: nn.Module) -> frozenset[str]:
-    """Return every ``stage_pool`` with which ``module`` would be the function that it is.
-
-    More than one: its strides leave no difference, as in a head of one strided stage.
-    """
+    """Return every ``stage_pool`` with which ``module`` would be the same function; strides may leave no difference."""
     pools = (frozenset(block.stage_pools) for block in module.modules() if isinstance(block, Bottle2neck))
     return frozenset(STAGE_POOLS).intersection(*pools)
 
@@ -221,8 +209,7 @@ def stage_pools_of(module: nn.Module) -> frozenset[str]:
 def check_stage_pool(recognised: Recognised, module: nn.Module) -> None:
     """Raise a UserError if the names prove that the weights were trained with another function than ``module`` has.
 
-    No published weights were trained with ``maskrcnn``: who sets it wants what the paper's Mask R-CNN runs did, which
-    started from weights of the other function. It is therefore taken as meant.
+    No published weights were trained with ``maskrcnn``, the paper's Mask R-CNN runs neither: it is taken as meant.
     """
     pools = stage_pools_of(module)
     if recognised.stage_pool_sure and recognised.stage_pool not in pools and pools != {'maskrcnn'}:
@@ -234,9 +221,7 @@ def check_stage_pool(recognised: Recognised, module: nn.Module) -> None:
 
 
 def _adapt_first_conv(weights: dict[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
-    for name in FIRST_CONVS:
-        if name not in weights or name not in own:
-            continue
+    for name in {*FIRST_CONVS} & weights.keys() & own.keys():
         had, wanted = weights[name].shape, own[name].shape
         if had[1] == RGB != wanted[1] and had[2:] == wanted[2:]:
             weights[name] = adapt_channels(weights[name], wanted[1])
@@ -253,17 +238,6 @@ def fill_counters(state: dict[str, Tensor]) -> tuple[str, ...]:
     return (f'{len(missing)} {COUNTER} set to 0, which old files lack',) if missing else ()
 
 
-def check_values(state: Mapping[str, Tensor]) -> None:
-    """Raise a UserError that names the tensors which are not finite floating-point numbers, if there are any."""
-    integers = [n for n, t in state.items() if not t.is_floating_point() and not n.endswith(COUNTER)]
-    if integers:
-        raise UserError(
-            f'{len(integers)} weights are not floating-point numbers but {state[integers[0]].dtype}: '
-            f'{join_some(integers)}; quantized weights cannot be loaded, use those they were made from'
-        )
-    check_finite(state)
-
-
 def check_finite(state: Mapping[str, Tensor]) -> None:
     """Raise a UserError that names the tensors with NaN or infinite values, if there are any."""
     broken = [name for name, t in state.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
@@ -278,18 +252,15 @@ def _matching(random_ok: Sequence[str], own: Mapping[str, Tensor]) -> set[str]:
     """Return the names in ``own`` that ``random_ok`` allows to stay random."""
     if isinstance(random_ok, str):
         raise UserError(f'random_ok={random_ok!r} must be a list of names, such as [{random_ok!r}]')
-    allowed: set[str] = set()
-    for entry in random_ok:
-        found = {name for name in own if name == entry or name.startswith(f'{entry}.') or fnmatchcase(name, entry)}
-        if not found:
+    found = {entry: {n for n in own if f'{n}.'.startswith(f'{entry}.') or fnmatchcase(n, entry)} for entry in random_ok}
+    for entry, names in found.items():
+        if not names:
             raise UserError(f'random_ok names {entry!r}, which the network does not have; its names: {join_some(own)}')
-        allowed |= found
-    return allowed
+    return set().union(*found.values())
 
 
 def _network_of(state: Mapping[str, Tensor]) -> str:
     """Return the name of a whole network; empty for a part, which identifies none."""
-    try:
+    with suppress(UserError):
         return recognise(state).network
-    except UserError:
-        return ''
+    return ''

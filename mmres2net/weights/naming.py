@@ -10,6 +10,7 @@ The function that the weights were trained with cannot be told where libraries d
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from mmres2net.models.res2net import StagePool
 from mmres2net.text import join_some
 
 Family = Literal['official', 'timm', 'mmdet', 'mmpretrain', 'mmres2net']
+Stem = Family | Literal['plain']
 SHARED_HEAD = 'roi_head.shared_head.'
 # Layers of a deep stem: our names, which are the official ones, and those of libraries that differ.
 STEM_NAMES: Mapping[str, Mapping[str, str]] = {
@@ -33,7 +35,7 @@ STEM_NAMES: Mapping[str, Mapping[str, str]] = {
     },
 }
 # The first convolution of each kind of stem
-STEMS = {
+STEMS: Mapping[str, Stem] = {
     'conv1.weight': 'plain',
     'base_layer.0.weight': 'plain',
     'conv1.0.weight': 'official',
@@ -41,13 +43,7 @@ STEMS = {
     'stem.0.conv.weight': 'mmpretrain',
 }
 ROOTS = ('conv1', 'bn1', 'base_layer', *(f'layer{i}' for i in range(1, 5)), *(f'level{i}' for i in range(6)))
-_FIRST_BLOCK = re.compile(r'(?:(.*)\.)?(layer1\.0|level2\.tree1)\.conv1\.weight')
-_RESNETS: dict[tuple[int, ...], str] = {
-    (3, 4, 6, 3): 'ResNet-50',
-    (3, 4, 23, 3): 'ResNet-101',
-    (3, 8, 36, 3): 'ResNet-152',
-}
-_BASIC_RESNETS: dict[tuple[int, ...], str] = {(2, 2, 2, 2): 'ResNet-18', (3, 4, 6, 3): 'ResNet-34'}
+_FIRST_BLOCK = re.compile(r'(.*\.)?(layer1\.0|level2\.tree1)\.conv1\.weight')
 
 
 @dataclass(frozen=True)
@@ -66,22 +62,26 @@ class Recognised:
     @property
     def options(self) -> dict[str, Any]:
         """Keywords that build this network as :class:`Res2Net` (or ``Res2NetDLA``, for a row of that family)."""
-        row = self.row
-        options: dict[str, Any] = {'arch': self.arch}
+        row, options = self.row, dict[str, Any](arch=self.arch)
         if self.arch is None:
-            options = {'depths': row.depths, 'base_width': row.base_width, 'scales': row.scales}
-            options |= {'cardinality': row.cardinality, 'deep_stem': row.deep_stem, 'avg_down': row.avg_down}
+            keys = ('depths', 'base_width', 'scales', 'cardinality', 'deep_stem', 'avg_down')
+            options = {key: getattr(row, key) for key in keys}
             options |= {'se_reduction': row.se_reduction} if row.se_reduction else {}
         elif len(row.depths) < len(ARCHS[self.arch].depths):
             options['out_indices'] = tuple(range(len(row.depths)))
-        if row.family != 'dla':
-            options['stage_pool'] = self.stage_pool
+        options |= {} if row.family == 'dla' else {'stage_pool': self.stage_pool}
         return {**options, 'in_channels': self.in_channels}
 
     @property
     def network(self) -> str:
         """The network in words: its name, or its numbers."""
-        return self.arch or _description(self.row)
+        row = self.row
+        parts = [f'a network of {row.depths} blocks, base width {row.base_width}, {row.scales} scales']
+        parts += [f'cardinality {row.cardinality}'] if row.cardinality > 1 else []
+        parts += ['deep stem'] if row.deep_stem else []
+        parts += ['average pooling in the shortcut'] if row.avg_down else []
+        parts += [f'SE of reduction {row.se_reduction}'] if row.se_reduction else []
+        return self.arch or ', '.join(parts)
 
     def __str__(self) -> str:
         parts = [self.network, f'names of {self.family}']
@@ -97,28 +97,24 @@ def recognise(state: Mapping[str, Tensor], *, prefix: str | None = None) -> Reco
     was found instead of one Res2Net.
     """
     prefix = _find_prefix(state) if prefix is None else prefix
-    network = {name[len(prefix) :]: tensor for name, tensor in state.items() if name.startswith(prefix)}
-    inner = dict(network)
-    shared = {name.removeprefix(SHARED_HEAD): tensor for name, tensor in state.items() if name.startswith(SHARED_HEAD)}
-    shared_head = any(name.startswith('layer') for name in shared)
-    network |= shared if shared_head else {}
+    inner = {name[len(prefix) :]: tensor for name, tensor in state.items() if name.startswith(prefix)}
+    in_head = [name for name in state if name.startswith(SHARED_HEAD + 'layer')]
+    network = inner | {name.removeprefix(SHARED_HEAD): state[name] for name in in_head}
     dla = 'level2.tree1.conv1.weight' in network
-    if not dla:
-        _refuse_other_networks(network, prefix)
+    if not dla and 'layer1.0.convs.0.weight' not in network:
+        raise UserError(_other_network(network, prefix))
     first = next((name for name in STEMS if name in network), None)
     if first is None:
-        raise UserError(
-            f'the file has the stages of a Res2Net (under {prefix!r}), but no stem: none of '
-            f'{", ".join(prefix + name for name in STEMS)}'
-        )
+        text = f'the file has the stages of a Res2Net (under {prefix!r}), but no stem'
+        raise UserError(f'{text}: none of {", ".join(prefix + name for name in STEMS)}')
     row = _measure_dla(network) if dla else _measure(network, STEMS[first])
     family = _family(STEMS[first], row, inner, 'head.fc.weight' in state)
     # A detector was trained in mmdet and with its function. A backbone alone is what mmdet's detectors start from: the
     # official v1b weights under other names, as their author says (Res2Net-PretrainedModels, issue 39). Our own names
     # go with every stage_pool; other libraries have the official one.
     pool: StagePool = 'mmdet' if family == 'mmdet' and prefix else 'official'
-    sure = pool == 'mmdet' or row.family == 'dla' or family not in ('mmdet', 'mmres2net')
-    return Recognised(family, _arch_of(row), row, pool, sure, prefix, network[first].shape[1], shared_head)
+    sure = pool == 'mmdet' or dla or family not in ('mmdet', 'mmres2net')
+    return Recognised(family, _arch_of(row), row, pool, sure, prefix, network[first].shape[1], bool(in_head))
 
 
 def stem_names(family: str, deep_stem: bool) -> Mapping[str, str]:
@@ -139,29 +135,23 @@ def is_unused_projection(name: str, network: Iterable[str]) -> bool:
 
 
 def _find_prefix(state: Mapping[str, Tensor]) -> str:
-    found = [match.group(1) for name in state if (match := _FIRST_BLOCK.fullmatch(name))]
-    prefixes = [f'{path}.' if path else '' for path in found]
+    prefixes = [match.group(1) or '' for name in state if (match := _FIRST_BLOCK.fullmatch(name))]
     if len(prefixes) == 1:
         return prefixes[0]
     if prefixes:
         raise UserError(f'the file holds {len(prefixes)} networks, under {prefixes}; choose one with prefix (--prefix)')
-    raise UserError(
-        'the file holds no Res2Net: no name ends with layer1.0.conv1.weight or level2.tree1.conv1.weight; it has '
-        f'{len(state)} names: {join_some(state)}'
-    )
+    what = 'the file holds no Res2Net: no name ends with layer1.0.conv1.weight or level2.tree1.conv1.weight'
+    raise UserError(f'{what}; it has {len(state)} names: {join_some(state)}')
 
 
-def _refuse_other_networks(network: Mapping[str, Tensor], prefix: str) -> None:
-    """Say what a network with the stages of a ResNet is, if it is not a Res2Net."""
-    if 'layer1.0.convs.0.weight' in network:
-        return
+def _other_network(network: Mapping[str, Tensor], prefix: str) -> str:
+    """Return what a network with the stages of a ResNet is, if it is not a Res2Net."""
     if 'layer1.0.conv2.weight' not in network:
-        raise UserError(f'this is not a Res2Net: the blocks under {prefix!r} have neither convs.0 nor conv2')
-    depths, basic = _depths(network), 'layer1.0.conv3.weight' not in network
-    grouped = network['layer1.0.conv2.weight'].shape[0] != network['layer1.0.conv2.weight'].shape[1]
-    known = (_BASIC_RESNETS if basic else _RESNETS).get(depths)
-    name = 'ResNeXt' if grouped else known or f'ResNet of {depths} blocks'
-    raise UserError(
+        return f'this is not a Res2Net: the blocks under {prefix!r} have neither convs.0 nor conv2'
+    layers = 2 if 'layer1.0.conv3.weight' not in network else 3
+    width, inputs = network['layer1.0.conv2.weight'].shape[:2]
+    name = f'{"ResNet" if width == inputs else "ResNeXt"}-{2 + layers * sum(_depths(network))}'
+    return (
         f'this is a {name} with the names of torchvision (its blocks have one 3x3 convolution, conv2, and no convs); '
         'use published Res2Net weights, or build a ResNet for these'
     )
@@ -169,16 +159,14 @@ def _refuse_other_networks(network: Mapping[str, Tensor], prefix: str) -> None:
 
 def _depths(network: Mapping[str, Tensor]) -> tuple[int, ...]:
     """Return the number of blocks of each stage, up to the first missing stage."""
-    depths: list[int] = []
-    while f'layer{len(depths) + 1}.0.conv1.weight' in network:
-        stage, block = f'layer{len(depths) + 1}', 1
-        while f'{stage}.{block}.conv1.weight' in network:
-            block += 1
-        depths.append(block)
-    return tuple(depths)
+    blocks = (
+        next(block for block in itertools.count() if f'layer{stage}.{block}.conv1.weight' not in network)
+        for stage in range(1, 5)
+    )
+    return tuple(itertools.takewhile(bool, blocks))
 
 
-def _measure(network: Mapping[str, Tensor], stem: str) -> Arch:
+def _measure(network: Mapping[str, Tensor], stem: Stem) -> Arch:
     depths = _depths(network)
     # Not the first block, if there is another: in the 32-pixel networks it is a plain ResNeXt block.
     block = 'layer1.1' if depths[0] > 1 else 'layer1.0'
@@ -198,12 +186,11 @@ def _measure(network: Mapping[str, Tensor], stem: str) -> Arch:
 
 
 def _measure_dla(network: Mapping[str, Tensor]) -> Arch:
-    levels: list[int] = []
-    for level in (f'level{i}' for i in range(2, 6)):
-        depth = next((d for d in range(1, 8) if f'{level}{".tree1" * d}.conv1.weight' in network), None)
-        if depth is None:
-            break
-        levels.append(depth)
+    found = (
+        next((depth for depth in range(1, 8) if f'level{level}{".tree1" * depth}.conv1.weight' in network), 0)
+        for level in range(2, 6)
+    )
+    levels = itertools.takewhile(bool, found)
     conv = 'convs.0' if 'level2.tree1.convs.0.weight' in network else 'conv2'
     return Arch(tuple(levels), *_measure_block(network, 'level2.tree1', conv), family='dla')
 
@@ -232,9 +219,9 @@ def _arch_of(row: Arch) -> str | None:
     return (complete or names)[0] if len(complete or names) == 1 else None
 
 
-def _family(stem: str, row: Arch, inner: Mapping[str, Tensor], prefixed_classifier: bool) -> Family:
-    if stem in ('mmdet', 'mmpretrain'):
-        return 'mmdet' if stem == 'mmdet' else 'mmpretrain'
+def _family(stem: Stem, row: Arch, inner: Mapping[str, Tensor], prefixed_classifier: bool) -> Family:
+    if stem == 'mmdet' or stem == 'mmpretrain':
+        return stem
     if prefixed_classifier and stem == 'plain' and row.family == 'res2net' and not row.se_reduction:
         return 'mmpretrain'
     if any(is_unused_projection(name, inner) for name in inner):
@@ -242,12 +229,3 @@ def _family(stem: str, row: Arch, inner: Mapping[str, Tensor], prefixed_classifi
     if 'fc.weight' in inner and row.family != 'cifar':
         return 'timm' if row.family == 'dla' or row.se_reduction else 'official'
     return 'mmres2net'
-
-
-def _description(row: Arch) -> str:
-    parts = [f'a network of {row.depths} blocks, base width {row.base_width}, {row.scales} scales']
-    parts += [f'cardinality {row.cardinality}'] if row.cardinality > 1 else []
-    parts += ['deep stem'] if row.deep_stem else []
-    parts += ['average pooling in the shortcut'] if row.avg_down else []
-    parts += [f'SE of reduction {row.se_reduction}'] if row.se_reduction else []
-    return ', '.join(parts)

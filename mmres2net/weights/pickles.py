@@ -31,9 +31,10 @@ SLACK = 2**28  # bytes that the content of any file may expand to, however small
 LEAF = 64  # bytes that a value counts, besides the length of a text or an array
 # torch's reader makes these, and each of them makes gigabytes of a few bytes.
 EXPANDING = ('bytearray', '_rebuild_sparse_tensor', '_rebuild_nested_tensor', '_rebuild_meta_tensor_no_storage')
-HARMLESS = ('collections.OrderedDict', 'collections.Counter', '_codecs.encode', 'torch.Size', 'torch.device')
-TENSORS = ('torch.nn.parameter.Parameter', 'torch.Tensor')
-LATIN = ('latin1', 'latin-1')
+HARMLESS = (
+    *('collections.OrderedDict', 'collections.Counter', '_codecs.encode', 'torch.Size', 'torch.device'),
+    *('torch.nn.parameter.Parameter', 'torch.Tensor'),
+)
 
 
 class _History(StandIn):
@@ -100,17 +101,14 @@ class _Resolver:
     def _children(self, value: Any, depth: int) -> tuple[Any, int]:
         if isinstance(value, StandIn):
             return value.value, getattr(value.value, 'nbytes', LEAF)
+        entries = [self.visit(entry, depth) for entry in (value.values() if isinstance(value, dict) else value)]
+        found, size = [entry for entry, _ in entries], LEAF + sum(more for _, more in entries)
         if isinstance(value, dict):
-            size = LEAF
-            for key, entry in value.items():
-                value[key], more = self.visit(entry, depth)
-                size += more + self.visit(key, depth)[1]
-            return value, size
-        entries = [self.visit(entry, depth) for entry in value]
-        if isinstance(value, list):
-            value[:] = [entry for entry, _ in entries]
-        size = LEAF + sum(more for _, more in entries)
-        return (tuple(entry for entry, _ in entries) if type(value) is tuple else value), size
+            value.update(zip(value, found, strict=True))
+            size += sum(self.visit(key, depth)[1] for key in value)
+        elif isinstance(value, list):
+            value[:] = found
+        return (tuple(found) if type(value) is tuple else value), size
 
 
 def code_of(path: Path) -> list[str]:
@@ -135,9 +133,9 @@ def is_zip(head: bytes) -> bool:
 
 
 def _is_plain(name: str) -> bool:
-    known = {*HARMLESS, *TENSORS, *STAND_INS}
     storage = name.startswith('torch.') and name.endswith('Storage')
-    return storage or name.startswith('torch._utils._rebuild') or name.replace('__builtin__.', 'builtins.') in known
+    known = name.replace('__builtin__.', 'builtins.') in {*HARMLESS, *STAND_INS}
+    return storage or known or name.startswith('torch._utils._rebuild')
 
 
 def _globals_of(path: Path) -> Iterator[str]:
@@ -154,8 +152,16 @@ def _globals_of(path: Path) -> Iterator[str]:
                 yield from _follow(part)
 
 
+@dataclass
+class _Value:
+    """A value on a pickle's stack."""
+
+    text: str = ''  # if it is one
+    leaves: int = 1  # how many values it holds, each counted at each reference
+
+
 def _follow(stream: IO[bytes]) -> Iterator[str]:
-    """Yield the names in a pickle while following its stack, on which each value has a text and a number of leaves."""
+    """Yield the names in a pickle while following its stack."""
     stack: list[_Value] = []
     marks: list[int] = []
     memo: dict[Any, _Value] = {}
@@ -178,7 +184,9 @@ def _follow(stream: IO[bytes]) -> Iterator[str]:
                 stack += _pushed(operation, argument, popped)
                 if kind in ('GLOBAL', 'INST', 'STACK_GLOBAL'):
                     yield stack[-1].text
-                hashed += sum(value.leaves for value in _hashed(kind, popped))
+                # Keys, and arguments of a call, may be hashed with all that they hold.
+                keys = popped[1::2] if 'SETITEM' in kind else popped[1:] if kind in ('REDUCE', 'NEWOBJ') else ()
+                hashed += sum(value.leaves for value in keys)
                 if hashed > MAX_HASHED:
                     raise UnpicklingError(f'keys that hold more than {MAX_HASHED:,} values')
     except (ValueError, EOFError, KeyError, IndexError, OSError, zipfile.BadZipFile) as error:
@@ -197,21 +205,6 @@ def _pushed(operation: Any, argument: Any, popped: list[_Value]) -> list[_Value]
     if kind in ('APPEND', 'APPENDS', 'SETITEM', 'SETITEMS'):  # the same object, which the memo may refer to
         popped[0].leaves += sum(value.leaves for value in popped[1:])
         return popped[:1]
-    if kind == 'REDUCE' and popped[0].text == '_codecs.encode' and popped[1].text not in LATIN:
+    if kind == 'REDUCE' and popped[0].text == '_codecs.encode' and popped[1].text not in ('latin1', 'latin-1'):
         raise UnpicklingError('bytes in an encoding that can expand to any size')
     return [_Value(argument if isinstance(argument, str) else '') for _ in operation.stack_after]
-
-
-def _hashed(kind: str, popped: list[_Value]) -> list[_Value]:
-    """Return the values that an operation may hash, each with all that it holds: keys, and arguments of a call."""
-    if kind in ('SETITEM', 'SETITEMS'):
-        return popped[1::2]
-    return popped[1:] if kind in ('REDUCE', 'NEWOBJ') else []
-
-
-@dataclass
-class _Value:
-    """A value on the stack: its text, if it is one, and how many values it holds, each counted at each reference."""
-
-    text: str
-    leaves: int = 1

@@ -11,6 +11,7 @@ import os
 import pickle
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mmres2net.errors import UserError
+from mmres2net.errors import UserError, reason_of
 from mmres2net.text import join_some
 from mmres2net.weights.pickles import STAND_INS, check_globals, code_of, is_zip, resolve
 
@@ -30,6 +31,13 @@ RETRY = 'Delete it and download or write it again, or name another file'
 # needs no such rule: with its EMA hook `state_dict` is the average, and `ema_state_dict` is what training resumes from.
 WEIGHT_KEYS = ('state_dict_ema', 'model_ema', 'state_dict', 'model')
 WRAPPERS = ('module.', '_orig_mod.')  # of DistributedDataParallel and of torch.compile
+# What a file that is no checkpoint may be instead, by its first bytes in lower case
+LIKENESS: dict[str, bytes | tuple[bytes, ...]] = {
+    'a web page saved under this name, so the download failed': (b'<!doctype', b'<html', b'<?xml', b'<head'),
+    "a pointer of Git LFS instead of the file; run 'git lfs pull'": b'version https://git-lfs',
+    'JSON, perhaps the error message of a server': (b'{', b'['),
+    'a compressed archive; unpack it first': (b'\x1f\x8b', b'7z\xbc\xaf', b'rar!', b'\xfd7zxz', b'bzh'),
+}
 
 
 def read_checkpoint(
@@ -41,30 +49,31 @@ def read_checkpoint(
     and plain Python values, MMEngine's records of a run are read, so that a run can be resumed.
 
     Args:
-        path: The file.
+        path: The file. A UserError says that there is none, or why it cannot be read safely.
         allow_pickle: Also read a file that needs its code to be run. Only for files from a trusted source.
         map_location: Device of the tensors, as in ``torch.load``.
         work_dir: Work dir of a run that resumes from the file, whose own best checkpoint it may replace.
-
-    Raises:
-        UserError: There is no such file, or it cannot be read safely; the message says why.
     """
     path = Path(os.path.expanduser(path))
     check_file(path)
     try:
         content = _read(path, allow_pickle, map_location)
-    except pickle.UnpicklingError as error:
-        raise _refused(path, error) from error
-    except UserError:
-        raise
     except Exception as error:  # a broken file ends the reader at any place, in any way
-        raise UserError(f'{path} is not a complete checkpoint: {_first_line(error)}. {RETRY}') from error
+        refused = isinstance(error, pickle.UnpicklingError)
+        names = code_of(path) if refused else []
+        if names:
+            raise UserError(
+                f'{path} is refused: reading it would run code that it names: {join_some(names)}. Nothing of it was '
+                'run.\n  - use the weights in safetensors form, or as a plain state_dict, from where they are '
+                'published\n  - or, only if you know and trust the source of this file, give '
+                f'{FLAG}: it RUNS THE CODE in the file'
+            ) from error
+        what = 'cannot be read safely' if refused else 'is not a complete checkpoint'
+        raise UserError(f'{path} {what}: {reason_of(error)[:200].rstrip(".")}. {RETRY}') from error
     if not isinstance(content, dict) or not content:
-        kind = f'{type(content).__module__}.{type(content).__name__}'
-        raise UserError(
-            f'{path} holds {"nothing" if isinstance(content, dict) else f"an object of {kind}"}; a checkpoint is a '
-            'dict of tensors, or has one under state_dict. Of a module, save module.state_dict()'
-        )
+        kind = f'an object of {type(content).__module__}.{type(content).__name__}'
+        text = f'{path} holds {"nothing" if isinstance(content, dict) else kind}; a checkpoint is a dict of tensors'
+        raise UserError(f'{text}, or has one under state_dict. Of a module, save module.state_dict()')
     remove_commands(content, work_dir)
     return content
 
@@ -89,28 +98,20 @@ def remove_commands(content: dict[str, Any], work_dir: str | Path | None = None)
 def _names_foreign_file(key: Any, value: Any, work_dir: str | Path | None) -> bool:
     if key == 'keep_ckpt_ids':  # become part of file names
         return not (isinstance(value, bool) or (isinstance(value, list) and all(type(entry) is int for entry in value)))
-    if isinstance(value, str | bytes):
-        text = os.fsdecode(value)
-        is_path = 'ckpt' in str(key) or ('\n' not in text and (os.sep in text or os.path.lexists(text[:4096])))
-        return is_path and not _is_own_best(text, work_dir)
-    return 'ckpt' in str(key) and value is not None and not isinstance(value, bool)
-
-
-def _is_own_best(name: str, work_dir: str | Path | None) -> bool:
-    if work_dir is None:
+    if not isinstance(value, str | bytes):
+        return 'ckpt' in str(key) and value is not None and not isinstance(value, bool)
+    text = os.fsdecode(value)
+    if 'ckpt' not in str(key) and ('\n' in text or not (os.sep in text or os.path.lexists(text[:4096]))):
         return False
-    try:
-        path = Path(os.path.realpath(name))
-    except (OSError, ValueError):  # no name of a file at all
-        return False
-    return path.name.startswith('best_') and path.parent == Path(os.path.realpath(work_dir))
+    with suppress(OSError, ValueError):  # no name of a file at all
+        path = Path(os.path.realpath(text))
+        own = work_dir is not None and path.parent == Path(os.path.realpath(work_dir))
+        return not (own and path.name.startswith('best_'))
+    return True
 
 
 def weights_key(content: Mapping[str, Any], key: str | None = None) -> str:
-    """Return the key under which ``content`` holds weights: ``key``, or the first of :data:`WEIGHT_KEYS` there.
-
-    It is '' if ``content`` is itself a dict of weights, and a UserError if there are none under ``key``.
-    """
+    """Return ``key``, or the first of :data:`WEIGHT_KEYS` that holds weights; '' if ``content`` itself holds them."""
     holders = [name for name, value in content.items() if isinstance(value, Mapping) and _tensors(value)]
     if key is not None and key not in holders:
         raise UserError(
@@ -135,8 +136,8 @@ def unwrap(content: Mapping[str, Any], *, key: str | None = None) -> dict[str, T
     state: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         bare = name
-        while wrapper := next((wrapper for wrapper in WRAPPERS if bare.startswith(wrapper)), ''):
-            bare = bare[len(wrapper) :]
+        while bare.startswith(WRAPPERS):
+            bare = bare.partition('.')[2]
         if bare in state:
             raise UserError(f'the file holds {bare!r} twice, also as {name!r}: remove one of them')
         state[bare] = tensor
@@ -170,31 +171,17 @@ def _fault_of_form(path: Path, head: bytes, size: int) -> str:
         return 'it is empty'
     if _is_safetensors(head, size):
         return ''
+    start = head.lstrip(b'\xef\xbb\xbf \t\r\n').lower()
+    likeness = next((f': {text}' for text, starts in LIKENESS.items() if start.startswith(starts)), '')
+    if not likeness and start and all(byte < 127 and (byte > 31 or byte in b'\t\r\n') for byte in head):
+        likeness = ': a text'
     if path.suffix == '.safetensors':
-        return f'its name says safetensors, its content does not{_likeness(head)}'
+        return f'its name says safetensors, its content does not{likeness}'
     if is_zip(head):
         return _fault_of_zip(path, size)
     if head[257:262] == b'ustar':
         return "it is a tar file, torch's form before 0.1.10 or an archive of something else"
-    return '' if head[:1] == b'\x80' else f'it begins with {head[:16]!r}{_likeness(head)}'
-
-
-def _is_safetensors(head: bytes, size: int) -> bool:
-    return head[8:9] == b'{' and 2 <= int.from_bytes(head[:8], 'little') <= size - 8
-
-
-def _likeness(head: bytes) -> str:
-    """Return what a file that is not a checkpoint looks like."""
-    start = head.lstrip(b'\xef\xbb\xbf \t\r\n').lower()
-    if start.startswith((b'<!doctype', b'<html', b'<?xml', b'<head')):
-        return ': a web page saved under this name, so the download failed'
-    if start.startswith(b'version https://git-lfs'):
-        return ": a pointer of Git LFS instead of the file; run 'git lfs pull'"
-    if start.startswith((b'{', b'[')):
-        return ': JSON, perhaps the error message of a server'
-    if head.startswith((b'\x1f\x8b', b'7z\xbc\xaf', b'Rar!', b'\xfd7zXZ', b'BZh')):
-        return ': a compressed archive; unpack it first'
-    return ': a text' if start and all(byte < 127 and (byte > 31 or byte in b'\t\r\n') for byte in head) else ''
+    return '' if head[:1] == b'\x80' else f'it begins with {head[:16]!r}{likeness}'
 
 
 def _fault_of_zip(path: Path, size: int) -> str:
@@ -220,12 +207,15 @@ def _fault_of_zip(path: Path, size: int) -> str:
     return f'its part {broken} is damaged' if broken else ''
 
 
+def _is_safetensors(head: bytes, size: int) -> bool:
+    return head[8:9] == b'{' and 2 <= int.from_bytes(head[:8], 'little') <= size - 8
+
+
 def _read(path: Path, allow_pickle: bool, map_location: Any) -> Any:
     size = path.stat().st_size
     with path.open('rb') as stream:
-        head = stream.read(16)
-    if _is_safetensors(head, size):
-        return load_file(path, device=str(map_location) if map_location is not None else 'cpu')
+        if _is_safetensors(stream.read(16), size):
+            return load_file(path, device=str(map_location) if map_location is not None else 'cpu')
     try:
         check_globals(path)
         # With their names in the file, which are not the stand-ins' own
@@ -238,36 +228,12 @@ def _read(path: Path, allow_pickle: bool, map_location: Any) -> Any:
     return torch.load(path, map_location=map_location, weights_only=False)
 
 
-def _refused(path: Path, error: pickle.UnpicklingError) -> UserError:
-    """Return the error for a file that torch's reader refused."""
-    names = code_of(path)
-    if not names:
-        return UserError(f'{path} cannot be read safely: {_first_line(error)}. {RETRY}')
-    return UserError(
-        f'{path} is refused: reading it would run code that it names: {join_some(names)}. Nothing of it was run.\n'
-        '  - use the weights in safetensors form, or as a plain state_dict, from where they are published\n'
-        f'  - or, only if you know and trust the source of this file, give {FLAG}: it RUNS THE CODE in the file'
-    )
-
-
-def _first_line(error: BaseException) -> str:
-    """Return the first line of an error, with its kind where that says more."""
-    text = (str(error).strip().splitlines() or [''])[0].rstrip('.')[:200]
-    own = isinstance(error, pickle.UnpicklingError | RuntimeError) and text
-    return text if own else f'{type(error).__name__} {text}'
-
-
 def class_names(meta: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the class names in what a checkpoint or a config says of its data; empty if unknown.
-
-    Raises:
-        UserError: They are no list of names.
-    """
+    """Return the class names in metainfo, none where they are unknown; a UserError if they are no list of names."""
     classes = meta.get('classes') or meta.get('CLASSES') or ()
     names = (classes,) if isinstance(classes, str) else classes
     # Nested lists of a hostile checkpoint would take days and gigabytes to be printed.
-    if not isinstance(names, list | tuple) or len(names) > MAX_CLASSES:
+    known = isinstance(names, list | tuple) and len(names) <= MAX_CLASSES
+    if not known or not all(isinstance(name, str) and len(name) <= MAX_NAME for name in names):
         raise UserError('the class names (dataset_meta of the checkpoint, or metainfo) must be a list of names')
-    if not all(isinstance(name, str) and len(name) <= MAX_NAME for name in names):
-        raise UserError('the class names (dataset_meta of the checkpoint, or metainfo) must be text')
     return tuple(names)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,113 +23,85 @@ TIMM_DLA = {'dla60': 'dla60', 'dla60x': 'dla60x'} | {
 }
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """The difference between the networks of a library and of this project with the same weights."""
+class Comparison(NamedTuple):
+    """The network of a library and ours, with the same weights."""
 
-    library: str
-    stage_pool: str  # the option with which ours computes that library's function
-    difference: float  # the largest of a feature
-    scale: float  # the largest feature
-
-    @property
-    def equal(self) -> bool:
-        """Whether both compute the same function, up to rounding."""
-        return self.difference <= TOLERANCE * max(self.scale, 1.0)
-
-    def __str__(self) -> str:
-        option = f' with stage_pool={self.stage_pool!r}' if self.stage_pool == 'mmdet' else ''
-        return (
-            f'{self.library} and mmres2net{option}, float64, 4 stages: largest difference {self.difference:.3g}, '
-            f'largest feature {self.scale:.3g}'
-        )
+    equal: bool  # both compute the same function, up to rounding
+    text: str  # which were compared, and by how much they differ
 
 
-def verify(ours: Mapping[str, Tensor], recognised: Recognised, target: Family) -> Iterator[Comparison]:
+def verify(ours: Mapping[str, Tensor], recognised: Recognised, target: Family) -> Iterator[str]:
     """Compare the code of the source's and the target's library with ours; a UserError if features differ."""
     families: list[Family] = [family for family in dict.fromkeys((recognised.family, target)) if family != 'mmres2net']
-    for family in families or [target]:
+    if not families:
+        what = "--verify compares with another library's code"
+        raise UserError(f'{what}: leave it out, or convert --to another library that has the network')
+    for family in families:
         check_comparable(recognised, family)
     for family in families:
         found = compare(ours, recognised, family)
         if not found.equal:
-            raise UserError(f'the features differ: {found}; nothing was written')
-        yield found
-
-
-def compare(ours: Mapping[str, Tensor], recognised: Recognised, family: Family, *, seed: int = 0) -> Comparison:
-    """Compare the network of ``family`` with ours on a random image of 64 by 96.
-
-    The official code cannot be installed as a library; timm, which has its names and function, takes its place. The
-    ``stage_pool`` is that of ``family``. A UserError says that the library or the network in it is missing.
-    """
-    check_comparable(recognised, family)
-    stage_pool = 'mmdet' if family == 'mmdet' else 'official'
-    library: Family = 'timm' if family == 'official' else family
-    theirs, _ = network_for(library, ours, recognised.row)
-    is_dla, options = recognised.row.family == 'dla', recognised.options
-    network = Res2NetDLA(**options) if is_dla else Res2Net(**{**options, 'stage_pool': stage_pool})
-    build = _build_timm if library == 'timm' else _build_mmlab
-    image = torch.randn(1, recognised.in_channels, *SIZE, generator=torch.Generator().manual_seed(seed)).double()
-    outs, expected = _features(network, ours, image), _features(build(recognised, library), theirs, image)
-    return Comparison(
-        library='timm (for the official code)' if family == 'official' else library,
-        stage_pool=stage_pool,
-        difference=max((a - b).abs().max().item() for a, b in zip(outs, expected, strict=True)),
-        scale=max(b.abs().max().item() for b in expected),
-    )
+            raise UserError(f'the features differ: {found.text}; nothing was written')
+        yield found.text
 
 
 def check_comparable(recognised: Recognised, family: Family) -> None:
-    """Raise a UserError if no comparison is possible, before any work."""
-    if family == 'mmres2net':
-        raise UserError(
-            "--verify compares with another library's code: leave it out, or convert --to another library that has "
-            'the network'
-        )
+    """Raise a UserError if no comparison with ``family`` is possible, before any work."""
     check_target(recognised, family)
     if len(recognised.row.depths) < 4:
         raise UserError(f'--verify needs a complete network; the file has {len(recognised.row.depths)} of 4 stages')
     if recognised.row.family == 'dla' and recognised.arch not in TIMM_DLA:
         raise UserError('--verify needs a network that timm knows by name; leave --verify out')
-    _import('timm' if family in ('official', 'timm') else f'{family}.models.backbones')
-
-
-def _import(module: str) -> Any:
+    module = 'timm' if family in ('official', 'timm') else f'{family}.models.backbones'
     try:
-        return importlib.import_module(module)
+        importlib.import_module(module)
     except ImportError as error:
-        raise UserError(
-            f'--verify needs {module.split(".")[0]}, which cannot be imported here ({error}): install it, or leave '
-            '--verify out'
-        ) from error
+        what = f'--verify needs {module.split(".")[0]}, which cannot be imported here ({error})'
+        raise UserError(f'{what}: install it, or leave --verify out') from error
 
 
-def _build_mmlab(recognised: Recognised, library: str) -> nn.Module:
-    row = recognised.row
-    stem = {} if library == 'mmdet' else {'deep_stem': row.deep_stem, 'avg_down': row.avg_down}
-    return _import(f'{library}.models.backbones').Res2Net(
-        depth=DEPTHS[row.depths],
-        base_width=row.base_width,
-        scales=row.scales,
-        in_channels=recognised.in_channels,
-        out_indices=(0, 1, 2, 3),
-        **stem,
-    )
+def compare(ours: Mapping[str, Tensor], recognised: Recognised, family: Family) -> Comparison:
+    """Compare the network of ``family`` with ours on a random image of 64 by 96.
+
+    The official code cannot be installed as a library; timm, which has its names and function, takes its place. The
+    ``stage_pool`` is that of ``family``. A UserError says that the weights do not fit the library's network.
+    """
+    stage_pool = 'mmdet' if family == 'mmdet' else 'official'
+    library: Family = 'timm' if family == 'official' else family
+    theirs, _ = network_for(library, ours, recognised.row)
+    is_dla, options = recognised.row.family == 'dla', recognised.options
+    network = Res2NetDLA(**options) if is_dla else Res2Net(**{**options, 'stage_pool': stage_pool})
+    model = _timm_model(recognised) if library == 'timm' else _mmlab_model(recognised, library)
+    image = torch.randn(1, recognised.in_channels, *SIZE, generator=torch.Generator().manual_seed(0)).double()
+    outs, expected = _features(network, ours, image), _features(model, theirs, image)
+    difference = max((a - b).abs().max().item() for a, b in zip(outs, expected, strict=True))
+    scale = max(b.abs().max().item() for b in expected)
+    who = 'timm (for the official code)' if family == 'official' else library
+    option = " with stage_pool='mmdet'" if family == 'mmdet' else ''
+    text = f'{who} and mmres2net{option}, float64, 4 stages: largest difference {difference:.3g}, '
+    return Comparison(difference <= TOLERANCE * max(scale, 1.0), f'{text}largest feature {scale:.3g}')
 
 
-def _build_timm(recognised: Recognised, library: str) -> nn.Module:
+def _mmlab_model(recognised: Recognised, library: str) -> nn.Module:
+    row, depth = recognised.row, DEPTHS[recognised.row.depths]
+    options: dict[str, Any] = {'base_width': row.base_width, 'scales': row.scales, 'out_indices': (0, 1, 2, 3)}
+    options |= {} if library == 'mmdet' else {'deep_stem': row.deep_stem, 'avg_down': row.avg_down}
+    backbones = importlib.import_module(f'{library}.models.backbones')
+    return backbones.Res2Net(depth=depth, in_channels=recognised.in_channels, **options)
+
+
+def _timm_model(recognised: Recognised) -> nn.Module:
+    import timm
+    from timm.layers import SEModule
+
     row = recognised.row
     options: dict[str, Any] = {'pretrained': False, 'num_classes': 0, 'in_chans': recognised.in_channels}
     if row.family == 'dla':
-        return _import(library).create_model(TIMM_DLA[str(recognised.arch)], **options)
-    block: dict[str, Any] = {'scale': row.scales}
-    if row.se_reduction:
-        block['attn_layer'] = _import('timm.layers').SEModule
+        return timm.create_model(TIMM_DLA[str(recognised.arch)], **options)
+    options |= {'block_args': {'scale': row.scales, **({'attn_layer': SEModule} if row.se_reduction else {})}}
+    options |= {'layers': row.depths, 'base_width': row.base_width, 'cardinality': row.cardinality}
     options |= {'stem_width': 32, 'stem_type': 'deep'} if row.deep_stem else {}
-    shape = {'layers': row.depths, 'base_width': row.base_width, 'cardinality': row.cardinality}
-    model = 'res2net50_26w_4s'
-    return _import(library).create_model(model, **options, **shape, avg_down=row.avg_down, block_args=block)
+    return timm.create_model('res2net50_26w_4s', avg_down=row.avg_down, **options)
 
 
 def _features(model: nn.Module, weights: Mapping[str, Tensor], image: Tensor) -> list[Tensor]:

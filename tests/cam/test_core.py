@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmres2net.cam.core import activation_map
+from mmres2net.cam.core import METHODS, activation_map
 from mmres2net.errors import UserError
 from tests.cam.models import state_of
 
@@ -62,12 +62,27 @@ def by_hand(model: Small, image: Tensor) -> tuple[np.ndarray, np.ndarray]:
     return activations[0].numpy(), gradients[0].numpy()
 
 
-@pytest.mark.parametrize('method', ['gradcam', 'hirescam'])
+def plus_plus(gradients: np.ndarray, activations: np.ndarray) -> np.ndarray:
+    """Return the weights of channels by equation 19 of Grad-CAM++."""
+    squares, sums = gradients**2, activations.sum((1, 2), keepdims=True)
+    alpha = squares / (2 * squares + sums * gradients**3 + 1e-6)
+    return (np.where(gradients != 0, alpha, 0) * np.maximum(gradients, 0)).sum((1, 2), keepdims=True)
+
+
+WEIGHTS = {
+    'gradcam': lambda g, a: g.mean((1, 2), keepdims=True),
+    'gradcam++': plus_plus,
+    'xgradcam': lambda g, a: (g * a).sum((1, 2), keepdims=True) / (a.sum((1, 2), keepdims=True) + 1e-7),
+    'hirescam': lambda g, a: g,
+    'layercam': lambda g, a: np.maximum(g, 0),
+}
+
+
+@pytest.mark.parametrize('method', METHODS)
 def test_maps_are_those_of_the_papers(method: str, model: Small, image: Tensor) -> None:
     activations, gradients = by_hand(model, image)
     assert activations.min() < 0, 'the in-place ReLU behind the layer would have something to write over'
-    weights = gradients if method == 'hirescam' else gradients.mean((1, 2), keepdims=True)
-    expected = np.maximum((weights * activations).sum(0), 0)
+    expected = np.maximum((WEIGHTS[method](gradients, activations) * activations).sum(0), 0)
     found, words = activation_map(model, 'body', scored(model, image), method=method)
     assert words == 'found'
     assert found.dtype == np.float64

@@ -59,16 +59,15 @@ def test_segmentors_and_detectors_see_all(tiny_models: dict, images: Path, tmp_p
 def test_every_method_and_a_layer(tiny_models: dict, images: Path) -> None:
     network = network_of(read_source(*tiny_models['classifier']), layer='layer3')
     assert network.layer == 'backbone.layer3'
-    maps = [job.explain(network, None, images / 'odd.png', method=method)[1] for method in METHODS]
+    maps = [job.explain(network, None, images / 'odd.png', method=method).heat for method in METHODS]
     assert len({heat.tobytes() for heat in maps}) == len(METHODS)
 
 
 def test_the_frame_is_what_the_network_gets(tiny_models: dict, images: Path) -> None:
     network = network_of(read_source(*tiny_models['classifier']))
-    image, heat, explanation = job.explain(network, 1, images / 'odd.png')
-    plain = np.full((670, 910, 3), 200, np.uint8)
-    panel = job._panel(plain, image, heat, explanation)
-    window = image.visible
+    result = job.explain(network, 1, images / 'odd.png')
+    panel = job.draw_panel(np.full((670, 910, 3), 200, np.uint8), result)
+    window = result.image.visible
     rows, columns = (panel == 70).all((1, 2)), (panel == 70).all((0, 2))  # 200 * 0.35
     for dark, start in ((rows, int(window.top * 10)), (columns, int(window.left * 10))):
         assert dark[: start - 9].all()

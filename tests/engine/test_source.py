@@ -9,8 +9,8 @@ from mmengine.config import Config
 from mmres2net.engine.config import load_config
 from mmres2net.engine.source import RANDOM, class_names, metainfo_of, read_source
 from mmres2net.errors import UserError
-from mmres2net.weights import recognise
 from mmres2net.weights.convert import network_for
+from mmres2net.weights.naming import recognise
 from tests.cam import models
 from tests.support.exported import RESNET
 

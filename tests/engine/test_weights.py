@@ -15,7 +15,8 @@ from mmengine.model import PretrainedInit
 from mmres2net.engine.weights import check_checkpoint, check_normalization, fetch_weights, load_state_strictly
 from mmres2net.errors import UserError
 from mmres2net.fetch.download import RetryPolicy
-from mmres2net.weights import PUBLISHED, unwrap
+from mmres2net.weights.fetching import PUBLISHED
+from mmres2net.weights.reading import unwrap
 from tests.support.archive_server import serving
 from tests.support.hostile import hostile
 

@@ -213,7 +213,7 @@ def test_a_wrong_file_does_not_get_its_name(tiny_models: dict, tmp_path: Path, m
         swap_channels(graph)
         formats._write_torchscript(graph, example, path)
 
-    monkeypatch.setitem(formats.WRITERS, 'torchscript', formats.Writer('.pt', write_wrong))
+    monkeypatch.setitem(formats.WRITERS, 'torchscript', ('.pt', write_wrong))
     (tmp_path / 'out.pt').write_bytes(b'an older file')
     status, out = export(tiny_models['segmentor'], tmp_path, 'pt', '--overwrite')
     assert status == 1

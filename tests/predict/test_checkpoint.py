@@ -16,7 +16,7 @@ from mmres2net.data.shapes import DEFAULT_SPEC, draw_scene
 from mmres2net.engine.embedded import embedded_config
 from mmres2net.engine.source import read_source
 from mmres2net.errors import UserError
-from mmres2net.export.pipeline import run_pipeline
+from mmres2net.export.preprocess import run_pipeline
 from mmres2net.predict.images import decode_mask
 from tests.engine.demo import evaluate_demo
 from tests.support.cli import run_cli

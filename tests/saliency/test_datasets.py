@@ -16,6 +16,7 @@ from mmres2net.data.check.job import check_splits
 from mmres2net.data.check.report import Report
 from mmres2net.data.formats.read import read_splits
 from mmres2net.data.layout import datasets_of, point_at
+from mmres2net.engine.config import load_config
 from mmres2net.errors import UserError
 from mmres2net.saliency import SaliencyDataset, datasets
 
@@ -191,23 +192,12 @@ def test_every_fault_is_found_once(usual: Path) -> None:
     draw_samples(report, usual / 'drawn', 7)
 
 
-def five_sets() -> Config:
-    init_default_scope('mmseg')
-
-    def dataset(name: str, **more: Any) -> dict[str, Any]:
-        root, prefix = f'data/saliency/{name}/', dict(img_path='images', seg_map_path='masks')
-        return dict(type='mmres2net.SaliencyDataset', dataset_name=name, data_root=root, data_prefix=prefix, **more)
-
-    tested = dict(type='ConcatDataset', datasets=[dataset(name, img_suffix=SUFFIXES[name]) for name in TESTED])
-    train = dataset('MSRA-B', ann_file='train.txt')
-    return Config(dict(train_dataloader=dict(dataset=train), test_dataloader=dict(dataset=tested)))
-
-
 @pytest.fixture
 def five(tmp_path: Path) -> Path:
     for name, suffix in SUFFIXES.items():
         make(tmp_path / 'sets' / name, 'images', 'masks', suffix)
-    (tmp_path / 'sets/MSRA-B/train.txt').write_text('a\nb\n')
+    for part in ('train', 'val', 'test'):
+        (tmp_path / f'sets/MSRA-B/{part}.txt').write_text('a\nb\n')
     return tmp_path / 'sets'
 
 
@@ -216,12 +206,14 @@ def roots(cfg: Config, part: str) -> list[str]:
 
 
 def test_one_folder_for_five_data_sets(five: Path) -> None:
-    cfg = point_at(five_sets(), five)
+    init_default_scope('mmseg')
+    own = load_config('dss_r2n50.py')
+    cfg = point_at(own, five, ['train', 'test'])
     assert roots(cfg, 'train') == [str(five / 'MSRA-B')]
     assert roots(cfg, 'test') == [str(five / name) for name in TESTED]
     tested = DATASETS.build(cfg.test_dataloader.dataset)
-    assert [tested[i]['dataset_name'] for i in range(0, len(tested), 3)] == TESTED
+    assert [tested.get_data_info(i)['dataset_name'] for i in range(0, len(tested), 3)] == TESTED
     assert len(tested) == 12
-    assert roots(point_at(five_sets(), five, ['train']), 'test') == [str(five / name) for name in TESTED]
+    assert roots(point_at(own, five, ['train']), 'test') == [str(five / name) for name in TESTED]
     with pytest.raises(UserError, match=r'ECSSD.*PASCAL-S'):
-        point_at(five_sets(), five / 'ECSSD', ['test'])
+        point_at(own, five / 'ECSSD', ['test'])

@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 
 from mmres2net.errors import UserError
-from mmres2net.saliency.masks import salient_pixels, sample_fault, transparency_fault
-from mmres2net.saliency.transforms import LoadSaliencyMask
+from mmres2net.saliency.masks import LoadSaliencyMask, salient_pixels, transparency_fault
 
 VALUES = np.array([[0, 1, 127, 128], [254, 255, 20, 200]], np.uint8)
 SALIENT = [[0, 0, 0, 1], [1, 1, 0, 1]]
@@ -69,22 +68,6 @@ def test_transparent_images(tmp_path: Path) -> None:
     Image.open(grey).save(tmp_path / 'key.png', transparency=255)
     assert 'transparent' in transparency_fault(str(tmp_path / 'key.png'))
     assert transparency_fault(grey) == transparency_fault(save(tmp_path / 'o.png', VALUES, 'RGBA')) == ''
-
-
-def test_image_and_mask(tmp_path: Path) -> None:
-    """Sizes are compared as loaders turn the image."""
-    mask = save(tmp_path / 'm.png', VALUES)
-    for image in (Image.new('L', (4, 2)), Image.new('1', (4, 2)), Image.new('RGBA', (4, 2), 'red')):
-        assert sample_fault(save(tmp_path / 'i.png', image), mask) == ''
-    assert sample_fault(save(tmp_path / 'i.jpg', Image.new('CMYK', (4, 2))), mask) == ''
-    assert 'transparent' in sample_fault(save(tmp_path / 'i.png', Image.new('RGBA', (4, 2), (9, 9, 9, 254))), mask)
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new('RGB', (2, 4)).save(tmp_path / 'i.jpg', exif=exif)
-    assert sample_fault(str(tmp_path / 'i.jpg'), mask) == ''
-    fault = sample_fault(save(tmp_path / 'i.jpg', Image.new('RGB', (5, 2))), mask)
-    assert f'{tmp_path}/i.jpg has 5x2' in fault
-    assert f'{mask} has 4x2' in fault
 
 
 def loaded(image: str, mask: str, shape: tuple[int, int]) -> dict:

@@ -1,4 +1,4 @@
-"""`convert-weights` as a user runs it: files in, files out, and what it says."""
+"""Names of one library to another and back, to the bit, and `convert-weights` as a user runs it."""
 
 import sys
 from pathlib import Path
@@ -7,13 +7,171 @@ import pytest
 import torch
 
 from mmres2net.errors import UserError
-from mmres2net.models import Res2Net
+from mmres2net.models import ARCHS, Res2Net
 from mmres2net.weights import verify
-from mmres2net.weights.convert import main
+from mmres2net.weights.convert import TARGETS, check_target, convert, main
+from mmres2net.weights.loading import to_ours
 from mmres2net.weights.naming import recognise
 from mmres2net.weights.reading import read_checkpoint
 from tests.reference.compare import randomise
-from tests.weights.networks import numbered
+from tests.weights.networks import classifier, numbered, state_of, under
+
+V1 = [f'res2net{name}' for name in ('50_48w_2s', '50_26w_4s', '50_14w_8s', '50_26w_6s', '50_26w_8s', '50_18w_4s')]
+V1 += ['res2net50_18w_6s', 'res2net101_26w_4s', 'res2net152_26w_4s']
+V1B = ['res2net50_v1b_26w_4s', 'res2net101_v1b_26w_4s', 'res2net152_v1b_26w_4s']
+DLA = ['dla60', 'dla60x', 'res2net_dla60_4s', 'res2next_dla60_4s']
+# Which library has which network: said by their code, written down by hand
+HAVE = {
+    'mmdet': V1B,
+    'mmpretrain': [*V1, *V1B],
+    'official': [*V1, *V1B, 'res2next50_4s', *DLA],
+    'timm': [*V1, *V1B, 'res2next50_4s', 'se_res2net50_26w_4s', *DLA],
+    'mmres2net': [*ARCHS],
+}
+# One of each kind; the others in the slow run, as their names differ in the number of blocks alone
+FEW = ('res2net50_14w_8s', 'res2net50_v1b_26w_4s', 'res2next50_4s', 'res2net_dla60_4s', 'se_res2next29_6c24w4s')
+REASONS = {
+    'mmdet': 'v1b|deep layer|Res2NeXt|squeeze|32-pixel',
+    'mmpretrain': 'deep layer|Res2NeXt|squeeze|32-pixel',
+    'official': 'squeeze|32-pixel',
+    'timm': '32-pixel',
+}
+
+
+def bits(state):
+    return {name: (tensor.dtype, tuple(tensor.shape), tensor.flatten()[0].item()) for name, tensor in state.items()}
+
+
+@pytest.mark.parametrize('arch', ARCHS)
+def test_what_a_library_lacks_is_refused_with_the_reason(arch):
+    assert set(HAVE) == set(TARGETS)
+    recognised = recognise(state_of(arch))
+    for target in TARGETS:
+        if arch in HAVE[target]:
+            check_target(recognised, target)
+        else:
+            with pytest.raises(UserError, match=rf'{arch} cannot be .* {target}: .*({REASONS[target]}).*--to .*mmres'):
+                check_target(recognised, target)
+
+
+@pytest.mark.parametrize('target', TARGETS)
+@pytest.mark.parametrize('arch', [n if n in FEW else pytest.param(n, marks=pytest.mark.slow) for n in ARCHS])
+def test_there_and_back_is_the_same_to_the_bit(arch, target):
+    state = state_of(arch)
+    if arch not in HAVE[target]:
+        with pytest.raises(UserError, match=r'cannot be written'):
+            convert(state, target)
+        return
+    there = convert(state, target)
+    back = convert(there.state, 'mmres2net')
+    assert bits(back.state) == bits(state)
+    assert all(tensor is state[name] for name, tensor in back.state.items())
+    assert back.recognised.arch == arch
+    # a filled counter or an invented tensor would be reported
+    assert bool(there.report.adapted) is (target == 'official' and arch in DLA)
+
+
+@pytest.mark.parametrize('library', ['mmdet', 'mmpretrain'])
+def test_libraries_find_their_own_names(library):
+    backbones = pytest.importorskip(f'{library}.models.backbones')
+    theirs = backbones.Res2Net(depth=50, out_indices=(0, 1, 2, 3)).state_dict()
+    converted = convert(state_of('res2net50_v1b_26w_4s'), library)
+    assert {n: t.shape for n, t in converted.state.items()} == {n: t.shape for n, t in theirs.items()}
+    assert len(converted.report.renamed) == 18  # 3 convolutions, 3 norms of 5
+
+
+@pytest.mark.parametrize(('source', 'target'), [('official', 'mmpretrain'), ('mmpretrain', 'official')])
+def test_a_classifier_goes_along_and_comes_back(source, target):
+    plain = {**state_of('res2net50_v1b_26w_4s'), **classifier('res2net50_v1b_26w_4s')}
+    state = plain if source == 'official' else convert(plain, 'mmpretrain').state
+    assert recognise(state).family == source
+    there = convert(state, target)
+    assert recognise(there.state).family == target
+    assert there.report.left == ()
+    assert bits(convert(there.state, source).state) == bits(state)
+    assert {'official': 'fc.weight', 'mmpretrain': 'head.fc.weight'}[target] in there.state
+
+
+def test_a_detector_stays_whole_where_it_can():
+    arch = 'res2net50_v1b_26w_4s'
+    heads = numbered({'neck.lateral.weight': (4, 4), 'bbox_head.fc_cls.bias': (3,)}, first=20_000)
+    ours = {**under('backbone.', state_of(arch)), **heads}
+    theirs = convert(ours, 'mmdet')
+    assert 'backbone.stem.7.bias' in theirs.state
+    assert heads.items() <= theirs.state.items()
+    assert bits(convert(theirs.state, 'mmres2net').state) == bits(ours)
+    backbone = convert(theirs.state, 'timm')
+    assert bits(backbone.state) == bits(state_of(arch))
+    assert backbone.report.left == tuple(heads)
+    assert bits(convert(theirs.state, 'mmres2net', backbone_only=True).state) == bits(state_of(arch))
+
+
+def test_the_stage_of_a_shared_head_stays_there_or_comes_home():
+    arch = 'res2net50_v1b_26w_4s'
+    plain = state_of(arch)
+    split = {('roi_head.shared_head.' if n.startswith('layer4') else 'backbone.') + n: t for n, t in plain.items()}
+    split |= numbered({'roi_head.bbox_head.fc_cls.bias': (3,)})
+    kept = convert(split, 'mmres2net')
+    assert bits(kept.state) == bits(split)
+    assert kept.report.renamed == {}
+    assert bits(convert(split, 'official').state) == bits(plain)
+    with pytest.raises(UserError, match=r'mmdet has no Res2Net stage as a shared head.*--backbone-only'):
+        convert(split, 'mmdet')
+    assert len(convert(split, 'mmdet', backbone_only=True).state) == len(plain)
+
+
+def test_official_dla_files_lose_and_regain_what_is_never_run():
+    state = {**state_of('res2net_dla60_4s'), **classifier('res2net_dla60_4s')}
+    official = convert(state, 'official')
+    extra = {name: tensor for name, tensor in official.state.items() if name not in state}
+    roots = {name.split('.project.')[0] for name in extra}
+    assert roots == {'level3', 'level4', 'level4.tree1'}
+    assert sum(t.numel() for n, t in extra.items() if n.endswith(('weight', 'bias'))) == 297_472
+    assert recognise(official.state).family == 'official'
+    back = convert(official.state, 'timm')
+    assert bits(back.state) == bits(state)
+    assert set(back.report.left) == set(extra)
+    assert 'level3.* (6), level4.* (12)' in str(back.report)
+
+
+def test_old_files_get_their_counters():
+    state = state_of('res2net50_v1b_26w_4s')
+    old = {name: tensor for name, tensor in state.items() if not name.endswith('num_batches_tracked')}
+    ours, report = to_ours(old, recognise(old))
+    assert set(ours) == set(state)
+    assert len(state) - len(old) == 87
+    assert ours['bn1.num_batches_tracked'].dtype == torch.int64
+    assert ours['bn1.num_batches_tracked'].item() == 0
+    assert report.adapted
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), None])
+def test_broken_numbers_and_integers_are_named(value):
+    state, name = state_of('res2net50_26w_4s'), 'layer2.1.conv3.weight'
+    state[name] = state[name].clone() if value else state[name].to(torch.int8)
+    if value:
+        state[name][3, 2] = value
+    with pytest.raises(UserError, match=name):
+        to_ours(state, recognise(state))
+
+
+def test_types_stay_in_a_conversion():
+    state = {n: t.half() if t.is_floating_point() else t for n, t in state_of('res2net50_v1b_26w_4s').items()}
+    assert bits(convert(convert(state, 'mmdet').state, 'official').state) == bits(state)
+
+
+def test_a_damaged_network_is_not_converted():
+    state = state_of('res2net50_26w_4s')
+    lacking = {name: tensor for name, tensor in state.items() if name not in ('layer3.2.bn3.bias', 'bn1.weight')}
+    with pytest.raises(UserError, match=r'(?s)2 tensors.*bn1.weight, layer3.2.bn3.bias'):
+        convert(lacking, 'mmres2net')
+    misshapen = {**state, 'layer4.0.conv3.weight': torch.zeros(2048, 830, 1, 1)}
+    with pytest.raises(UserError, match=r'layer4.0.conv3.weight \(2048, 830, 1, 1\) .*\(2048, 832, 1, 1\)'):
+        convert(misshapen, 'timm')
+
+
+# Files
+
 
 # Narrow, and of a depth that the other libraries have
 NARROW = dict(depths=(3, 4, 6, 3), base_width=4, deep_stem=True, avg_down=True)
@@ -116,9 +274,9 @@ def test_verify_sees_a_difference_and_nothing_is_written(tmp_path, source, monke
 def test_verify_without_the_library_or_another_network_is_refused(tmp_path, source, weights, monkeypatch):
     monkeypatch.setitem(sys.modules, 'timm', None)
     torch.save(weights, tmp_path / 'ours.pth')
-    for arguments in ((source, tmp_path / 'x.pth', '--to', 'timm'), (tmp_path / 'ours.pth', tmp_path / 'x.pth')):
+    for file, *flags in ((source, '--to', 'timm'), (tmp_path / 'ours.pth',)):
         with pytest.raises(UserError, match='--verify'):
-            run(*arguments, '--verify')
+            run(file, tmp_path / 'x.pth', *flags, '--verify')
         assert not (tmp_path / 'x.pth').exists()
 
 
@@ -138,17 +296,11 @@ def test_nothing_is_written_over_unasked(tmp_path, source, weights):
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, source, monkeypatch):
-    target = tmp_path / 'x.pth'
-    target.write_text('precious')
-
-    def full(content, path):
-        Path(path).write_bytes(b'half')
-        raise OSError(28, 'No space left on device')
-
-    monkeypatch.setattr(torch, 'save', full)
+    (tmp_path / 'x.pth').write_text('precious')
+    monkeypatch.setattr(torch, 'save', lambda *_: Path('/dev/full').write_bytes(b'half'))
     with pytest.raises(UserError, match=r'No space left on device'):
-        run(source, target, '--force')
-    assert target.read_text() == 'precious'
+        run(source, tmp_path / 'x.pth', '--force')
+    assert (tmp_path / 'x.pth').read_text() == 'precious'
     assert {path.name for path in tmp_path.iterdir()} == {'x.pth', 'official.pth'}
 
 

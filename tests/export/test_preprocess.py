@@ -15,8 +15,7 @@ from mmres2net.engine.build import scope_of
 from mmres2net.engine.config import load_config
 from mmres2net.engine.pipeline import channel_order_of
 from mmres2net.errors import UserError
-from mmres2net.export.pipeline import run_pipeline, transforms_of
-from mmres2net.export.preprocess import preprocess_of
+from mmres2net.export.preprocess import preprocess_of, run_pipeline, transforms_of
 from mmres2net.models import AlignedSegDataPreProcessor
 from mmres2net.paths import list_configs
 
