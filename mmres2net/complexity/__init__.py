@@ -1,6 +1,5 @@
 """What a network costs: parameters, multiply-adds and activations, from shapes alone."""
 
-from mmres2net.complexity.count import Complexity, complexity_of, complexity_of_arch, parameters_of
-from mmres2net.complexity.size import image_size
+from mmres2net.complexity.count import Complexity, complexity_of, complexity_of_arch, image_size, parameters_of
 
 __all__ = ['Complexity', 'complexity_of', 'complexity_of_arch', 'image_size', 'parameters_of']

@@ -1,9 +1,9 @@
-"""Parameters, multiply-adds and activations from shapes alone; nothing is computed."""
+"""Parameters, multiply-adds and activations from shapes alone, and the image size that a config tests on."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
+from mmres2net.data.layout import walk
 from mmres2net.engine.build import build_model, scope_of
 from mmres2net.errors import UserError, reason_of
 from mmres2net.models import Res2Net, Res2NetDLA, find_arch
@@ -22,6 +23,7 @@ MASKS = 100  # detections of an image in the COCO protocol; each gets a mask
 CLASSES = {'res2net': 1000, 'dla': 1000, 'cifar': 100}  # of the data sets of tables 1 to 4
 # The parts that are called in testing; auxiliary heads are for training only.
 PARTS = ('backbone', 'neck', 'rpn_head', 'roi_head', 'bbox_head', 'decode_head', 'head', 'auxiliary_head')
+CROPS = ('CenterCrop', 'RandomResizedCrop', 'RandomCrop')
 REGION_PARTS = ('bbox_roi_extractor', 'bbox_head', 'mask_roi_extractor', 'mask_head', 'shared_head')
 
 
@@ -174,3 +176,38 @@ def _count(function: Callable[[Any], Any], x: Any) -> tuple[Any, Counter[str]]:
 
 def _parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+def image_size(cfg: Config) -> tuple[int, int]:
+    """Return height and width in pixels of the images that a config tests on; landscape where sizes vary.
+
+    For a classifier it is the test crop, else the training crop. Where images keep their sizes, the config may give
+    the usual one as ``image_size``, height and width. A UserError says that the config does not tell.
+    """
+    preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+    if preprocessor.get('size'):
+        return _pair(preprocessor['size'])
+    loaders = [cfg.get(f'{part}_dataloader') or {} for part in ('test', 'train')]
+    sizes = [size for loader in loaders for size in _sizes(loader, cfg.get('default_scope') == 'mmdet')]
+    if not sizes and cfg.get('image_size'):
+        return _pair(cfg.image_size)
+    if not sizes:
+        raise UserError('this config does not say on what image size it tests; give it with --size HxW')
+    divisor = preprocessor.get('pad_size_divisor') or 1
+    height, width = (-(-side // divisor) * divisor for side in sizes[0])
+    return height, width
+
+
+def _sizes(dataloader: Any, is_mmdet: bool) -> Iterator[tuple[int, int]]:
+    """Yield (height, width) of the crops of a pipeline, then of its other scales."""
+    nodes = [(str(node.get('type')).rpartition('.')[2], node) for _, node in walk(dataloader, '')]
+    crops = [(kind, node.get('crop_size') or node.get('scale')) for kind, node in nodes if kind in CROPS]
+    scales = [(kind, node.get('scale')) for kind, node in nodes if kind == 'Resize']
+    for kind, size in crops + scales:
+        if size:  # the crops of mmseg and mmpretrain are height and width
+            width_first = kind in ('CenterCrop', 'Resize') or (kind == 'RandomCrop' and is_mmdet)
+            yield _pair(size)[::-1] if width_first else _pair(size)
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))

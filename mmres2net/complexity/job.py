@@ -6,8 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from mmres2net.complexity.count import Complexity, complexity_of, complexity_of_arch
-from mmres2net.complexity.size import image_size
+from mmres2net.complexity.count import Complexity, complexity_of, complexity_of_arch, image_size
 from mmres2net.engine.config import load_config
 from mmres2net.errors import UserError
 from mmres2net.files import writable_file, write_atomic

@@ -8,7 +8,7 @@ of a numpy array, which are replaced by stand-ins: no function that a file names
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -61,12 +61,13 @@ class CIFAR100(BaseDataset):
     def load_data_list(self) -> list[dict[str, Any]]:
         """Return a dict for each image; see the class for its keys."""
         path, classes = Path(self.ann_file), self.METAINFO['classes']
-        meta = path.with_name('meta')
-        if meta.exists():
-            _check_meta(meta, f'{self.labels}_label_names', classes)
-        content = read_pickle(path)
-        images = images_of(content, path)
-        labels = labels_of(content, path, f'{self.labels}_labels', len(classes), len(images))
+        meta, key = path.with_name('meta'), f'{self.labels}_label_names'
+        if meta.exists() and (names := _entry(read_pickle(meta), key, meta)) != list(classes):
+            names = names if isinstance(names, list) else []
+            pairs = ((a, b) for a, b in zip(names, classes, strict=False) if a != b)
+            first = next((f'; the first difference is {a!r} instead of {b!r}' for a, b in pairs), '')
+            raise _fault(meta, f'{key!r} lists {len(names)} classes, not the {len(classes)} of CIFAR-100{first}')
+        images, labels = read_samples(path, f'{self.labels}_labels', len(classes))
         shape = (SIDE, SIDE)
         return [
             {'img': image, 'gt_label': label, 'img_shape': shape, 'ori_shape': shape}
@@ -95,7 +96,7 @@ class _Reader(pickle.Unpickler):
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
-    """Return the dict in a file of CIFAR-100, with stand-ins for arrays, see :func:`images_of`.
+    """Return the dict in a file of CIFAR-100, with stand-ins for arrays, see :func:`read_samples`.
 
     Raises:
         UserError: The file is missing, not a complete pickle or not a dict, or names a function or class.
@@ -114,46 +115,27 @@ def read_pickle(path: Path) -> dict[str, Any]:
     return content
 
 
-def images_of(content: Mapping[str, Any], path: Path) -> np.ndarray:
-    """Return the images (N, 32, 32, 3), uint8 RGB, of a file's content.
+def read_samples(path: Path, key: str, classes: int) -> tuple[np.ndarray, list[int]]:
+    """Return the images (N, 32, 32, 3), uint8 RGB, of a file, and its N labels ``key``, from 0 to ``classes`` - 1.
 
     Raises:
-        UserError: No array of N rows of 3,072 bytes.
+        UserError: The file cannot be read, or it has no array of N rows of 3,072 bytes, or not so many such labels.
     """
-    data = _entry(content, 'data', path)
+    content = read_pickle(path)
+    data, labels = _entry(content, 'data', path), _entry(content, key, path)
     data = getattr(data, 'value', None) if isinstance(data, StandIn) else data
     width = 3 * SIDE * SIDE
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (width,) or not len(data):
         kind = f'{data.dtype} of shape {data.shape}' if isinstance(data, np.ndarray) else type(data).__name__
         raise _fault(path, f"'data' is {kind}, not an array of uint8 and shape (images, {width:,})")
-    return np.ascontiguousarray(data.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1))
-
-
-def labels_of(content: Mapping[str, Any], path: Path, key: str, classes: int, images: int) -> list[int]:
-    """Return the labels ``key`` of a file: ``images`` whole numbers from 0 to ``classes`` - 1.
-
-    Raises:
-        UserError: Another number of labels, or a label out of range.
-    """
-    labels = _entry(content, key, path)
-    if not isinstance(labels, list) or len(labels) != images:
+    if not isinstance(labels, list) or len(labels) != len(data):
         count = f'{len(labels):,} entries' if isinstance(labels, list) else f'a {type(labels).__name__}'
-        raise _fault(path, f'{key!r} has {count} for {images:,} images')
+        raise _fault(path, f'{key!r} has {count} for {len(data):,} images')
     wrong = [label for label in labels if type(label) is not int or not 0 <= label < classes]
     if wrong:
         what = f'are not integers from 0 to {classes - 1}, the first is {wrong[0]!r}'
-        raise _fault(path, f'{len(wrong):,} of {images:,} {key} {what}')
-    return labels
-
-
-def _check_meta(path: Path, key: str, classes: Sequence[str]) -> None:
-    """Check that the file ``meta`` lists ``classes``, which the labels count from 0; else raise a UserError."""
-    names = _entry(read_pickle(path), key, path)
-    if names != list(classes):
-        names = names if isinstance(names, list) else []
-        pairs = ((a, b) for a, b in zip(names, classes, strict=False) if a != b)
-        first = next((f'; the first difference is {a!r} instead of {b!r}' for a, b in pairs), '')
-        raise _fault(path, f'{key!r} lists {len(names)} classes, not the {len(classes)} of CIFAR-100{first}')
+        raise _fault(path, f'{len(wrong):,} of {len(data):,} {key} {what}')
+    return np.ascontiguousarray(data.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)), labels
 
 
 def _entry(content: Mapping[str, Any], key: str, path: Path) -> Any:

@@ -14,8 +14,6 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from mmres2net.data.shapes_texture import RandomBits, background, colour, cos_sin, pair, texture
-
 CLASSES: tuple[str, ...] = ('disc', 'square', 'triangle', 'star', 'ring', 'cross')
 SPLITS: tuple[str, ...] = ('train', 'val')
 SIDES = (160, 192)  # of an image, in pixels; multiples of 16
@@ -25,6 +23,8 @@ MIN_SIZE, MAX_SIZE = 10, 144
 MIN_VISIBLE = 0.6  # of an object's area; the rest is outside of the image or hidden by other objects
 EMPTY_EVERY = 50  # one image in 50 has no object
 CROWD_EVERY = 25  # one image in 25 has a group with one annotation
+# RGB by class, at the corners of the colour cube, where no background is
+COLOURS = ((215, 45, 45), (45, 190, 60), (50, 80, 215), (220, 200, 45), (200, 55, 205), (50, 200, 210))
 _LIMITS = {'n_train': (1, 99_999), 'n_val': (1, 99_999), 'seed': (0, 2**32 - 1)}
 
 
@@ -75,6 +75,82 @@ class Scene:
     instances: tuple[Instance, ...]
 
 
+class RandomBits:
+    """Random numbers that depend on the key alone, not on numpy's version."""
+
+    def __init__(self, *key: int) -> None:
+        self._bits = np.random.PCG64(list(key))
+
+    def field(self, height: int, width: int) -> np.ndarray:
+        """Float64 (height, width) in [0, 1)."""
+        raw = self._bits.random_raw(height * width)
+        return (raw >> np.uint64(11)).astype(np.float64).reshape(height, width) * 2.0**-53
+
+    def uniform(self, low: float, high: float) -> float:
+        return low + (high - low) * float(self.field(1, 1)[0, 0])
+
+    def between(self, low: int, high: int) -> int:
+        """An int from low to high, both included."""
+        return low + int(self._bits.random_raw()) % (high - low + 1)
+
+
+def _cos_sin(degrees: int) -> tuple[float, float]:
+    # Rounded, because the last bit of a sine differs between maths libraries.
+    angle = math.radians(degrees)
+    return round(math.cos(angle) * 2**20) / 2**20, round(math.sin(angle) * 2**20) / 2**20
+
+
+def _noise(rng: RandomBits, height: int, width: int, cell: float) -> np.ndarray:
+    """Smooth noise (H, W) in [0, 1): random values on a grid of `cell` pixels, blended between."""
+    ys, xs = (np.arange(height) + 0.5) / cell, (np.arange(width) + 0.5) / cell
+    grid = rng.field(int(height / cell) + 2, int(width / cell) + 2)
+    y0, x0 = ys.astype(int), xs.astype(int)
+    fy, fx = ys - y0, xs - x0
+    fy, fx = (fy * fy * (3 - 2 * fy))[:, None], fx * fx * (3 - 2 * fx)
+    rows = grid[y0] * (1 - fy) + grid[y0 + 1] * fy
+    return rows[:, x0] * (1 - fx) + rows[:, x0 + 1] * fx
+
+
+def _octaves(rng: RandomBits, height: int, width: int) -> np.ndarray:
+    cell = rng.uniform(20.0, 60.0)
+    coarse, middle, fine = (_noise(rng, height, width, cell / k) for k in (1, 3, 9))
+    return 0.55 * coarse + 0.3 * middle + 0.15 * fine
+
+
+def _texture(rng: RandomBits, height: int, width: int, dark: np.ndarray, light: np.ndarray) -> np.ndarray:
+    """Float64 (H, W, 3) between two colours: clouds, a gradient, stripes or patches, with fine grain."""
+    tone = _octaves(rng, height, width)
+    kind = ('clouds', 'gradient', 'stripes', 'patches')[rng.between(0, 3)]
+    if kind in ('gradient', 'stripes'):
+        cos, sin = _cos_sin(rng.between(0, 359))
+        along = np.arange(width)[None, :] * cos + np.arange(height)[:, None] * sin
+        if kind == 'gradient':
+            tone = 0.35 * tone + 0.65 * (along / (height + width) + 0.5)
+        else:
+            wave = along / rng.uniform(8.0, 40.0)
+            tone = 0.4 * tone + 0.6 * np.abs(2 * (wave - np.floor(wave)) - 1)
+    elif kind == 'patches':
+        tone = np.floor(tone * 4) / 3
+    grain = rng.uniform(2.0, 12.0) * (rng.field(height, width) - 0.5)
+    return dark + (light - dark) * tone[:, :, None] + grain[:, :, None]
+
+
+def _pair(rng: RandomBits, base: np.ndarray, spread: int) -> tuple[np.ndarray, np.ndarray]:
+    offset = np.array([rng.between(-spread, spread) for _ in range(3)])
+    return base - offset / 2, base + offset / 2
+
+
+def _background(rng: RandomBits) -> np.ndarray:
+    """A muted colour (3,): a grey with a slight tint."""
+    grey = rng.between(50, 200)
+    return np.array([grey + rng.between(-25, 25) for _ in range(3)])
+
+
+def _colour(rng: RandomBits, label: int) -> np.ndarray:
+    """A colour (3,) near that of a class."""
+    return np.array([channel + rng.between(-30, 30) for channel in COLOURS[label]])
+
+
 def _inside(label: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Return the bool mask of a shape; u, v are coordinates relative to the centre, in units of the size."""
     name, radius2 = CLASSES[label], u * u + v * v
@@ -89,7 +165,7 @@ def _inside(label: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
         return (near <= 0.16) & (far <= 0.52)
     # Edges of a regular polygon: a triangle is inside all three, a five-pointed star outside at most one of five.
     edges, distance = (3, 0.31) if name == 'triangle' else (5, 0.19)
-    sides = (cos_sin(90 + 360 * k // edges) for k in range(edges))
+    sides = (_cos_sin(90 + 360 * k // edges) for k in range(edges))
     outside = np.sum([u * cos + v * sin > distance for cos, sin in sides], axis=0)
     return outside <= (0 if name == 'triangle' else 1)
 
@@ -97,7 +173,7 @@ def _inside(label: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 def _outline(rng: RandomBits, label: int, size: float) -> np.ndarray:
     """Bool (n, n), n odd: one shape of the given size at a random orientation, slightly squashed, not cut off."""
     reach = math.ceil(0.65 * size) + 1
-    cos, sin = cos_sin(rng.between(0, 359))
+    cos, sin = _cos_sin(rng.between(0, 359))
     squash = rng.uniform(1.0, 1.15)
     dx, dy = rng.uniform(-0.5, 0.5), rng.uniform(-0.5, 0.5)
     x = (np.arange(-reach, reach + 1) + dx)[None, :]
@@ -177,7 +253,7 @@ def draw_scene(spec: ShapesSpec, split: str, index: int) -> Scene:
         raise ValueError(f'index={index} is negative; count from 0')
     rng = RandomBits(spec.seed, SPLITS.index(split), index)
     height, width = (16 * rng.between(SIDES[0] // 16, SIDES[1] // 16) for _ in range(2))
-    image = texture(rng, height, width, *pair(rng, background(rng), 50))
+    image = _texture(rng, height, width, *_pair(rng, _background(rng), 50))
     instances: list[Instance] = []
     empty = index % EMPTY_EVERY == EMPTY_EVERY - 1
     todo = [] if empty else _objects(rng, index, 0.9 * min(height, width))
@@ -188,7 +264,7 @@ def draw_scene(spec: ShapesSpec, split: str, index: int) -> Scene:
         instances = placed
         x1, y1, x2, y2 = instances[-1].box
         mask = instances[-1].mask[y1:y2, x1:x2]
-        image[y1:y2, x1:x2][mask] = texture(rng, y2 - y1, x2 - x1, *pair(rng, colour(rng, label), 60))[mask]
+        image[y1:y2, x1:x2][mask] = _texture(rng, y2 - y1, x2 - x1, *_pair(rng, _colour(rng, label), 60))[mask]
     return Scene(np.clip(image, 0, 255).astype(np.uint8), tuple(instances))
 
 

@@ -45,8 +45,10 @@ def root(tmp_path: Path) -> Path:
 @pytest.mark.parametrize('name', PACKED)
 def test_files_land_in_their_place(tmp_path: Path, root: Path, name: str) -> None:
     path, temporary = packed(tmp_path, name, PACKED[name]), tmp_path / 'unpacking'
+    (tmp_path / 'large_disk').mkdir()
+    (root / 'own').symlink_to(tmp_path / 'large_disk')  # a folder that the user linked elsewhere is used
     unpack(path, PLACES, root, temporary)
-    assert contents(root) == EXPECTED
+    assert contents(tmp_path / 'large_disk') == {name.removeprefix('own/'): data for name, data in EXPECTED.items()}
     assert path.read_bytes() == PACKED[name]
     assert not temporary.exists()
 
@@ -71,11 +73,11 @@ EVIL = {
     'parent.tar': (tar_of({**FILES, 'set/../../evil': b'!'}), 'a path that leads outside'),
     'absolute.zip': (zip_of({**FILES, '/evil': b'!'}), 'a path that leads outside'),
     'absolute.tar': (tar_of({**FILES, '/evil': b'!'}), 'a path that leads outside'),
-    'symlink.tar': (tar_of(FILES, extra=special(tarfile.SYMTYPE, target='../../..')), 'a link'),
-    'hardlink.tar': (tar_of(FILES, extra=special(tarfile.LNKTYPE, target='/etc/passwd')), 'a link'),
-    'fifo.tar': (tar_of(FILES, extra=special(tarfile.FIFOTYPE)), 'a special file'),
-    'device.tar': (tar_of(FILES, extra=special(tarfile.CHRTYPE)), 'a special file'),
-    'symlink.zip': (zip_with_link(), 'a link'),
+    'symlink.tar': (tar_of(FILES, extra=special(tarfile.SYMTYPE, target='../../..')), 'a link or'),
+    'hardlink.tar': (tar_of(FILES, extra=special(tarfile.LNKTYPE, target='/etc/passwd')), 'a link or'),
+    'fifo.tar': (tar_of(FILES, extra=special(tarfile.FIFOTYPE)), 'a link or special file'),
+    'device.tar': (tar_of(FILES, extra=special(tarfile.CHRTYPE)), 'a link or special file'),
+    'symlink.zip': (zip_with_link(), 'a link or'),
 }
 
 
@@ -107,13 +109,6 @@ def test_unpacking_that_fails_changes_nothing(tmp_path: Path, root: Path, monkey
     unpack(path, PLACES, root, temporary)
     assert contents(root) == EXPECTED
     assert not temporary.exists()
-
-
-def test_folder_that_the_user_linked_elsewhere_is_used(tmp_path: Path, root: Path) -> None:
-    (tmp_path / 'large_disk').mkdir()
-    (root / 'own').symlink_to(tmp_path / 'large_disk')
-    unpack(packed(tmp_path, 'x.tar', PACKED['x.tar']), PLACES, root, tmp_path / 'unpacking')
-    assert len(contents(tmp_path / 'large_disk')) == len(FILES)
 
 
 def test_too_little_room_is_told_before_writing(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

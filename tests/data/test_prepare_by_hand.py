@@ -15,7 +15,7 @@ from mmres2net.data.prepare.job import Job, prepare
 from mmres2net.data.prepare.sources import DATASETS, Check, DataSet
 from mmres2net.errors import UserError
 from mmres2net.fetch.download import RetryPolicy
-from tests.support.archive_server import Server, small_set, tar_of, zip_of
+from tests.support.archive_server import Server, small_set, zip_of
 from tests.support.folders import contents
 
 
@@ -181,13 +181,6 @@ def test_imagenet_is_checked(
     out = capsys.readouterr().out
     assert 'https://image-net.org/' in out
     assert f'mmres2net train imagenet/res2net50_26w_4s.py --data {root}/imagenet' in out
-
-
-def test_cifar100_from_its_archive(server: Server, tmp_path: Path) -> None:
-    content = {f'cifar-100-python/{name}': name.encode() for name in ('train', 'test', 'meta', 'file.txt~')}
-    dataset = small_set('cifar100', {}, server, cifar_100_python=tar_of(content, mode='w:gz'))
-    prepare(hasty(dataset, tmp_path))
-    assert contents(tmp_path / 'cifar-100-python') == {name.partition('/')[2]: data for name, data in content.items()}
 
 
 @pytest.mark.parametrize('begin', ['HKU-IS/', ''])

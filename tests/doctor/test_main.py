@@ -1,16 +1,144 @@
-"""Probes in child processes, requirements, and the exit status."""
+"""The doctor: checks of metadata and of the machine in made-up environments, probes in child processes, its status."""
 
 from __future__ import annotations
 
+import errno
+import importlib.metadata
+import importlib.util
+import io
 import json
+import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
-from mmres2net.doctor import checks, probes
+from mmres2net import environment
 from mmres2net.doctor import main as doctor
-from mmres2net.doctor.checks import Result
+from mmres2net.doctor import probes
+from mmres2net.doctor.main import Result
 from tests.support.cli import run_cli
+
+MAINTAINED = {distributions[0]: '1.0' for distributions in doctor.IMPORT_NAMES.values()}
+Install = Callable[..., None]
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Return a function that replaces the installed distributions by others, given by version and requirements."""
+
+    def run(versions: dict[str, str], requires: dict[str, list[str]] | None = None) -> None:
+        def version(name: str) -> str:
+            if name not in versions:
+                raise importlib.metadata.PackageNotFoundError(name)
+            return versions[name]
+
+        monkeypatch.setattr(importlib.metadata, 'version', version)
+        monkeypatch.setattr(importlib.metadata, 'requires', lambda name: (requires or {}).get(name))
+
+    return run
+
+
+def statuses(results: Iterable[Result]) -> dict[str, str]:
+    results = list(results)
+    assert all(result.remedy for result in results if result.status in ('fail', 'warn'))
+    return {result.name: result.status for result in results}
+
+
+def test_python() -> None:
+    for version, status in (((3, 9, 18), 'fail'), ((3, 10, 0), 'ok'), ((3, 13, 2), 'ok'), ((3, 14, 0), 'warn')):
+        assert statuses(doctor.check_python(version)) == {'Python': status}
+
+
+NO_MORE = dict(mmseg='note', mmpretrain='note')
+
+
+@pytest.mark.parametrize(
+    ('more', 'without', 'found'),
+    [
+        ({}, [], {}),
+        ({}, ['onedl-mmcv', 'onedl-mmdetection'], dict(mmcv='fail', mmdet='fail')),
+        ({}, ['onedl-mmpretrain'], dict(mmpretrain='note')),
+        ({'mmdet': '3.3.0'}, ['onedl-mmdetection'], dict(OpenMMLab='fail')),
+        ({'mmcv-lite': '2.1.0'}, [], dict(mmcv='fail', OpenMMLab='fail')),
+        ({'opencv-python': '1.0'}, [], dict(cv2='warn')),
+        ({'opencv-python': '4.9.0'}, [], dict(cv2='fail')),
+        ({'mmengine': '0.10.7', 'mmcv': '2.1', 'mmdet': '3.3'}, [*MAINTAINED][1:4], dict(OpenMMLab='fail')),
+        ({'mmengine': '0.10.7', 'mmcv': '2.1', 'mmdet': '3.3'}, [*MAINTAINED][1:], NO_MORE),
+    ],
+)  # fmt: skip
+def test_libraries(install: Install, more: dict[str, str], without: list[str], found: dict[str, str]) -> None:
+    install({name: version for name, version in {**MAINTAINED, **more}.items() if name not in without})
+    assert statuses(doctor.check_libraries(['mmdet'])) == found
+
+
+def test_files_that_are_gone(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(MAINTAINED)
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None if name == 'mmcv' else found(name))
+    assert statuses(doctor.check_libraries()) == {'mmcv': 'fail'}
+
+
+PAIR = {'mmres2net': ['torchvision'], 'torchvision': ['torch==2.11.0']}
+
+
+@pytest.mark.parametrize(
+    ('versions', 'requires', 'found'),
+    [
+        ({'a': '1.5'}, {'mmres2net': ['a>=1.4,<2']}, {}),
+        ({'a': '2.0'}, {'mmres2net': ['a>=1.4,<2']}, {'a': 'fail'}),
+        ({}, {'mmres2net': ['a>=1.4']}, {'a': 'fail'}),
+        ({'a': '1.5'}, {'mmres2net': ['a'], 'a': ['b>=3']}, {'b': 'warn'}),
+        ({'a': '1', 'b': '1', 'c': '1'}, {'mmres2net': ['a'], 'a': ['b'], 'b': ['a', 'c>1']}, {'c': 'warn'}),
+        ({}, {'mmres2net': ['a>=1; extra == "det"', 'b; python_version < "3"']}, {}),
+        ({'a': '0.9'}, {'mmres2net': ['a>=1; extra == "det"']}, {'a': 'fail'}),
+        ({'torchvision': '0.26.0', 'torch': '2.11.0+cpu'}, PAIR, {}),
+        ({'torchvision': '0.26.0', 'torch': '2.10.0'}, PAIR, {'torch': 'fail'}),
+        (
+            {'opencv-python-headless': '4.14', 'mmcv': '2.1'},
+            {'mmres2net': ['opencv-python>=4.5', 'onedl-mmcv>=2.3']},
+            {},
+        ),
+    ],
+)
+def test_requirements(
+    install: Install, versions: dict[str, str], requires: dict[str, list[str]], found: dict[str, str]
+) -> None:
+    install({'mmres2net': '1.0', **versions}, requires)
+    assert statuses(doctor.check_requirements()) == found
+
+
+FACTS = dict(available_memory=64 * 10**9, free_disk=64 * 10**9, visible_cores=8, granted_cores=8.0)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'threads', 'found'),
+    [
+        (dict(available_memory=None), '', {}),
+        (dict(available_memory=2 * 10**9), '', {'memory': 'warn'}),
+        (dict(free_disk=10**9), '', {'disk': 'warn'}),
+        (dict(granted_cores=2.0), '', {'cores': 'warn'}),
+        (dict(granted_cores=2.0), '2', {}),
+        ({}, '9', {'cores': 'warn'}),
+    ],
+)
+def test_machine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, changes: dict, threads: str, found: dict[str, str]
+) -> None:
+    for name, value in {**FACTS, **changes}.items():
+        monkeypatch.setattr(environment, name, lambda *_, value=value: value)
+    monkeypatch.setenv('OMP_NUM_THREADS', threads)
+    assert statuses(doctor.check_machine()) == found
+
+    def temporary_file(dir: Path) -> io.BytesIO:
+        if Path(dir) == tmp_path:
+            raise OSError(errno.EROFS, 'Read-only file system')
+        return io.BytesIO()
+
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'not there yet'))
+    monkeypatch.setattr(tempfile, 'TemporaryFile', temporary_file)
+    results = list(doctor.check_machine())
+    assert (statuses(results), 'XDG_CACHE_HOME' in results[-1].remedy) == ({**found, 'folders': 'fail'}, True)
 
 
 @pytest.fixture
@@ -29,9 +157,6 @@ def test_a_module_that_crashes_python_does_not_hide_the_others(broken: Path) -> 
     found = run('numpy', 'cv2', 'pycocotools.mask')
     assert [result.status for result in found.values()] == ['ok', 'fail', 'ok']
     assert '-11' in found['cv2'].detail
-
-
-def test_a_module_that_hangs(broken: Path) -> None:
     (broken / 'cv2.py').write_text('import time; time.sleep(60)')
     assert run('cv2', time_limit=1)['cv2'].status == 'fail'
 
@@ -82,8 +207,8 @@ CPU, CUDA = 'torch is built for CUDA None', 'torch is built for CUDA 13.0'
         (f'H100; {CUDA}', 'provided by mmres2net', ['compiled-ops'], '570.86', '0', {'compiled-ops': 'fail'}),
     ],
 )
-def test_requirements(monkeypatch, gpu, operators, required, driver, visible, found) -> None:
-    monkeypatch.setattr(doctor, 'nvidia_driver', lambda: driver)
+def test_what_is_required(monkeypatch, gpu, operators, required, driver, visible, found) -> None:
+    monkeypatch.setattr(environment, 'nvidia_driver', lambda: driver)
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', visible)
     results = doctor.check_required({'gpu': gpu, 'operators': operators}, required)
     assert {result.name: result.status for result in results} == found
@@ -93,15 +218,11 @@ def test_requirements(monkeypatch, gpu, operators, required, driver, visible, fo
 def test_exit_status(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: str, code: int) -> None:
     monkeypatch.setattr(doctor, 'run_probes', lambda names: [Result('first', 'ok', ''), Result('x', status, '', 'y')])
     for check in ('check_python', 'check_libraries', 'check_requirements', 'check_machine'):
-        monkeypatch.setattr(checks, check, lambda *_: [])
+        monkeypatch.setattr(doctor, check, lambda *_: [])
     done = run_cli('doctor', '--json', tmp_path / 'report.json')
     assert done.status == code
     report = json.loads((tmp_path / 'report.json').read_text())
     assert {entry['name']: entry['status'] for entry in report} == {'first': 'ok', 'x': status}
     assert done.out.split()[0] == ('ok' if status == 'ok' else status)  # the worst stands first
-
-
-def test_wrong_usage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(doctor, 'all_results', lambda required: [Result('x', 'ok', '')])
     assert run_cli('doctor', '--require', 'nope').status == 2
     assert run_cli('doctor', '--json', tmp_path).status == 2

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import errno
 import random
-import signal
 import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +15,7 @@ import pytest
 from mmres2net.errors import UserError
 from mmres2net.fetch import download
 from mmres2net.fetch.download import Remote, RetryPolicy, fetch
-from tests.support.archive_server import Answer, Server, archive_of, heed_interrupts, serving
+from tests.support.archive_server import Answer, Server, archive_of, serving
 
 HASTY = RetryPolicy(tries=3, pause=0.01, timeout=5.0)
 CONTENT = random.Random(0).randbytes(300_000)
@@ -47,14 +43,6 @@ def check_fetched(path: Path, folder: Path) -> None:
     assert path == folder / NAME
     assert path.read_bytes() == CONTENT
     assert [entry.name for entry in folder.iterdir()] == [NAME]
-
-
-def test_another_file_of_another_size_is_not_spliced_in(server: Server, archive: Remote, tmp_path: Path) -> None:
-    (tmp_path / PART).write_bytes(CONTENT[:1000])
-    server.files[NAME] = CONTENT + b'new'
-    with pytest.raises(UserError, match=r'300,003.*300,000'):
-        fetch(archive, tmp_path, HASTY)
-    assert (tmp_path / PART).read_bytes() == CONTENT[:1000]
 
 
 TWICE = [Answer(length_text='300000, 300000', cut=5000), Answer(length_text='300000, 300000')]
@@ -131,19 +119,24 @@ def test_mirrors_are_taken_in_order(server: Server, tmp_path: Path) -> None:
     assert server.ranges(f'mirror2/{NAME}') == ['bytes=1000-']
 
 
-def test_endless_reply_is_stopped(server: Server, archive: Remote, tmp_path: Path) -> None:
+def test_other_sizes_are_refused(server: Server, archive: Remote, tmp_path: Path) -> None:
+    """A reply without end is stopped, and another file is not spliced in."""
     server.answers[NAME] = [Answer(content=CONTENT * 3, length=False)]
     with pytest.raises(UserError, match='300,000'):
         fetch(archive, tmp_path, HASTY)
+    (tmp_path / PART).write_bytes(CONTENT[:1000])
+    server.files[NAME] = CONTENT + b'new'
+    with pytest.raises(UserError, match=r'300,003.*300,000'):
+        fetch(archive, tmp_path, HASTY)
+    assert (tmp_path / PART).read_bytes() == CONTENT[:1000]
 
 
-def test_wrong_checksum_is_removed_and_fetched_again(server: Server, archive: Remote, tmp_path: Path) -> None:
-    server.answers[NAME] = [Answer(content=bytes([CONTENT[0] ^ 1]) + CONTENT[1:])]
-    check_fetched(fetch(archive, tmp_path, HASTY), tmp_path)
-    assert server.ranges(NAME) == [None, None]
-
-
-def test_archive_that_is_damaged_everywhere(server: Server, mirrored: Remote, tmp_path: Path) -> None:
+def test_damaged_files_are_removed_and_fetched_again(server: Server, mirrored: Remote, tmp_path: Path) -> None:
+    server.answers[NAME] = [Answer(content=bytes([CONTENT[0] ^ 1]) + CONTENT[1:])] * 2
+    check_fetched(fetch(mirrored, tmp_path, HASTY), tmp_path)
+    assert [path for path, _ in server.log] == [NAME, f'mirror1/{NAME}']
+    (tmp_path / NAME).unlink()
+    server.answers[NAME] = []
     for path in server.files:
         server.files[path] = b'x' * len(CONTENT)
     with pytest.raises(UserError) as caught:
@@ -152,14 +145,7 @@ def test_archive_that_is_damaged_everywhere(server: Server, mirrored: Remote, tm
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nobody_answers(tmp_path: Path) -> None:
-    with serving() as gone:
-        archive = archive_of(gone, NAME, CONTENT).remote
-    with pytest.raises(UserError, match='Connection refused'):
-        fetch(archive, tmp_path, HASTY)
-
-
-def test_unknown_host_is_not_insisted_on(
+def test_hosts_that_do_not_answer(
     server: Server, archive: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lookup = socket.getaddrinfo
@@ -172,6 +158,10 @@ def test_unknown_host_is_not_insisted_on(
     monkeypatch.setattr(socket, 'getaddrinfo', no_such_host)
     moved = replace(archive, urls=(f'http://gone.invalid/{NAME}', *archive.urls))
     check_fetched(fetch(moved, tmp_path, RetryPolicy(tries=2, pause=1000)), tmp_path)
+    with serving() as gone:
+        closed = archive_of(gone, NAME, CONTENT).remote
+    with pytest.raises(UserError, match='Connection refused'):
+        fetch(closed, tmp_path, HASTY)
 
 
 def test_full_disk_keeps_the_part(
@@ -195,26 +185,3 @@ def test_full_disk_keeps_the_part(
     assert kept == CONTENT[: len(kept)]
     check_fetched(fetch(archive, tmp_path, HASTY), tmp_path)
     assert server.ranges(NAME)[1] == f'bytes={len(kept)}-'
-
-
-@pytest.mark.parametrize('how', [signal.SIGKILL, signal.SIGINT])
-def test_killed_download_is_continued(server: Server, archive: Remote, tmp_path: Path, how: signal.Signals) -> None:
-    server.answers[NAME] = [Answer(pause=0.05)]
-    code = (
-        'from pathlib import Path\n'
-        'from mmres2net.fetch.download import RetryPolicy, Remote, fetch\n'
-        f'fetch({archive!r}, Path({str(tmp_path)!r}), RetryPolicy())\n'
-    )
-    process = subprocess.Popen([sys.executable, '-c', code], stderr=subprocess.DEVNULL, preexec_fn=heed_interrupts)
-    part = tmp_path / PART
-    deadline = time.monotonic() + 60
-    while not (part.exists() and part.stat().st_size > 20_000):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(how)
-    assert process.wait(timeout=30) != 0
-    have = part.stat().st_size
-    assert 20_000 < have < len(CONTENT)
-    check_fetched(fetch(archive, tmp_path, HASTY), tmp_path)
-    assert server.ranges(NAME)[1:] == [f'bytes={have}-']

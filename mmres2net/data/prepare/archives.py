@@ -35,7 +35,7 @@ class Member(NamedTuple):
 
     name: str
     size: int  # bytes
-    kind: str  # 'file', 'folder', 'link' or 'special file'
+    kind: str  # 'file', 'folder' or 'link or special file'
     open: Callable[[], Any]  # returns its content as a binary stream
 
 
@@ -130,17 +130,19 @@ def unpacked_files(places: Mapping[str, str], folders: Sequence[Path]) -> tuple[
 
 def _zip_members(archive: zipfile.ZipFile) -> Iterator[Member]:
     for info in archive.infolist():
-        mode = info.external_attr >> 16  # zero if the archive was made without Unix modes
-        is_file, is_link = stat.S_ISREG(mode) or not stat.S_IFMT(mode), stat.S_ISLNK(mode)
-        kind = 'folder' if info.is_dir() else 'link' if is_link else 'file' if is_file else 'special file'
-        yield Member(info.filename, info.file_size, kind, partial(archive.open, info))
+        kind = stat.S_IFMT(info.external_attr >> 16)  # zero if the archive was made without Unix modes
+        yield Member(
+            info.filename, info.file_size, _kind(info.is_dir(), kind in (0, stat.S_IFREG)), partial(archive.open, info)
+        )
 
 
 def _tar_members(archive: tarfile.TarFile) -> Iterator[Member]:
     for info in archive.getmembers():
-        is_link = info.issym() or info.islnk()
-        kind = 'folder' if info.isdir() else 'link' if is_link else 'file' if info.isfile() else 'special file'
-        yield Member(info.name, info.size, kind, partial(archive.extractfile, info))
+        yield Member(info.name, info.size, _kind(info.isdir(), info.isfile()), partial(archive.extractfile, info))
+
+
+def _kind(is_folder: bool, is_file: bool) -> str:
+    return 'folder' if is_folder else 'file' if is_file else 'link or special file'
 
 
 def _place(member: Member, places: Mapping[str, str]) -> str:
