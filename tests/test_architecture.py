@@ -48,8 +48,8 @@ evaluation: data errors files registry text
 saliency: errors evaluation files registry text
 predict: drawing engine errors files flags text weights
 export: data engine errors files flags models predict text weights
-compare: complexity data drawing engine environment errors evaluation files flags paths plots predict saliency text
-    weights
+compare: complexity data drawing engine environment errors evaluation files flags init_cfg models paths plots predict
+    saliency text version weights
 cam: drawing engine errors export flags predict text weights
 sweep: complexity engine errors files flags models plots text
 doctor: environment files flags registry

@@ -169,6 +169,61 @@ class Images:
 
 
 @dataclass(frozen=True)
+class Setting:
+    """A setting that is not the same in the configs of all sides.
+
+    Attributes:
+        key: Such as ``model.backbone.depth``.
+        values: A text for each side, ``-`` where it has no such setting.
+        belongs: What it belongs to, such as ``architecture``; empty if it is none of what may differ when backbones are
+            compared.
+    """
+
+    key: str
+    values: tuple[str, ...]
+    belongs: str
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a part of a side's network started from.
+
+    Attributes:
+        side, part: The side, and the part of the config, such as ``model.backbone``.
+        name: Of the checkpoint, or ``random weights``.
+        sha256: The first digits of the file's hash, as its publisher names them; empty if unknown.
+        recipe, licence: Of the checkpoint; empty if unknown.
+    """
+
+    side: str
+    part: str
+    name: str
+    sha256: str = ''
+    recipe: str = ''
+    licence: str = ''
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one image costs a side in testing; None and empty estimates stand for what was not measured.
+
+    Attributes:
+        parameters, macs: Of the network, and its multiply-adds for an image of ``size`` (height, width).
+        milliseconds: Median time of an image in the network, from the prepared image to its predictions.
+        ratio: Median of this time over that of the first side in the same turn.
+        memory: Most bytes of tensors at a time, beside the weights.
+    """
+
+    side: str
+    parameters: int | None
+    macs: int | None
+    size: tuple[int, int] | None
+    milliseconds: Estimate
+    ratio: Estimate
+    memory: int | None
+
+
+@dataclass(frozen=True)
 class Comparison:
     """A comparison of two or more sides on the same images.
 
@@ -183,6 +238,8 @@ class Comparison:
         by_class: The main metric by class, differences with adjusted p.
         errors: The AP that each kind of error costs (Bolya et al., TIDE, ECCV 2020); detection only.
         metric: What the rows of ``by_class`` are, by group, such as ``{'bbox': 'AP'}``.
+        settings, starts: What differs in the configs, and the starting weights.
+        costs: One for each side; ``cost_note`` says where and how it was measured, or why it was not.
     """
 
     task: str
@@ -201,6 +258,10 @@ class Comparison:
     errors: tuple[Row, ...]
     confusions: tuple[Confusion, ...]
     images: Images
+    settings: tuple[Setting, ...] = ()
+    starts: tuple[Start, ...] = ()
+    costs: tuple[Cost, ...] = ()
+    cost_note: str = ''
 
 
 def plain(value: Any) -> Any:

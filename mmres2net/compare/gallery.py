@@ -1,0 +1,112 @@
+"""The images that show a difference: those where a side gains most, loses most, and random ones; never by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mmcv
+import numpy as np
+import torch
+from mmengine.dataset import pseudo_collate
+
+from mmres2net.compare.result import Comparison, Images, Run
+from mmres2net.drawing import Array, resize_within
+from mmres2net.engine.build import build_dataset, scope_of
+from mmres2net.engine.draw import draw_part
+from mmres2net.engine.embedded import embedded_config, registered_only
+from mmres2net.engine.source import make_source, place_on
+from mmres2net.engine.speed import speed_up
+from mmres2net.errors import UserError, reason_of
+from mmres2net.weights.reading import read_checkpoint
+
+EACH, SMALLEST, LARGEST = 4, 240, 480  # images of a kind; pixels of their longer side
+
+
+class Network:
+    """The network of a run in evaluation mode, with the test data set of its config.
+
+    Raises:
+        UserError: The config is more than data, the data set or the checkpoint cannot be read, or they do not fit.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.cfg = embedded_config({'meta': {'cfg': run.config}})
+        self.device = 'cuda' if torch.cuda.is_available() else 'cpu'
+        with registered_only():
+            loader = self.cfg.get('test_dataloader') or self.cfg.get('val_dataloader') or {}
+            self.dataset = build_dataset(self.cfg, loader.get('dataset') or {})
+            content = read_checkpoint(Path(run.checkpoint))
+            self.model = place_on(make_source(self.cfg, content, run.config_file, run.checkpoint).model, self.device)
+        speed_up(self.model, self.device)
+
+    def item(self, index: int) -> Any:
+        """Return image ``index`` of the data set as its pipeline prepares it."""
+        with scope_of(self.cfg):
+            return self.dataset[index]
+
+    def predict(self, item: Any) -> Any:
+        """Return the data sample of a prepared image, with annotations and predictions."""
+        with scope_of(self.cfg), torch.no_grad():
+            sample = self.model.test_step(pseudo_collate([item]))[0]
+        if self.device == 'cuda':
+            torch.cuda.synchronize()
+        return sample
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image of the gallery: why it was chosen, its file, and drawings (H, W, 3) uint8 with their titles."""
+
+    kind: str
+    name: str
+    drawn: tuple[tuple[str, Array], ...]
+
+
+def chosen(images: Images, seed: int, each: int = EACH) -> dict[str, list[int]]:
+    """Return the images where the second side gains and loses most on the first, and others at random, by kind.
+
+    Of equal gains the first ones count. No image is shown twice.
+    """
+    first, second = (np.array([np.nan if v is None else v for v in scores], float) for scores in images.scores[:2])
+    gain = second - first
+    order = np.argsort(-gain, kind='stable')  # NaN at the end
+    best, worst = ([int(i) for i in order if gain[i] * sign > 0] for sign in (1, -1))
+    found = {'gains most': best[:each], 'loses most': worst[::-1][:each]}
+    rest = np.setdiff1d(np.arange(len(gain)), best[:each] + worst[::-1][:each])
+    return {**found, 'random': sorted(np.random.default_rng(seed).permutation(rest)[:each].tolist())}
+
+
+def examples_of(result: Comparison, networks: Sequence[Network]) -> list[Example]:
+    """Return the gallery: annotation and predictions of each side, drawn by the network of its first run.
+
+    Raises:
+        UserError: An image cannot be read or predicted.
+    """
+    found = []
+    for kind, numbers in chosen(result.images, result.seed).items():
+        for number in numbers:
+            name = result.images.names[number]
+            try:
+                samples = [network.predict(network.item(number)) for network in networks]
+                drawn = _drawn(result, samples, getattr(networks[0].dataset, 'metainfo', None) or {})
+            except Exception as error:  # a model is a program
+                raise UserError(f'{name} cannot be drawn: {reason_of(error)}') from error
+            scores = ['', *('' if one[number] is None else f' {one[number]:.2f}' for one in result.images.scores)]
+            titles = ['annotation', *(side.name for side in result.sides)]
+            words = [f'{title}{score}{text}' for title, score, (text, _) in zip(titles, scores, drawn, strict=True)]
+            arrays = [resize_within(array, SMALLEST, LARGEST) for _, array in drawn]
+            found.append(Example(kind, name, tuple(zip(words, arrays, strict=True))))
+    return found
+
+
+def _drawn(result: Comparison, samples: Sequence[Any], meta: Any) -> list[tuple[str, Array]]:
+    """Return the annotation and the prediction of each sample as a line of text and a drawing."""
+    if result.task == 'saliency':
+        maps = [samples[0].gt_sem_seg.data[0].float(), *(sample.seg_logits.data[0] for sample in samples)]
+        return [('', np.repeat((255 * one.clamp(0, 1)).byte().cpu().numpy()[..., None], 3, -1)) for one in maps]
+    image = mmcv.imread(samples[0].img_path, channel_order='rgb')
+    parts = [draw_part(image, samples[0], 'gt', meta), *(draw_part(image, sample, 'pred', meta) for sample in samples)]
+    return [(''.join(f': {line}' for line in lines), drawn) for drawn, lines in parts]
