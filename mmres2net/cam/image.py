@@ -13,7 +13,7 @@ from mmengine.config import Config
 from torch import Tensor
 
 from mmres2net.engine.build import scope_of
-from mmres2net.engine.pipeline import applies_exif, build_steps, kind_of, loaded_results, run_step, run_steps
+from mmres2net.engine.source import applies_exif, build_steps, kind_of, loaded_results, run_step, run_steps
 from mmres2net.errors import UserError
 from mmres2net.predict.images import Size, read_image, sample_bilinear
 

@@ -16,8 +16,8 @@ from mmres2net.cam.core import activation_map, library
 from mmres2net.cam.image import PreprocessedImage, preprocess_image, upsample_to_image
 from mmres2net.cam.tasks import Explanation, Network, label_of, network_of
 from mmres2net.drawing import WHITE, draw_boxes, draw_heat_map, make_sheet, resize_within
-from mmres2net.engine.loading import safe_loading
 from mmres2net.engine.source import read_source
+from mmres2net.engine.weights import safe_loading
 from mmres2net.errors import UserError
 from mmres2net.flags import parse
 from mmres2net.predict.images import read_image

@@ -12,11 +12,10 @@ from mmengine.config import Config
 from mmres2net.engine import results  # noqa: F401 - registers DumpPredictions
 from mmres2net.engine.config import with_hook
 from mmres2net.engine.console import log_notes
-from mmres2net.engine.loading import safe_loading
 from mmres2net.engine.profiling import ProfileDone
 from mmres2net.engine.run import GuardHook, build_runner, check_built, prepare, run
 from mmres2net.engine.switches import with_tta
-from mmres2net.engine.weights import check_checkpoint
+from mmres2net.engine.weights import check_checkpoint, safe_loading
 from mmres2net.errors import UserError
 from mmres2net.files import writable_dir, writable_file
 from mmres2net.flags import parse

@@ -23,7 +23,6 @@ from mmres2net.engine.config import (
 )
 from mmres2net.engine.console import log_notes
 from mmres2net.engine.launcher import is_first_process, world_size
-from mmres2net.engine.loading import safe_loading
 from mmres2net.engine.profiling import ProfileDone
 from mmres2net.engine.resume import (
     Start,
@@ -38,7 +37,7 @@ from mmres2net.engine.resume import (
 from mmres2net.engine.run import GuardHook, build_runner, check_built, prepare, run
 from mmres2net.engine.stopping import TimeLimitHook, rest_of_epoch
 from mmres2net.engine.switches import averages_weights, with_training_switches
-from mmres2net.engine.weights import check_checkpoint, check_normalization, fetch_weights
+from mmres2net.engine.weights import check_checkpoint, check_normalization, fetch_weights, safe_loading
 from mmres2net.errors import Interrupted, UserError
 from mmres2net.files import locked, writable_dir
 from mmres2net.flags import parse

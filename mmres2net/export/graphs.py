@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmres2net.engine.pipeline import applies_exif
-from mmres2net.engine.source import ModelSource
+from mmres2net.engine.source import ModelSource, applies_exif
 from mmres2net.errors import UserError
 from mmres2net.export import detector
 from mmres2net.export.preprocess import Preprocess, preprocess_of, transforms_of

@@ -8,8 +8,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmres2net.engine.loading import safe_loading
 from mmres2net.engine.source import ModelSource, read_source
+from mmres2net.engine.weights import safe_loading
 from mmres2net.errors import UserError
 from mmres2net.export.compare import Comparison
 from mmres2net.export.formats import WRITERS, write_graph

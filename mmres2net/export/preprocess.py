@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mmres2net.engine.build import scope_of
-from mmres2net.engine.pipeline import (
+from mmres2net.engine.source import (
     build_steps,
     channel_order_of,
     first_results,

@@ -14,12 +14,21 @@ from pycocotools import mask as coco_masks
 from mmres2net.engine.build import scope_of
 from mmres2net.engine.config import load_config
 from mmres2net.engine.embedded import embedded_config, registered_only
-from mmres2net.engine.loading import safe_loading
-from mmres2net.engine.pipeline import applies_exif, build_steps, channel_order_of, loaded_results, run_steps
 from mmres2net.engine.precision import to_float32
 from mmres2net.engine.resume import BEST, POINTER, checkpoints_in
-from mmres2net.engine.source import ModelSource, make_source, place_on, read_source
+from mmres2net.engine.source import (
+    ModelSource,
+    applies_exif,
+    build_steps,
+    channel_order_of,
+    loaded_results,
+    make_source,
+    place_on,
+    read_source,
+    run_steps,
+)
 from mmres2net.engine.speed import speed_up
+from mmres2net.engine.weights import safe_loading
 from mmres2net.errors import UserError, reason_of
 from mmres2net.predict.images import Array
 from mmres2net.predict.model import check_finite

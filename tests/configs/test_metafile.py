@@ -1,4 +1,4 @@
-"""The metafile: every config has an entry, every target its source, and the pages say what the metafile says."""
+"""Every config: its entry in the metafile, its sources and pages; it is short, builds, and has fitting weights."""
 
 import copy
 from pathlib import Path

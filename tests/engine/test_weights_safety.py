@@ -12,7 +12,7 @@ from mmengine.runner import CheckpointLoader
 from mmengine.runner.checkpoint import _load_checkpoint
 
 from mmres2net.cli import main
-from mmres2net.engine.loading import FORCE, FORCE_NOT, safe_loading
+from mmres2net.engine.weights import FORCE, FORCE_NOT, safe_loading
 from mmres2net.errors import UserError
 from mmres2net.weights.reading import read_checkpoint
 from tests.engine.demo import CONFIG, SMALL
@@ -82,7 +82,7 @@ def test_every_scheme_of_mmengine(
 def test_no_scheme_is_left_to_mmengine() -> None:
     before = dict(CheckpointLoader._schemes)
     with safe_loading():
-        assert {loader.__module__ for loader in CheckpointLoader._schemes.values()} == {'mmres2net.engine.loading'}
+        assert {loader.__module__ for loader in CheckpointLoader._schemes.values()} == {'mmres2net.engine.weights'}
         for name in ('s3://bucket/file.pth', 'petrel://bucket/file.pth', 'pavi://model'):
             with pytest.raises(UserError, match='--allow-unsafe-checkpoint'):
                 CheckpointLoader.load_checkpoint(name)
@@ -96,7 +96,7 @@ def test_plain_checkpoints_are_loaded_and_of_mmcls_the_backbone_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.save({'state_dict': {'backbone.a': torch.ones(2), 'head.b': torch.ones(1)}}, tmp_path / 'net.pth')
-    monkeypatch.setattr('mmres2net.engine.loading.fetch_checkpoint', lambda _: tmp_path / 'net.pth')
+    monkeypatch.setattr('mmres2net.engine.weights.fetch_checkpoint', lambda _: tmp_path / 'net.pth')
     with safe_loading():
         plain = _load_checkpoint(str(tmp_path / 'net.pth'), map_location='cpu')
         assert list(plain['state_dict']) == ['backbone.a', 'head.b']

@@ -13,7 +13,7 @@ from PIL import Image
 from mmres2net.data.layout import dataset_of_test
 from mmres2net.engine.build import scope_of
 from mmres2net.engine.config import load_config
-from mmres2net.engine.pipeline import channel_order_of
+from mmres2net.engine.source import channel_order_of
 from mmres2net.errors import UserError
 from mmres2net.export.preprocess import preprocess_of, run_pipeline, transforms_of
 from mmres2net.models import AlignedSegDataPreProcessor
