@@ -38,7 +38,8 @@ READ_ELSEWHERE = (
     'find_unused_parameters', 'model_wrapper_cfg', 'runner_type', 'strategy', 'sync_bn', 'tta_model', 'tta_pipeline',
 )  # fmt: skip
 MOST_NODES = 10**6  # aliases count as often as they are used: a file of 500 bytes can stand for a billion values
-BASES: dict[str, set[str]] = {}  # of each config file read: those it inherits; cleared before each config
+MOST_BASES = 50  # configs that inherit one another in a row
+DEPTHS: dict[str, int] = {}  # how many configs led to each; cleared before each config
 RUN = '_as_run.py'  # the end of the name of a config that --backbone changed
 Change = tuple[Config, list[str]]
 _mmengines_path = Config._get_cfg_path
@@ -71,19 +72,10 @@ def _base_path(base: str, filename: str) -> tuple[str, str | None]:
     """Return the path of a config that ``filename`` inherits, and its scope; a ValueError if that is itself."""
     found = (str(find_config(base)), None) if base.startswith(OWN) else _mmengines_path(base, filename)
     child, parent = os.path.realpath(filename), os.path.realpath(found[0])
-    BASES.setdefault(child, set()).add(parent)
-    if child in _inherited(parent, set()):
+    DEPTHS[parent] = DEPTHS.get(child, 0) + 1
+    if DEPTHS[parent] > MOST_BASES:
         raise ValueError(f'{child} inherits itself, by way of {parent}')
     return found
-
-
-def _inherited(path: str, seen: set[str]) -> set[str]:
-    """Return ``path`` and all configs that it inherits, as far as they were read."""
-    if path not in seen:
-        seen.add(path)
-        for base in BASES.get(path, ()):
-            _inherited(base, seen)
-    return seen
 
 
 Config._get_cfg_path = staticmethod(_base_path)
@@ -99,7 +91,7 @@ def load_config(name: str, options: dict[str, Any] | None = None) -> Config:
         path = find_config(name)
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
-    BASES.clear()
+    DEPTHS.clear()
     try:
         cfg = Config.fromfile(path)
         _check_names(cfg, options or {})

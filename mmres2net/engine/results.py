@@ -19,15 +19,9 @@ from PIL import Image
 from pycocotools.mask import encode
 
 from mmres2net.drawing import make_sheet, resize_within
+from mmres2net.engine import result_plots
 from mmres2net.engine.draw import batch_images, draw_annotations, draw_sample
-from mmres2net.engine.result_plots import (
-    draw_evaluation,
-    draw_history,
-    history_of,
-    left_out_on_error,
-    numbers,
-    write_rows,
-)
+from mmres2net.engine.result_plots import left_out_on_error
 from mmres2net.evaluation.per_image import Record, collected, record_of
 from mmres2net.files import atomic_path
 from mmres2net.plots import NothingToDraw
@@ -113,7 +107,7 @@ class ResultsHook(Hook):
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         if is_main_process():
             with left_out_on_error(f'test_{TABLE}'):
-                write_rows(Path(runner.work_dir) / f'test_{TABLE}', [numbers(metrics or {})])
+                result_plots.write_rows(Path(runner.work_dir) / f'test_{TABLE}', [result_plots.numbers(metrics or {})])
         self._finish(runner, runner.test_loop, 'test')
 
     def _add_row(self, runner: Runner, epoch: int, metrics: Mapping[str, Any]) -> None:
@@ -121,16 +115,19 @@ class ResultsHook(Hook):
         with left_out_on_error(TABLE):
             if not self.rows or int(self.rows[-1]['step']) != runner.iter:
                 since = max(runner.iter - self._row_began, 1)
-                logged = {k: v[-1] if k.endswith('lr') else v[-since:].mean() for k, v in history_of(runner).items()}
+                logged = {
+                    k: v[-1] if k.endswith('lr') else v[-since:].mean()
+                    for k, v in result_plots.history_of(runner).items()
+                }
                 self.rows.append({'epoch': epoch, 'step': runner.iter, **{k: float(v) for k, v in logged.items()}})
                 self._row_began = runner.iter
-            self.rows[-1].update(numbers(metrics))
-            write_rows(Path(runner.work_dir) / TABLE, self.rows)
+            self.rows[-1].update(result_plots.numbers(metrics))
+            result_plots.write_rows(Path(runner.work_dir) / TABLE, self.rows)
 
     def _draw_history(self, runner: Runner) -> None:
         with left_out_on_error('curves.png'):
             classes = _meta(runner.train_dataloader).get('classes') or ()
-            draw_history(Path(runner.work_dir) / 'curves.png', runner, self.rows, classes)
+            result_plots.draw_history(Path(runner.work_dir) / 'curves.png', runner, self.rows, classes)
 
     def _collect(self, samples: Sequence[Any], meta: Mapping[str, Any]) -> None:
         """Keep a record of each image, and draw it if it is among the best or the worst so far."""
@@ -169,7 +166,7 @@ class ResultsHook(Hook):
             (folder / ARRAYS).parent.mkdir(exist_ok=True)
             with atomic_path(folder / ARRAYS) as draft, draft.open('wb') as file:
                 np.savez_compressed(file, split=title, step=runner.iter, **arrays)
-            draw_evaluation(folder, arrays, title)
+            result_plots.draw_evaluation(folder, arrays, title)
 
     def _write_images(self, folder: Path, gathered: Sequence[Mapping[str, Any]]) -> None:
         """Write the best and the worst images, each as a file and all of them on a sheet."""
