@@ -7,8 +7,6 @@ the others. So the same command, given again, continues.
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
 import subprocess
 import sys
@@ -18,6 +16,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from mmres2net.engine.config import load_config
+from mmres2net.engine.result_plots import write_rows
 from mmres2net.engine.train import prepare_training
 from mmres2net.errors import UserError
 from mmres2net.files import write_atomic
@@ -160,16 +159,12 @@ def _point(axis: str, runs: Sequence[Run], best: bool) -> dict[str, Any]:
 
 def write(path: Path, rows: Sequence[dict[str, Any]], *, best: bool) -> list[Path]:
     """Write the plot ``path`` and beside it the same points as CSV and JSON; return all three files."""
-    table = io.StringIO()
-    writer = csv.DictWriter(table, rows[0], lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(rows)
     files = [path, path.with_suffix('.csv'), path.with_suffix('.json')]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         which = 'best of all epochs' if best else 'last epoch'
         save(path, lambda figure: _draw_axes(figure.subplots(), rows, which), width=6.4, height=4.6)
-        write_atomic(files[1], table.getvalue())
+        write_rows(files[1], rows)
         write_atomic(files[2], json.dumps(rows, indent=1) + '\n')
     except (OSError, ValueError) as error:
         raise UserError(f'--figure {path}: {error}') from error

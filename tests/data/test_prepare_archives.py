@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import shutil
 import stat
 import tarfile
 import zipfile
 from pathlib import Path
-from typing import BinaryIO
 
 import pytest
 
@@ -89,26 +87,6 @@ def test_nothing_of_an_unsafe_archive_is_contents(tmp_path: Path, root: Path, na
     with pytest.raises(UserError, match=rf"holds '.*evil', {what}.*nothing was unpacked"):
         unpack(path, PLACES, root, tmp_path / 'unpacking')
     assert sorted(tmp_path.rglob('*')) == before
-
-
-def test_unpacking_that_fails_changes_nothing(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The temporary folder stays, as the sign that the archive is not finished; the next call replaces it."""
-    path, temporary = packed(tmp_path, 'x.tar', PACKED['x.tar']), tmp_path / 'unpacking'
-
-    def full(source: BinaryIO, target: BinaryIO) -> None:
-        target.write(source.read())
-        if len(list(temporary.iterdir())) > 3:
-            raise OSError(errno.ENOSPC, 'No space left on device')
-
-    with monkeypatch.context() as patch:
-        patch.setattr(shutil, 'copyfileobj', full)
-        with pytest.raises(OSError, match='No space left'):
-            unpack(path, PLACES, root, temporary)
-    assert contents(root) == {}
-    assert temporary.is_dir()
-    unpack(path, PLACES, root, temporary)
-    assert contents(root) == EXPECTED
-    assert not temporary.exists()
 
 
 def test_too_little_room_is_told_before_writing(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,21 +152,17 @@ def test_void_is_one_pixel_wide_around_objects() -> None:
     ]
 
 
-def _lines(path: Path) -> list[str]:
-    return path.read_text().split()
-
-
 def test_split_lists(root: Path) -> None:
     train, test = [f'{i:06d}' for i in range(1, 61)], [f'{i:06d}' for i in range(100_001, 100_015)]
-    main = root / 'VOCdevkit/VOC2007/ImageSets/Main'
-    assert _lines(main / 'trainval.txt') == train
-    assert sorted(_lines(main / 'train.txt') + _lines(main / 'val.txt')) == train
-    assert len(_lines(main / 'val.txt')) == 12
-    assert _lines(main / 'test.txt') == test
-    segmentation = root / 'VOCdevkit/VOC2012/ImageSets/Segmentation'
-    assert [_lines(segmentation / f'{key}.txt') for key in ('train', 'val', 'trainval')] == [train, test, train + test]
-    assert _lines(root / 'saliency/train.txt') == [name for name in train if name != '000050']
-    assert _lines(root / 'saliency/test.txt') == test
+    main, segmentation = root / 'VOCdevkit/VOC2007/ImageSets/Main', root / 'VOCdevkit/VOC2012/ImageSets/Segmentation'
+    found = {path: path.read_text().split() for path in root.rglob('*.txt')}
+    assert sorted(found[main / 'train.txt'] + found.pop(main / 'val.txt')) == train
+    assert len(found.pop(main / 'train.txt')) == 48
+    assert found == {
+        main / 'trainval.txt': train, main / 'test.txt': test, segmentation / 'train.txt': train,
+        segmentation / 'val.txt': test, segmentation / 'trainval.txt': train + test,
+        root / 'saliency/train.txt': [name for name in train if name != '000050'], root / 'saliency/test.txt': test,
+    }  # fmt: skip
 
 
 def test_saliency_mask_is_the_largest_single_object(root: Path, scenes: dict[str, Scene]) -> None:

@@ -11,20 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
+from mmres2net import drawing
 from mmres2net.data.check.report import Report
 from mmres2net.data.formats.base import Annotation, Sample, Split, is_polygon, polygon_numbers, regular_file, rle_fault
-from mmres2net.drawing import (
-    GREY,
-    WHITE,
-    Array,
-    Color,
-    add_legend,
-    class_color,
-    draw_boxes,
-    draw_label_map,
-    draw_masks,
-    resize_within,
-)
+from mmres2net.drawing import GREY, WHITE, Array, Color, add_legend
 
 LEAST, MOST = 720, 1200  # pixels on the longer side of a drawn image
 RED = (255, 0, 0)  # a value without class
@@ -58,7 +48,7 @@ def draw_sample(split: Split, sample: Sample) -> Array:
     height, width = image.shape[:2]
     _, annotations, _ = split.parse(sample)
     title = f'{Path(sample.image).name or "image"}  {width}x{height}'
-    shown = resize_within(image, LEAST, MOST)
+    shown = drawing.resize_within(image, LEAST, MOST)
     if split.mask_values and sample.mask:
         return _draw_mask_file(shown, split, sample.mask, title)
     if split.unit == 'images':
@@ -69,7 +59,7 @@ def draw_sample(split: Split, sample: Sample) -> Array:
 
 def color_of(classes: Sequence[str], label: str | None) -> Color:
     """Return the color of a class by name; gray for one that the config does not have."""
-    return class_color(classes.index(label)) if label in classes else GREY
+    return drawing.class_color(classes.index(label)) if label in classes else GREY
 
 
 def _draw_objects(image: Array, annotations: Sequence[Annotation], classes: Sequence[str], scale: float) -> Array:
@@ -82,9 +72,9 @@ def _draw_objects(image: Array, annotations: Sequence[Annotation], classes: Sequ
     masks = [_mask(a.segmentation, image.shape[:2], scale) for a, _ in boxed]
     there = [(mask, color) for mask, color in zip(masks, colors, strict=True) if mask is not None]
     if there:
-        image = draw_masks(image, [mask for mask, _ in there], [color for _, color in there])
+        image = drawing.draw_masks(image, [mask for mask, _ in there], [color for _, color in there])
     texts = [(a.label or 'no class') + (' (crowd)' if a.crowd else ' (ignored)' if a.ignored else '') for a, _ in boxed]
-    return draw_boxes(image, [box.tolist() for _, box in boxed], texts, colors)
+    return drawing.draw_boxes(image, [box.tolist() for _, box in boxed], texts, colors)
 
 
 def _mask(segmentation: Any, shape: tuple[int, ...], scale: float) -> Array | None:
@@ -126,4 +116,4 @@ def _draw_mask_file(image: Array, split: Split, path: str, title: str) -> Array:
         color = RED if name is None else color_of(split.classes, name) if name else WHITE
         colors.append(None if is_ground else color)
         entries.append((f'{value} no class' if name is None else name or 'ignored', GREY if is_ground else color))
-    return add_legend(draw_label_map(image, labels.reshape(image.shape[:2]), colors), title, entries)
+    return add_legend(drawing.draw_label_map(image, labels.reshape(image.shape[:2]), colors), title, entries)

@@ -34,14 +34,7 @@ from mmres2net.text import join_some
 TOLERANCE = 1.0  # pixels: annotations are rounded, and VOC's count from 1
 TINY = 1.0  # pixels
 ORIENTATION = 0x0112  # EXIF tag; 5 to 8 swap width and height
-UNUSUAL = {
-    **dict.fromkeys(('1', 'L'), 'gray image'),
-    **dict.fromkeys(('LA', 'La', 'RGBA', 'RGBa', 'PA'), 'image with alpha'),
-    **dict.fromkeys(('I', 'F', 'I;16', 'I;16B', 'I;16L', 'I;16N'), 'deep image'),
-    'P': 'palette image',
-    'CMYK': 'CMYK image',
-    'YCCK': 'CMYK image',
-}
+UNUSUAL = {'1': 'gray', 'L': 'gray', 'P': 'palette', 'CMYK': 'CMYK', 'YCCK': 'CMYK', 'I': 'deep', 'F': 'deep'}  # modes
 # What OpenCV, the image loader of mmcv, reads of what Pillow reads.
 LOADABLE = {'JPEG', 'MPO', 'PNG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'PPM', 'JPEG2000', 'AVIF', 'SUN'}
 END_MARKS = {'JPEG': b'\xff\xd9', 'MPO': b'\xff\xd9', 'PNG': b'IEND\xaeB`\x82'}
@@ -121,10 +114,11 @@ def _read_image(
         has_tag = split.turns_images and (decode or image.format != 'PNG' or 'exif' in image.info)
         orientation = image.getexif().get(ORIENTATION, 1) if has_tag else 1
         stored: Size = image.size
-        kind = UNUSUAL.get(image.mode)
+        kind = UNUSUAL.get(image.mode.partition(';')[0])
+        has_alpha = image.mode[-1] in 'aA'
     seen = stored[::-1] if orientation in (5, 6, 7, 8) else stored
-    if kind:
-        findings.append(Finding(kind, path))
+    if kind or has_alpha:
+        findings.append(Finding('image with alpha' if has_alpha else f'{kind} image', path))
     if size is not None and size != seen:
         turned = f', turned by EXIF orientation {orientation}' if seen != stored else ''
         what = f'{seen[0]}x{seen[1]} pixels{turned}, but annotated as {size[0]}x{size[1]}'

@@ -104,11 +104,10 @@ def _make(job: Job) -> None:
     for archive in todo:
         absent += _install(job, archive)
         if not dataset.finish:
-            _remove(job, archive)
+            _remove(job, [archive])
     if dataset.finish:
         dataset.finish(job.root)
-        for archive in todo:  # not before: if finishing fails, nothing has to be fetched again
-            _remove(job, archive)
+    _remove(job, dataset.archives)  # not before: if finishing fails, nothing has to be fetched again
     if dataset.lists and job.faults(dataset.checks):
         absent += write_lists(job.root / dataset.lists, job.folders)
     if wrong := job.faults(dataset.checks):
@@ -119,10 +118,11 @@ def _make(job: Job) -> None:
         raise UserError('\n'.join(['the data set is not complete:', *(f'  {fault}' for fault in wrong), *lines]))
 
 
-def _remove(job: Job, archive: Archive) -> None:
-    """Remove a downloaded archive, if the job says so; never that of the user."""
-    if job.remove and archive.urls:
-        (job.downloads / archive.name).unlink(missing_ok=True)
+def _remove(job: Job, archives: Sequence[Archive]) -> None:
+    """Remove downloaded archives, if the job says so; never those of the user."""
+    for archive in archives:
+        if job.remove and archive.urls:
+            (job.downloads / archive.name).unlink(missing_ok=True)
 
 
 def _manual_steps(job: Job) -> list[str]:
