@@ -26,10 +26,8 @@ def atomic_path(target: str | Path, *, sync: bool = True) -> Iterator[Path]:
     reused; a second process that writes the same target gets a file of its own. Symbolic links are followed, and
     something other than a file, such as ``/dev/stdout``, is yielded itself.
 
-    Args:
-        target: The file to write; its folder must exist.
-        sync: Flush to the disk before the replacement, so that a power cut leaves the old or the new file. False is
-            for many small files that can be made again.
+    The folder of ``target`` must exist. ``sync`` flushes to the disk before the replacement, so that a power cut leaves
+    the old or the new file; False is for many small files that can be made again.
     """
     target = Path(os.path.realpath(target))
     if target.exists() and not target.is_file():
@@ -78,13 +76,8 @@ def _sync(path: Path) -> None:
 def locked(folder: Path, busy: str, *, wait: bool = False) -> Iterator[None]:
     """Hold the lock file of ``folder`` (``.lock``), which one process at a time can hold.
 
-    Args:
-        folder: An existing folder.
-        busy: Message if another process holds the lock.
-        wait: Print ``busy`` to stderr and wait, instead of failing.
-
-    Raises:
-        UserError: Another process holds the lock, and ``wait`` is False.
+    If another process holds it, ``busy`` is the message of a UserError or, with ``wait``, is printed to stderr before
+    this process waits.
     """
     path = folder / LOCK
     handle = _open_locked(path, busy, wait)

@@ -52,10 +52,7 @@ def format_table(rows: Iterable[Sequence[Any]], header: Sequence[Any] | None = N
 def join_some(items: Iterable[Any], *, limit: int = 5, sep: str = ', ') -> str:
     """Return the first ``limit`` of ``items`` and how many more there are: ``a, b and 3 more``.
 
-    Args:
-        items: Anything that ``str`` prints.
-        limit: How many are printed.
-        sep: What stands between them; with a line break in it, the count gets a line of its own.
+    With a line break in ``sep``, which stands between them, the count gets a line of its own.
     """
     texts = [str(item) for item in items]
     shown = sep.join(texts[:limit])
@@ -64,15 +61,9 @@ def join_some(items: Iterable[Any], *, limit: int = 5, sep: str = ', ') -> str:
 
 
 def parse_size(text: str, *, flag: str = '--size', least: int = 1) -> tuple[int, int]:
-    """Return (height, width) in pixels of a text such as ``800x1216``.
+    """Return (height, width) in pixels of a text such as ``800x1216`` that was given to ``flag``.
 
-    Args:
-        text: ``HxW``.
-        flag: The flag that it was given to, for the message.
-        least: The smallest height and width allowed.
-
-    Raises:
-        UserError: It is no such text, or a size is under ``least``.
+    A UserError says that it is no such text, or that a size is under ``least``.
     """
     match = _SIZE.fullmatch(text.strip())
     if not match or min(int(match[1]), int(match[2])) < least:

@@ -18,15 +18,10 @@ IGNORED = 255  # the label of pixels that are not evaluated
 
 
 def draw_sample(sample: Any, meta: Mapping[str, Any], score_thr: float = 0.3) -> np.ndarray:
-    """Draw the annotations and the predictions of one image side by side.
+    """Return the annotations and the predictions of one image side by side, (H, W, 3) uint8 RGB.
 
-    Args:
-        sample: An OpenMMLab data sample of detection, segmentation or classification, with ``img_path``.
-        meta: What the data set says of its classes: ``classes`` and ``palette``.
-        score_thr: Detections with a lower score are not drawn.
-
-    Returns:
-        (H, W, 3) uint8, RGB.
+    ``sample`` is an OpenMMLab data sample with ``img_path``; ``meta`` has the ``classes`` and the ``palette`` of the
+    data set. Detections with a lower score than ``score_thr`` are not drawn.
     """
     image = mmcv.imread(sample.img_path, channel_order='rgb')
     drawn = [draw_part(image, sample, part, meta, score_thr) for part in TITLES]

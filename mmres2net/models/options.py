@@ -43,16 +43,10 @@ def check_ints(name: str, values: Sequence[int], least: int) -> tuple[int, ...]:
 
 
 def resolve_arch(
-    arch: str | None,
-    depths: Sequence[int] | None = None,
-    base_width: int | None = None,
-    scales: int | None = None,
-    cardinality: int | None = None,
-    family: Family | None = None,
-    deep_stem: bool | None = None,
-    avg_down: bool | None = None,
-    se_reduction: int | None = None,
-) -> Arch:
+    arch: str | None, depths: Sequence[int] | None = None, base_width: int | None = None, scales: int | None = None,
+    cardinality: int | None = None, family: Family | None = None, deep_stem: bool | None = None,
+    avg_down: bool | None = None, se_reduction: int | None = None,
+) -> Arch:  # fmt: skip
     """Return the architecture named ``arch``, or one of the numbers; stem, shortcut and SE can be set for both.
 
     Raises:
@@ -121,14 +115,10 @@ class StagePlan:
 
 
 def plan_stages(
-    depths: tuple[int, ...],
-    strides: Sequence[int] | None = None,
-    dilations: Sequence[int] | None = None,
-    output_stride: int | None = None,
-    multi_grid: Sequence[int] | None = None,
-    contract_dilation: bool | None = None,
+    depths: tuple[int, ...], strides: Sequence[int] | None = None, dilations: Sequence[int] | None = None,
+    output_stride: int | None = None, multi_grid: Sequence[int] | None = None, contract_dilation: bool | None = None,
     num_built: int = 4,
-) -> tuple[StagePlan, ...]:
+) -> tuple[StagePlan, ...]:  # fmt: skip
     """Return strides and dilations of each stage; see :class:`mmres2net.models.Res2Net` for the options."""
     num_stages = len(depths)
     default_strides = STRIDES[:num_stages]

@@ -34,16 +34,9 @@ class AlignedSegDataPreProcessor(BaseDataPreprocessor):
     """
 
     def __init__(
-        self,
-        mean: Sequence[float],
-        std: Sequence[float],
-        size: tuple[int, int],
-        divisor: int = 16,
-        bgr_to_rgb: bool = False,
-        rgb_to_bgr: bool = False,
-        pad_val: float = 0,
-        seg_pad_val: float = 255,
-    ) -> None:
+        self, mean: Sequence[float], std: Sequence[float], size: tuple[int, int], divisor: int = 16,
+        bgr_to_rgb: bool = False, rgb_to_bgr: bool = False, pad_val: float = 0, seg_pad_val: float = 255,
+    ) -> None:  # fmt: skip
         super().__init__()
         if any((side - 1) % divisor for side in size):
             raise ValueError(

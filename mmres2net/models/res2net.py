@@ -44,37 +44,22 @@ STAGE_PLANES = (64, 128, 256, 512)
 
 
 class Bottle2neck(nn.Module):
-    """The Res2Net module (section 3.1, figure 2b): a bottleneck whose 3x3 convolutions work on s splits in turn.
-
-    Args:
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
-        width: Channels of one split.
-        scales: Number of splits s; 1 is a plain bottleneck.
-        cardinality: Groups of each 3x3 convolution.
-        stride: Stride of the block.
-        dilation: Dilation of the 3x3 convolutions.
-        is_first: This is the first block of a stage: its splits do not feed each other.
-        downsample: Module of the shortcut; None: the identity.
-        se_reduction: Reduction of the squeeze-and-excitation; None: no such module.
-        drop_path: Probability that the residual branch of a sample is dropped in training.
-        options: Options that the blocks of a network share.
-    """
+    """The Res2Net module (section 3.1, figure 2b): a bottleneck whose 3x3 convolutions work on s splits in turn."""
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
         *,
-        width: int,
-        scales: int,
-        cardinality: int = 1,
+        width: int,  # channels of one split
+        scales: int,  # number of splits s; 1 is a plain bottleneck
+        cardinality: int = 1,  # groups of each 3x3 convolution
         stride: int = 1,
-        dilation: int = 1,
-        is_first: bool = False,
-        downsample: nn.Module | None = None,
-        se_reduction: int | None = None,
-        drop_path: float = 0.0,
+        dilation: int = 1,  # of the 3x3 convolutions
+        is_first: bool = False,  # the first block of a stage: its splits do not feed each other
+        downsample: nn.Module | None = None,  # of the shortcut; None: the identity
+        se_reduction: int | None = None,  # of the squeeze-and-excitation; None: no such module
+        drop_path: float = 0.0,  # probability that the residual branch of a sample is dropped in training
         options: BlockOptions | None = None,
     ) -> None:
         super().__init__()
@@ -291,13 +276,9 @@ class Res2Net(FreezableBackbone):
 
 
 def build_stage(
-    spec: Arch,
-    plan: StagePlan,
-    in_channels: int,
-    planes: int,
-    options: BlockOptions,
+    spec: Arch, plan: StagePlan, in_channels: int, planes: int, options: BlockOptions,
     drop_paths: Iterator[float] | None = None,
-) -> nn.Sequential:
+) -> nn.Sequential:  # fmt: skip
     """Return a stage of 4 ``planes`` output channels; ``drop_paths`` gives the drop probability of each block."""
     width = planes * spec.base_width // 64 * spec.cardinality
     out_channels = planes * EXPANSION

@@ -48,15 +48,9 @@ NAME_IT = 'name its config: --config CONFIG'
 
 
 def load_checkpoint(
-    name: str,
-    config: str | None,
-    options: dict[str, Any] | None,
-    device: str | None,
-    precision: str | None,
-    threads: int | None,
-    *,
-    allow_pickle: bool,
-) -> CheckpointModel:
+    name: str, config: str | None, options: dict[str, Any] | None, device: str | None, precision: str | None,
+    threads: int | None, *, allow_pickle: bool,
+) -> CheckpointModel:  # fmt: skip
     """Return the model of a checkpoint; the arguments are those of :class:`mmres2net.Predictor`."""
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     if precision is not None and precision not in PRECISIONS:

@@ -72,16 +72,11 @@ def _as_rgb(image: Image.Image, kind: str | None) -> Array:
 
 
 def sample_bilinear(plane: Array, size: Size, step: tuple[float, float], start: tuple[float, float]) -> Array:
-    """Return ``plane`` sampled on a grid with linear interpolation: the one resampling kernel of this package.
+    """Return ``plane`` (h, w) sampled on a grid of ``size`` with linear interpolation, as (H, W) float32.
 
-    Args:
-        plane: (h, w). Outside of it values are 0; within half a pixel of its border they are those of the border.
-        size: Height and width of the grid.
-        step: Distance of the grid's points in pixels of ``plane``, down and right.
-        start: Where the upper left corner of the grid's first pixel lies in ``plane``, down and right.
-
-    Returns:
-        (H, W) float32.
+    This is the one resampling kernel of the package. Values outside of ``plane`` are 0; within half a pixel of its
+    border they are those of the border. Down and right, in pixels of ``plane``, ``step`` is the distance of the grid's
+    points, and ``start`` the upper left corner of its first pixel.
     """
     affine = (step[1], 0, start[1], 0, step[0], start[0])
     source = Image.fromarray(np.ascontiguousarray(plane, np.float32))
@@ -126,13 +121,9 @@ def resized_size(size: Size, transform: Mapping[str, Any]) -> Size:
 def apply_transforms(image: Array, transforms: Sequence[Mapping[str, Any]]) -> Array:
     """Return ``image`` (H, W, 3) after the transforms of a test pipeline.
 
-    Args:
-        image: RGB pixels.
-        transforms: ``Resize`` (scale, keep_ratio), ``ResizeEdge`` (scale, edge) and ``CenterCrop`` (crop_size) with the
-            arguments that they have in OpenMMLab's configs, sizes as width and height.
-
-    Raises:
-        UserError: The image becomes less than a pixel high or wide.
+    These are ``Resize`` (scale, keep_ratio), ``ResizeEdge`` (scale, edge) and ``CenterCrop`` (crop_size) with the
+    arguments that they have in OpenMMLab's configs, sizes as width and height. A UserError says that the image becomes
+    less than a pixel high or wide.
     """
     for transform in transforms:
         height, width = image.shape[:2]
@@ -161,13 +152,9 @@ def pad_to(image: Array, size: Size, fill: tuple[int, int, int]) -> Array:
 
 
 def paste_mask(probability: Array, box: Array, size: Size, threshold: float) -> Mask:
-    """Return which pixels of an image belong to an object, as ``FCNMaskHead`` of mmdet pastes masks.
+    """Return which pixels of an image of ``size`` belong to an object, as ``FCNMaskHead`` of mmdet pastes masks.
 
-    Args:
-        probability: On a grid over the box, (h, w).
-        box: Left, top, right, bottom in pixels of the image.
-        size: Height and width of the image.
-        threshold: The probability from which on a pixel belongs to the object.
+    Those of a ``probability`` (h, w), on a grid over the ``box`` (left, top, right, bottom), of ``threshold`` or more.
     """
     left, top, right, bottom = (float(value) for value in box)
     x0 = x1 = y0 = y1 = 0

@@ -33,39 +33,22 @@ METADATA_FILE = f'{KEY}.json'
 
 @dataclass(frozen=True)
 class ExportMetadata:
-    """What a runner has to know about a file.
+    """What a runner has to know about a file. The input is always ``image``, (N, 3, H, W) uint8 RGB."""
 
-    Args:
-        task: One of :data:`TASKS`. The input is always ``image``, (N, 3, H, W) uint8 RGB.
-        outputs: Names of the outputs, in order.
-        source: The config and the weights that it was exported from.
-        classes: Class names; empty where they are unknown.
-        palette: A color (red, green, blue) of each class, or empty.
-        batch: Whether N may be other than 1.
-        size: Height and width, if the file takes images of this size only.
-        transforms: Geometric transforms of the test pipeline, see :func:`mmres2net.predict.images.apply_transforms`.
-        apply_exif: Whether images are turned by their EXIF orientation.
-        fill: The pixel that images are padded with where ``size`` is fixed: the mean of each channel.
-        strides: Strides of a backbone's outputs.
-        align_corners: How a segmentor's logits are resized.
-        score_threshold: A detector gives no detections below this score.
-        mask_threshold: The probability from which on a pixel belongs to an object.
-    """
-
-    task: str
-    outputs: tuple[str, ...]
-    source: str = ''
-    classes: tuple[str, ...] = ()
-    palette: tuple[tuple[int, int, int], ...] = ()
-    batch: bool = True
-    size: tuple[int, int] | None = None
-    transforms: tuple[dict[str, Any], ...] = ()
-    apply_exif: bool = True
-    fill: tuple[int, int, int] = (0, 0, 0)
-    strides: tuple[int, ...] = ()
-    align_corners: bool = False
-    score_threshold: float = 0.0
-    mask_threshold: float = 0.5
+    task: str  # one of TASKS
+    outputs: tuple[str, ...]  # names of the outputs, in order
+    source: str = ''  # the config and the weights that it was exported from
+    classes: tuple[str, ...] = ()  # class names; empty where they are unknown
+    palette: tuple[tuple[int, int, int], ...] = ()  # a color (red, green, blue) of each class, or empty
+    batch: bool = True  # whether N may be other than 1
+    size: tuple[int, int] | None = None  # height and width, if the file takes images of this size only
+    transforms: tuple[dict[str, Any], ...] = ()  # of the test pipeline, see mmres2net.predict.images.apply_transforms
+    apply_exif: bool = True  # whether images are turned by their EXIF orientation
+    fill: tuple[int, int, int] = (0, 0, 0)  # pads images where size is fixed: the mean of each channel
+    strides: tuple[int, ...] = ()  # of a backbone's outputs
+    align_corners: bool = False  # how a segmentor's logits are resized
+    score_threshold: float = 0.0  # a detector gives no detections below this score
+    mask_threshold: float = 0.5  # the probability from which on a pixel belongs to an object
 
     def __post_init__(self) -> None:
         """Check what the runner relies on; a ValueError, TypeError or KeyError is a field of another form."""
