@@ -21,8 +21,7 @@ from mmres2net.engine.embedded import registered_only, saved_config
 from mmres2net.errors import UserError
 from mmres2net.init_cfg import pretrained_nodes
 from mmres2net.models import ALIASES
-from mmres2net.weights import PUBLISHED
-from mmres2net.weights.fetching import origin_of
+from mmres2net.weights.fetching import PUBLISHED, origin_of
 
 ARCHITECTURE, START, INPUT = 'architecture', 'starting weights', 'input normalization'
 CHANNELS, SEED, OUTPUT = 'channels of the backbone', 'seed', 'name or output'
