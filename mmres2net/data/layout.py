@@ -36,19 +36,11 @@ def walk(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def datasets_of(cfg: Config, part: str) -> list[dict[str, Any]]:
     """Return the data set dicts of a part of the config, out of whatever wraps them; none where the part is absent."""
-    return list(_find_datasets(cfg.get(f'{part}_dataloader') or {}))
-
-
-def _find_datasets(node: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(node, dict):
-        if 'ann_file' in node or 'data_root' in node:
-            yield node
-        else:
-            for value in node.values():
-                yield from _find_datasets(value)
-    elif isinstance(node, list | tuple):
-        for value in node:
-            yield from _find_datasets(value)
+    found: dict[str, dict[str, Any]] = {}
+    for path, node in walk(cfg.get(f'{part}_dataloader') or {}, ''):
+        if ('ann_file' in node or 'data_root' in node) and not path.startswith(tuple(f'{outer}.' for outer in found)):
+            found[path] = node
+    return list(found.values())
 
 
 def dataset_of_test(cfg: Config) -> dict[str, Any]:
@@ -97,8 +89,7 @@ def point_at(cfg: Config, folder: str | Path, parts: Sequence[str] = PARTS) -> C
     """
     base = Path(folder).expanduser()
     if not str(folder) or not base.is_dir():
-        shown = str(folder) or repr('')
-        raise UserError(f'--data {shown}: no such folder')
+        raise UserError(f'--data {str(folder) or repr("")}: no such folder')
     cfg = copy.deepcopy(cfg)
     needed: dict[str, list[str]] = {}
     others: dict[str, list[str]] = {}
@@ -106,30 +97,9 @@ def point_at(cfg: Config, folder: str | Path, parts: Sequence[str] = PARTS) -> C
         for dataset in datasets_of(cfg, part):
             by_root = needed if part in parts else others
             by_root.setdefault(dataset.get('data_root') or '', []).extend(needed_paths(dataset))
-    roots = {old for old in {**needed, **others} if old}
-    if not roots:
+    if not any((*needed, *others)):
         raise UserError(f'--data {folder}: this config names no data_root, so no path can be replaced')
     found = {old: _find_root(base, old, paths) for old, paths in needed.items() if old}
-    _check_apart(folder, found, needed)
-    for old in roots - set(found):
-        # A folder that stands for one data set is no other one, though it may have the same layout.
-        taken = [place for other, place in found.items() if set(others[old]) <= set(needed.get(other, ()))]
-        free = [place for place in _candidates(base, old) if place not in taken and _has(place, others[old])]
-        found |= {old: free[0]} if free else {}
-    moves = {PurePath(old): new for old, new in found.items()}
-    for part in PARTS:
-        for dataset in datasets_of(cfg, part):
-            # Below a root, relative paths are relative to it.
-            _move_paths(dataset, moves, absolute_only=bool(dataset.get('data_root')))
-            _move_paths(dataset.get('data_prefix'), moves, absolute_only=bool(dataset.get('data_root')))
-            _move_root(dataset, moves)
-        for _, node in walk(cfg.get(f'{part}_evaluator') or {}, ''):
-            _move_paths(node, moves)
-            _move_root(node, moves)
-    return cfg
-
-
-def _check_apart(folder: str | Path, found: dict[str, Path], needed: dict[str, list[str]]) -> None:
     # Data sets in the same layout: a folder that holds one of them would pass for all.
     for (old, new), (other, same) in combinations(found.items(), 2):
         if new == same and Path(old) != Path(other) and set(needed[old]) == set(needed[other]):
@@ -137,6 +107,20 @@ def _check_apart(folder: str | Path, found: dict[str, Path], needed: dict[str, l
                 f'--data {folder} would stand for both {old!r} and {other!r} of this config; give the folder that '
                 'holds the folders of its data sets'
             )
+    for old in {old for old in others if old} - set(found):
+        # A folder that stands for one data set is no other one, though it may have the same layout.
+        taken = [place for other, place in found.items() if set(others[old]) <= set(needed.get(other, ()))]
+        free = [place for place in _candidates(base, old) if place not in taken and _has(place, others[old])]
+        found |= {old: free[0]} if free else {}
+    moves = {PurePath(old): new for old, new in found.items()}
+    for part in PARTS:
+        for dataset in datasets_of(cfg, part):
+            below_root = bool(dataset.get('data_root'))
+            for node in (dataset, dataset.get('data_prefix')):
+                _move(node, moves, below_root=below_root)
+        for _, node in walk(cfg.get(f'{part}_evaluator') or {}, ''):
+            _move(node, moves)
+    return cfg
 
 
 def _candidates(base: Path, old: str) -> list[Path]:
@@ -167,26 +151,12 @@ def _find_root(base: Path, old: str, paths: Sequence[str]) -> Path:
     )
 
 
-def _moved(text: str, moves: Mapping[PurePath, Path]) -> str:
-    """Return a path with the old root at its head replaced, once; the longest old root counts."""
-    roots = [old for old in moves if PurePath(text).is_relative_to(old)]
-    if not roots:
-        return text
-    old = max(roots, key=lambda root: len(root.parts))
-    return str(moves[old] / PurePath(text).relative_to(old))
-
-
-def _move_paths(node: Any, moves: Mapping[PurePath, Path], *, absolute_only: bool = False) -> None:
-    for key, value in list(node.items()) if isinstance(node, dict) else ():
-        if (
-            key in PATH_KEYS
-            and isinstance(value, str)
-            and value
-            and (not absolute_only or PurePath(value).is_absolute())
-        ):
-            node[key] = _moved(value, moves)
-
-
-def _move_root(node: dict[str, Any], moves: Mapping[PurePath, Path]) -> None:
-    if isinstance(node.get('data_root'), str) and node['data_root']:
-        node['data_root'] = _moved(node['data_root'], moves)
+def _move(node: Any, moves: Mapping[PurePath, Path], *, below_root: bool = False) -> None:
+    """Replace the old roots of the paths in a dict, in place; below a root of its own, relative paths stay."""
+    for key, text in list(node.items()) if isinstance(node, dict) else ():
+        if key not in (*PATH_KEYS, 'data_root') or not isinstance(text, str) or not text:
+            continue
+        roots = [old for old in moves if PurePath(text).is_relative_to(old)]
+        if roots and (key == 'data_root' or not below_root or PurePath(text).is_absolute()):
+            old = max(roots, key=lambda root: len(root.parts))
+            node[key] = str(moves[old] / PurePath(text).relative_to(old))

@@ -19,8 +19,7 @@ from mmres2net.data.check.config import config_findings
 from mmres2net.data.check.job import check_splits
 from mmres2net.data.check.report import ERRORS, QUIET, Report, verdict
 from mmres2net.data.formats.base import Split
-from mmres2net.data.formats.folders import check_same_folders, image_folder
-from mmres2net.data.formats.read import classes_of, dataset_class, format_of, read_splits
+from mmres2net.data.formats.read import check_same_folders, classes_of, image_folder, read_splits
 from mmres2net.data.layout import datasets_of, needed_paths
 from mmres2net.errors import UserError
 from mmres2net.files import write_atomic
@@ -119,7 +118,7 @@ def list_splits(cfg: Config, parts: Sequence[str]) -> list[Split]:
             f'the data set is not where the config says (seen from {Path.cwd()}):\n  {listed}\n'
             'put it there, or name its folder with --data DIR'
         )
-    folders = [image_folder(node) for node in nodes if format_of(dataset_class(cfg, node)) == 'folders']
+    folders = [image_folder(cfg, node) for node in nodes]
     different = check_same_folders(list(dict.fromkeys(folder for folder in folders if folder is not None)))
     splits = read_splits(cfg, parts)
     seen: set[str] = set()

@@ -13,7 +13,7 @@ from mmres2net.data.check.config import batch_fault
 from mmres2net.data.check.report import Report
 from mmres2net.data.check.sample import Checked, check_sample
 from mmres2net.data.formats.base import Finding, Sample, Split, name_findings
-from mmres2net.data.formats.masks import binary_fault
+from mmres2net.data.formats.listed import binary_fault
 from mmres2net.data.own.splits import in_threads
 
 

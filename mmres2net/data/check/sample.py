@@ -27,7 +27,7 @@ from mmres2net.data.formats.base import (
     regular_file,
     rle_fault,
 )
-from mmres2net.data.formats.masks import value_counts
+from mmres2net.data.formats.listed import value_counts
 from mmres2net.errors import UserError
 from mmres2net.text import join_some
 

@@ -7,17 +7,21 @@ import math
 import os
 import stat
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from mmres2net.errors import UserError
+from mmres2net.text import join_some
 
 Box = tuple[float, float, float, float]
 Size = tuple[int, int]  # (width, height) in pixels
+ORIENTATION = 0x0112  # EXIF tag; 5 to 8 swap width and height
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.ppm', '.pgm', '.avif', '.jp2')
 
 
@@ -31,27 +35,19 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """One annotated object.
+    """One annotated object."""
 
-    Attributes:
-        where: The file and the entry.
-        label: A class name; None: a number that stands for no class.
-        box: Left, top, right, bottom in pixels, as the data set hands them to training.
-        segmentation: COCO's polygons or run lengths.
-        dropped: Why the OpenMMLab data set class leaves the object out; empty where it does not.
-        crowd: It marks a group of objects.
-        ignored: Training ignores it, for example as difficult.
-        area: Square pixels of its mask or as the file states them; None: those of the box.
-    """
+    where: str  # the file and the entry
+    label: str | None  # a class name; None: a number that stands for no class
+    box: Box | None = None  # left, top, right, bottom in pixels, as the data set hands them to training
+    segmentation: Any = None  # COCO's polygons or run lengths
+    dropped: str = ''  # why the OpenMMLab data set class leaves the object out; empty where it does not
+    crowd: bool = False  # it marks a group of objects
+    ignored: bool = False  # training ignores it, for example as difficult
+    area: float | None = None  # square pixels of its mask or as the file states them; None: those of the box
 
-    where: str
-    label: str | None
-    box: Box | None = None
-    segmentation: Any = None
-    dropped: str = ''
-    crowd: bool = False
-    ignored: bool = False
-    area: float | None = None
+
+Parsed = tuple[Size | None, list[Annotation], list[Finding]]
 
 
 @dataclass(slots=True)
@@ -64,9 +60,16 @@ class Sample:
     mask: str = ''
     pixels: Any = None  # (H, W, 3) RGB where the data set has no image files
     hint: str = ''  # what is there instead, if the image is not
+    parsed: Parsed | None = None  # where its annotations have been read already
+
+    def parse(self) -> Parsed:
+        """Return what has been read already."""
+        return self.parsed or (self.size, [], [])
 
 
-Parsed = tuple[Size | None, list[Annotation], list[Finding]]
+def labeled(image: str, label: str) -> Sample:
+    """Return the sample of an image of one class."""
+    return Sample(image, raw=label, parsed=(None, [Annotation(image, label)], []))
 
 
 @dataclass
@@ -81,7 +84,7 @@ class Split:
     unit: str = 'objects'  # what is counted by class: objects, images or pixels
     samples: list[Sample] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
-    parse: Callable[[Sample], Parsed] = lambda sample: (sample.size, [], [])  # parses the annotations of one sample
+    parse: Callable[[Sample], Parsed] = Sample.parse  # parses the annotations of one sample
     mask_values: dict[int, str] = field(default_factory=dict)  # of semantic masks: value -> class name; '' is ignored
     # The data set's own reader of a mask file: labels (H, W) or a UserError; None: the values in it are the labels.
     read_mask: Callable[[str], np.ndarray] | None = None
@@ -106,38 +109,51 @@ class Split:
         return large and (not rules.get('filter_empty_gt') or any(label in self.classes for label in labels))
 
 
-def read_lines(path: Path) -> list[str]:
-    """Return the lines of a list of images as MMEngine reads them, without line ends.
-
-    Raises:
-        UserError: No such file, or not UTF-8 text.
-    """
-    try:
-        data = Path(regular_file(str(path))).read_bytes()
-        text = data.decode('utf-8')
-    except UnicodeDecodeError as error:
-        place = data[: error.start].count(b'\n') + 1
-        raise UserError(f'{path} is not UTF-8 text (line {place}); save it as UTF-8') from error
-    except (OSError, ValueError) as error:
-        raise UserError(f'{path} cannot be read: {error}') from error
-    if data.startswith(codecs.BOM_UTF8):
-        raise UserError(f'{path} begins with a byte order mark, which becomes part of the first name; save it without')
-    return [line.rstrip('\r') for line in text.removesuffix('\n').split('\n')] if text else []
-
-
 def regular_file(path: str, limit: int | None = None) -> str:
-    """Return ``path`` if it is a regular file: reading from a pipe would never end.
-
-    Raises:
-        OSError: It is not there.
-        ValueError: It is no regular file, or larger than ``limit`` bytes.
-    """
+    """Return ``path``; OSError: it is not there; ValueError: more than ``limit`` bytes, or a pipe, which never ends."""
     facts = os.stat(path)
     if not stat.S_ISREG(facts.st_mode):
         raise ValueError('not a regular file')
     if limit is not None and facts.st_size > limit:
         raise ValueError(f'{facts.st_size:,} bytes; at most {limit:,} are read')
     return path
+
+
+def read_bytes(path: str | Path, limit: int | None = None) -> bytes:
+    """Return the content of a file of at most ``limit`` bytes, or raise a UserError."""
+    try:
+        return Path(regular_file(str(path), limit)).read_bytes()
+    except (OSError, ValueError) as error:
+        raise UserError(f'{path} cannot be read: {error}') from error
+
+
+def read_text(path: str | Path, limit: int | None = None) -> str:
+    """Return the text of a file in UTF-8, without a byte order mark, or raise a UserError."""
+    data = read_bytes(path, limit)
+    try:
+        return data.decode('utf-8-sig')
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b'\n') + 1
+        raise UserError(f'{path} is not UTF-8 text (line {line}); save it as UTF-8') from error
+
+
+def read_lines(path: str | Path) -> list[str]:
+    """Return the lines of a list of images as MMEngine reads them, without line ends, or raise a UserError."""
+    text = read_text(path)
+    if read_bytes(path).startswith(codecs.BOM_UTF8):
+        raise UserError(f'{path} begins with a byte order mark, which becomes part of the first name; save it without')
+    return [line.rstrip('\r') for line in text.removesuffix('\n').split('\n')] if text else []
+
+
+def image_size(path: str) -> Size | None:
+    """Return the (width, height) of an image as loaders turn it, from its header; None if it cannot be read."""
+    try:
+        with Image.open(regular_file(path)) as image:
+            turned = image.format in ('JPEG', 'MPO', 'TIFF', 'WEBP') or 'exif' in image.info
+            orientation = image.getexif().get(ORIENTATION, 1) if turned else 1
+            return (image.height, image.width) if orientation in (5, 6, 7, 8) else image.size
+    except Exception:  # damaged files raise many kinds of error; the check of the image names it
+        return None
 
 
 def similar_class(name: str, classes: Sequence[str]) -> str | None:
@@ -151,31 +167,40 @@ def name_findings(source: str, counts: dict[str, int], classes: Sequence[str]) -
     findings = []
     for name, count in sorted(counts.items(), key=lambda pair: -pair[1]):
         close = similar_class(name, classes)
-        if close is None:
-            findings.append(Finding('unknown class', name, f'{count:,} objects'))
-        else:
-            what = f'{count:,} objects of {name!r} are left out; the config has {close!r}: write both alike'
-            findings.append(Finding('misspelled class', source, what))
+        what = f'{count:,} objects of {name!r} are left out; the config has {close!r}: write both alike'
+        unknown = Finding('unknown class', name, f'{count:,} objects')
+        findings.append(Finding('misspelled class', source, what) if close else unknown)
     return findings
 
 
-def left_out(folder: Path, suffixes: tuple[str, ...], *, ignore_case: bool) -> Finding | None:
-    """Return a note on image files in ``folder`` whose suffix the data set class does not read."""
-    others: dict[str, int] = {}
-    total = 0
-    for _, _, names in os.walk(folder, followlinks=True):
-        for name in names:
-            low = name.lower()
-            total += 1
-            read = low.endswith(tuple(s.lower() for s in suffixes)) if ignore_case else name.endswith(suffixes)
-            if not read and low.endswith(IMAGE_SUFFIXES) and not name.startswith('.'):
-                suffix = Path(name).suffix
-                others[suffix] = others.get(suffix, 0) + 1
-    if not others:
-        return None
+def class_fault(source: str, names: Iterable[str], classes: Sequence[str], *, all_needed: bool) -> str:
+    """Return why annotations of ``names`` are those of another vocabulary than ``classes``; empty if they are not.
+
+    COCO needs a category for each class. Elsewhere a class without an object is a small split, and an unknown name a
+    wanted subset; both at once, or no known name at all, is another vocabulary. Names that are spelled almost alike are
+    reported one by one.
+    """
+    names = list(dict.fromkeys(names))
+    unknown = [name for name in names if name not in classes and similar_class(name, classes) is None]
+    absent = [name for name in classes if name not in names]
+    if not (absent if all_needed else unknown and (absent or not set(names) & set(classes))):
+        return ''
+    return (
+        f'{source} has no category for {len(absent)} of the {len(classes)} classes in the config: {join_some(absent)}; '
+        f'it has {join_some(names) or "none"}. Set metainfo.classes of the data sets and num_classes of the heads to '
+        'those of the annotations, or use the config made for this data set'
+    )
+
+
+def left_out(folder: Path, suffixes: tuple[str, ...], *, ignore_case: bool) -> list[Finding]:
+    """Return a note on image files in ``folder`` whose suffix the data set class does not read, if there are any."""
+    names = [name for _, _, names in os.walk(folder, followlinks=True) for name in names]
+    images = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith('.')]
+    read = tuple(suffix.lower() for suffix in suffixes) if ignore_case else suffixes
+    others = Counter(Path(n).suffix for n in images if not (n.lower() if ignore_case else n).endswith(read))
     listed = ', '.join(f'{suffix} ({count:,})' for suffix, count in sorted(others.items()))
-    what = f'{sum(others.values()):,} of {total:,} files end in {listed}; read are {", ".join(suffixes)}'
-    return Finding('files left out', str(folder), what)
+    what = f'{others.total():,} of {len(names):,} files end in {listed}; read are {", ".join(suffixes)}'
+    return [Finding('files left out', str(folder), what)] if others else []
 
 
 # Geometry

@@ -9,12 +9,11 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from mmres2net.data.formats.base import Annotation, Box, Finding, Parsed, Sample, Size, Split, regular_file
+from mmres2net.data.formats.base import Annotation, Box, Finding, Parsed, Sample, Size, Split, class_fault, read_bytes
 from mmres2net.errors import UserError
 from mmres2net.text import join_some
 
@@ -29,18 +28,19 @@ def coco_content(data: bytes | str, source: str) -> Entry:
     Raises:
         UserError: It is no such file.
     """
+    wrong = f'{source} is not a COCO annotation file'
     try:
         # Strictly UTF-8 without a byte order mark: pycocotools, by which mmdet reads the file, takes nothing else.
         content = json.loads(data.decode('utf-8') if isinstance(data, bytes) else data)
     except RecursionError as error:
-        raise UserError(f'{source} is not a COCO annotation file: its JSON is nested too deeply') from error
+        raise UserError(f'{wrong}: its JSON is nested too deeply') from error
     except ValueError as error:
-        raise UserError(f'{source} is not a COCO annotation file: not JSON ({error})') from error
+        raise UserError(f'{wrong}: not JSON ({error})') from error
     if not isinstance(content, dict):
-        raise UserError(f'{source} is not a COCO annotation file: a {type(content).__name__} instead of an object')
-    for key in ('images', 'categories', 'annotations'):
-        if not isinstance(content.get(key, [] if key == 'annotations' else None), list):
-            raise UserError(f'{source} is not a COCO annotation file: {key!r} is not a list, or not there')
+        raise UserError(f'{wrong}: a {type(content).__name__} instead of an object')
+    for key, default in (('images', None), ('categories', None), ('annotations', [])):
+        if not isinstance(content.get(key, default), list):
+            raise UserError(f'{wrong}: {key!r} is not a list, or not there')
     for i, category in enumerate(content['categories']):
         if not isinstance(category, dict) or not isinstance(category.get('name'), str) or 'id' not in category:
             raise UserError(f'{source}: categories[{i}] is {category!r}; it needs an id and a name')
@@ -55,23 +55,16 @@ def category_fault(categories: Sequence[Entry], classes: Sequence[str], source: 
     mmdet's ``CocoDataset`` numbers labels in the file's order and takes every category whose name is a class.
     """
     names = [category['name'] for category in categories]
-    twice = [name for name, count in Counter(names).items() if count > 1 and name in classes]
-    if twice:
+    if twice := [name for name in classes if names.count(name) > 1]:
         ids = [category['id'] for category in categories if category['name'] == twice[0]]
         return (
             f'{source} has {len(ids)} categories named {twice[0]!r} (ids {", ".join(map(str, ids))}), and mmdet would '
             'number each of them as a class; merge them, or rename the one that is not used'
         )
-    numbers = [category['id'] for category in categories]
-    if len(set(numbers)) < len(numbers):
-        return f'{source} has two categories of the id {Counter(numbers).most_common(1)[0][0]}; give each its own'
-    absent = [name for name in classes if name not in names]
-    if absent:
-        return (
-            f'{source} has no category for {len(absent)} of the {len(classes)} classes in the config: '
-            f'{join_some(absent)}; it has {join_some(names) or "none"}. Set metainfo.classes of the data sets and '
-            'num_classes of the heads to those of the annotations, or use the config made for this data set'
-        )
+    if same := [number for number, count in Counter(category['id'] for category in categories).items() if count > 1]:
+        return f'{source} has two categories of the id {same[0]}; give each its own'
+    if fault := class_fault(source, names, classes, all_needed=True):
+        return fault
     order = [name for name in names if name in classes]
     if order != list(classes):
         return (
@@ -82,11 +75,7 @@ def category_fault(categories: Sequence[Entry], classes: Sequence[str], source: 
 
 
 def read_box(entry: Mapping[str, Any]) -> Box:
-    """Return left, top, right, bottom of an annotation's ``bbox`` (x, y, width, height); they may be not finite.
-
-    Raises:
-        ValueError: It has none, or not four numbers.
-    """
+    """Return left, top, right, bottom of ``bbox`` (x, y, width, height), maybe not finite; ValueError: no numbers."""
     box = entry.get('bbox')
     numbers = [v for v in box if isinstance(v, int | float)] if isinstance(box, list | tuple) else []
     if len(numbers) != 4 or len(numbers) != len(box or ()):
@@ -99,11 +88,7 @@ def read_box(entry: Mapping[str, Any]) -> Box:
 
 
 def read_crowd(entry: Mapping[str, Any]) -> bool:
-    """Return whether an annotation marks a crowd; text such as '0' is read as the number.
-
-    Raises:
-        ValueError: Its ``iscrowd`` is neither 0 nor 1.
-    """
+    """Return whether an annotation marks a crowd, also by text such as '0'; ValueError: neither 0 nor 1."""
     value = entry.get('iscrowd') or 0
     text = str(value).strip().lower()
     if text not in CROWD:
@@ -112,20 +97,15 @@ def read_crowd(entry: Mapping[str, Any]) -> bool:
 
 
 def read_coco(built: Any, split: Split) -> None:
-    """Read a COCO file into ``split``.
-
-    Raises:
-        UserError: It is not one.
-    """
-    try:
-        data = Path(regular_file(built.ann_file)).read_bytes()
-    except (OSError, ValueError) as error:
-        raise UserError(f'{built.ann_file} cannot be read: {error}') from error
-    fill_split(coco_content(data, split.source), split, partial(_sample, built))
+    """Read a COCO file into ``split``, or raise a UserError."""
+    fill_split(coco_content(read_bytes(built.ann_file), split.source), split, partial(_sample, built))
 
 
 def fill_split(content: Entry, split: Split, sample_of: Callable[[Any], Sample]) -> None:
-    """Add the samples of a COCO file to ``split``; ``sample_of`` returns that of an entry in its images."""
+    """Add the samples of a COCO file to ``split``, each with its annotations as (position in the file, entry).
+
+    ``sample_of`` returns the sample of an entry in the list of images.
+    """
     fault = category_fault(content['categories'], split.classes, split.source)
     split.findings += [Finding('classes do not fit', split.source, fault)] if fault else []
     by_id: dict[Any, Sample] = {}
@@ -135,33 +115,12 @@ def fill_split(content: Entry, split: Split, sample_of: Callable[[Any], Sample])
             sample = sample_of(entry)
             if entry['id'] in by_id:
                 split.findings.append(Finding('duplicate image id', where, f'{entry["id"]} ({sample.image})'))
+            by_id[entry['id']] = sample
+            split.samples.append(sample)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             split.findings.append(Finding('broken annotation', where, _reason(error)))
-            continue
-        by_id[entry['id']] = sample
-        split.samples.append(sample)
-    _distribute(content.get('annotations', []), by_id, split)
-    names = {category['id']: category['name'] for category in content['categories']}
-    split.parse = lambda sample: parse_coco(sample, names)
-
-
-def _sample(built: Any, entry: Any) -> Sample:
-    hash(entry['id'])
-    file_name, sides = os.fspath(entry['file_name']), (entry['width'], entry['height'])
-    if not all(isinstance(side, int | float) for side in sides):
-        raise ValueError(f'width and height are {sides[0]!r} and {sides[1]!r}, not numbers')
-    mask = built.data_prefix.get('seg')
-    if mask:
-        mask = os.path.join(mask, file_name.rsplit('.', 1)[0] + built.seg_map_suffix)
-    image = os.path.join(built.data_prefix['img'], file_name)
-    hint = 'its name has backslashes: write it with /' if '\\' in file_name else ''
-    return Sample(image, (int(sides[0]), int(sides[1])), [], mask or '', hint=hint)
-
-
-def _distribute(annotations: Iterable[Any], by_id: dict[Any, Sample], split: Split) -> None:
-    """Give each annotation to its image, as (position in the file, entry)."""
     seen: dict[Any, int] = {}
-    for i, entry in enumerate(annotations):
+    for i, entry in enumerate(content.get('annotations', [])):
         where = f'annotations[{i}]'
         try:
             identity, image_id = entry['id'], entry['image_id']
@@ -175,9 +134,23 @@ def _distribute(annotations: Iterable[Any], by_id: dict[Any, Sample], split: Spl
                 split.findings.append(Finding('annotation without image', where, f'image_id {image_id!r}'))
         except (KeyError, TypeError) as error:
             split.findings.append(Finding('broken annotation', where, _reason(error)))
+    names = {category['id']: category['name'] for category in content['categories']}
+    split.parse = lambda sample: _parse(sample, names)
 
 
-def parse_coco(sample: Sample, names: Mapping[Any, str]) -> Parsed:
+def _sample(built: Any, entry: Any) -> Sample:
+    file_name, sides = os.fspath(entry['file_name']), (entry['width'], entry['height'])
+    if not all(isinstance(side, int | float) for side in sides):
+        raise ValueError(f'width and height are {sides[0]!r} and {sides[1]!r}, not numbers')
+    mask = built.data_prefix.get('seg')
+    if mask:
+        mask = os.path.join(mask, file_name.rsplit('.', 1)[0] + built.seg_map_suffix)
+    image = os.path.join(built.data_prefix['img'], file_name)
+    hint = 'its name has backslashes: write it with /' if '\\' in file_name else ''
+    return Sample(image, (int(sides[0]), int(sides[1])), [], mask or '', hint=hint)
+
+
+def _parse(sample: Sample, names: Mapping[Any, str]) -> Parsed:
     """Return the objects of one sample, each with what mmdet makes of it."""
     annotations, findings = [], []
     for i, entry in sample.raw:

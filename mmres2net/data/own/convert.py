@@ -53,10 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         names = _file_names(data)
         for split in data.splits.values():
-            if args.to == 'coco':
-                _write_coco(data, split, draft, names)
-            else:
-                _write_texts(data, split, draft, names, args.to, losses)
+            for file, text in _texts(data, split, names, args.to, losses).items():
+                (draft / file).parent.mkdir(parents=True, exist_ok=True)
+                (draft / file).write_text(text, encoding='utf-8')
             _place_images(split, draft / IMAGES[args.to].format(split.name), names, copy=args.copy)
         if args.to == 'yolo':
             folders = {name: f'images/{name}' for name in data.splits}
@@ -95,34 +94,22 @@ def _place_images(split: OwnSplit, folder: Path, names: dict[str, str], *, copy:
             target.symlink_to(os.path.abspath(sample.image))
 
 
-def _write_coco(data: OwnData, split: OwnSplit, out: Path, names: dict[str, str]) -> None:
-    content = coco_dict(data, split)
-    for entry, sample in zip(content['images'], split.source.samples, strict=True):
-        entry['file_name'] = names[sample.image]
-    (out / 'annotations').mkdir(parents=True, exist_ok=True)
-    (out / f'annotations/instances_{split.name}.json').write_text(json.dumps(content))
-
-
-def _write_texts(
-    data: OwnData, split: OwnSplit, out: Path, names: dict[str, str], to: str, losses: Counter[str]
-) -> None:
-    """Write VOC's XML files and the list of them, or YOLO's text files."""
-    folder = out / ('Annotations' if to == 'voc' else f'labels/{split.name}')
-    folder.mkdir(parents=True, exist_ok=True)
-    stems = []
+def _texts(data: OwnData, split: OwnSplit, names: dict[str, str], to: str, losses: Counter[str]) -> dict[str, str]:
+    """Return the annotation files of a split by path: COCO's, VOC's and the list of them, or YOLO's."""
+    if to == 'coco':
+        return {f'annotations/instances_{split.name}.json': json.dumps(coco_dict(data, split, names))}
+    texts = {}
     for sample, size, objects in parsed(split.source):
         name = names[sample.image]
-        stems.append(Path(name).stem)
         if to == 'voc':
-            text = VOC.format(escape(name), *size, ''.join(map(_voc_object, objects)))
             losses['masks of objects are lost'] += sum(bool(one.segmentation) for one in objects)
+            text = VOC.format(escape(name), *size, ''.join(map(_voc_object, objects)))
+            texts[f'Annotations/{Path(name).stem}.xml'] = text
         else:
-            text = ''.join(_yolo_line(one, data.classes, size, split.source.needs_masks, losses) for one in objects)
-        (folder / f'{stems[-1]}{".xml" if to == "voc" else ".txt"}').write_text(text, encoding='utf-8')
-    if to == 'voc':
-        (out / 'ImageSets/Main').mkdir(parents=True, exist_ok=True)
-        lines = ''.join(f'{stem}\n' for stem in stems)
-        (out / f'ImageSets/Main/{split.name}.txt').write_text(lines, encoding='utf-8')
+            lines = [_yolo_line(one, data.classes, size, split.source.needs_masks, losses) for one in objects]
+            texts[f'labels/{split.name}/{Path(name).stem}.txt'] = ''.join(lines)
+    listed = {f'ImageSets/Main/{split.name}.txt': ''.join(f'{Path(file).stem}\n' for file in texts)}
+    return texts | (listed if to == 'voc' else {})
 
 
 def _voc_object(one: Annotation) -> str:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from mmres2net.data.formats.base import regular_file
+from mmres2net.data.formats.base import read_text
 from mmres2net.data.layout import PARTS
 from mmres2net.drawing import Color
 from mmres2net.errors import UserError
@@ -27,32 +27,22 @@ LIMIT = 2**20  # bytes of a data file
 
 @dataclass(frozen=True)
 class Spec:
-    """What a data file says, or what is assumed of a folder without one.
+    """What a data file says, or what is assumed of a folder without one."""
 
-    Attributes:
-        root: The folder that ``places`` are relative to.
-        format: One of :data:`FORMATS`; empty: to be recognized.
-        places: By split: folders of its images and annotations, lists of its images, or its COCO file.
-        classes: Names in label order; empty: those of the annotations.
-        palette: Colors of the classes; masks in these colors are read by them.
-        val_fraction: Share of the training images that becomes the validation set where there is none.
-        seed: Of that choice; None: that of the caller.
-    """
-
-    root: Path
-    format: str = ''
+    root: Path  # the folder that places are relative to
+    format: str = ''  # one of FORMATS; empty: to be recognized
+    # By split: folders of its images and annotations, lists of its images, or its COCO file.
     places: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    classes: tuple[str, ...] = ()
-    palette: tuple[Color, ...] = ()
-    val_fraction: float = 0.2
-    seed: int | None = None
+    classes: tuple[str, ...] = ()  # names in label order; empty: those of the annotations
+    palette: tuple[Color, ...] = ()  # colors of the classes; masks in these colors are read by them
+    val_fraction: float = 0.2  # share of the training images that becomes the validation set where there is none
+    seed: int | None = None  # of that choice; None: that of the caller
 
     def as_yaml(self, options: Mapping[str, Sequence[str]]) -> str:
         """Return the text of a data file; ``options`` are the values that a key can have, the others as a comment."""
         formats = [self.format] if self.format else options.get('format') or FORMATS
-        train = (
-            '{images: FOLDER OR LIST, annotations: FOLDER}' if formats[0] == 'masks' else 'FOLDER, LIST OR JSON FILE'
-        )
+        of_masks = '{images: FOLDER OR LIST, annotations: FOLDER}'
+        train = of_masks if formats[0] == 'masks' else 'FOLDER, LIST OR JSON FILE'
         values = {'format': formats, 'path': [str(self.root)], 'train': options.get('train', [train])}
         values |= {part: [str(list(places))] for part, places in self.places.items()}
         values['classes'] = [str(list(self.classes)) if self.classes else 'auto']
@@ -64,17 +54,13 @@ class Spec:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the content of a YAML file of plain values.
-
-    Raises:
-        UserError: It cannot be read as a mapping of names to plain values.
-    """
+    """Return the content of a YAML file that maps names to plain values; a UserError for any other."""
+    text = read_text(path, LIMIT)
     try:
-        text = Path(regular_file(str(path), LIMIT)).read_bytes().decode('utf-8-sig')
         if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader)):
             raise ValueError('aliases (*NAME) are not read; write the value again')
         content = yaml.safe_load(text)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f'{path} is not a data file: {" ".join(str(error).split())}') from error
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise UserError(f'{path} is not a data file: it needs keys such as {join_some(KEYS, limit=9)}')
@@ -91,8 +77,41 @@ def is_data_file(path: Path) -> bool:
 
 
 def _is_yolo(content: Mapping[str, Any]) -> bool:
-    names = {'names', 'nc'} & set(content)
-    return 'format' not in content and bool(names and {*PARTS, 'path'} & set(content))
+    return 'format' not in content and bool({'names', 'nc'} & {*content} and {*PARTS, 'path'} & {*content})
+
+
+def _is_color(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(type(v) is int and 0 <= v < 256 for v in value)
+
+
+def _names(value: Any) -> list[str]:
+    """Return the texts and numbers in a list as texts."""
+    return [str(one).strip() for one in value if type(one) in (str, int)] if isinstance(value, list) else []
+
+
+def _texts(value: Any) -> Any:
+    """Return a list of the places of a split, which can be one, a list of them, or those of images and annotations."""
+    value = [one for one in value.values() if one] if isinstance(value, dict) else value or []
+    return [value] if isinstance(value, str) else value
+
+
+def _are_places(value: Any) -> bool:
+    return isinstance(_texts(value), list) and all(isinstance(one, str) and one for one in _texts(value))
+
+
+# What a value that is there has to be, for the reader and for the message.
+RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    'format': (FORMATS.__contains__, f'one of {", ".join(FORMATS)}'),
+    'path': (lambda v: isinstance(v, str), 'a folder'),
+    **dict.fromkeys(PARTS, (_are_places, 'a folder, a list of images or a COCO file, or a list of these')),
+    'classes': (
+        lambda v: v == 'auto' or 0 < len({*_names(v)} - {''}) == len(v),
+        'auto, or a list of names, each once; put words such as yes, no, on and off in quotes',
+    ),
+    'palette': (lambda v: isinstance(v, list) and all(map(_is_color, v)), 'a color [R, G, B] for each of classes'),
+    'val_fraction': (lambda v: isinstance(v, float) and 0 < v < 1, 'a number between 0 and 1'),
+    'seed': (lambda v: type(v) is int and v >= 0, 'a whole number, 0 or more'),
+}
 
 
 def read_data_file(path: Path) -> Spec:
@@ -107,43 +126,20 @@ def read_data_file(path: Path) -> Spec:
         raise UserError(f'{path}: kpt_shape: the lines hold keypoints, which are not read; write boxes or polygons')
     if yolo:
         content = {'format': 'yolo', **content, 'classes': _yolo_names(path, content)}
-    else:
-        for key in [key for key in content if key not in KEYS]:
-            close = difflib.get_close_matches(key, KEYS, n=1)
-            hint = f'did you mean {close[0]!r}? ' if close else ''
-            raise UserError(f'{path}: unknown key {key!r}; {hint}allowed are {join_some(KEYS, limit=9)}')
-    fraction, seed, colors = (content.get(key) for key in ('val_fraction', 'seed', 'palette'))
-    classes = _names(path, content)
-    _check(path, 'format', content.get('format') in FORMATS, content, f'one of {", ".join(FORMATS)}')
-    sound = fraction is None or (isinstance(fraction, float) and 0 < fraction < 1)
-    _check(path, 'val_fraction', sound, content, 'a number between 0 and 1')
-    _check(path, 'seed', seed is None or (type(seed) is int and seed >= 0), content, 'a whole number, 0 or more')
-    sound = colors is None or (isinstance(colors, list) and len(colors) == len(classes) and all(map(_is_color, colors)))
-    _check(path, 'palette', sound, content, 'a color [R, G, B] for each of classes')
-    root, places = _places(path, content, yolo)
-    palette = tuple((color[0], color[1], color[2]) for color in colors or ())
-    return Spec(root, content['format'], places, classes, palette, fraction or 0.2, seed)
-
-
-def _check(path: Path, key: str, sound: bool, content: Mapping[str, Any], allowed: str) -> None:
-    if not sound:
-        raise UserError(f'{path}: {key} is {content.get(key)!r}; write {allowed}')
-
-
-def _is_color(color: Any) -> bool:
-    return isinstance(color, list) and len(color) == 3 and all(type(v) is int and 0 <= v < 256 for v in color)
-
-
-def _names(path: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return class names; numbers are names too."""
-    names = content.get('classes', 'auto')
-    if names in (None, 'auto'):
-        return ()
-    texts = [str(name).strip() for name in names if type(name) in (str, int)] if isinstance(names, list) else []
-    sound = bool(texts) and len(texts) == len(names) and len(set(texts)) == len(texts) and all(texts)
-    allowed = 'auto, or a list of names, each once; put words such as yes, no, on and off in quotes'
-    _check(path, 'classes', sound, content, allowed)
-    return tuple(texts)
+    elif unknown := [key for key in content if key not in KEYS]:
+        close = difflib.get_close_matches(unknown[0], KEYS, n=1)
+        hint = f'did you mean {close[0]!r}? ' if close else ''
+        raise UserError(f'{path}: unknown key {unknown[0]!r}; {hint}allowed are {join_some(KEYS, limit=9)}')
+    given = {'format': None, **{key: value for key, value in content.items() if value is not None}}
+    wrong = [key for key, (is_sound, _) in RULES.items() if key in given and not is_sound(given[key])]
+    classes, colors = _names(given.get('classes')), given.get('palette', ())
+    if wrong or (colors and len(colors) != len(classes)):
+        key = next(iter(wrong), 'palette')
+        raise UserError(f'{path}: {key} is {given[key]!r}; write {RULES[key][1]}')
+    root, places = _places(path, given, yolo)
+    palette = tuple((color[0], color[1], color[2]) for color in colors)
+    fraction, seed = given.get('val_fraction', 0.2), given.get('seed')
+    return Spec(root, given['format'], places, tuple(classes), palette, fraction, seed)
 
 
 def _yolo_names(path: Path, content: Mapping[str, Any]) -> Any:
@@ -161,21 +157,14 @@ def _yolo_names(path: Path, content: Mapping[str, Any]) -> Any:
 
 def _places(path: Path, content: Mapping[str, Any], yolo: bool) -> tuple[Path, dict[str, list[str]]]:
     """Return a folder that holds the places of all splits, and these places relative to it."""
-    given = content.get('path') or '.'
-    _check(path, 'path', isinstance(given, str), content, 'a folder')
-    bases = [path.parent / os.path.expanduser(given)]
+    bases = [path.parent / os.path.expanduser(content.get('path') or '.')]
     bases += [path.parent] if yolo else []  # such a path is often one of the machine that trained last
     base = next((base for base in bases if base.is_dir()), None)
     if base is None:
-        raise UserError(f'{path}: path is {given!r}, and there is no folder {bases[0]}')
+        raise UserError(f'{path}: path is {content["path"]!r}, and there is no folder {bases[0]}')
     named: dict[str, list[str]] = {}
     for part in PARTS:
-        value = content.get(part) or []
-        value = [one for one in value.values() if one] if isinstance(value, dict) else value
-        value = [value] if isinstance(value, str) else value
-        sound = isinstance(value, list) and all(isinstance(one, str) and one for one in value)
-        _check(path, part, sound, content, 'a folder, a list of images or a COCO file, or a list of these')
-        for one in value:
+        for one in _texts(content.get(part)):
             texts = [one, one.removeprefix('../')] if yolo else [one]  # exports write ../train for train
             found = next((place for b in bases for text in texts if (place := b / text).exists()), None)
             if found is not None:

@@ -12,23 +12,11 @@ from itertools import product
 import numpy as np
 from PIL import Image
 
-from mmres2net.data.formats.base import IMAGE_SUFFIXES, Annotation, Sample, regular_file, similar_class
-from mmres2net.data.formats.masks import IGNORED
-from mmres2net.data.formats.yolo import image_size
-from mmres2net.data.own.data_file import Spec
-from mmres2net.data.own.source import Source, class_names
+from mmres2net.data.formats.base import IMAGE_SUFFIXES, Sample, image_size, labeled, regular_file, similar_class
+from mmres2net.data.formats.listed import IGNORED
+from mmres2net.data.own.boxes import Source, class_names
 from mmres2net.data.own.splits import by_split, in_threads, within
-from mmres2net.data.own.tree import (
-    MASK_WORDS,
-    AmbiguousError,
-    Index,
-    Tree,
-    folder_of,
-    is_mask_name,
-    split_of,
-    stem_of,
-    words_of,
-)
+from mmres2net.data.own.tree import AmbiguousError, Index, Tree, folder_of, is_mask_name, mask_word, split_of, stem_of
 from mmres2net.data.shapes_layout import voc_palette
 from mmres2net.drawing import Color
 from mmres2net.errors import UserError
@@ -38,6 +26,7 @@ SAMPLE = 32  # masks that are read to tell what they are
 FEW = 64  # colors: more of them is a photograph
 JPEG_ERROR = 16  # by which compression makes the channels of a gray image differ
 VOC_BORDER = 0xE0E0C0  # the color of VOC's ignored pixels
+VALUES = {value: value for value in range(IGNORED + 1)}  # labels of masks whose values are the labels
 MARK = re.compile('[^a-z0-9]|(?<=[0-9])(?=[a-z])|(?<=[a-z])(?=[0-9])')  # between the parts of a name
 Classes = dict[str, list[str]]  # images by class
 
@@ -51,11 +40,11 @@ def spread(items: Sequence[str], count: int = SAMPLE) -> list[str]:
 # Class folders
 
 
-def class_folders(tree: Tree, spec: Spec) -> dict[str | None, Classes]:
+def class_folders(tree: Tree) -> dict[str | None, Classes]:
     """Return images by split and by class; empty where the folders are not those of classes."""
     names = tree.images.names
-    if spec.places:
-        return {part: _classes(names, '' if place == '.' else place) for part, (place, *_) in spec.places.items()}
+    if tree.spec.places:
+        return {part: _classes(names, '' if place == '.' else place) for part, (place, *_) in tree.spec.places.items()}
     top = _common(names, '')
     classes = _classes(names, top)
     splits = {head: split for head in classes if (split := split_of(head))}
@@ -86,36 +75,30 @@ def _classes(names: Sequence[str], folder: str) -> Classes:
     return classes
 
 
-def load_folders(tree: Tree, spec: Spec, notes: list[str]) -> Source:
-    """Return the images in class folders.
-
-    Raises:
-        UserError: A class that is not there in training, or fewer than two.
-    """
-    found = {part: classes for part, classes in class_folders(tree, spec).items() if classes}
+def load_folders(tree: Tree) -> Source:
+    """Return the images in class folders; a UserError for fewer than two, or for one that training has not."""
+    found = {part: classes for part, classes in class_folders(tree).items() if classes}
     learned = found.get('train', found.get(None, {}))
-    classes = spec.classes or tuple(sorted(learned))
+    classes = tree.spec.classes or tuple(sorted(learned))
     absent = [name for name in classes if name not in learned]
     strange = sorted({name for folders in found.values() for name in folders} - set(classes))
     if absent or strange or len(classes) < 2:
         close = [f'{name} ({like}?)' if (like := similar_class(name, classes)) else name for name in strange]
         raise UserError(
-            f'{tree.root}: {len(classes)} classes, {join_some(classes)}; without a folder in training: '
+            f'{tree.spec.root}: {len(classes)} classes, {join_some(classes)}; without a folder in training: '
             f'{join_some(absent) or "none"}; folders of no class of training: {join_some(close) or "none"}. Class '
             'folders need two classes or more, of the same names in all splits'
         )
     samples = {
-        part: [Sample(tree.path(image), raw=name) for name in sorted(folders) for image in folders[name]]
+        part: [labeled(tree.path(image), name) for name in sorted(folders) for image in folders[name]]
         for part, folders in found.items()
     }
     left = len(tree.images.names) - sum(map(len, samples.values()))
-    notes += [f'{left:,} images are in no class folder of a split and are left out.'] if left else []
-    others = [name for name in tree.files if '/' in name and not name.lower().endswith(IMAGE_SUFFIXES)]
-    kinds = join_some(sorted({os.path.splitext(name)[1] or name for name in others}))
-    notes += [f'{len(others):,} files ({kinds}) are not read as images, such as {others[0]}.'] if others else []
-    source = Source('class folders', 'classification', 'images', samples, lambda sample: [sample.raw], classes=classes)
-    source.parse = lambda sample, classes: (sample.size, [Annotation(sample.image, sample.raw)], [])
-    return source
+    tree.note(left, 'images are in no class folder of a split and are left out.')
+    if others := [name for name in tree.files if '/' in name and not name.lower().endswith(IMAGE_SUFFIXES)]:
+        kinds = join_some(sorted({os.path.splitext(name)[1] or name for name in others}))
+        tree.notes.append(f'{len(others):,} files ({kinds}) are not read as images, such as {others[0]}.')
+    return Source('class folders', samples, 'images', 'classification', classes)
 
 
 # Masks
@@ -132,8 +115,7 @@ def find_masks(tree: Tree, names: Sequence[str]) -> dict[str, str]:
     """
     groups: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for name in names:
-        tag = next((word for word in words_of(stem_of(name))[-1:] if word in MASK_WORDS), '')
-        groups[folder_of(name), os.path.splitext(name)[1].lower(), tag].append(name)
+        groups[folder_of(name), os.path.splitext(name)[1].lower(), mask_word(name)].append(name)
     hinted = {key for key, names in groups.items() if is_mask_name(names[0])}
     hinted = set() if len(hinted) == len(groups) else hinted
     count = 4 if len(groups) < 50 else 1
@@ -178,25 +160,15 @@ def _pair(images: Sequence[str], masks: Sequence[str]) -> dict[str, str]:
 def _without_common(names: Sequence[str]) -> Callable[[str], str]:
     """Return what cuts the parts from names that most of them begin and end with, as in mask_1_train, mask_2_train."""
     stems = {stem_of(name) for name in names}
-    begins: Counter[str] = Counter()
-    ends: Counter[str] = Counter()
-    for stem in stems:
-        marks = list(MARK.finditer(stem))
-        begins.update(stem[: mark.end()] for mark in marks)
-        ends.update(stem[mark.start() :] for mark in marks)
+    marks = [(stem, mark) for stem in stems for mark in MARK.finditer(stem)]
+    counts = Counter(stem[: mark.end()] for stem, mark in marks), Counter(stem[mark.start() :] for stem, mark in marks)
     often = max(len(stems) / 2, 1)
-    begin, end = (
-        max((text for text, count in counts.items() if count > often), key=len, default='') for counts in (begins, ends)
-    )
+    begin, end = (max((text for text in found if found[text] > often), key=len, default='') for found in counts)
     return lambda name: stem_of(name).removeprefix(begin).removesuffix(end)
 
 
 def mask_pixels(path: str, *, colored: bool = False) -> np.ndarray:
-    """Return the values of a mask (H, W): those of its only channel, or colors as 0xRRGGBB.
-
-    Raises:
-        UserError: It has colors, but ``colored`` is False.
-    """
+    """Return the values (H, W) of a mask of one channel, else a UserError; ``colored``: its colors as 0xRRGGBB."""
     with Image.open(regular_file(path)) as image:
         if image.mode in ('L', 'P', 'I', 'I;16') and not colored:
             return np.asarray(image)
@@ -209,36 +181,32 @@ def mask_pixels(path: str, *, colored: bool = False) -> np.ndarray:
     return colors[..., 1]
 
 
-def _distinct(path: str, colored: bool = False) -> set[int] | None:
-    """Return the different values of a mask; None of one in colors, where they are not wanted."""
-    try:
-        return set(np.unique(mask_pixels(path, colored=colored)).tolist())
-    except UserError:
-        return None
-    except Exception:  # as above
-        return set()
+def _values(masks: Sequence[str], *, colored: bool = False) -> list[set[int] | None]:
+    """Return the different values of each mask; None of one in colors, where they are not wanted."""
+
+    def read(path: str) -> set[int] | None:
+        try:
+            return set(np.unique(mask_pixels(path, colored=colored)).tolist())
+        except UserError:
+            return None
+        except Exception:  # as above
+            return set()
+
+    return list(in_threads(read, masks))
 
 
 def _all_values(masks: Sequence[str], *, colored: bool = False) -> set[int]:
-    return set().union(*(found or () for found in in_threads(partial(_distinct, colored=colored), masks)))
+    return set().union(*(found or () for found in _values(masks, colored=colored)))
 
 
-def read_labels(path: str, *, codes: Mapping[int, int] | None = None, threshold: int = 0) -> np.ndarray:
-    """Return the labels (H, W) uint8 of a mask: its values, the ``codes`` of its colors, or 1 from ``threshold`` on.
-
-    Raises:
-        UserError: A color or value without label.
-    """
-    pixels = mask_pixels(path, colored=codes is not None)
-    if threshold:
-        return (pixels >= threshold).astype(np.uint8)
+def read_labels(path: str, *, codes: Mapping[int, int] = VALUES, colored: bool = False) -> np.ndarray:
+    """Return the labels (H, W) uint8 of a mask: the ``codes`` of its values or colors; a UserError for another one."""
+    pixels = mask_pixels(path, colored=colored)
     values, inverse = np.unique(pixels, return_inverse=True)
-    unknown = [value for value in values.tolist() if value not in (range(IGNORED + 1) if codes is None else codes)]
-    if unknown:
-        names = unknown if codes is None else _hex(unknown)
+    if unknown := [value for value in values.tolist() if value not in codes]:
+        names = _hex(unknown) if colored else unknown
         raise UserError(f'{path}: no class has {join_some(names)}; write classes and palette in a data file')
-    labels = values if codes is None else np.array([codes[value] for value in values.tolist()])
-    return labels.astype(np.uint8)[inverse].reshape(pixels.shape)
+    return np.array([codes[value] for value in values.tolist()], np.uint8)[inverse].reshape(pixels.shape)
 
 
 def holds_labels(path: str) -> bool:
@@ -250,37 +218,31 @@ def holds_labels(path: str) -> bool:
         return True
 
 
-def load_masks(tree: Tree, spec: Spec, notes: list[str]) -> Source:
-    """Return the images that have a mask, and how the masks are read.
-
-    Raises:
-        AmbiguousError: Values or colors whose classes nothing tells.
-    """
-    both = any(len(places) > 1 for places in spec.places.values())  # images and masks
-    pairs = find_masks(tree, within(tree, spec, tree.images.names) if both else tree.images.names)
-    images, findings = by_split(tree, spec, 'segmentation', pairs, notes)
+def load_masks(tree: Tree) -> Source:
+    """Return the images that have a mask, and how masks are read; AmbiguousError: nothing tells the classes."""
+    both = any(len(places) > 1 for places in tree.spec.places.values())  # images and masks
+    pairs = find_masks(tree, within(tree, tree.images.names) if both else tree.images.names)
+    images, findings = by_split(tree, 'segmentation', pairs)
     samples = {
         part: [Sample(tree.path(name), mask=tree.path(pairs[name])) for name in names if name in pairs]
         for part, names in images.items()
     }
     masks = [sample.mask for found in samples.values() for sample in found]
     if not masks:
-        raise UserError(f'{tree.root}: no image of a split has a mask of its name')
-    left = len(tree.images.names) - 2 * len(pairs)
-    notes += [f'{left:,} images have no mask and are left out.'] if left else []
-    source = Source('masks', 'segmentation', 'pixels', samples, lambda sample: (), findings=findings)
-    source.classes, source.palette = class_names(tree, spec), spec.palette
-    known = {*_codes(source.palette), VOC_BORDER}
+        raise UserError(f'{tree.spec.root}: no image of a split has a mask of its name')
+    tree.note(len(tree.images.names) - 2 * len(pairs), 'images have no mask and are left out.')
+    source = Source('masks', samples, 'pixels', 'segmentation', class_names(tree), tree.spec.palette, findings)
     some = spread(masks)
-    colored = any(_distinct(mask) is None for mask in some)
-    if colored or (source.palette and all((_distinct(mask, True) or set()) <= known for mask in some)):
-        _read_colors(source, masks, notes)
+    known = source.palette and _all_values(some, colored=True) <= {*_codes(source.palette), VOC_BORDER}
+    if known or None in _values(some):
+        _read_colors(source, masks)
+        tree.notes.append(f'Masks are read by their {len(source.palette)} colors.')
     else:
-        _read_values(source, masks, notes)
+        _read_values(tree, source, masks)
     return source
 
 
-def _read_colors(source: Source, masks: Sequence[str], notes: list[str]) -> None:
+def _read_colors(source: Source, masks: Sequence[str]) -> None:
     """Let masks be read by their colors: those of the palette, or of VOC."""
     if not source.palette:
         flat = voc_palette()
@@ -294,8 +256,7 @@ def _read_colors(source: Source, masks: Sequence[str], notes: list[str]) -> None
                 classes=[str(_hex(colors[:FEW]))],
                 palette=[str(palette)],
             )
-    notes.append(f'Masks are read by their {len(source.palette)} colors.')
-    source.read_mask = partial(read_labels, codes={VOC_BORDER: IGNORED} | _codes(source.palette))
+    source.read_mask = partial(read_labels, codes={VOC_BORDER: IGNORED} | _codes(source.palette), colored=True)
 
 
 def _codes(palette: Iterable[Color]) -> dict[int, int]:
@@ -307,7 +268,7 @@ def _hex(colors: Iterable[int]) -> list[str]:
     return [f'#{color:06x}' for color in colors]
 
 
-def _read_values(source: Source, masks: Sequence[str], notes: list[str]) -> None:
+def _read_values(tree: Tree, source: Source, masks: Sequence[str]) -> None:
     """Let masks be read by their values: 0 and 255 and grays between them, or the indices of classes."""
     some, names = spread(masks), list(source.classes)
     found = _all_values(some)
@@ -316,24 +277,24 @@ def _read_values(source: Source, masks: Sequence[str], notes: list[str]) -> None
     grays = masks[0].lower().endswith(('.jpg', '.jpeg')) or (top >= (len(names) or 2 * len(found)) and len(found) > 9)
     if (found <= {0, 255} and 255 in found) or (max(found, default=0) >= 128 and grays):
         names = names or ['background', 'foreground']
-        source.read_mask = partial(read_labels, threshold=128)
-        notes.append(f'Masks hold 0 to 255: from 128 on a pixel is {names[-1]}.')
+        source.read_mask = partial(read_labels, codes={value: int(value >= 128) for value in VALUES})
+        tree.notes.append(f'Masks hold 0 to 255: from 128 on a pixel is {names[-1]}.')
         found = {0, 1}
     elif not names:
         found = _all_values(masks)
         top = max(found - {IGNORED}, default=0)
         if top < 2 * len(found):  # else nothing says that the values are indices
             names = ['background', *map(str, range(1, top + 1))] if top > 1 else ['background', 'foreground']
-        notes.append(f'No file names the classes: the masks hold indices up to {top}.')
+        tree.notes.append(f'No file names the classes: the masks hold indices up to {top}.')
     strange = sorted(found - set(range(len(names))) - {IGNORED})
     if strange or len(names) > IGNORED or (source.read_mask and len(names) != 2):
         values, top = strange or sorted(found), max(strange or found)
-        where = next((mask for mask in masks if top in (_distinct(mask) or ())), '')
+        where = next((mask for mask, held in zip(masks, _values(masks), strict=True) if top in (held or ())), '')
         classes = f'there are {len(names)} classes, numbered from 0: {join_some(names)}' if names else 'none has a name'
         raise AmbiguousError(
             f'the masks hold the values {join_some(values)} ({top} in {where}), but {classes}; write classes for all '
             'values, the background too, or a palette with a color for each class, [V, V, V] for a gray value V'
         )
     if source.read_mask is None and not all(map(holds_labels, some)):
-        source.read_mask = read_labels
+        source.read_mask = partial(read_labels, codes=VALUES)
     source.classes = names

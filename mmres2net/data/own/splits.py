@@ -10,13 +10,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 from typing import TypeVar
 
 from tqdm import tqdm
 
-from mmres2net.data.formats.base import Finding, Sample, regular_file
-from mmres2net.data.own.data_file import Spec
+from mmres2net.data.formats.base import Finding, Sample, read_text
 from mmres2net.data.own.tree import SPLIT_WORDS, Tree, folder_of, split_of, stem_of
 from mmres2net.environment import granted_cores
 from mmres2net.errors import UserError
@@ -25,24 +23,13 @@ LABEL = re.compile(rb'\s*\d+(\.0*)?([ \t]+-?[\d.]+(e[-+]?\d+)?){4,}\s*(\n|$)', r
 BLOCK = 2048  # items handed to the threads at once
 T = TypeVar('T')
 U = TypeVar('U')
-Images = dict[str | None, list[str]]
+Samples = dict[str | None, list[Sample]]  # by split; None: no split is told
 Findings = dict[str | None, list[Finding]]
 
 
 def text_lines(path: str) -> list[str]:
     """Return the lines of a text file that are not empty, without blanks around them."""
-    try:
-        text = Path(regular_file(path, 2**28)).read_bytes().decode('utf-8-sig')
-    except (OSError, ValueError) as error:
-        raise UserError(f'{path} cannot be read as text in UTF-8: {error}') from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-def head_of(path: str) -> bytes:
-    """Return the first bytes of a file; none of one that cannot be read."""
-    with suppress(OSError, ValueError), open(regular_file(path), 'rb') as file:
-        return file.read(4096)
-    return b''
+    return [line.strip() for line in read_text(path, 2**28).splitlines() if line.strip()]
 
 
 def in_threads(
@@ -62,34 +49,30 @@ def in_threads(
                 progress.update()
 
 
-def by_split(
-    tree: Tree, spec: Spec, prefer: str, annotated: Mapping[str, str], notes: list[str]
-) -> tuple[Images, Findings]:
+def by_split(tree: Tree, prefer: str, annotated: Mapping[str, str]) -> tuple[dict[str | None, list[str]], Findings]:
     """Return the images of each split, and a finding for each name in a list that is not there.
 
     The places in a data file count, else lists of images, else the names of folders; None has the images that none of
     these names. Lists in the folder ``prefer`` count before others, and only those of images in ``annotated``.
     """
-    places = spec.places or _lists(tree, prefer, annotated)
-    images: Images = defaultdict(list)
+    places = tree.spec.places or _lists(tree, prefer, annotated)
+    images: dict[str | None, list[str]] = defaultdict(list)
     findings: Findings = defaultdict(list)
-    if not places:
-        for name in tree.images.names:
-            images[split_of(folder_of(name))].append(name)
-    for part, named in places.items():
-        for place in named:
-            if place.lower().endswith('.txt'):
-                found, missing = listed(tree, place)
-                images[part] += found
-                findings[part] += [Finding('missing image', tree.path(place), name) for name in missing]
-            else:
-                prefix = '' if place == '.' else f'{place}/'
-                images[part] += [name for name in tree.images.names if name.startswith(prefix)]
-    used = [place for named in places.values() for place in named]
-    if used and not spec.places:
+    for name in () if places else tree.images.names:
+        images[split_of(folder_of(name))].append(name)
+    for part, place in ((part, place) for part, named in places.items() for place in named):
+        if place.lower().endswith('.txt'):
+            found, missing = listed(tree, place)
+            images[part] += found
+            findings[part] += [Finding('missing image', tree.path(place), name) for name in missing]
+        else:
+            prefix = '' if place == '.' else f'{place}/'
+            images[part] += [name for name in tree.images.names if name.startswith(prefix)]
+    if places and not tree.spec.places:
         rest = len(annotated.keys() - {name for names in images.values() for name in names})
         left_out = f' {rest:,} annotated images are in none of these lists, and are left out.' if rest else ''
-        notes.append(f'The splits are those of {", ".join(used)}.{left_out}')
+        used = ', '.join(place for named in places.values() for place in named)
+        tree.notes.append(f'The splits are those of {used}.{left_out}')
     return {part: list(dict.fromkeys(names)) for part, names in images.items()}, findings
 
 
@@ -98,7 +81,7 @@ def _lists(tree: Tree, prefer: str, annotated: Mapping[str, str]) -> dict[str, l
     found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for name in tree.ending('.txt'):
         word = re.sub(r'[\d_-]+$', '', stem_of(name))
-        if (word in SPLIT_WORDS or word == 'trainval') and not LABEL.match(head_of(tree.path(name))):
+        if (word in SPLIT_WORDS or word == 'trainval') and not LABEL.match(tree.head(name)):
             found[folder_of(name).rpartition('/')[2].lower()][SPLIT_WORDS.get(word, word)].append(name)
     for leaf in sorted(found, key=lambda leaf: (leaf != prefer, leaf != 'main', leaf)):
         lists = found[leaf]
@@ -117,74 +100,60 @@ def listed(tree: Tree, place: str) -> tuple[list[str], list[str]]:
     return [name for name in found if name], [line for line, name in zip(lines, found, strict=True) if not name]
 
 
-def within(tree: Tree, spec: Spec, files: Sequence[str]) -> list[str]:
+def within(tree: Tree, files: Sequence[str]) -> list[str]:
     """Return those of ``files`` that are in folders or lists of the data file; all of them where none is."""
-    places = [place for named in spec.places.values() for place in named]
+    places = [place for named in tree.spec.places.values() for place in named]
     folders = tuple(f'{place}/' for place in places if place != '.' and os.path.isdir(tree.path(place)))
     kept = {n for place in places if place.lower().endswith('.txt') for n in listed(tree, place)[0]}
     return [name for name in files if name in kept or name.startswith(folders)] or list(files)
 
 
-def complete(
-    samples: dict[str | None, list[Sample]], labels: Callable[[Sample], Sequence[str]], spec: Spec, notes: list[str]
-) -> dict[str, list[Sample]]:
-    """Return the samples of the splits; without a validation set, a share of the training images becomes one.
-
-    ``labels`` returns the class of a sample by which the share is drawn; nothing where classes do not matter.
-
-    Raises:
-        UserError: No training images, or too few of them.
-    """
+def complete(tree: Tree, samples: Samples, *, by_class: bool) -> dict[str, list[Sample]]:
+    """Return the samples of the splits; without a validation set, a share of the training images becomes one."""
     samples = {part: found for part, found in samples.items() if found}
     rest = samples.pop(None, [])
     if 'train' in samples:
-        notes += [f'{len(rest):,} images are in no split and are left out.'] if rest else []
+        tree.note(len(rest), 'images are in no split and are left out.')
     elif rest:
         samples['train'] = rest
     else:
-        raise UserError(f'{spec.root}: there are no annotated images for training')
+        raise UserError(f'{tree.spec.root}: there are no annotated images for training')
     if 'val' not in samples:
-        total = len(samples['train'])
-        samples['train'], samples['val'] = _divide(samples['train'], labels, spec)
-        notes.append(
+        total, chosen = len(samples['train']), _draw(tree, samples['train'], by_class)
+        samples['val'] = [sample for sample in samples['train'] if sample.image in chosen]
+        samples['train'] = [sample for sample in samples['train'] if sample.image not in chosen]
+        tree.notes.append(
             f'There is no validation set: {len(samples["val"]):,} of the {total:,} training images are drawn for it '
-            f'(val_fraction {spec.val_fraction:g}, seed {spec.seed}); equal files stay together.'
+            f'(val_fraction {tree.spec.val_fraction:g}, seed {tree.spec.seed}); equal files stay together.'
         )
     if 'test' not in samples:
-        notes.append('There is no test set: validation images stand for it.')
+        tree.notes.append('There is no test set: validation images stand for it.')
     return {part: samples[part] for part in ('train', 'val', 'test') if part in samples}
 
 
-def _divide(
-    samples: Sequence[Sample], labels: Callable[[Sample], Sequence[str]], spec: Spec
-) -> tuple[list[Sample], list[Sample]]:
-    """Return two lists: ``val_fraction`` of the samples of each class go into the second, but never a whole class."""
+def _draw(tree: Tree, samples: Sequence[Sample], by_class: bool) -> set[str]:
+    """Return ``val_fraction`` of the images, of each class its share, but never a whole class."""
+    equal: dict[object, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        equal[_middle(sample.image)].append(sample)
     strata: dict[str, list[list[Sample]]] = defaultdict(list)
-    for group in _equal_files(samples):
-        strata[next(iter(labels(group[0])), '')].append(group)
+    for group in equal.values():
+        strata[str(group[0].parse()[1][0].label) if by_class else ''].append(group)
     chosen: set[str] = set()
     for name in sorted(strata):
         groups = sorted(strata[name], key=lambda group: group[0].image)
-        random.Random(f'{spec.seed} {name}').shuffle(groups)
-        wanted = max(round(spec.val_fraction * sum(map(len, groups))), 1)
+        random.Random(f'{tree.spec.seed} {name}').shuffle(groups)
+        wanted = max(round(tree.spec.val_fraction * sum(map(len, groups))), 1)
         for group in groups[:-1]:
             if wanted > 0:
                 chosen.update(sample.image for sample in group)
                 wanted -= len(group)
     if not chosen:
         raise UserError(
-            f'{spec.root}: {len(samples)} image(s) cannot be divided into training and validation; add images, or name '
-            'train and val in a data file'
+            f'{tree.spec.root}: {len(samples)} image(s) cannot be divided into training and validation; add images, or '
+            'name train and val in a data file'
         )
-    return [s for s in samples if s.image not in chosen], [s for s in samples if s.image in chosen]
-
-
-def _equal_files(samples: Sequence[Sample]) -> list[list[Sample]]:
-    """Return the samples in groups of images whose files are of one size and alike in the middle."""
-    groups: dict[object, list[Sample]] = defaultdict(list)
-    for sample in samples:
-        groups[_middle(sample.image)].append(sample)
-    return list(groups.values())
+    return chosen
 
 
 def _middle(path: str) -> object:

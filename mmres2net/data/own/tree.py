@@ -6,20 +6,22 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 from pathlib import Path
 
-from mmres2net.data.formats.base import IMAGE_SUFFIXES
+from mmres2net.data.formats.base import IMAGE_SUFFIXES, regular_file
+from mmres2net.data.own.data_file import Spec
 from mmres2net.errors import UserError
 from mmres2net.text import join_some
 
 SPLIT_WORDS = {
-    **dict.fromkeys(('train', 'training'), 'train'),
-    **dict.fromkeys(('val', 'valid', 'validation', 'dev', 'eval', 'evaluation'), 'val'),
-    **dict.fromkeys(('test', 'testing'), 'test'),
-}
+    'train': 'train', 'training': 'train', 'val': 'val', 'valid': 'val', 'validation': 'val', 'dev': 'val',
+    'eval': 'val', 'evaluation': 'val', 'test': 'test', 'testing': 'test',
+}  # fmt: skip
+SUFFIX = re.compile(r'(annot|annotations|masks?|labels?|images?|imgs?|set|data|gt)$')  # of words such as trainannot
 MASK_WORDS = {
     'mask', 'masks', 'label', 'labels', 'gt', 'groundtruth', 'truth', 'seg', 'segmentation', 'annotation',
     'annotations', 'ann', 'anno', 'labelids', 'indexlabel',
@@ -39,15 +41,20 @@ class AmbiguousError(UserError):
 
 @dataclass(frozen=True)
 class Tree:
-    """All files below ``root``: relative paths with ``/``, sorted; hidden ones are left out."""
+    """What is known of own data before they are read."""
 
-    root: Path
-    files: tuple[str, ...]
+    spec: Spec
+    files: tuple[str, ...]  # below spec.root: relative paths with /, sorted; hidden ones are left out
+    notes: list[str] = field(default_factory=list)  # what is recognized and what is left out; readers add to them
 
     @cached_property
     def images(self) -> Index:
         """The image files."""
         return Index(self.ending(*IMAGE_SUFFIXES))
+
+    def note(self, count: int, text: str) -> None:
+        """Add a note on ``count`` files or objects, if there are any."""
+        self.notes.extend([f'{count:,} {text}'] if count else [])
 
     def ending(self, *suffixes: str) -> list[str]:
         """Return the files that end in one of ``suffixes`` (lower case), whatever their case."""
@@ -55,39 +62,38 @@ class Tree:
 
     def path(self, name: str) -> str:
         """Return the path of a file."""
-        return os.path.join(self.root, name)
+        return os.path.join(self.spec.root, name)
+
+    def head(self, name: str) -> bytes:
+        """Return the first bytes of a file; none of one that cannot be read."""
+        with suppress(OSError, ValueError), open(regular_file(self.path(name)), 'rb') as file:
+            return file.read(4096)
+        return b''
 
 
-def read_tree(root: Path) -> Tree:
-    """Return the files below ``root``, those behind links to folders included; nothing is opened.
-
-    Raises:
-        UserError: A folder that cannot be read, or far too many files.
-    """
+def read_tree(spec: Spec) -> Tree:
+    """Return the files below ``spec.root``, those behind links to folders included; nothing is opened."""
     found: list[str] = []
-    try:
-        for place, folders, names in os.walk(root, followlinks=True, onerror=_fail):
-            real = Path(place).resolve()
-            above = {real, *real.parents}  # a link to one of them would be followed without end
-            folders[:] = [n for n in folders if _is_read(n) and Path(place, n).resolve() not in above]
-            inside = '' if place == str(root) else f'{os.path.relpath(place, root)}/'
-            names = [name for name in names if _is_read(name) and os.path.isfile(os.path.join(place, name))]
-            if odd := next((name for name in names if re.search('[\t\r\n\ud800-\udfff]', inside + name)), None):
-                raise UserError(f'{place}: the name {inside + odd!r} is not plain UTF-8; rename it')
-            found += [inside + name for name in names]
-            if len(found) > MOST_FILES:
-                raise UserError(f'{root} holds more than {MOST_FILES:,} files; name the folder of the data set alone')
-    except OSError as error:
-        raise UserError(f'{error.filename or root} cannot be read: {error.strerror or error}') from error
-    return Tree(root, tuple(sorted(found)))
+
+    def fail(error: OSError) -> None:
+        raise UserError(f'{error.filename or spec.root} cannot be read: {error.strerror or error}') from error
+
+    for place, folders, names in os.walk(spec.root, followlinks=True, onerror=fail):
+        real = Path(place).resolve()
+        above = {real, *real.parents}  # a link to one of them would be followed without end
+        folders[:] = [n for n in _shown(folders) if Path(place, n).resolve() not in above]
+        inside = '' if place == str(spec.root) else f'{os.path.relpath(place, spec.root)}/'
+        names = [inside + name for name in _shown(names) if os.path.isfile(os.path.join(place, name))]
+        if odd := next((name for name in names if re.search('[\t\r\n\ud800-\udfff]', name)), None):
+            raise UserError(f'{place}: the name {odd!r} is not plain UTF-8; rename it')
+        found += names
+        if len(found) > MOST_FILES:
+            raise UserError(f'{spec.root} holds more than {MOST_FILES:,} files; name the folder of the data alone')
+    return Tree(spec, tuple(sorted(found)))
 
 
-def _fail(error: OSError) -> None:
-    raise error
-
-
-def _is_read(name: str) -> bool:
-    return not name.startswith('.') and name.lower() not in SKIPPED
+def _shown(names: Iterable[str]) -> list[str]:
+    return [name for name in names if not name.startswith('.') and name.lower() not in SKIPPED]
 
 
 def words_of(text: str) -> list[str]:
@@ -95,15 +101,19 @@ def words_of(text: str) -> list[str]:
     return re.findall('[a-z]+', text.lower())
 
 
-def split_word(word: str) -> str | None:
-    """Return the split that a word in lower case means, also as trainannot, testset or valimages; None: none."""
-    return SPLIT_WORDS.get(re.sub(r'(annot|annotations|masks?|labels?|images?|imgs?|set|data|gt)$', '', word))
+def mask_word(name: str) -> str:
+    """Return the word at the end of a file's name if it says that it is a mask; else an empty text."""
+    return next((word for word in words_of(stem_of(name))[-1:] if word in MASK_WORDS), '')
 
 
 def split_of(name: str) -> str | None:
     """Return the split that a path tells, by the last part of it that tells one; None where none does."""
     for part in reversed(name.split('/')):
-        found = {split_word(word) for word in words_of(part)} - {None}
+        roots = [
+            re.sub(r'(annot|annotations|masks?|labels?|images?|imgs?|set|data|gt)$', '', word)
+            for word in words_of(part)
+        ]
+        found = {SPLIT_WORDS[word] for word in roots if word in SPLIT_WORDS}
         if len(found) == 1:
             return found.pop()
     return None

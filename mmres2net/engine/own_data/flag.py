@@ -6,9 +6,7 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +15,12 @@ from mmengine.config import Config
 from mmres2net.data.formats.base import Split
 from mmres2net.data.formats.read import read_splits
 from mmres2net.data.layout import PARTS, datasets_of, point_at
-from mmres2net.data.own.dataset import OwnData, recognize, write_standard
+from mmres2net.data.own.dataset import OwnData, recognize
+from mmres2net.data.own.standard import write_standard
 from mmres2net.drawing import class_color
 from mmres2net.engine.config import RUN, Change, load_config
 from mmres2net.engine.launcher import from_first_process, world_size
-from mmres2net.engine.own_data import use_own_data
-from mmres2net.engine.own_data.datasets import check_task, task_of
+from mmres2net.engine.own_data.fit import check_task, task_of, use_own_data
 from mmres2net.engine.resume import check_unused
 from mmres2net.engine.weights import check_checkpoint
 from mmres2net.errors import UserError
@@ -121,9 +119,10 @@ def find_own(cfg: Config, path: str, title: str, parts: Sequence[str]) -> OwnDat
     try:
         data = recognize(path, task=task_of(cfg, title))
     except UserError as error:
-        other = None
-        with suppress(UserError):  # it may be made for another task
+        try:  # it may be made for another task
             other = recognize(path)
+        except UserError:
+            other = None
         if other is not None:
             check_task(cfg, other, title)
         raise UserError(f'{path} is not the data set that {title} names: {misfit}\nas own data, {error}') from error
@@ -139,24 +138,21 @@ def _layout_fault(cfg: Config, path: str, parts: Sequence[str]) -> str:
     place = Path(path).expanduser().absolute()
     try:
         pointed = point_at(cfg, path, parts)
-        files = [
-            Path(node.get('data_root') or '', node.get('ann_file') or '-') for node in datasets_of(pointed, parts[-1])
-        ]
-        if folder := next((file for file in files if file.is_dir()), None):
-            return f'{folder} is a folder'
-        if listed := [file for file in files if file.is_file() and place not in file.absolute().parents]:
-            return f'{listed[0]} lists other data'
+        for node in datasets_of(pointed, parts[-1]):
+            file = Path(node.get('data_root') or '', node.get('ann_file') or '-')
+            if file.is_dir():
+                return f'{file} is a folder'
+            if file.is_file() and place not in file.absolute().parents:
+                return f'{file} lists other data'
         splits = read_splits(pointed, parts[-1:])
     except UserError as error:
         return str(error)
+    faults = [finding.what for split in splits for finding in split.findings if finding.kind == 'classes do not fit']
     for split in splits:
-        faults = [finding.what for finding in split.findings if finding.kind == 'classes do not fit']
         if split.check_names:
-            parsed = [split.parse(sample)[1] for sample in islice(split.samples, SAMPLED)]
+            parsed = [split.parse(sample)[1] for sample in split.samples[:SAMPLED]]
             faults.append(split.check_names({one.label for objects in parsed for one in objects if one.label}))
-        if any(faults):
-            return next(filter(None, faults))
-    return ''
+    return next(filter(None, faults), '')
 
 
 def with_classes_of(checkpoint: Any, name: str, data: OwnData) -> OwnData:

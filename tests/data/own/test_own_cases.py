@@ -15,7 +15,8 @@ import yaml
 from PIL import Image
 
 from mmres2net.data.own.data_file import KEYS
-from mmres2net.data.own.dataset import recognize, write_standard
+from mmres2net.data.own.dataset import recognize
+from mmres2net.data.own.standard import write_standard
 from mmres2net.errors import UserError
 from tests.data.tiny_sets import OBJECT, XML, coco_set, draw, folder_set, mask_set, voc_set
 from tests.support.cli import run_cli
@@ -25,21 +26,8 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def coco(root: Path) -> None:
-    made = coco_set(root)
-    for part, content in made.content.items():
-        (root / f'{part}.json').write_text(json.dumps(content))
-
-
-def voc(root: Path) -> None:
-    voc_set(root)
-
-
-def folders(root: Path) -> None:
-    folder_set(root)
-
-
-def masks(root: Path) -> None:
-    mask_set(root)
+    coco_set(root).write()
+    (root / 'config.py').unlink()
 
 
 def yolo(root: Path) -> None:
@@ -106,10 +94,10 @@ BOMB = 'a: &a [x, x]\nb: &b [*a, *a]\nformat: yolo\n'
 # What is made, how it is changed, the exit status of check-data, and what it has to name.
 CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any], int, str]] = {
     'COCO': (coco, nothing, 0, 'COCO'),
-    'VOC': (voc, nothing, 0, 'VOC'),
+    'VOC': (voc_set, nothing, 0, 'VOC'),
     'YOLO': (yolo, nothing, 0, 'YOLO'),
-    'folders': (folders, nothing, 0, 'classification'),
-    'masks': (masks, nothing, 0, 'segmentation'),
+    'folders': (folder_set, nothing, 0, 'classification'),
+    'masks': (mask_set, nothing, 0, 'segmentation'),
     'no file': (nothing, nothing, 2, '0 files'),
     'images alone': (nothing, lambda root: draw(root / 'a.jpg', 1), 2, '1 of them images'),
     'two formats': (coco, yolo, 2, 'format: coco'),
@@ -119,7 +107,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any], int, str]] 
     'two data files': (yolo, all_of(write('a.yaml', DATA), write('b.yml', DATA)), 2, 'b.yml'),
     'one image': (nothing, all_of(lambda r: draw(r / 'a.jpg', 1), write('a.txt', '0 .5 .5 .5 .5')), 2, '1 image'),
     'one class': (yolo, write('classes.txt', 'car'), 1, 'label without class'),
-    'no class': (voc, no_objects, 2, 'no object'),
+    'no class': (voc_set, no_objects, 2, 'no object'),
     'loop of links': (yolo, lambda root: (root / 'labels/again').symlink_to(root), 0, 'YOLO'),
     'pipe': (yolo, lambda root: os.mkfifo(root / 'images/9.jpg'), 0, 'YOLO'),
     'broken link': (yolo, lambda root: (root / 'images/9.jpg').symlink_to('gone'), 0, 'YOLO'),
@@ -129,10 +117,8 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any], int, str]] 
     'COCO with a byte order mark': (
         coco, lambda r: (r / 'val.json').write_bytes(b'\xef\xbb\xbf' + (r / 'val.json').read_bytes()), 0, 'COCO',
     ),
-    'VOC name in capitals': (
-        voc, write('Annotations/train0.xml', ONE.format('Car')), 2, "'Car'",
-    ),
-    'XML without image': (voc, remove('JPEGImages/train0.jpg'), 1, 'missing image'),
+    'VOC name in capitals': (voc_set, write('Annotations/train0.xml', ONE.format('Car')), 2, "'Car'"),
+    'XML without image': (voc_set, remove('JPEGImages/train0.jpg'), 1, 'missing image'),
     'YOLO number too large': (yolo, write('labels/0.txt', '2 .5 .5 .1 .1'), 1, 'label without class'),
     'YOLO in pixels': (yolo, write('labels/0.txt', '0 50 50 20 20'), 1, 'broken annotation'),
     'YOLO of texts': (yolo, write('labels/0.txt', '0 a b c d'), 1, 'broken annotation'),
@@ -140,11 +126,9 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any], int, str]] 
     'YOLO with an empty file': (yolo, write('labels/0.txt', ''), 0, 'YOLO'),
     'label file without image': (yolo, write('labels/10.txt', '0 .5 .5 .1 .1'), 1, 'annotation without image'),
     'damaged image': (yolo, write('images/0.jpg', b'\xff\xd8'), 1, 'unreadable image'),
-    'class of other files': (folders, write('train/owl/0.heic', 'x'), 0, 'train/owl/0.heic'),
-    'class of validation alone': (folders, lambda r: (r / 'val/dog').rename(r / 'val/Dog'), 2, 'dog?'),
-    'mask value without name': (
-        masks, all_of(write('classes.txt', 'road'), one_color('L', 9)), 2, 'values 9',
-    ),
+    'class of other files': (folder_set, write('train/owl/0.heic', 'x'), 0, 'train/owl/0.heic'),
+    'class of validation alone': (folder_set, lambda r: (r / 'val/dog').rename(r / 'val/Dog'), 2, 'dog?'),
+    'mask value without name': (mask_set, all_of(write('classes.txt', 'road'), one_color('L', 9)), 2, 'values 9'),
     'masks of equal names in folders of splits': (CAMVID, nothing, 0, 'up to 1'),
     'masks as JPEG': (photos('images/{i}.jpg', 'masks/{i}.jpg', mode='RGB'), nothing, 0, 'from 128'),
     'masks of 16 bits': (photos('images/{i}.jpg', 'masks/{i}.png', value=1, deep=True), nothing, 0, 'up to 1'),
@@ -163,9 +147,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any], int, str]] 
         photos('x/{i}.jpg', 'y/{i}.png', mode='RGB', value=9),
         lambda root: Image.new('RGB', (96, 64), (9, 8, 7)).save(root / 'y/0.png'), 2, 'palette: [[0, 0, 0], [9, 8, 7]',
     ),
-    'mask in unknown colors': (
-        masks, all_of(write('classes.txt', 'a\nb'), one_color('RGB', (9, 8, 7))), 2, '#090807',
-    ),
+    'mask in other colors': (mask_set, all_of(write('classes.txt', 'a\nb'), one_color('RGB', (9, 8, 7))), 2, '#090807'),
     'data.yaml with an unknown key': (yolo, write('data.yaml', 'format: yolo\ntrian: images\n'), 2, "'train'"),
     'data.yaml of keypoints': (yolo, write('data.yaml', 'names: [a]\ntrain: x\nkpt_shape: [9, 2]'), 2, 'kpt_shape'),
     'data.yaml with aliases': (yolo, write('data.yaml', BOMB), 2, 'aliases'),
@@ -215,19 +197,12 @@ def test_advised_data_file_is_read(tmp_path: Path) -> None:
 
 def test_data_file_decides(tmp_path: Path) -> None:
     coco(tmp_path / 'set')
-    content = {
-        'format': 'coco',
-        'path': 'set',
-        'train': 'val.json',
-        'val': {'images': 'train', 'annotations': 'train.json'},
-    }
-    path = tmp_path / 'mine.yaml'
-    path.write_text(yaml.safe_dump({**content, 'classes': ['dog'], 'palette': [[1, 2, 3]]}))
-    data = recognize(path)
-    assert {name: (split.images, dict(split.counts)) for name, split in data.splits.items()} == {
-        'train': (2, {'dog': 2}),
-        'val': (4, {'dog': 4}),
-    }
+    content = {'format': 'coco', 'path': 'set', 'train': 'val.json', 'classes': ['dog'], 'palette': [[1, 2, 3]]}
+    content['val'] = {'images': 'train', 'annotations': 'train.json'}
+    (tmp_path / 'mine.yaml').write_text(yaml.safe_dump(content))
+    data = recognize(tmp_path / 'mine.yaml')
+    found = {name: (split.images, dict(split.counts)) for name, split in data.splits.items()}
+    assert found == {'train': (2, {'dog': 2}), 'val': (4, {'dog': 4})}
     assert data.palette == ((1, 2, 3),)
     assert any('car.' in note for note in data.notes)
 
@@ -246,7 +221,7 @@ def test_equal_images_stay_together_and_seeds_differ(tmp_path: Path) -> None:
 
 
 def test_images_in_no_list_are_told(tmp_path: Path) -> None:
-    voc(tmp_path)
+    voc_set(tmp_path)
     assert not any(' 3 annotated' in note for note in recognize(tmp_path).notes)
     (tmp_path / 'train.txt').write_text('train0\n')
     assert any(' 3 annotated' in note for note in recognize(tmp_path).notes)
@@ -264,9 +239,8 @@ def test_images_without_objects_are_counted(tmp_path: Path) -> None:
 def test_standard_form_is_reused_until_the_data_change(tmp_path: Path) -> None:
     yolo(tmp_path / 'set')
     before = contents(tmp_path / 'set')
-    files = [
-        split.annotation for split in write_standard(recognize(tmp_path / 'set'), tmp_path / 'out').splits.values()
-    ]
+    data = write_standard(recognize(tmp_path / 'set'), tmp_path / 'out')
+    files = [split.annotation for split in data.splits.values()]
     times = [file.stat().st_mtime_ns for file in files]
     write_standard(recognize(tmp_path / 'set'), tmp_path / 'out')
     assert [file.stat().st_mtime_ns for file in files] == times
@@ -279,7 +253,7 @@ def test_standard_form_is_reused_until_the_data_change(tmp_path: Path) -> None:
 
 
 def test_the_task_decides_and_has_to_fit(tmp_path: Path) -> None:
-    voc(tmp_path)
+    voc_set(tmp_path)
     mask_set(tmp_path)
     (tmp_path / 'classes.txt').write_text('ground\nroad\n')
     assert recognize(tmp_path, task='segmentation').format == 'masks'
@@ -295,24 +269,13 @@ def test_schema_names_what_the_reader_reads() -> None:
     assert schema['additionalProperties'] is False
 
 
-def test_difficult_objects_of_voc_are_crowds(tmp_path: Path) -> None:
-    voc(tmp_path / 'set')
-    path = tmp_path / 'set/Annotations/train0.xml'
-    path.write_text(path.read_text().replace('<difficult>0', '<difficult>1', 1))
-    data = write_standard(recognize(tmp_path / 'set'), tmp_path / 'out')
-    entries = json.loads(data.splits['train'].annotation.read_text())['annotations']
-    assert [entry['iscrowd'] for entry in entries] == [1, *[0] * 7]
-    assert entries[0]['bbox'] == [9, 9, 31, 21]  # 10 to 40 and 10 to 30, both ends included
-
-
 def test_a_category_that_groups_the_others_is_no_class(tmp_path: Path) -> None:
     made = coco_set(tmp_path / 'set')
-    for part, content in made.content.items():
-        content['categories'] = [{'id': 0, 'name': 'things', 'supercategory': 'none'}, *content['categories']]
-        for category in content['categories'][1:]:
-            category['supercategory'] = 'things'
+    for content in made.content.values():
+        groups = [{'id': 0, 'name': 'things', 'supercategory': 'none'}]
+        content['categories'] = groups + [c | {'supercategory': 'things'} for c in content['categories']]
         content['annotations'] = [{k: v for k, v in e.items() if k != 'area'} for e in content['annotations']]
-        (tmp_path / f'set/{part}.json').write_text(json.dumps(content))
+    made.write().unlink()
     data = write_standard(recognize(tmp_path / 'set'), tmp_path / 'out')
     assert data.classes == ('car', 'dog')
     assert {e['area'] for e in json.loads(data.splits['val'].annotation.read_text())['annotations']} == {600}

@@ -11,7 +11,8 @@ from mmengine.registry import DATASETS
 from PIL import Image
 
 from mmres2net.data.formats.read import read_splits
-from mmres2net.data.own.dataset import recognize, write_standard
+from mmres2net.data.own.dataset import recognize
+from mmres2net.data.own.standard import write_standard
 from tests.data.own import relaid
 from tests.data.tiny_sets import coco_set, config, mask_set, voc_set
 from tests.support.cli import run_cli
@@ -19,24 +20,12 @@ from tests.support.folders import contents
 from tests.support.realdata import data_root
 
 
-def boxes(folder: Path) -> dict[str, list[tuple[str, list[float]]]]:
-    found = {}
-    for path in sorted((folder / 'annotations').glob('*.json')):
-        content = json.loads(path.read_text())
-        names = {c['id']: c['name'] for c in content['categories']}
-        for image in content['images']:
-            entries = [e for e in content['annotations'] if e['image_id'] == image['id'] and not e['iscrowd']]
-            found[Path(image['file_name']).stem] = sorted((names[e['category_id']], e['bbox']) for e in entries)
-            assert (folder / path.stem.removeprefix('instances_') / image['file_name']).is_file()
-    return found
-
-
 @pytest.mark.parametrize('name', ['shapes', 'coco_mini'])
 def test_boxes_survive_all_formats(name: str, shapes: Path, tmp_path: Path) -> None:
     source = shapes if name == 'shapes' else data_root(name)
-    photos = relaid.from_coco(source, 12)
-    files = {f'instances_{split}.json': [split] for split in ('train', 'val')}
-    relaid.coco(tmp_path / 'set', photos, lambda p: f'{p.split}/{p.path.name}', files, lambda p: p.path.name)
+    photos = relaid.from_coco(source)
+    files = {f'instances_{split}.json': [split] for split in relaid.SPLITS}
+    relaid.coco(tmp_path / 'set', photos, '{split}/{stem}.jpg', files, '{stem}.jpg')
     before = contents(tmp_path / 'set')
     path = tmp_path / 'set'
     for target in ('coco', 'voc', 'yolo', 'coco'):
@@ -45,33 +34,24 @@ def test_boxes_survive_all_formats(name: str, shapes: Path, tmp_path: Path) -> N
         assert result.status == 0, result.err
         assert run_cli('convert-data', path, '--to', target, '--out', out).status == 2
         path = out
-    first, last = boxes(tmp_path / 'cocoset'), boxes(path)
-    assert set(first) == set(last) == {photo.path.stem for photo in photos}
-    for stem, objects in first.items():
-        assert [label for label, _ in objects] == [label for label, _ in last[stem]]
-        for (_, box), (_, other) in zip(objects, last[stem], strict=True):
-            assert other == pytest.approx(box, abs=1.01)
+    for split in relaid.SPLITS:
+        first, last = (
+            relaid.boxes_in(folder / f'annotations/instances_{split}.json', folder / split)
+            for folder in (tmp_path / 'cocoset', path)
+        )
+        assert set(first) == set(last) == {photo.path.stem for photo in photos if photo.split == split}
+        for stem, objects in first.items():
+            relaid.assert_close(last[stem], objects, 1.01)
     assert contents(tmp_path / 'set') == before
 
 
-def test_polygons_survive_yolo(shapes: Path, tmp_path: Path) -> None:
-    assert (
-        run_cli(
-            'convert-data', shapes / 'annotations/instances_val2017.json', '--to', 'yolo', '--out', tmp_path / 'y'
-        ).status
-        == 0
-    )
+def test_polygons_survive_yolo_outside_of_the_folder(shapes: Path, tmp_path: Path) -> None:
+    flags = ('convert-data', shapes / 'annotations/instances_val2017.json', '--to', 'yolo', '--out')
+    assert (run_cli(*flags, tmp_path / 'y').status, run_cli(*flags, shapes / 'y').status) == (0, 2)
+    assert not (shapes / 'y').exists()
     names = yaml.safe_load((tmp_path / 'y/data.yaml').read_text())['names']
     data = recognize(tmp_path / 'y')
     assert (data.task, list(data.classes)) == ('instances', [names[i] for i in range(len(names))])
-
-
-def test_own_folder_is_never_written_to(shapes: Path, tmp_path: Path) -> None:
-    result = run_cli(
-        'convert-data', shapes / 'annotations/instances_val2017.json', '--to', 'voc', '--out', shapes / 'voc'
-    )
-    assert result.status == 2
-    assert not (shapes / 'voc').exists()
 
 
 def test_checks_read_pairs_as_training_does(tmp_path: Path) -> None:
@@ -102,10 +82,14 @@ def test_wrong_data_are_not_converted(key: str, value: object, tmp_path: Path) -
     assert (result.status, list(tmp_path.iterdir())) == (2, [tmp_path / 'set']), result.err
 
 
-def test_difficult_objects_stay_in_voc_and_leave_yolo(tmp_path: Path) -> None:
+def test_difficult_objects_are_crowds_stay_in_voc_and_leave_yolo(tmp_path: Path) -> None:
     voc_set(tmp_path / 'set')
     path = tmp_path / 'set/Annotations/train0.xml'
     path.write_text(path.read_text().replace('<difficult>0', '<difficult>1', 1))
+    data = write_standard(recognize(tmp_path / 'set'), tmp_path / 'out')
+    entries = json.loads(data.splits['train'].annotation.read_text())['annotations']
+    assert [entry['iscrowd'] for entry in entries] == [1, *[0] * 7]
+    assert entries[0]['bbox'] == [9, 9, 31, 21]  # 10 to 40 and 10 to 30, both ends included
     for target in ('voc', 'yolo'):
         assert run_cli('convert-data', tmp_path / 'set', '--to', target, '--out', tmp_path / target).status == 0
     again = recognize(tmp_path / 'voc').splits['train'].source

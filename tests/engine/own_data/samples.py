@@ -6,7 +6,7 @@ from mmengine.config import Config
 
 from mmres2net.data.formats.base import Split
 from mmres2net.data.own.dataset import OwnData, OwnSplit
-from mmres2net.engine.own_data.datasets import is_saliency, task_of
+from mmres2net.engine.own_data.fit import is_saliency, task_of
 
 FORMATS = {'detection': 'voc', 'instances': 'coco', 'segmentation': 'masks', 'classification': 'folders'}
 

@@ -12,7 +12,7 @@ from mmres2net.data.check.config import evaluator_faults, head_faults
 from mmres2net.data.layout import PARTS, datasets_of
 from mmres2net.engine.build import build_model
 from mmres2net.engine.config import load_config, single_process_norms, without_weights
-from mmres2net.engine.own_data import use_own_data
+from mmres2net.engine.own_data.fit import use_own_data
 from mmres2net.errors import UserError
 from tests.configs.pairs import CONFIGS
 from tests.engine.own_data.samples import own_data, own_data_for

@@ -6,7 +6,7 @@ import pytest
 from mmengine.config import Config
 
 from mmres2net.engine.config import load_config
-from mmres2net.engine.own_data import use_own_data
+from mmres2net.engine.own_data.fit import use_own_data
 from mmres2net.engine.own_data.schedule import fit_schedule
 from mmres2net.engine.settings import value_at
 from tests.engine.own_data.samples import own_data
