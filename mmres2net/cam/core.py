@@ -23,13 +23,8 @@ from mmres2net.errors import UserError
 Array = npt.NDArray[Any]
 T = TypeVar('T')
 # Methods whose maps need the activations and gradients of one layer and nothing else, by the library's class.
-METHODS = {
-    'gradcam': 'GradCAM',
-    'gradcam++': 'GradCAMPlusPlus',
-    'xgradcam': 'XGradCAM',
-    'hirescam': 'HiResCAM',
-    'layercam': 'LayerCAM',
-}
+METHODS = {'gradcam': 'GradCAM', 'gradcam++': 'GradCAMPlusPlus'}
+METHODS |= {'xgradcam': 'XGradCAM', 'hirescam': 'HiResCAM', 'layercam': 'LayerCAM'}
 
 
 def library() -> Any:
@@ -37,9 +32,8 @@ def library() -> Any:
     try:
         return importlib.import_module('pytorch_grad_cam')
     except ImportError as error:
-        raise UserError(
-            f'class activation maps need the package grad-cam, which cannot be imported ({error}): pip install grad-cam'
-        ) from error
+        what = f'class activation maps need the package grad-cam, which cannot be imported ({error})'
+        raise UserError(f'{what}: pip install grad-cam') from error
 
 
 def activation_map(

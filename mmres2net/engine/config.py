@@ -29,7 +29,7 @@ from mmres2net.init_cfg import drop_pretrained, pretrained_nodes
 from mmres2net.models.arch import ALIASES
 from mmres2net.paths import OWN, find_config
 from mmres2net.swap import explain_swap
-from mmres2net.swap.options import is_old_option
+from mmres2net.swap.sources import is_old_option
 from mmres2net.text import join_some
 
 # Settings of a run that are no argument of MMEngine's runner.

@@ -58,15 +58,10 @@ def write_graph(graph: Graph, example: Tensor, kind: str, path: Path) -> None:
 def _write_onnx(graph: Graph, example: Tensor, path: Path) -> None:
     import onnx
 
+    names = {'input_names': ['image'], 'output_names': list(graph.metadata.outputs)}
+    axes = {name: axes for name, axes in graph.axes.items() if axes}
     torch.onnx.export(
-        graph.module,
-        (example,),
-        str(path),
-        dynamo=False,
-        opset_version=OPSET,
-        input_names=['image'],
-        output_names=list(graph.metadata.outputs),
-        dynamic_axes={name: axes for name, axes in graph.axes.items() if axes},
+        graph.module, (example,), str(path), dynamo=False, opset_version=OPSET, dynamic_axes=axes, **names
     )
     model = onnx.load(str(path))
     onnx.helper.set_model_props(model, {KEY: graph.metadata.to_json()})

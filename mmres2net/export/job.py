@@ -8,13 +8,15 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from mmres2net.engine.source import ModelSource, read_source
 from mmres2net.engine.weights import safe_loading
 from mmres2net.errors import UserError
 from mmres2net.export.compare import Comparison
 from mmres2net.export.formats import WRITERS, write_graph
 from mmres2net.export.graphs import Graph, make_graph
-from mmres2net.export.verify import Verifier, as_batch, fault_of, images_for, make_copies, network_pixels
+from mmres2net.export.verify import Verifier, fault_of, images_for, make_copies, network_input
 from mmres2net.files import writable_dir
 from mmres2net.flags import parse
 from mmres2net.predict.inputs import find_files
@@ -90,6 +92,7 @@ def _write_and_verify(
     with tempfile.TemporaryDirectory() as scratch:
         paths, images = images_for(source.cfg, args.images or list(map(str, source.images)), Path(scratch))
         copies = make_copies(paths, graph.metadata, size, Path(scratch))
-        write_graph(graph, as_batch(network_pixels(copies[0], graph.metadata, size is not None)), args.to, path)
+        example = torch.from_numpy(network_input(copies[0], graph.metadata, size is not None)[None])
+        write_graph(graph, example, args.to, path)
         verifier = Verifier(source, graph, open_file(path), args.tolerance, size is not None)
         return list(verifier.run(paths, copies)), images

@@ -70,10 +70,9 @@ class Verifier:
     def _input(self, path: Path) -> Comparison:
         """Compare what the network gets for an image file, in levels of 255."""
         expected = self._reference_input(run_pipeline(self.source.cfg, path))[0]
-        preprocess = self.graph.module.preprocess
-        image = read_image(path, apply_exif=self.session.metadata.apply_exif)
+        preprocess, pixels = self.graph.module.preprocess, network_input(path, self.session.metadata, False)
         with torch.no_grad():
-            got = preprocess(as_batch(apply_transforms(image, self.session.metadata.transforms)))[0]
+            got = preprocess(torch.from_numpy(pixels[None]))[0]
         name = f'input of {path.name}'
         if self.session.metadata.task == 'backbone':  # which is exported without padding
             expected = expected[:, : got.shape[1], : got.shape[2]]
@@ -86,11 +85,12 @@ class Verifier:
             return self.source.model.data_preprocessor(data, False)['inputs']
 
     def _outputs(self, paths: Sequence[Path]) -> Iterator[Comparison]:
-        images = [network_pixels(path, self.session.metadata, self.as_is) for path in paths]
-        title = f'{images[0].shape[0]}x{images[0].shape[1]}' + (', batch' if len(paths) > 1 else '')
         metadata = self.session.metadata
+        images = np.stack([network_input(path, metadata, self.as_is) for path in paths])
+        size = (images.shape[2], images.shape[3])
+        title = f'{size[0]}x{size[1]}' + (', batch' if len(paths) > 1 else '')
         try:
-            outputs = self.session.run(np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2)))
+            outputs = self.session.run(images)
         except Exception as error:  # runtimes raise whatever they like
             yield Comparison(f'{title}: runs', np.inf, 0.0, f'the runtime stops: {reason_of(error)[:300]}')
             return
@@ -98,8 +98,8 @@ class Verifier:
         for index, path in enumerate(paths):
             single = metadata.task == 'detection'  # its outputs have no batch dimension
             got = results if single else {name: value[index] for name, value in results.items()}
-            for row in self._compare(path, (images[index].shape[0], images[index].shape[1]), got):
-                place = f' {index + 1}' if len(paths) > 1 else ''
+            place = f' {index + 1}' if len(paths) > 1 else ''
+            for row in self._compare(path, size, got):
                 yield replace(row, part=f'{title}{place}: {row.part}')
 
     def _compare(self, path: Path, size: tuple[int, int], got: Results) -> Iterator[Comparison]:
@@ -178,15 +178,11 @@ def _detections(instances: Any) -> Results:
     return {name: value.numpy() for name, value in out.items()}
 
 
-def network_pixels(path: Path, metadata: ExportMetadata, as_is: bool) -> Array:
-    """Return the pixels (h, w, 3) that the network gets for an image file."""
-    image = read_image(path)
-    return image if as_is else apply_transforms(image, metadata.transforms)
-
-
-def as_batch(pixels: Array) -> Tensor:
-    """Return pixels (h, w, 3) as a batch of one, (1, 3, h, w)."""
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]))
+def network_input(path: Path, metadata: ExportMetadata, as_is: bool) -> Array:
+    """Return the pixels (3, h, w) that the network gets for an image file; ``as_is``: in the size of the file."""
+    image = read_image(path, apply_exif=metadata.apply_exif)
+    image = image if as_is else apply_transforms(image, metadata.transforms)
+    return np.ascontiguousarray(image.transpose(2, 0, 1))
 
 
 def make_copies(

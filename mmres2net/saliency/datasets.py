@@ -5,22 +5,18 @@ Data sets made by ``mmres2net prepare-data`` have the folders ``images`` and ``m
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from mmengine.dataset import BaseDataset
-from mmengine.logging import print_log
 
 from mmres2net.errors import UserError
 from mmres2net.registry import DATASETS
 from mmres2net.saliency.masks import salient_pixels, transparency_fault
-from mmres2net.text import join_some
 
 FOLDERS = {'img_path': 'images', 'seg_map_path': 'masks'}
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
 
 @DATASETS.register_module()
@@ -32,8 +28,8 @@ class SaliencyDataset(BaseDataset):
 
     Args:
         dataset_name: Name of the data set; metrics are reported under it.
-        ann_file: A list of names, one per line, with or without suffix; '': all images of the folder. A warning lists
-            image files of another suffix.
+        ann_file: A list of names, one per line, with or without suffix; '': all images of the folder. The check before
+            a run lists image files of another suffix.
         data_prefix: ``img_path`` and ``seg_map_path``: other folders than ``images`` and ``masks``. Without
             ``seg_map_path`` samples have no masks.
         img_suffix: Suffix of images, in upper or lower case.
@@ -56,14 +52,8 @@ class SaliencyDataset(BaseDataset):
         lazy_init: bool = False,
     ) -> None:
         self.dataset_name, self.img_suffix, self.seg_map_suffix = dataset_name, img_suffix, seg_map_suffix
-        super().__init__(
-            ann_file=ann_file,
-            data_root=data_root,
-            data_prefix=dict(data_prefix or FOLDERS),
-            pipeline=list(pipeline),
-            indices=indices,
-            lazy_init=lazy_init,
-        )
+        own = {'ann_file': ann_file, 'data_root': data_root, 'data_prefix': dict(data_prefix or FOLDERS)}
+        super().__init__(**own, pipeline=list(pipeline), indices=indices, lazy_init=lazy_init)
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Return a dict for each image, in the order of the list, or else sorted by name."""
@@ -93,19 +83,12 @@ class SaliencyDataset(BaseDataset):
         return [name + self.img_suffix for name in bare]
 
     def _names_in_folder(self) -> list[str]:
-        folder, masks = (Path(self.data_prefix.get(key, '')) for key in ('img_path', 'seg_map_path'))
+        folder = Path(self.data_prefix.get('img_path', ''))
         if not folder.is_dir():
             raise UserError(f'the images of {self.dataset_name} are missing: there is no folder {folder}')
         # Archives made on a Mac have a hidden file beside every image.
         found = sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith('.'))
-        names = [name for name in found if name.lower().endswith(self.img_suffix.lower())]
-        others = [name for name in found if name not in set(names) and name.lower().endswith(IMAGE_SUFFIXES)]
-        if folder == masks:
-            others = [name for name in others if not name.endswith(self.seg_map_suffix)]
-        if others:
-            text = f'{len(others)} image files of {folder} do not end in {self.img_suffix} and are left out'
-            print_log(f'{self.dataset_name}: {text}: {join_some(others)}', 'current', logging.WARNING)
-        return names
+        return [name for name in found if name.lower().endswith(self.img_suffix.lower())]
 
     def image_fault(self, path: str) -> str:
         """Return why an image file cannot be used, else ''; damage is reported by another check."""

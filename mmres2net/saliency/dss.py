@@ -158,9 +158,8 @@ class DSSHead(BaseModule):
         says that they are not five, or have other sizes.
         """
         if len(inputs) != SIDES:
-            raise ValueError(
-                f'{len(inputs)} features for {SIDES} sides; use mmres2net.WithStem around a backbone with four stages'
-            )
+            what = f'{len(inputs)} features for {SIDES} sides'
+            raise ValueError(f'{what}; use mmres2net.WithStem around a backbone with four stages')
         maps = [side(feature) for side, feature in zip(self.sides, inputs, strict=True)]
         for i in reversed(range(SIDES)):
             deeper = [upsample(maps[j], self.strides[j] // self.strides[i], maps[i].shape[2:]) for j in CONNECTIONS[i]]

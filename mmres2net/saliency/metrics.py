@@ -47,12 +47,7 @@ class SaliencyMetric(BaseMetric):
     default_prefix = ''
 
     def __init__(
-        self,
-        *,
-        stretch: bool = True,
-        format_only: bool = False,
-        collect_device: str = 'cpu',
-        prefix: str | None = None,
+        self, *, stretch: bool = True, format_only: bool = False, collect_device: str = 'cpu', prefix: str | None = None
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         if not format_only:
@@ -85,9 +80,8 @@ class SaliencyMetric(BaseMetric):
         shown, own = len(self.results), -(-size // get_world_size())  # a distributed sampler may repeat one
         if shown > own:
             self.results.clear()
-            raise UserError(
-                f"{shown} images were evaluated, but this process has {own} of {size}; use MMEngine's DefaultSampler"
-            )
+            what = f'{shown} images were evaluated, but this process has {own} of {size}'
+            raise UserError(f"{what}; use MMEngine's DefaultSampler")
         return super().evaluate(size)
 
     def compute_metrics(self, results: list[tuple[str, Measured]]) -> dict[str, float]:
@@ -112,9 +106,8 @@ def maps_of(sample: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     name = sample.get('img_path', 'a sample')
     prediction = grey_map(sample['seg_logits']['data'], name)
     if 'gt_sem_seg' not in sample:
-        raise UserError(
-            f'{name} has no annotation; load the mask in the test pipeline, or set format_only=True of SaliencyMetric'
-        )
+        text = f'{name} has no annotation'
+        raise UserError(f'{text}; load the mask in the test pipeline, or set format_only=True of SaliencyMetric')
     truth = np.asarray(sample['gt_sem_seg']['data'].squeeze(0).cpu())
     if truth.shape != prediction.shape:
         what = f'{name}: the prediction has shape {prediction.shape}, the annotation {truth.shape}'

@@ -9,10 +9,16 @@ from mmengine.config import Config
 from mmres2net.errors import UserError
 from mmres2net.models.arch import ALIASES, ARCHS, find_arch
 from mmres2net.swap.normalization import set_normalization
-from mmres2net.swap.options import carry
-from mmres2net.swap.parts import build_on_meta, check_parameter_groups, fit_heads, swap_shared_heads
-from mmres2net.swap.sources import Source, find_source
-from mmres2net.swap.start import allow_random_plugins, drop_old_checkpoints, new_init_cfg
+from mmres2net.swap.parts import (
+    allow_random_plugins,
+    build_on_meta,
+    check_parameter_groups,
+    drop_old_checkpoints,
+    fit_heads,
+    new_init_cfg,
+    swap_shared_heads,
+)
+from mmres2net.swap.sources import Source, carry, find_source
 from mmres2net.weights.fetching import normalization_of
 
 __all__ = ['explain_swap', 'swap_backbone']

@@ -28,7 +28,14 @@ def set_normalization(cfg: Config, wanted: Normalization) -> list[str]:
         raise UserError(f'this config has no data_preprocessor that normalizes images; add one with {settings}')
     flip, lines = not _loads_rgb(cfg, settings), []
     for path, node in nodes:
-        for key, value in _settings_of(node, cfg, wanted, flip).items():
+        new: Cfg = {'mean': list(wanted.mean), 'std': list(wanted.std)}
+        named = [flag for flag in FLAGS if flag in node]
+        library = type_library(node.get('type', '')) or node.get('_scope_') or cfg.get('default_scope') or ''
+        if 'to_rgb' in named or (not named and library == 'mmpretrain'):
+            new['to_rgb'] = flip
+        else:
+            new |= {'bgr_to_rgb': flip, **({'rgb_to_bgr': False} if 'rgb_to_bgr' in named else {})}
+        for key, value in new.items():
             if not _same(node.get(key), value):
                 lines.append(f'{path}.{key} {node.get(key)} -> {value}')
                 node[key] = value
@@ -45,16 +52,6 @@ def _normalizers(cfg: Config) -> Iterator[tuple[str, Cfg]]:
         named = path.endswith('data_preprocessor') and node and not isinstance(node.get('data_preprocessor'), dict)
         if named or ({'mean', 'std'} <= set(node) and set(FLAGS) & set(node)):
             yield path, node
-
-
-def _settings_of(node: Cfg, cfg: Config, wanted: Normalization, flip: bool) -> Cfg:
-    """Return the settings of one data preprocessor; ``flip``: images are read as BGR."""
-    settings: Cfg = {'mean': list(wanted.mean), 'std': list(wanted.std)}
-    named = [flag for flag in FLAGS if flag in node]
-    library = type_library(node.get('type', '')) or node.get('_scope_') or cfg.get('default_scope') or ''
-    if 'to_rgb' in named or (not named and library == 'mmpretrain'):
-        return {**settings, 'to_rgb': flip}
-    return {**settings, 'bgr_to_rgb': flip, **({'rgb_to_bgr': False} if 'rgb_to_bgr' in named else {})}
 
 
 def _same(old: Any, new: Any) -> bool:

@@ -1,8 +1,9 @@
-"""What a swap means for the rest of a config: heads, and settings that name parameters of the backbone."""
+"""What a swap means for the rest of a config: initial weights, heads, and settings that name parameters."""
 
 from __future__ import annotations
 
 import copy
+from fnmatch import fnmatchcase
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -11,15 +12,19 @@ from torch import nn
 
 from mmres2net.data.layout import walk
 from mmres2net.errors import UserError, reason_of
+from mmres2net.init_cfg import PretrainedNode, drop_pretrained, pretrained_nodes
 from mmres2net.models.arch import ARCHS, Arch, find_arch
 from mmres2net.models.dla import LEVEL_CHANNELS
 from mmres2net.models.res2net import EXPANSION, STAGE_PLANES
 from mmres2net.registry import MODELS
 from mmres2net.swap.sources import Cfg, Source, type_name
+from mmres2net.weights.fetching import LONG, PUBLISHED, find_published
 
 KEPT = ('stage', 'stride', 'dilation', 'norm_cfg', 'norm_eval', 'with_cp', 'dcn')
 DROPPED = ('type', '_scope_', 'depth', 'style', 'init_cfg', 'pretrained')
 HEAD = 'mmres2net.Res2LayerHead'
+PLUGINS = '*.after_conv?.*'  # names of a block's plugins
+OWN = ('pretrained', 'init_cfg')  # options of a model or backbone by which it loads a checkpoint itself
 
 
 def build_on_meta(backbone: Cfg, source: Source) -> nn.Module:
@@ -72,9 +77,8 @@ def swap_shared_heads(cfg: Config, arch: str, start: Cfg | None) -> list[str]:
         kept = {key for key in old if key != 'init_cfg'} if name == 'Res2LayerHead' else {*KEPT}
         unknown = [key for key in old if key not in (*kept, *DROPPED) and old[key] is not None]
         if unknown:
-            raise UserError(
-                f'{path}.shared_head has {", ".join(unknown)}, which {HEAD} does not have; remove it from a copy'
-            )
+            what = f'{path}.shared_head has {", ".join(unknown)}, which {HEAD} does not have'
+            raise UserError(f'{what}; remove it from a copy')
         new = {key: copy.deepcopy(value) for key, value in old.items() if key in kept and value is not None}
         new |= {'type': HEAD, 'arch': arch, **({'init_cfg': start} if start else {})}
         holder['shared_head'] = ConfigDict(new)
@@ -112,3 +116,74 @@ def stage_channels(arch: str) -> tuple[int, ...]:
     if row.family == 'dla':
         return LEVEL_CHANNELS[2:]
     return tuple(planes * EXPANSION for planes in STAGE_PLANES[: len(row.depths)])
+
+
+def new_init_cfg(cfg: Config, source: Source, arch: str, pretrained: bool) -> tuple[Cfg | None, list[str]]:
+    """Return the ``init_cfg`` of the new backbone, None for random weights, and lines that say so.
+
+    A UserError says that ``arch`` has no published weights, or none for an option that is carried over.
+    """
+    if not pretrained:
+        return None, [f'{source.path} loads no published weights']
+    nodes = [node for holder in (source.options, *reversed(source.parents)) for node in _own_nodes(holder, '')]
+    named = [str(node.checkpoint or 'weights that the user is to name') for node in nodes]
+    old = (*named, cfg.get('load_from') or '')[0]
+    if not old:
+        return None, [f'{source.path} starts from random weights as before: this config names none']
+    published = find_published(arch)
+    if published is None:
+        raise UserError(
+            f'{source.path} starts from {old}, but {arch} has no published weights; train it from random weights with '
+            f'--from-scratch, or choose from {", ".join(PUBLISHED)}'
+        )
+    channels = source.options.get('in_channels') or 3
+    norm, conv = (type_name((source.options.get(key) or {}).get('type', '')) for key in ('norm_cfg', 'conv_cfg'))
+    faults = {
+        f'in_channels={channels}': '3' if channels != 3 else '',
+        f'norm_cfg.type={norm!r}': 'BN or SyncBN' if norm and 'BN' not in norm and 'BatchNorm' not in norm else '',
+        f'conv_cfg.type={conv!r}': 'plain convolutions' if conv not in ('', 'None', 'Conv', 'Conv2d') else '',
+    }
+    for option, wanted in faults.items():
+        if wanted:
+            raise UserError(
+                f'{source.path}.{option}, but the published weights of {arch} were trained with {wanted}; train from '
+                f'random weights with --from-scratch, or from a config that has {wanted}'
+            )
+    lines = [f'{source.path} starts from {published.url} (licence {published.licence}), before from {old}']
+    if published.recipe == LONG and 'res2net' not in old:
+        lines.append(
+            f'note: these weights were trained longer ({published.recipe}) than those of a plain ResNet, so not only '
+            'the architecture differs'
+        )
+    return {'type': 'mmres2net.Pretrained', 'checkpoint': published.arch}, lines
+
+
+def allow_random_plugins(backbone: Cfg, network: nn.Module, source: Source) -> list[str]:
+    """Allow plugins of the new ``backbone`` to start from random weights, which are not published; return a line."""
+    if 'init_cfg' not in backbone or not any(fnmatchcase(name, PLUGINS) for name in network.state_dict()):
+        return []
+    backbone['init_cfg'] = {**backbone['init_cfg'], 'random_ok': [PLUGINS]}
+    return [f'{source.path}.plugins start from random weights as before: published weights have none']
+
+
+def drop_old_checkpoints(cfg: Config, source: Source) -> list[str]:
+    """Remove what would load the old model over the new backbone; return a line for each."""
+    lines = []
+    if cfg.get('load_from'):
+        lines.append(f'load_from {cfg.load_from} -> None: a checkpoint of the old network')
+        cfg.load_from = None
+    if cfg.get('resume'):
+        lines.append('resume True -> False: that run has the old network')
+        cfg.resume = False
+    steps = source.path.split('.')
+    for depth, holder in enumerate(source.parents, start=1):
+        nodes = _own_nodes(holder, '.'.join(steps[:depth]))
+        lines += [f'{node.path} {node.checkpoint} -> None: a checkpoint of the old network' for node in nodes]
+        own = {key: holder[key] for key in OWN if nodes and key in holder}
+        drop_pretrained(own)
+        holder.update(own)
+    return lines
+
+
+def _own_nodes(holder: Cfg, path: str) -> list[PretrainedNode]:
+    return list(pretrained_nodes({key: holder[key] for key in OWN if key in holder}, path))

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import torch
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmres2net.errors import UserError
 from mmres2net.files import atomic_path, writable_file
@@ -18,7 +18,7 @@ from mmres2net.flags import parse
 from mmres2net.models.arch import Arch
 from mmres2net.models.dla import LEVEL_CHANNELS, Res2NetDLA
 from mmres2net.models.res2net import Res2Net
-from mmres2net.weights.loading import COUNTER, Report, differences, to_ours
+from mmres2net.weights.loading import Report, differences, to_ours
 from mmres2net.weights.naming import SHARED_HEAD, Family, Recognised, recognise, rename, stem_names
 from mmres2net.weights.reading import read_checkpoint, unwrap, weights_key
 
@@ -66,9 +66,8 @@ def convert(
     others: dict[str, str] = {}  # other parts, by their names in `state`
     if is_model:
         if recognised.shared_head and target in MMLABS:
-            raise UserError(
-                f'{target} has no Res2Net stage as a shared head, which this detector has; add --backbone-only'
-            )
+            what = f'{target} has no Res2Net stage as a shared head, which this detector has'
+            raise UserError(f'{what}; add --backbone-only')
         start = recognised.prefix
         others = {name: name for name in report.left if not name.startswith((start, IN_HEAD))}
     elif target != 'mmdet' and f'{head}.weight' in state and not backbone_only:
@@ -80,8 +79,8 @@ def convert(
     sources = {our: source for source, our in report.renamed.items()}
     pairs = ((sources.get(our, our), new) for our, new in zip(ours, network, strict=False))  # added ones come last
     renamed = {old: new for old, new in pairs if old.removeprefix(recognised.prefix).removeprefix(SHARED_HEAD) != new}
-    left = tuple(name for name in report.left if name not in others)
-    report = replace(report, adapted=(*report.adapted, *added), left=left, renamed=renamed)
+    left = [name for name in report.left if name not in others]
+    report = replace(report, adapted=[*report.adapted, *added], left=left, renamed=renamed)
     return Converted(written, ours, recognised, report, is_model)
 
 
@@ -122,29 +121,23 @@ def check_complete(ours: Mapping[str, Tensor], recognised: Recognised) -> None:
         raise UserError('\n'.join([f'this is {recognised}, but the file is damaged or changed:', *faults]))
 
 
-def network_for(target: Family, ours: Mapping[str, Tensor], row: Arch) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Return ``ours``, a network under our names, under those of ``target``, and sentences about what was added."""
+def network_for(target: Family, ours: Mapping[str, Tensor], row: Arch) -> tuple[dict[str, Tensor], list[str]]:
+    """Return ``ours``, a network under our names, under those of ``target``, and sentences about what was added.
+
+    The official DLA holds projections in every tree of several levels, which it never uses; they are set to zero.
+    """
     layers = stem_names(target, row.deep_stem)
     state = {rename(name, layers): tensor for name, tensor in ours.items()}
-    if target != 'official' or row.family != 'dla':
-        return state, ()
-    unused = unused_projections(row.depths)
-    count = sum(tensor.numel() for name, tensor in unused.items() if name.endswith(('weight', 'bias')))
-    return {**state, **unused}, (f'{count:,} values of projections that the official code never uses, set to zero',)
-
-
-def unused_projections(depths: Sequence[int]) -> dict[str, Tensor]:
-    """Return zeros for the projections that the official DLA holds in every tree of several levels, by name."""
-    found: dict[str, Tensor] = {}
-    for i, levels in enumerate(depths):
-        in_channels, out_channels = LEVEL_CHANNELS[i + 1 : i + 3]
+    count = 0
+    for i, levels in enumerate(row.depths if target == 'official' and row.family == 'dla' else ()):
         for depth in range(levels - 1):
+            inputs, outputs = LEVEL_CHANNELS[i + 1 : i + 3]
+            project = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+            for parameter in project.parameters():
+                count += nn.init.zeros_(parameter).numel()
             tree = f'level{i + 2}{".tree1" * depth}.project'
-            found[f'{tree}.0.weight'] = torch.zeros(out_channels, in_channels, 1, 1)
-            found |= {f'{tree}.1.{name}': torch.zeros(out_channels) for name in ('weight', 'bias', 'running_mean')}
-            found[f'{tree}.1.running_var'] = torch.ones(out_channels)
-            found[f'{tree}.1.{COUNTER}'] = torch.tensor(0)
-    return found
+            state |= {f'{tree}.{name}': tensor for name, tensor in project.state_dict().items()}
+    return state, [f'{count:,} values of projections that the official code never uses, set to zero'] if count else []
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -157,10 +150,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     beside = [name for name in content if name != entry] if entry else []
     training = [name for name in beside if name in TRAINING]
     if training and not args.strip_optimizer:
-        raise UserError(
-            f'{source} also holds {", ".join(training)}, without which this training cannot be resumed from the new '
-            'file; give --strip-optimizer to leave them out'
-        )
+        what = f'{source} also holds {", ".join(training)}, without which the new file cannot be resumed from'
+        raise UserError(f'{what}; give --strip-optimizer to leave them out')
     converted = convert(unwrap(content, key=args.key), args.to, prefix=args.prefix, backbone_only=args.backbone_only)
     print(f'{source}{f", weights under {entry} (--key chooses others)" if entry else ""}\n{converted.report}')
     extra = _dataset_meta(content) if converted.is_model and target.suffix != '.safetensors' else {}

@@ -14,9 +14,7 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -40,8 +38,9 @@ LONG = 'ImageNet-1k, CutMix, about 300 epochs'
 HUB_WAYS = (
     'run the command again later; the download resumes',
     'or name a mirror of the hub: HF_ENDPOINT=https://HOST',
-    'behind a proxy, set http_proxy and https_proxy',
 )
+HASH = re.compile(r'-([a-f0-9]{8,64})\.\w+$')  # at the end of a file's name
+DATE = re.compile(r'(199\d|20\d\d)(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])\d*')  # perhaps with a time, and not a hash
 
 
 @dataclass(frozen=True)
@@ -71,21 +70,23 @@ class Published:
         return f'{HOST}/{self.arch}-{self.sha256}.pth'
 
 
-_TABLE = (
-    Published('res2net50_26w_4s', '06e79181', 'res2net50_26w_4s'),
-    Published('res2net50_48w_2s', 'afed724a', 'res2net50_48w_2s'),
-    Published('res2net50_14w_8s', '6527dddc', 'res2net50_14w_8s'),
-    Published('res2net50_26w_6s', '19041792', 'res2net50_26w_6s'),
-    Published('res2net50_26w_8s', '2c7c9f12', 'res2net50_26w_8s'),
-    Published('res2net50_18w_6s', 'db17faaa'),
-    Published('res2net101_26w_4s', '02a759a1', 'res2net101_26w_4s'),
-    Published('res2net50_v1b_26w_4s', '3cf99910', 'res2net50d', LONG),
-    Published('res2net101_v1b_26w_4s', '0812c246', 'res2net101d', LONG),
-    Published('res2next50_4s', '6ef7e7bf', 'res2next50'),
-    Published('res2net_dla60_4s', 'd88db7f9', 'dla60_res2net'),
-    Published('res2next_dla60_4s', 'd327927b', 'dla60_res2next'),
-)
-PUBLISHED: Mapping[str, Published] = {entry.arch: entry for entry in _TABLE}
+PUBLISHED: Mapping[str, Published] = {
+    entry.arch: entry
+    for entry in (
+        Published('res2net50_26w_4s', '06e79181', 'res2net50_26w_4s'),
+        Published('res2net50_48w_2s', 'afed724a', 'res2net50_48w_2s'),
+        Published('res2net50_14w_8s', '6527dddc', 'res2net50_14w_8s'),
+        Published('res2net50_26w_6s', '19041792', 'res2net50_26w_6s'),
+        Published('res2net50_26w_8s', '2c7c9f12', 'res2net50_26w_8s'),
+        Published('res2net50_18w_6s', 'db17faaa'),
+        Published('res2net101_26w_4s', '02a759a1', 'res2net101_26w_4s'),
+        Published('res2net50_v1b_26w_4s', '3cf99910', 'res2net50d', LONG),
+        Published('res2net101_v1b_26w_4s', '0812c246', 'res2net101d', LONG),
+        Published('res2next50_4s', '6ef7e7bf', 'res2next50'),
+        Published('res2net_dla60_4s', 'd88db7f9', 'dla60_res2net'),
+        Published('res2next_dla60_4s', 'd327927b', 'dla60_res2next'),
+    )
+}
 
 
 def find_published(arch: str) -> Published | None:
@@ -105,7 +106,7 @@ def normalization_of_checkpoint(name: str) -> Normalization | None:
         cfg = _timm_cfg(name)
         mean, std = (tuple(round(value * 255, 4) for value in values) for values in (cfg.mean, cfg.std))
         return Normalization(mean, std)
-    known = {*PUBLISHED, *(entry.url for entry in _TABLE)}
+    known = {*PUBLISHED, *(entry.url for entry in PUBLISHED.values())}
     return IMAGENET if ALIASES.get(name, name) in known else None
 
 
@@ -155,9 +156,8 @@ def cache_folder() -> Path:
 def _of_arch(name: str) -> Origin:
     entry = find_published(name)
     if entry is None:
-        raise UserError(
-            f'{name} has no published weights; these have: {", ".join(PUBLISHED)}. A file of this name is ./{name}'
-        )
+        what = f'{name} has no published weights'
+        raise UserError(f'{what}; these have: {", ".join(PUBLISHED)}. A file of this name is ./{name}')
     file = entry.url.rpartition('/')[2]
     mirrors = tuple(f'{mirror.rstrip("/")}/{file}' for mirror in os.environ.get(MIRRORS, '').split())
     ways = [f'or name a mirror, a folder with files of these names: {MIRRORS}=https://HOST/FOLDER']
@@ -169,34 +169,21 @@ def _of_url(url: str) -> Origin:
     file = Path(unquote(urlparse(url).path)).name
     if file in ('', '..') or '\\' in file or not file.isprintable():
         raise UserError(f'{url} names no file; give the URL of a checkpoint')
-    entry = next((entry for entry in _TABLE if entry.url == url), None)
-    if entry:
-        return Origin((url,), cache_folder() / file, entry.sha256, entry.licence)
-    found = re.search(r'-([a-f0-9]{8,64})\.\w+$', file)
-    if found and not _is_date(found[1]):
-        return Origin((url,), cache_folder() / file, found[1])
+    licence = next((entry.licence for entry in PUBLISHED.values() if entry.url == url), UNKNOWN)
+    found = HASH.search(file)
+    if found and not DATE.fullmatch(found[1]):
+        return Origin((url,), cache_folder() / file, found[1], licence)
     # The name alone identifies no file: model.pth of two projects must not be confused.
     folder = hashlib.sha256(url.encode()).hexdigest()[:12]
     return Origin((url,), cache_folder() / 'by_url' / folder / file, '')
 
 
-def _is_date(digits: str) -> bool:
-    """Whether digits in a file's name are a date, perhaps with a time, and not a hash: 20230131, 20230131120000."""
-    with suppress(ValueError):
-        return digits.isdecimal() and datetime.strptime(digits[:8], '%Y%m%d').year in range(1990, 2100)
-    return False
-
-
 def _of_mmengine(scheme: str, name: str) -> Origin | Path:
     from mmengine.runner import checkpoint
 
-    if scheme in ('torchvision', 'modelzoo'):
-        table = checkpoint.get_torchvision_models()
-    elif scheme == 'mmcls':
-        table = checkpoint.get_mmcls_models()
-    else:
-        table = checkpoint.get_external_models()
-        name = checkpoint.get_deprecated_model_names().get(name, name)
+    own = {'mmcls': 'get_mmcls_models', 'open-mmlab': 'get_external_models', 'openmmlab': 'get_external_models'}
+    table = getattr(checkpoint, own.get(scheme, 'get_torchvision_models'))()
+    name = checkpoint.get_deprecated_model_names().get(name, name) if 'mmlab' in scheme else name
     if name not in table:
         raise UserError(f'{scheme}://{name}: there are no weights of this name')
     place = str(table[name])
@@ -250,7 +237,9 @@ def _fetch_timm(name: str, ways_out: Sequence[str]) -> Path:
     try:
         path = Path(hf_hub_download(repository, file, revision=revision or None, local_files_only=cached))
     except Exception as error:  # whatever the network does: the ways out are the same
-        listed = '\n'.join(f'  - {way}' for way in (*HUB_WAYS, *ways_out))
+        listed = '\n'.join(
+            f'  - {way}' for way in (*HUB_WAYS, 'behind a proxy, set http_proxy and https_proxy', *ways_out)
+        )
         raise UserError(f'{name} cannot be downloaded: {type(error).__name__}: {error}\n{listed}') from error
     check_file(path)
     return path

@@ -28,23 +28,19 @@ from mmres2net.weights.reading import read_checkpoint, unwrap
 
 COUNTER = 'num_batches_tracked'
 FIRST_CONVS = ('conv1.weight', 'conv1.0.weight', 'base_layer.0.weight')
-RGB = 3
 
 
 @WEIGHT_INITIALIZERS.register_module()
 class Pretrained:
     """Start a backbone, or the last stage as a head, from a checkpoint of any library that has the network.
 
-    Unlike MMEngine's initializer of this name, it runs no code, and leaves no parameter random that is not named.
+    Unlike MMEngine's initializer of this name, it runs no code, and leaves no parameter random that is not named. If
+    the checkpoint cannot be read, or does not fit, a call is a UserError and the network unchanged.
 
     Args:
-        checkpoint: An architecture with published weights, a path, a URL, ``timm://NAME`` or one of MMEngine's names;
-            see :func:`mmres2net.weights.fetching.fetch_checkpoint`.
+        checkpoint: An architecture with published weights, a path, a URL, ``timm://NAME`` or one of MMEngine's names.
         prefix: Prefix of the network's names in the file, such as ``'backbone.'``; None: found.
         random_ok: Names of parameters or modules, or patterns with ``*``, that may stay as they were initialized.
-
-    Raises:
-        UserError: When called: the checkpoint cannot be read, or does not fit; the network is then unchanged.
     """
 
     def __init__(self, checkpoint: str, *, prefix: str | None = None, random_ok: Sequence[str] = ()) -> None:
@@ -113,13 +109,9 @@ def to_ours(state: Mapping[str, Tensor], recognised: Recognised) -> tuple[dict[s
             f'{join_some(integers)}; quantized weights cannot be loaded, use those they were made from'
         )
     check_finite(network)
-    return network, Report(
-        source=str(recognised),
-        loaded=tuple(used),
-        renamed={full: name for name, full in used.items() if full != recognised.prefix + name},
-        adapted=fill_counters(network),
-        left=tuple(name for name in state if name not in files),
-    )
+    renamed = {full: name for name, full in used.items() if full != recognised.prefix + name}
+    left = [name for name in state if name not in files]
+    return network, Report(str(recognised), [*used], renamed, fill_counters(network), left)
 
 
 def fit(state: Mapping[str, Tensor], module: nn.Module, *, random_ok: Sequence[str] = ()) -> Report:
@@ -149,19 +141,14 @@ def fit(state: Mapping[str, Tensor], module: nn.Module, *, random_ok: Sequence[s
         way = way if there else 'a part of a network: use a whole one'
         last = f'they are {way}; what may stay random is named in random_ok, e.g. random_ok=["layer4"]'
         raise UserError('\n'.join([first, *faults, last]))
-    casts = Counter((str(weights[n].dtype)[6:], str(own[n].dtype)[6:]) for n in taken if own[n].is_floating_point())
-    adapted += [f'{count} tensors cast from {a} to {b}' for (a, b), count in casts.items() if a != b]
+    casts = Counter(f'from {weights[n].dtype} to {own[n].dtype}' for n in taken if weights[n].dtype != own[n].dtype)
+    adapted += [f'{count} tensors cast {types.replace("torch.", "")}' for types, count in casts.items()]
     adapted += [f'{len(offsets)} offsets of deformable convolutions start at zero'] if offsets else []
     with torch.no_grad():
         for name in taken:
             own[name].copy_(weights[name])
-    return Report(
-        source='into the network',
-        loaded=tuple(taken),
-        adapted=tuple(adapted),
-        left=tuple(name for name in weights if name not in taken),
-        random=tuple(name for name in own if name not in taken and name not in offsets),
-    )
+    left, random = [n for n in weights if n not in taken], [n for n in own if n not in taken and n not in offsets]
+    return Report('into the network', taken, adapted=adapted, left=left, random=random)
 
 
 def differences(
@@ -223,7 +210,7 @@ def check_stage_pool(recognised: Recognised, module: nn.Module) -> None:
 def _adapt_first_conv(weights: dict[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
     for name in {*FIRST_CONVS} & weights.keys() & own.keys():
         had, wanted = weights[name].shape, own[name].shape
-        if had[1] == RGB != wanted[1] and had[2:] == wanted[2:]:
+        if had[1] == 3 != wanted[1] and had[2:] == wanted[2:]:
             weights[name] = adapt_channels(weights[name], wanted[1])
             how = 'the sum over RGB' if wanted[1] == 1 else f'R, G, B in turn, times 3/{wanted[1]}'
             return [f'{name} from 3 to {wanted[1]} input channels: {how}']

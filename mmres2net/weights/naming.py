@@ -36,11 +36,8 @@ STEM_NAMES: Mapping[str, Mapping[str, str]] = {
 }
 # The first convolution of each kind of stem
 STEMS: Mapping[str, Stem] = {
-    'conv1.weight': 'plain',
-    'base_layer.0.weight': 'plain',
-    'conv1.0.weight': 'official',
-    'stem.0.weight': 'mmdet',
-    'stem.0.conv.weight': 'mmpretrain',
+    **{'conv1.weight': 'plain', 'base_layer.0.weight': 'plain', 'conv1.0.weight': 'official'},
+    **{'stem.0.weight': 'mmdet', 'stem.0.conv.weight': 'mmpretrain'},
 }
 ROOTS = ('conv1', 'bn1', 'base_layer', *(f'layer{i}' for i in range(1, 5)), *(f'level{i}' for i in range(6)))
 _FIRST_BLOCK = re.compile(r'(.*\.)?(layer1\.0|level2\.tree1)\.conv1\.weight')
@@ -114,7 +111,12 @@ def recognise(state: Mapping[str, Tensor], *, prefix: str | None = None) -> Reco
     # go with every stage_pool; other libraries have the official one.
     pool: StagePool = 'mmdet' if family == 'mmdet' and prefix else 'official'
     sure = pool == 'mmdet' or dla or family not in ('mmdet', 'mmres2net')
-    return Recognised(family, _arch_of(row), row, pool, sure, prefix, network[first].shape[1], bool(in_head))
+    # Those whose first stages it has, and of these the complete ones
+    stages = len(row.depths)
+    names = [n for n, a in ARCHS.items() if a.depths[:stages] == row.depths and replace(a, depths=row.depths) == row]
+    names = [name for name in names if len(ARCHS[name].depths) == stages] or names
+    arch = names[0] if len(names) == 1 else None
+    return Recognised(family, arch, row, pool, sure, prefix, network[first].shape[1], bool(in_head))
 
 
 def stem_names(family: str, deep_stem: bool) -> Mapping[str, str]:
@@ -209,14 +211,6 @@ def _measure_block(network: Mapping[str, Tensor], block: str, conv: str) -> tupl
             'splits: the file is damaged, or of a network that is no Res2Net'
         )
     return base_width, scales, width // base_width
-
-
-def _arch_of(row: Arch) -> str | None:
-    """Return the name of the architecture whose first stages ``row`` has; None if there is none, or several."""
-    stages = len(row.depths)
-    names = [n for n, a in ARCHS.items() if a.depths[:stages] == row.depths and replace(a, depths=row.depths) == row]
-    complete = [name for name in names if len(ARCHS[name].depths) == stages]
-    return (complete or names)[0] if len(complete or names) == 1 else None
 
 
 def _family(stem: Stem, row: Arch, inner: Mapping[str, Tensor], prefixed_classifier: bool) -> Family:

@@ -63,10 +63,9 @@ def read_checkpoint(
         names = code_of(path) if refused else []
         if names:
             raise UserError(
-                f'{path} is refused: reading it would run code that it names: {join_some(names)}. Nothing of it was '
-                'run.\n  - use the weights in safetensors form, or as a plain state_dict, from where they are '
-                'published\n  - or, only if you know and trust the source of this file, give '
-                f'{FLAG}: it RUNS THE CODE in the file'
+                f'{path} is refused: reading it would run code that it names: {join_some(names)}. Nothing was run.\n'
+                '  - use the weights in safetensors form, or as a plain state_dict, from where they are published\n'
+                f'  - or, only if you know and trust the source of this file, give {FLAG}: it RUNS THE CODE in the file'
             ) from error
         what = 'cannot be read safely' if refused else 'is not a complete checkpoint'
         raise UserError(f'{path} {what}: {reason_of(error)[:200].rstrip(".")}. {RETRY}') from error
@@ -114,9 +113,8 @@ def weights_key(content: Mapping[str, Any], key: str | None = None) -> str:
     """Return ``key``, or the first of :data:`WEIGHT_KEYS` that holds weights; '' if ``content`` itself holds them."""
     holders = [name for name, value in content.items() if isinstance(value, Mapping) and _tensors(value)]
     if key is not None and key not in holders:
-        raise UserError(
-            f'no weights under the key {key!r}; this file has weights under: {", ".join(map(str, holders)) or "none"}'
-        )
+        what = f'no weights under the key {key!r}'
+        raise UserError(f'{what}; this file has weights under: {", ".join(map(str, holders)) or "none"}')
     return key if key is not None else next((name for name in WEIGHT_KEYS if name in holders), '')
 
 

@@ -217,7 +217,7 @@ def test_offsets_of_deformable_convolutions_may_start_at_zero():
     net = Res2Net(**SMALL, **deform)
     report = fit(small().state_dict(), net)
     assert '6 offsets' in str(report)
-    assert report.random == ()
+    assert report.random == []
     assert not any(value.any() for name, value in net.state_dict().items() if 'conv_offset' in name)
     net.layer3[0].convs[0].conv_offset.bias.data += 1
     with pytest.raises(UserError, match=r'1 tensors .*layer3.0.convs.0.conv_offset.bias'):
