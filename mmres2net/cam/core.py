@@ -39,19 +39,16 @@ def library() -> Any:
 def activation_map(
     model: nn.Module, layer: str, score_of: Callable[[], tuple[Tensor, T]], *, method: str = 'gradcam'
 ) -> tuple[Array, T]:
-    """Return how much each cell of a layer contributes to a score.
+    """Return how much each cell of a layer contributes to a score, (h, w), zero or more, and what ``score_of`` adds.
+
+    The map has the layer's precision and is not normalized. A UserError says that the layer has no map for one image,
+    that the score does not depend on it, or that the map is not finite.
 
     Args:
         model: The model, in evaluation mode; gradients of its parameters are not needed.
         layer: The name of one of its modules, whose output is (1, C, h, w).
         score_of: Runs the model on one image; returns the score, a tensor of one number, and anything else.
         method: A key of :data:`METHODS`.
-
-    Returns:
-        The map (h, w) in the layer's precision, zero or more, not normalized; and what else ``score_of`` returned.
-
-    Raises:
-        UserError: The layer has no map for one image, the score does not depend on it, or the map is not finite.
     """
     kind = getattr(library(), METHODS[method])
     module = model.get_submodule(layer)

@@ -95,10 +95,9 @@ def _window_after(step: Any, before: dict[str, Any], after: dict[str, Any], wind
     kind, old, new = kind_of(step), before['img'].shape[:2], after['img'].shape[:2]
     unknown = kind not in RESIZING + MOVING
     if after.get('flip') or (unknown and not np.array_equal(before['img'], after['img'])):
-        raise UserError(
-            f'the step {kind} of the test pipeline may move pixels in a way that a map cannot follow; supported are '
-            f'{", ".join(RESIZING + MOVING)} and steps that leave the image unchanged'
-        )
+        what = f'the step {kind} of the test pipeline may move pixels in a way that a map cannot follow'
+        known = ', '.join(RESIZING + MOVING)
+        raise UserError(f'{what}; supported are {known} and steps that leave the image unchanged')
     if unknown or kind in RESIZING:
         return window
     # Where the first pixel came from, by the step itself: in this image each pixel holds its own place.

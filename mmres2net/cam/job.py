@@ -92,11 +92,9 @@ def networks_of(args: argparse.Namespace) -> list[tuple[str, str | None]]:
     pairs = [(words[0], words[1] if len(words) == 2 else None) for words in named]
     bare = [config for config, checkpoint in pairs if checkpoint is None]
     if bare and not args.random:
-        raise UserError(
-            f'{bare[0]}: name a checkpoint after the config. For a classifier that can be published weights with their '
-            'classifier (res2net50_26w_4s, timm://NAME, torchvision://resnet50). Or give --random for a trial with '
-            'random weights, whose maps mean nothing'
-        )
+        what = f'{bare[0]}: name a checkpoint after the config, for a classifier also published weights'
+        names = 'res2net50_26w_4s, timm://NAME, torchvision://resnet50'
+        raise UserError(f'{what} ({names}); or give --random for a trial, whose maps mean nothing')
     if args.random and not bare:
         raise UserError('--random is for networks without a checkpoint, and each has one: leave it out')
     return pairs

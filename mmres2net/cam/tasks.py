@@ -59,14 +59,8 @@ def network_of(
 ) -> Network:
     """Return a model as a network whose predictions are explained; its parameters get no gradients.
 
-    Args:
-        source: The model.
-        layer: The layer whose map is drawn; None: the last stage of the backbone.
-        device: Where the model runs.
-        all_pixels: As in :func:`task_of`.
-
-    Raises:
-        UserError: There is no such layer or device, or nothing can be explained.
+    ``layer`` is the one whose map is drawn, by default the last stage of the backbone, ``all_pixels`` as in
+    :func:`task_of`. A UserError says that there is no such layer or device, or nothing to explain.
     """
     task, names = task_of(source.model, source.classes, all_pixels=all_pixels), source.classes
     if task.count == 2 and len(names) == 1:  # a segmentor of one class and the rest
@@ -157,10 +151,8 @@ def task_of(model: Any, classes: tuple[str, ...], *, all_pixels: bool = False) -
         if not count:
             raise UserError(f'the number of classes of {type(model.head).__name__} is unknown')
         return Task(count, lambda image, label: _classify(model, image, label))
-    raise UserError(
-        f'{type(model).__name__}: supported are classifiers of mmpretrain, segmentors of mmseg, Faster and Mask R-CNN '
-        'of mmdet; other models have no single score that a map could explain'
-    )
+    what = f'{type(model).__name__}: supported are classifiers of mmpretrain, segmentors of mmseg'
+    raise UserError(f'{what}, Faster and Mask R-CNN; other models have no single score that a map could explain')
 
 
 def _classify(model: Any, image: PreprocessedImage, label: int | None) -> tuple[Tensor, Explanation]:
@@ -194,14 +186,10 @@ def _segmentation(model: Any, classes: tuple[str, ...], all_pixels: bool) -> Tas
 def _of_map(
     logits: Tensor, threshold: float | None, label: int | None, *, has_background: bool, all_pixels: bool
 ) -> tuple[Tensor, Explanation]:
-    """Return the sum of one class's logits (K, h, w) over its pixels.
+    """Return the sum of one class's logits (K, h, w), without padding, over its pixels, or over ``all_pixels``.
 
-    Args:
-        logits: Without padding.
-        threshold: For one logit per pixel: the probability from which on it is the second class; None: K classes.
-        label: The class; None: that with the most pixels.
-        has_background: Whether the first class is the background, which is chosen only if no other class is predicted.
-        all_pixels: Sum over all pixels.
+    With a ``threshold`` there is one logit per pixel, whose probability is above it in the second of two classes. A
+    ``label`` of None is the class with the most pixels, the background only if no other class is predicted.
     """
     if threshold is not None:
         predicted = (logits[0].sigmoid() > threshold).long()

@@ -240,8 +240,6 @@ def fault_of(rows: Sequence[Comparison], task: str) -> str:
     if failed:
         return f'{len(failed)} of {len(rows)} comparisons are beyond their tolerance'
     if task == 'detection' and not any('boxes' in row.part for row in rows):
-        return (
-            'the model detects nothing that could be compared in these images: name others with --images, or lower the '
-            'threshold with --cfg-options model.test_cfg.rcnn.score_thr=...'
-        )
+        what = 'the model detects nothing that could be compared in these images: name others with --images'
+        return f'{what}, or lower the threshold with --cfg-options model.test_cfg.rcnn.score_thr=...'
     return ''

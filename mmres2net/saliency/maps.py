@@ -52,10 +52,8 @@ class SaliencyMapsHook(Hook):
             image, path = info['img_path'], map_path(info['img_path'], info.get('dataset_name'))
             other = taken.setdefault(path, image)
             if other != image:
-                raise UserError(
-                    f'{other} and {image} would both be written to {FOLDER}/{path}: give their data sets different '
-                    'values of dataset_name, or the images different names'
-                )
+                what = f'{other} and {image} would both be written to {FOLDER}/{path}'
+                raise UserError(f'{what}: give their data sets another dataset_name, or the images other names')
 
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Write the maps of a batch."""

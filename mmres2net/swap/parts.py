@@ -39,10 +39,8 @@ def build_on_meta(backbone: Cfg, source: Source) -> nn.Module:
     for name, module in network.named_modules():
         groups = getattr(module, 'deform_groups', 1)
         if getattr(module, 'in_channels', groups) % groups:
-            raise UserError(
-                f'{source.path}.dcn.deform_groups={groups} does not divide the {module.in_channels} channels of a '
-                f'split of {arch} ({name}); 1 does'
-            )
+            what = f'{source.path}.dcn.deform_groups={groups} does not divide the {module.in_channels} channels'
+            raise UserError(f'{what} of a split of {arch} ({name}); 1 does')
     return network
 
 
@@ -57,10 +55,8 @@ def check_parameter_groups(cfg: Config, network: nn.Module, row: Arch) -> None:
             starts = ', '.join(dict.fromkeys('.'.join(name.split('.')[:2]) for name in names))
             raise UserError(f'{where} matches no parameter of the new backbone; its names begin with {starts}')
         if row.avg_down and key.endswith('downsample.1'):
-            raise UserError(
-                f"{where} means the shortcut's norm, which is downsample.2 in this arch (downsample.1 is its "
-                'convolution); change the key in a copy of the config, or choose an arch that is not v1b'
-            )
+            what = f"{where} means the shortcut's norm, which is downsample.2 in this arch"
+            raise UserError(f'{what}; change the key in a copy of the config, or choose an arch that is not v1b')
 
 
 def swap_shared_heads(cfg: Config, arch: str, start: Cfg | None) -> list[str]:
@@ -132,10 +128,8 @@ def new_init_cfg(cfg: Config, source: Source, arch: str, pretrained: bool) -> tu
         return None, [f'{source.path} starts from random weights as before: this config names none']
     published = find_published(arch)
     if published is None:
-        raise UserError(
-            f'{source.path} starts from {old}, but {arch} has no published weights; train it from random weights with '
-            f'--from-scratch, or choose from {", ".join(PUBLISHED)}'
-        )
+        what = f'{source.path} starts from {old}, but {arch} has no published weights'
+        raise UserError(f'{what}; train it with --from-scratch, or choose from {", ".join(PUBLISHED)}')
     channels = source.options.get('in_channels') or 3
     norm, conv = (type_name((source.options.get(key) or {}).get('type', '')) for key in ('norm_cfg', 'conv_cfg'))
     faults = {
@@ -145,16 +139,12 @@ def new_init_cfg(cfg: Config, source: Source, arch: str, pretrained: bool) -> tu
     }
     for option, wanted in faults.items():
         if wanted:
-            raise UserError(
-                f'{source.path}.{option}, but the published weights of {arch} were trained with {wanted}; train from '
-                f'random weights with --from-scratch, or from a config that has {wanted}'
-            )
+            what = f'{source.path}.{option}, but the published weights of {arch} were trained with {wanted}'
+            raise UserError(f'{what}; train with --from-scratch, or from a config that has {wanted}')
     lines = [f'{source.path} starts from {published.url} (licence {published.licence}), before from {old}']
     if published.recipe == LONG and 'res2net' not in old:
-        lines.append(
-            f'note: these weights were trained longer ({published.recipe}) than those of a plain ResNet, so not only '
-            'the architecture differs'
-        )
+        what = f'note: these weights were trained longer ({published.recipe}) than those of a plain ResNet'
+        lines.append(f'{what}, so not only the architecture differs')
     return {'type': 'mmres2net.Pretrained', 'checkpoint': published.arch}, lines
 
 

@@ -96,10 +96,8 @@ def find_source(cfg: Config) -> Source:
     library, name = type_library(kind) or scope, type_name(kind)
     known = OURS if library == 'mmres2net' else (*TYPES, CIFAR) if library in DEFAULTS else ()
     if name not in known:
-        raise UserError(
-            f'{path} is {f"{library}." if library else ""}{name}, not a ResNet of {", ".join(DEFAULTS)}: a Res2Net has '
-            f'no counterpart of its options. Start from a config of the same model with one of {", ".join(TYPES)}'
-        )
+        what = f'{path} is {f"{library}." if library else ""}{name}, not a ResNet of {", ".join(DEFAULTS)}'
+        raise UserError(f'{what}; start from a config of the same model with one of {", ".join(TYPES)}')
     options = {key: value for key, value in backbone.items() if key not in ('type', '_scope_')}
     return Source(path, parents, scope, library, name, options)
 

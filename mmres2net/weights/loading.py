@@ -104,10 +104,8 @@ def to_ours(state: Mapping[str, Tensor], recognised: Recognised) -> tuple[dict[s
     network, files = {name: state[full] for name, full in used.items()}, {*used.values()}
     integers = [n for n, t in network.items() if not t.is_floating_point() and not n.endswith(COUNTER)]
     if integers:
-        raise UserError(
-            f'{len(integers)} weights are not floating-point numbers but {network[integers[0]].dtype}: '
-            f'{join_some(integers)}; quantized weights cannot be loaded, use those they were made from'
-        )
+        what = f'{len(integers)} weights are not floating-point numbers but {network[integers[0]].dtype}'
+        raise UserError(f'{what}: {join_some(integers)}; use the weights that the quantized ones were made from')
     check_finite(network)
     renamed = {full: name for name, full in used.items() if full != recognised.prefix + name}
     left = [name for name in state if name not in files]
@@ -200,11 +198,9 @@ def check_stage_pool(recognised: Recognised, module: nn.Module) -> None:
     """
     pools = stage_pools_of(module)
     if recognised.stage_pool_sure and recognised.stage_pool not in pools and pools != {'maskrcnn'}:
-        raise UserError(
-            f'the weights ({recognised}) were trained with stage_pool={recognised.stage_pool!r}, the network has '
-            f'{" or ".join(map(repr, sorted(pools)))}: the same weights compute another function there. '
-            f'Set stage_pool={recognised.stage_pool!r} in the backbone (and in a shared head)'
-        )
+        trained, here = f'stage_pool={recognised.stage_pool!r}', ' or '.join(map(repr, sorted(pools)))
+        what = f'the weights ({recognised}) were trained with {trained}, the network has {here}'
+        raise UserError(f'{what}: another function. Set {trained} in the backbone (and in a shared head)')
 
 
 def _adapt_first_conv(weights: dict[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
@@ -229,10 +225,8 @@ def check_finite(state: Mapping[str, Tensor]) -> None:
     """Raise a UserError that names the tensors with NaN or infinite values, if there are any."""
     broken = [name for name, t in state.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
     if broken:
-        raise UserError(
-            f'{len(broken)} tensors hold NaN or infinite values: {join_some(broken)}; the training that wrote this '
-            'file had diverged, or the file is damaged: use an earlier one'
-        )
+        what = f'{len(broken)} tensors hold NaN or infinite values: {join_some(broken)}'
+        raise UserError(f'{what}; the training that wrote this file had diverged, or it is damaged: use an earlier one')
 
 
 def _matching(random_ok: Sequence[str], own: Mapping[str, Tensor]) -> set[str]:

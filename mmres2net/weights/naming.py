@@ -206,10 +206,8 @@ def _measure_block(network: Mapping[str, Tensor], block: str, conv: str) -> tupl
         raise UserError(f'the file lacks {error.args[0]!r}: it holds a part of a network') from None
     count = sum(re.fullmatch(rf'{re.escape(block)}\.conv(s\.\d+|2)\.weight', name) is not None for name in network)
     if count != max(scales - 1, 1):
-        raise UserError(
-            f'{block} has {count} 3x3 convolutions of {width} channels, but its first convolution feeds {scales} '
-            'splits: the file is damaged, or of a network that is no Res2Net'
-        )
+        what = f'{block} has {count} 3x3 convolutions of {width} channels, but its first one feeds {scales} splits'
+        raise UserError(f'{what}: the file is damaged, or of a network that is no Res2Net')
     return base_width, scales, width // base_width
 
 

@@ -64,51 +64,43 @@ STAND_INS: dict[str, Callable[..., Any]] = {  # by their names in the file
 def resolve(content: Any, file_size: int, *, meta: bool = False) -> Any:
     """Return ``content`` with the real objects instead of stand-ins; its dicts and lists are changed in place.
 
-    Tensors without data are refused unless ``meta`` wants them.
-
-    Raises:
-        UnpicklingError: The content is nested too deep, or expands to more than files of its size can hold: a small
-            file can refer to the same list a million times, or to one number as a tensor of terabytes.
+    Tensors without data are refused unless ``meta`` wants them. An UnpicklingError says that the content is nested too
+    deep, or expands to more than files of its size can hold: a small file can refer to the same list a million times,
+    or to one number as a tensor of terabytes. So each object is visited once, and its size counted at each reference.
     """
     limit = 4 * file_size + SLACK
-    value, size = _Resolver(limit, meta).visit(content, 0)
-    if size > limit:
-        raise UnpicklingError(f'it expands to more than {limit:,} bytes, which no checkpoint of its size does')
-    return value
+    done: dict[int, tuple[Any, Any, int]] = {}  # by id: the object itself, so that its id stays its own
 
-
-class _Resolver:
-    """Visit each object once, and count its size at each reference."""
-
-    def __init__(self, limit: int, meta: bool) -> None:
-        self.limit, self.meta = limit, meta
-        self.done: dict[int, tuple[Any, Any, int]] = {}  # by id: the object itself, so that its id stays its own
-
-    def visit(self, value: Any, depth: int) -> tuple[Any, int]:
+    def visit(value: Any, depth: int) -> tuple[Any, int]:
         if isinstance(value, Tensor):
-            if value.is_meta and not self.meta:
+            if value.is_meta and not meta:
                 raise UnpicklingError('a tensor without data')
             return value, value.numel() * value.element_size()
-        if not isinstance(value, dict | list | tuple | set | StandIn):
+        if isinstance(value, StandIn):
+            return value.value, getattr(value.value, 'nbytes', LEAF)
+        if not isinstance(value, dict | list | tuple | set):
             return value, LEAF + (len(value) if isinstance(value, str | bytes) else 0)
         if depth > MAX_DEPTH:
             raise UnpicklingError(f'it is nested more than {MAX_DEPTH} levels deep')
-        if id(value) not in self.done:
-            self.done[id(value)] = value, value, self.limit + 1  # what holds itself expands without end
-            self.done[id(value)] = value, *self._children(value, depth + 1)
-        return self.done[id(value)][1:]
+        if id(value) not in done:
+            done[id(value)] = value, value, limit + 1  # what holds itself expands without end
+            done[id(value)] = value, *children(value, depth + 1)
+        return done[id(value)][1:]
 
-    def _children(self, value: Any, depth: int) -> tuple[Any, int]:
-        if isinstance(value, StandIn):
-            return value.value, getattr(value.value, 'nbytes', LEAF)
-        entries = [self.visit(entry, depth) for entry in (value.values() if isinstance(value, dict) else value)]
+    def children(value: Any, depth: int) -> tuple[Any, int]:
+        entries = [visit(entry, depth) for entry in (value.values() if isinstance(value, dict) else value)]
         found, size = [entry for entry, _ in entries], LEAF + sum(more for _, more in entries)
         if isinstance(value, dict):
             value.update(zip(value, found, strict=True))
-            size += sum(self.visit(key, depth)[1] for key in value)
+            size += sum(visit(key, depth)[1] for key in value)
         elif isinstance(value, list):
             value[:] = found
         return (tuple(found) if type(value) is tuple else value), size
+
+    value, size = visit(content, 0)
+    if size > limit:
+        raise UnpicklingError(f'it expands to more than {limit:,} bytes, which no checkpoint of its size does')
+    return value
 
 
 def code_of(path: Path) -> list[str]:

@@ -127,9 +127,9 @@ def unwrap(content: Mapping[str, Any], *, key: str | None = None) -> dict[str, T
     entry = weights_key(content, key)
     tensors = _tensors(content[entry] if entry else content)
     if not tensors:
+        there = join_some([repr(name) for name in content]) or 'nothing'
         raise UserError(
-            f'no weights found: the file holds {join_some([repr(name) for name in content]) or "nothing"}; weights are '
-            f'expected by name, or under one of {", ".join(WEIGHT_KEYS)} (give another key by name)'
+            f'no weights found by name or under {", ".join(WEIGHT_KEYS)}: the file holds {there}; name a key'
         )
     state: dict[str, Tensor] = {}
     for name, tensor in tensors.items():

@@ -108,10 +108,8 @@ def _features(model: nn.Module, weights: Mapping[str, Tensor], image: Tensor) ->
     """Return the output of each of the four stages with these weights, whatever the model itself returns."""
     fault = model.load_state_dict(dict(weights), strict=False)
     if fault.missing_keys or fault.unexpected_keys:
-        raise UserError(
-            f'--verify cannot load the weights into {type(model).__module__}: missing {fault.missing_keys[:4]}, '
-            f'unexpected {fault.unexpected_keys[:4]}; leave --verify out if the network is changed on purpose'
-        )
+        what = f'missing {fault.missing_keys[:4]}, unexpected {fault.unexpected_keys[:4]}'
+        raise UserError(f'--verify cannot load the weights into {type(model).__module__}: {what}; leave --verify out')
     found: list[Tensor] = []
     for i in range(4):
         stage = model.get_submodule(f'level{i + 2}' if hasattr(model, 'level2') else f'layer{i + 1}')
