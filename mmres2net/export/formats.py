@@ -58,7 +58,7 @@ def write_graph(graph: Graph, example: Tensor, kind: str, path: Path) -> None:
 def _write_onnx(graph: Graph, example: Tensor, path: Path) -> None:
     import onnx
 
-    names = {'input_names': ['image'], 'output_names': list(graph.metadata.outputs)}
+    names: dict[str, Any] = {'input_names': ['image'], 'output_names': list(graph.metadata.outputs)}
     axes = {name: axes for name, axes in graph.axes.items() if axes}
     torch.onnx.export(
         graph.module, (example,), str(path), dynamo=False, opset_version=OPSET, dynamic_axes=axes, **names
