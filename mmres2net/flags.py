@@ -19,8 +19,7 @@ from typing import Any
 
 UNSAFE = '--allow-unsafe-checkpoint'
 DATA_SETS = (
-    'coco', 'voc07', 'voc12', 'voc12aug', 'cifar100', 'imagenet', 'msra-b',
-    'ecssd', 'pascal-s', 'hku-is', 'dut-omron',
+    'coco', 'voc07', 'voc12', 'voc12aug', 'cifar100', 'imagenet', 'msra-b', 'ecssd', 'pascal-s', 'hku-is', 'dut-omron',
 )  # fmt: skip
 SPLITS = ('train', 'val', 'test')
 FORMATS = ('onnx', 'openvino', 'torchscript', 'torch-export')
@@ -31,10 +30,8 @@ WEIGHT_FORMS = ('official', 'timm', 'mmdet', 'mmpretrain', 'mmres2net')
 CAM_METHODS = ('gradcam', 'gradcam++', 'xgradcam', 'hirescam', 'layercam')
 SWEEP_CONFIG, SWEEP_WIDTH = 'cifar100/resnext29_6c24w.py', 24
 SWEEP_VALUES = {
-    'cardinality': (6, 12, 18, 24, 30, 36),
-    'depth': (29, 47, 74, 101, 128, 155),
-    'scale': (1, 2, 3, 4, 5, 6),
-}
+    'cardinality': (6, 12, 18, 24, 30, 36), 'depth': (29, 47, 74, 101, 128, 155), 'scale': (1, 2, 3, 4, 5, 6),
+}  # fmt: skip
 
 
 class OptionsAction(argparse.Action):
@@ -81,14 +78,12 @@ POSITIVE = number(int, lambda value: value >= 1, 'a whole number, 1 or more')
 PATHS = ('CHECKPOINT', 'CONFIG', 'DEVICE', 'DIR', 'FILE', 'FILE.pkl', 'INPUT', 'MODEL', 'PATH')
 ARGUMENTS: dict[str, dict[str, Any]] = {
     **{name: {'type': path} for name in (*PATHS, 'checkpoint', 'config', 'model', 'path')},
-    'N': {'type': POSITIVE},
+    **{name: {'type': POSITIVE} for name in ('N', 'STEPS')},
     'N>=0': {'type': number(int, lambda value: value >= 0, 'a whole number, 0 or more'), 'metavar': 'N'},
     'INT': {'type': int, 'metavar': 'N'},
     'N|auto': {'type': lambda text: text if text == 'auto' else POSITIVE(text)},
-    'STEPS': {'type': POSITIVE},
     'M': {'type': number(float, lambda value: 0 < value < float('inf'), 'a number greater than 0')},
-    'S': {'type': float},
-    'T': {'type': float},
+    **{name: {'type': float} for name in ('S', 'T')},
     'C': {'dest': 'name'},
     'KEY=VALUE': {'action': OptionsAction, 'default': None},
     'SETTING': {'metavar': 'KEY=VALUE'},
@@ -320,10 +315,7 @@ ARGUMENT = re.compile(r'(\[?)([^:]+?)(\.\.\.)?(?::([^\]]*))?\]?(!?)')
 def parse(verb: str, argv: Sequence[str] | None, *, prog: str = '') -> argparse.Namespace:
     """Return the flags of ``verb`` in ``argv``, by default those of the process; mistakes end it, as argparse does.
 
-    Args:
-        verb: A key of :data:`VERBS`.
-        argv: What stands behind the verb.
-        prog: The command, for help; by default ``mmres2net VERB``.
+    ``prog`` is the command in the text of help, by default ``mmres2net VERB``.
     """
     parser = argparse.ArgumentParser(prog=prog or f'mmres2net {verb}')
     _fill(parser, verb)

@@ -78,11 +78,7 @@ def _ends(order: Array, most: int) -> tuple[Array, str]:
 
 
 def draw_curves(path: Path, panels: Mapping[str, Mapping[str, tuple[Any, Any]]]) -> None:
-    """Draw lines over training steps; a panel for each title, with lines (x, y) by name.
-
-    Raises:
-        NothingToDraw: No line has a finite value.
-    """
+    """Draw lines over training steps; a panel for each title, with lines (x, y) by name. NothingToDraw: all are NaN."""
     panels = {title: {k: v for k, v in lines.items() if np.isfinite(v[1]).any()} for title, lines in panels.items()}
     panels = {title: dict(list(lines.items())[:MOST_LINES]) for title, lines in panels.items() if lines}
     if not panels:
@@ -106,10 +102,7 @@ def draw_curves(path: Path, panels: Mapping[str, Mapping[str, tuple[Any, Any]]])
 def draw_bars(path: Path, names: Sequence[str], values: Mapping[str, Array], title: str, counts: bool = False) -> None:
     """Draw a group of horizontal bars for each of K classes, the best first.
 
-    ``values`` are arrays (K,) by name, NaN where a class has none: fractions, or ``counts``.
-
-    Raises:
-        NothingToDraw: No class has a value.
+    ``values`` are arrays (K,) by name, NaN where a class has none: fractions, or ``counts``. NothingToDraw: all NaN.
     """
     first = next(iter(values.values()))
     order = np.argsort(-first, kind='stable')
@@ -137,10 +130,7 @@ def draw_bars(path: Path, names: Sequence[str], values: Mapping[str, Array], tit
 def draw_class_curves(path: Path, names: Sequence[str], x: Array, curves: Array, words: tuple[str, str, str]) -> None:
     """Draw a curve (K, N) over ``x`` (N,) for each class, and their mean; NaN rows are left out.
 
-    ``words`` are the title and the names of the axes.
-
-    Raises:
-        NothingToDraw: Every row is NaN.
+    ``words`` are the title and the names of the axes. NothingToDraw: every row is NaN.
     """
     there = np.flatnonzero(np.isfinite(curves).all(1))
     if not len(there):
@@ -163,10 +153,7 @@ def draw_class_curves(path: Path, names: Sequence[str], x: Array, curves: Array,
 def draw_confusion(path: Path, names: Sequence[str], table: Array, title: str) -> None:
     """Draw a confusion matrix (K, K), a row for each annotated class, as shares of the row and as counts.
 
-    Of many classes, those that are confused most are drawn.
-
-    Raises:
-        NothingToDraw: It is empty, or of one class.
+    Of many classes, those that are confused most are drawn. NothingToDraw: it is empty, or of one class.
     """
     if len(table) < 2 or not table.sum():
         raise NothingToDraw('there is one class' if table.sum() else 'nothing was annotated or predicted')

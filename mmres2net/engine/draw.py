@@ -75,10 +75,8 @@ def _name(label: int, classes: Sequence[str]) -> str:
 def draw_annotations(folder: Path, dataset: Any) -> None:
     """Draw how often each class is annotated as ``labels.png``.
 
-    Of a large set, evenly spread images are counted; of a segmentation, the pixels of a few samples.
-
-    Raises:
-        NothingToDraw: The data set names no classes, or nothing is annotated.
+    Of a large set, evenly spread images are counted; of a segmentation, the pixels of a few samples. NothingToDraw: the
+    data set names no classes, or nothing is annotated.
     """
     classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
     if not classes or not hasattr(dataset, 'get_data_info'):
@@ -107,10 +105,7 @@ def _spread(count: int, most: int) -> list[int]:
 def batch_images(batch: Any, dataset: Any) -> list[tuple[np.ndarray, list[str]]]:
     """Return the images of a training batch with their annotations, after augmentation and before normalization.
 
-    Boxes and masks are drawn; the classes of an image are lines of text beside it.
-
-    Raises:
-        NothingToDraw: The batch is of an unknown form.
+    Boxes and masks are drawn; the classes of an image are lines of text beside it. NothingToDraw: an unknown form.
     """
     if not isinstance(batch, Mapping) or not {'inputs', 'data_samples'} <= set(batch):
         raise NothingToDraw('batches of this form are not drawn')

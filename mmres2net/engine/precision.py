@@ -25,16 +25,10 @@ HEADS = ('.dense_heads.', '.bbox_heads.', '.mask_heads.')  # whose outputs go in
 
 
 def with_amp(cfg: Config, precision: str, *, cuda: bool, bfloat16: bool) -> Change:
-    """Return ``cfg`` with automatic mixed precision.
+    """Return ``cfg`` with automatic mixed precision: ``fp16``, ``bf16``, or ``auto`` (fp16 on a GPU, bf16 on a CPU).
 
-    Args:
-        cfg: A config with an ``optim_wrapper``.
-        precision: ``fp16``, ``bf16``, or ``auto``: fp16 on a GPU, bf16 on a CPU.
-        cuda: Whether torch sees a GPU.
-        bfloat16: Whether that GPU, or else the CPU, computes in bfloat16.
-
-    Raises:
-        UserError: The hardware does not have it, or the config's optimizer wrapper does not fit.
+    ``cuda`` tells whether torch sees a GPU, and ``bfloat16`` whether that, or else the CPU, computes in bfloat16. A
+    UserError says that the hardware does not have it, or that the config's optimizer wrapper does not fit.
     """
     if precision == 'auto':
         precision = 'fp16' if cuda else 'bf16'

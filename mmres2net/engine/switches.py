@@ -145,11 +145,8 @@ def with_tta(cfg: Config) -> Change:
     """Return ``cfg`` with a model that averages the predictions for augmented copies of each test image.
 
     ``tta_model`` and ``tta_pipeline`` of the config are used; where they are absent, the class of the library, and the
-    test pipeline once as it is and once flipped horizontally.
-
-    Raises:
-        UserError: The library has no class that merges the predictions of this model, or the pipeline has no end that
-            could be flipped.
+    test pipeline once as it is and once flipped horizontally. A UserError says that the library has no class that
+    merges the predictions of this model, or that the pipeline has no end that could be flipped.
     """
     cfg = copy.deepcopy(cfg)
     wrapper = cfg.get('tta_model') or _default_model(cfg)

@@ -181,12 +181,9 @@ def _checkpoints(cfg: Config) -> Iterator[PretrainedNode]:
 def safe_loading(*, allow_pickle: bool = False, work_dir: str | Path | None = None) -> Iterator[None]:
     """Make all loading of checkpoints in this process safe within the block; loaders and torch are restored after it.
 
-    Args:
-        allow_pickle: Files may run their code, and stores such as s3:// are left to MMEngine.
-        work_dir: Work dir of the run; a resumed run may replace the best checkpoint in it, and no other.
-
-    Raises:
-        UserError: The environment tells torch to run the code in checkpoints.
+    With ``allow_pickle`` files may run their code, and stores such as s3:// are left to MMEngine. A resumed run may
+    replace the best checkpoint in ``work_dir``, and no other. A UserError says that the environment tells torch to run
+    the code in checkpoints.
     """
     if os.environ.get(FORCE_NOT) in TRUE and not allow_pickle:
         raise UserError(f'{FORCE_NOT} is set, so torch would run the code in checkpoints; unset it')

@@ -170,11 +170,9 @@ def _sample_places(
 
 
 def _sample(maps: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """Return bilinear samples, 0 further than one pixel outside of the map: (N, C, ...) of (N, C, H, W).
+    """Return bilinear samples (N, C, ...) of (N, C, H, W), 0 further than one pixel outside of the map.
 
-    Args:
-        maps: (N, C, H, W).
-        y, x: (N, ...), in pixels; 0 is the centre of the first.
+    ``y`` and ``x`` (N, ...) are in pixels; 0 is the centre of the first.
     """
     height, width = maps.shape[2:]
     grid = torch.stack(((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), dim=-1)

@@ -159,16 +159,11 @@ def _check(regions: Array, images: int, aligned: bool) -> None:
 def bin_matrix(
     regions: Array, shape: tuple[int, int, int], output_size: tuple[int, int], sampling_ratio: int, *, aligned: bool
 ) -> sparse.csr_matrix:
-    """Return the weights of all pixels in all bins.
+    """Return the weights of all pixels in all bins: (K * bin rows * bin columns, images * height * width).
 
-    Args:
-        regions: (K, 5): image index, left, top, right, bottom in feature pixels, with the half-pixel shift applied.
-        shape: Number of images, height and width of the feature map.
-        output_size, sampling_ratio: As in :class:`mmres2net.ops.RoIAlign`.
-        aligned: False makes regions at least one pixel wide and high, as the first implementations did.
-
-    Returns:
-        (K * bin rows * bin columns, images * height * width).
+    Regions (K, 5) are image index, left, top, right, bottom in feature pixels, with the half-pixel shift applied;
+    without ``aligned`` they are at least one pixel wide and high, as in the first implementations. ``shape`` is the
+    number of images, height and width of the feature map.
     """
     images, height, width = shape
     down, across = output_size

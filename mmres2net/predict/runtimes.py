@@ -99,14 +99,10 @@ class Session(NamedTuple):
 
 
 def open_file(path: str | Path, *, threads: int | None = None) -> Session:
-    """Return an exported file, ready to run on the CPU.
+    """Return a ``.onnx``, ``.xml`` (OpenVINO), ``.pt`` (TorchScript) or ``.pt2`` (torch.export) file, ready to run.
 
-    Args:
-        path: A ``.onnx``, ``.xml`` (OpenVINO), ``.pt`` (TorchScript) or ``.pt2`` (torch.export) file.
-        threads: Threads of the runtime, 1 to 256; None: the runtime's default.
-
-    Raises:
-        UserError: No such file, not an export of mmres2net, a damaged one, or its runtime is missing.
+    It runs on the CPU, with 1 to 256 ``threads`` (None: the runtime's default). A UserError says that there is no such
+    file, that it is damaged or not an export of mmres2net, or that its runtime is missing.
     """
     path = Path(path).expanduser()
     opener = OPENERS.get(path.suffix)
