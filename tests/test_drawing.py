@@ -51,7 +51,9 @@ def test_boxes_lie_on_their_pixels_and_the_first_on_top() -> None:
     assert np.array_equal(out[10:18, 14:26], IMAGE[10:18, 14:26])
 
 
-@pytest.mark.parametrize('box', [[np.nan, 0, 9, 9], [0, 0, np.inf, 9], [90, 5, 99, 9], [5, -9, 9, -2], [9, 9, 3, 3]])
+@pytest.mark.parametrize(
+    'box', [[np.nan, 0, 9, 9], [0, 0, np.inf, 9], [90, 5, 99, 9], [-9, 5, -2, 9], [5, -9, 9, -2], [9, 9, 3, 3]]
+)
 def test_boxes_that_cannot_be_seen_are_left_out(box: list[float]) -> None:
     assert np.array_equal(drawing.draw_boxes(IMAGE, [box], ['name'], [RED]), IMAGE)
 
