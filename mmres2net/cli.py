@@ -28,6 +28,7 @@ VERBS: dict[str, tuple[str, str]] = {
     'serve': ('serve a page that shows predictions of one or two models', 'predict.serve:main'),
     'cam': ('draw where in an image a network finds a class, beside other networks', 'cam.job:main'),
     'complexity': ('count parameters, multiply-adds and activations of a network', 'complexity.job:main'),
+    'compare': ('compare runs: differences with intervals, and a report', 'compare.job:main'),
     'sweep': ('train networks of growing cardinality, depth and scale; plot accuracy by size', 'sweep.main:main'),
     'doctor': ('check the environment: what is missing, mixed up or broken, and how to fix it', 'doctor.main:main'),
     'demo-data': ('make the embedded data set', 'data.shapes:main'),

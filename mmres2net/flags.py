@@ -251,6 +251,18 @@ checkpoint [checkpoint]  a checkpoint of this config; for classifiers also publi
 {OPTIONS}
 
 Exit status: 0, 1 if images are broken and skipped, 2 if nothing was drawn.""",
+    'compare': f"""Compare runs on the same images: differences of all metrics with intervals, and a report.
+
+runs RUN...  two sides or more, the first one is the reference. A RUN is the work dir of a training (its last
+    checkpoint) or of a test, or CONFIG:CHECKPOINT; NAME=RUN names a side, NAME=RUN,RUN,RUN are seeds of one config
+--out DIR  folder of the report; default: work_dirs/A-vs-B
+--data PATH  the data: the standard layout of the configs, or data of your own
+--samples N:2000  replicates of the bootstrap; default: %(default)s
+--seed N>=0:0  of the bootstrap; default: %(default)s
+--no-cost  do not measure time and memory
+{TRUST}
+
+Exit status: 0; 2 if nothing was compared; 1 if a test ended early.""",
     'sweep': """Figure 4 of the paper: test accuracy on CIFAR-100 by the size of the network, for cardinality, depth and
     scale, each varied alone.
 

@@ -14,7 +14,7 @@ from tests.support.cli import run_cli
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ('train', 'test', 'check_data', 'convert_data', 'prepare_data', 'convert_weights', 'export', 'predict',
-           'serve', 'cam', 'complexity', 'sweep', 'doctor', 'make_demo_data')  # fmt: skip
+           'serve', 'cam', 'compare', 'complexity', 'sweep', 'doctor', 'make_demo_data')  # fmt: skip
 LIGHT = [name for name in VERBS if name in flags.VERBS]
 
 

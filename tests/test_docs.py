@@ -22,6 +22,7 @@ RUN = ('complexity ', 'sweep run --dry-run')
 NOT_RUN = {
     'cam': 'needs images and downloads weights',
     'check-data': 'needs a data set',
+    'compare': 'needs runs',
     'configs': 'prints a folder',
     'convert-data': 'needs a data set',
     'convert-weights': 'needs a checkpoint',

@@ -163,6 +163,8 @@ class ResultsHook(Hook):
                 raise NothingToDraw(f'{len(records) - len(known)} of {len(records)} images are not annotated')
             matches = next((one.matches for one in loop.evaluator.metrics if getattr(one, 'matches', None)), None)
             arrays = collected(known, classes, matches)
+            for metric in loop.evaluator.metrics:
+                arrays |= getattr(metric, 'kept', {})
             (folder / ARRAYS).parent.mkdir(exist_ok=True)
             with atomic_path(folder / ARRAYS) as draft, draft.open('wb') as file:
                 np.savez_compressed(file, split=title, step=runner.iter, **arrays)

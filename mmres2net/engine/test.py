@@ -12,7 +12,9 @@ from mmengine.config import Config
 from mmres2net.engine import results  # noqa: F401 - registers DumpPredictions
 from mmres2net.engine.config import with_hook
 from mmres2net.engine.console import log_notes
+from mmres2net.engine.launcher import is_first_process
 from mmres2net.engine.profiling import ProfileDone
+from mmres2net.engine.provenance import write_provenance
 from mmres2net.engine.run import GuardHook, build_runner, check_built, prepare, run
 from mmres2net.engine.switches import with_tta
 from mmres2net.engine.weights import check_checkpoint, safe_loading
@@ -43,6 +45,8 @@ def _test(args: argparse.Namespace) -> None:
     log_notes(notes)
     with suppress(ProfileDone):
         run(runner, runner.test, GuardHook(checkpoint=checkpoint))
+        if is_first_process(args.launcher):
+            write_provenance(cfg, checkpoint)
 
 
 def prepare_testing(args: argparse.Namespace) -> tuple[Config, list[str], str]:

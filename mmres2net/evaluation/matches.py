@@ -21,6 +21,8 @@ AREAS = np.array([(0, 1e10), (0, 32**2), (32**2, 96**2), (96**2, 1e10)])  # all,
 LIMIT = 100
 TRUE, FALSE, IGNORED = 1, 0, -1
 SHOWN = 0.3  # the least score in confusion matrices
+BACKGROUND = 0.1  # a detection that overlaps all objects by less is one of the background
+CLS, LOC, BOTH, DUPE, BKG = range(1, 6)  # kinds of wrong detections
 Array = np.ndarray[Any, Any]
 Objects = Sequence[Mapping[str, Any]]
 
@@ -36,6 +38,10 @@ class Matches:
         verdict: (4, D, 10) TRUE, FALSE or IGNORED, for each range of areas and IoU threshold.
         partner: (D,) The object that a detection overlaps most, by 0.5 or more, of those that no detection of a higher
             score has, whatever the classes; -1 without one.
+        kind: (D,) 0, or why a detection is wrong at IoU 0.5, by TIDE (Bolya et al., ECCV 2020, section 2.2): CLS: on
+            an object of another class; LOC: overlaps one of its class by 0.1 to 0.5; BOTH: the same of another class;
+            DUPE: its object is taken; BKG: overlaps none.
+        target: (D,) The object that a right detection has, or that one of kind CLS or LOC would have; else -1.
         object_image, object_label: (G,) Of each object.
         ignored: (4, G) Whether an object does not count in a range of areas.
     """
@@ -47,6 +53,8 @@ class Matches:
     score: Array
     verdict: Array
     partner: Array
+    kind: Array
+    target: Array
     object_image: Array
     object_label: Array
     ignored: Array
@@ -84,15 +92,19 @@ def match(truth: Mapping[str, Any], detections: Objects, kind: str) -> Matches:
         size = entry['bbox'][2] * entry['bbox'][3] if kind == 'bbox' else float(coco_masks.area(entry[key]))
         found[place[entry['image_id']]].append({**entry, 'label': label[entry['category_id']], 'area': size})
     kept: list[list[dict[str, Any]]] = []
-    verdicts, partners = [np.empty((4, 0, 10), np.int8)], []
+    verdicts, partners, kinds, targets = [np.empty((4, 0, 10), np.int8)], [], [], []
     for mine, numbers in zip(found, theirs, strict=True):
         mine.sort(key=lambda one: (one['label'], -one['score']))
         labels = np.array([one['label'] for one in mine], int)
         mine = [one for i, one in enumerate(mine) if i < LIMIT or labels[i - LIMIT] != labels[i]]
         kept.append(mine)
         overlaps = _overlaps(mine, [objects[n] for n in numbers], key)
-        verdicts += _judge(mine, objects, numbers, overlaps)
+        judged = list(_judge(mine, objects, numbers, overlaps))
+        verdicts += [verdict for verdict, _ in judged]
         partners += _partners(mine, numbers, overlaps)
+        for each in _errors(mine, [objects[n] for n in numbers], overlaps, judged):
+            kinds.append(each[0])
+            targets.append(numbers[each[1]] if each[1] >= 0 else -1)
     flat = [(i, one) for i, mine in enumerate(kept) for one in mine]
     return Matches(
         images=np.array([str(image.get('file_name', image['id'])) for image in images], np.str_),
@@ -102,6 +114,8 @@ def match(truth: Mapping[str, Any], detections: Objects, kind: str) -> Matches:
         score=np.array([one['score'] for _, one in flat], float),
         verdict=np.concatenate(verdicts, 1),
         partner=np.array(partners, np.int32),
+        kind=np.array(kinds, np.int8),
+        target=np.array(targets, np.int32),
         object_image=np.array([one['image'] for one in objects], np.int32),
         object_label=np.array([one['label'] for one in objects], np.int32),
         ignored=_outside(objects) | np.array([one['ignore'] for one in objects], bool),
@@ -120,8 +134,9 @@ def _overlaps(found: Objects, objects: Objects, key: str) -> Array:
     return np.asarray(overlaps, float).reshape(len(found), len(objects))
 
 
-def _judge(found: Objects, objects: Objects, numbers: Sequence[int], overlaps: Array) -> Iterator[Array]:
-    """Yield for the detections of each class in an image (4, D, 10) of TRUE, FALSE and IGNORED."""
+def _judge(found: Objects, objects: Objects, numbers: Sequence[int], overlaps: Array) -> Iterator[tuple[Array, Array]]:
+    """Yield for the detections of each class in an image (4, D, 10) of TRUE, FALSE and IGNORED, and (D,) which of
+    ``numbers`` each has at IoU 0.5, -1 without one."""
     labels, places = np.array([one['label'] for one in found], int), np.array(numbers, int)
     theirs = np.array([objects[n]['label'] for n in numbers], int)
     limits = np.minimum(THRESHOLDS, 1 - 1e-10)[:, None]
@@ -130,6 +145,7 @@ def _judge(found: Objects, objects: Objects, numbers: Sequence[int], overlaps: A
         verdict = np.where(_outside([found[d] for d in mine]), IGNORED, FALSE).astype(np.int8)[..., None].repeat(10, -1)
         group = [objects[n] for n in places[here]]
         sink = np.array([one['ignore'] for one in group], bool)
+        has = np.full(len(mine), -1)
         ignored, taken = _outside(group) | sink, np.zeros((4, 10, len(group)), bool)
         for d, row in enumerate(overlaps[np.ix_(mine, here)]):
             if not (row >= THRESHOLDS[0]).any():
@@ -141,7 +157,29 @@ def _judge(found: Objects, objects: Objects, numbers: Sequence[int], overlaps: A
             a, t = np.nonzero(worth.max(-1) >= 0)
             taken[a, t, best[a, t]] = True
             verdict[a, d, t] = np.where(ignored[a, best[a, t]], IGNORED, TRUE)
-        yield verdict
+            has[d] = here[best[0, 0]] if worth[0, 0].max() >= 0 else -1
+        yield verdict, has
+
+
+def _errors(
+    found: Objects, objects: Objects, overlaps: Array, judged: Sequence[tuple[Array, Array]]
+) -> Iterator[tuple[int, int]]:
+    """Yield the kind and the target, an index of ``objects``, of each detection in an image."""
+    if not found:
+        return
+    verdict, has = (
+        np.concatenate(parts) for parts in ([one[0][0, :, 0] for one in judged], [one[1] for one in judged])
+    )
+    same = np.array([[one['label'] == other['label'] for other in objects] for one in found], bool)
+    # A column of zeros, as there may be no object; ignored ones are none.
+    counted = np.where([one['ignore'] for one in objects], 0, overlaps)
+    own, other = (np.pad(np.where(which, counted, 0), ((0, 0), (0, 1))) for which in (same, ~same))
+    best, rival, least = own.max(1), other.max(1), THRESHOLDS[0]
+    near = (best >= BACKGROUND) & (best < least)
+    kinds = [near, rival >= least, best >= least, np.maximum(best, rival) < BACKGROUND]
+    kind = np.where(verdict == FALSE, np.select(kinds, [LOC, CLS, DUPE, BKG], BOTH), 0)
+    wanted = np.where(kind == CLS, other.argmax(1), np.where(kind == LOC, own.argmax(1), -1))
+    yield from zip(kind.tolist(), np.where(verdict == TRUE, has, wanted).tolist(), strict=True)
 
 
 def _partners(found: Objects, numbers: Sequence[int], overlaps: Array) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,7 +56,8 @@ def _boxes(sample: Any) -> Record:
     total = right + wrong + int((~ignored).sum())
     f1 = 2 * right / total if total else math.nan
     truth = {'objects': objects, 'object_labels': labels, 'ignored': ignored}
-    return {'task': 'detection', 'score': f1, 'boxes': boxes, 'scores': scores, 'labels': found, **truth}
+    kept = {'boxes': boxes, 'scores': scores, 'labels': found, **truth}
+    return {'task': 'detection', 'score': f1, 'truth_hash': _hash(*truth.values()), **kept}
 
 
 def _pixels(sample: Any, classes: int) -> Record:
@@ -65,13 +67,18 @@ def _pixels(sample: Any, classes: int) -> Record:
     table = np.bincount(pairs, counts, classes**2).reshape(classes, classes)
     there, union = table.sum(1) > 0, table.sum(0) + table.sum(1) - np.diag(table)
     iou = float((np.diag(table)[there] / union[there]).mean()) if there.any() else math.nan
-    return {'task': 'segmentation', 'score': iou, 'pairs': pairs, 'pixels': counts}
+    return {'task': 'segmentation', 'score': iou, 'truth_hash': _hash(truth), 'pairs': pairs, 'pixels': counts}
 
 
 def _label(sample: Any) -> Record:
     scores, truth = _array(sample.pred_score).ravel(), int(sample.gt_label)
     top = np.argsort(-scores, kind='stable')[:TOP]
-    return {'task': 'classification', 'score': float(scores[truth]), 'truth': truth, 'top': top, 'scores': scores[top]}
+    kept = {'truth': truth, 'truth_hash': truth, 'top': top, 'scores': scores[top]}
+    return {'task': 'classification', 'score': float(scores[truth]), **kept}
+
+
+def _hash(*arrays: np.ndarray) -> int:
+    return zlib.crc32(b''.join(array.tobytes() for array in arrays))
 
 
 def coco_form(records: Sequence[Record], classes: Sequence[str]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -100,13 +107,15 @@ def collected(
             records.
 
     Returns:
-        ``task``, ``classes``, ``images`` (I,) and ``scores`` (I,). For detection ``KIND.NAME`` for each array of
-        :class:`~mmres2net.evaluation.matches.Matches`; for segmentation ``image``, ``truth``, ``found`` and ``pixels``
-        of each pair of classes in an image; for classification ``truth`` (I,), ``top`` (I, 5) and ``top_scores``.
+        ``task``, ``classes``, ``images`` (I,), ``scores`` (I,) and ``truth_hash`` (I,) of the annotation. For detection
+        ``KIND.NAME`` for each array of :class:`~mmres2net.evaluation.matches.Matches`; for segmentation ``image``,
+        ``truth``, ``found`` and ``pixels`` of each pair of classes in an image; for classification ``truth`` (I,),
+        ``top`` (I, 5) and ``top_scores``.
     """
     task = records[0]['task']
     arrays = {name: np.array([one[name[:-1]] for one in records]) for name in ('images', 'scores')}
-    arrays |= {'task': np.array(task), 'classes': np.array(classes, np.str_)}
+    hashes = np.array([one['truth_hash'] for one in records], np.int64)
+    arrays |= {'task': np.array(task), 'classes': np.array(classes, np.str_), 'truth_hash': hashes}
     if task == 'detection':
         for kind, one in (matches or {'bbox': match(*coco_form(records, classes), 'bbox')}).items():
             arrays |= arrays_of(one, kind)

@@ -52,6 +52,7 @@ class VOCMetric(BaseMetric):
         if not 0 < iou_thr <= 1:
             raise UserError(f'iou_thr={iou_thr}: choose more than 0 and at most 1')
         self.eval_mode, self.iou_thr = eval_mode, iou_thr
+        self.kept: dict[str, Any] = {}  # of the last evaluation, to compare runs
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Keep predictions and annotations of a batch.
@@ -84,18 +85,33 @@ class VOCMetric(BaseMetric):
         classes = class_names(self.dataset_meta)
         if not results:
             raise UserError('no image was evaluated: is the split empty, or the data loader?')
+        images = [[_of_class(one, k) for one in results] for k in range(len(classes))]
         by_class = {
-            name: evaluate_class([_of_class(one, k) for one in results], iou_thr=self.iou_thr, mode=self.eval_mode)
-            for k, name in enumerate(classes)
+            name: evaluate_class(mine, iou_thr=self.iou_thr, mode=self.eval_mode)
+            for name, mine in zip(classes, images, strict=True)
         }
+        self._keep(images, list(by_class.values()))
         counted = [result.ap for result in by_class.values() if not math.isnan(result.ap)]
         mean = float(np.mean(counted)) if counted else float('nan')
         self._log(by_class, mean)
         name = f'AP{100 * self.iou_thr:g}'
         return {'mAP': mean, name: mean, **{f'{name}_{key}': result.ap for key, result in by_class.items()}}
 
+    def _keep(self, images: Sequence[Sequence[ImageBoxes]], found: Sequence[ClassResult]) -> None:
+        """Keep verdict, score, label and image of each detection, and how many objects (I, K) count."""
+        places = [np.repeat(np.arange(len(mine)), [len(one.scores) for one in mine]) for mine in images]
+        self.kept = {
+            'voc.mode': self.eval_mode,
+            'voc.iou_thr': self.iou_thr,
+            'voc.image': np.concatenate(places),
+            'voc.label': np.repeat(np.arange(len(found)), [len(one.scores) for one in found]),
+            'voc.score': np.concatenate([one.scores for one in found]),
+            'voc.verdict': np.concatenate([one.verdicts for one in found]),
+            'voc.objects': np.array([[(~one.difficult).sum() for one in mine] for mine in images]).T,
+        }
+
     def _log(self, by_class: Mapping[str, ClassResult], mean: float) -> None:
-        rows = [[name, one.objects, one.detections, one.recall, one.ap] for name, one in by_class.items()]
+        rows = [[name, one.objects, len(one.scores), one.recall, one.ap] for name, one in by_class.items()]
         table = class_table(['class', 'objects', 'detections', 'recall', 'AP'], [*rows, ['mean', '', '', '', mean]])
         print_log(f'VOC {self.eval_mode} AP at IoU {self.iou_thr:g}:\n{table}', 'current')
         absent = [name for name, one in by_class.items() if not one.objects]

@@ -35,12 +35,16 @@ class ImageBoxes:
 
 @dataclass(frozen=True)
 class ClassResult:
-    """What was found of one class: ``ap`` and ``recall`` are NaN where it has no object that counts."""
+    """What was found of one class: ``ap`` and ``recall`` are NaN where it has no object that counts.
+
+    ``verdicts`` and ``scores`` (n) are those of the detections, image by image.
+    """
 
     ap: float
     recall: float
     objects: int
-    detections: int
+    verdicts: np.ndarray
+    scores: np.ndarray
 
 
 def overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -80,10 +84,10 @@ def evaluate_class(images: Sequence[ImageBoxes], *, iou_thr: float = 0.5, mode: 
     verdicts = np.concatenate([np.empty(0, np.int8), *(judge(image, iou_thr) for image in images)])
     scores = np.concatenate([np.empty(0), *(image.scores for image in images)])
     objects = sum(int((~image.difficult).sum()) for image in images)
-    verdicts = verdicts[np.argsort(-scores, kind='stable')]
-    ap = average_precision(verdicts[verdicts != IGNORED] == TRUE, objects, mode)
+    ranked = verdicts[np.argsort(-scores, kind='stable')]
+    ap = average_precision(ranked[ranked != IGNORED] == TRUE, objects, mode)
     recall = float((verdicts == TRUE).sum()) / objects if objects else float('nan')
-    return ClassResult(ap, recall, objects, len(scores))
+    return ClassResult(ap, recall, objects, verdicts, scores)
 
 
 def average_precision(right: np.ndarray, objects: int, mode: str) -> float:

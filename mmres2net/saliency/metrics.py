@@ -53,6 +53,7 @@ class SaliencyMetric(BaseMetric):
         if not format_only:
             load_library()
         self.stretch, self.format_only = stretch, format_only
+        self.kept: dict[str, Any] = {}  # of the last evaluation, to compare runs
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Measure the maps of a batch.
@@ -91,6 +92,8 @@ class SaliencyMetric(BaseMetric):
             sums[name] = add(sums.get(name), measured)
         if not sums:
             raise UserError('no image was evaluated: the data set or the data loader is empty')
+        self.kept = {f'saliency.{key}': np.stack([one[key] for _, one in results]) for key in next(iter(sums.values()))}
+        self.kept['saliency.set'] = np.array([name for name, _ in results], np.str_)
         by_set = {name: dataset_metrics(measured) for name, measured in sums.items()}
         _log(by_set, {name: int(measured['images']) for name, measured in sums.items()})
         if len(by_set) == 1:

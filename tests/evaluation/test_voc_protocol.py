@@ -66,7 +66,7 @@ def test_an_object_is_found_once() -> None:
     one = evaluate_class([image(found, [(0, 0, 9, 9), (20, 0, 29, 9)])], mode='area')
     # Right, wrong, right of two: 1/2 * 1 + 1/2 * 2/3.
     assert one.ap == pytest.approx(5 / 6, abs=1e-15)
-    assert (one.recall, one.objects, one.detections) == (1, 2, 3)
+    assert (one.recall, one.objects, len(one.scores)) == (1, 2, 3)
 
 
 def test_a_detection_has_no_second_choice() -> None:

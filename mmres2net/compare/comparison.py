@@ -1,0 +1,206 @@
+"""From tested runs to the values of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from mmengine.config import Config
+
+from mmres2net.compare.metrics import ERRORS, Measured, calibration, measure, task_of
+from mmres2net.compare.result import (
+    CHECKPOINTS,
+    RECIPES,
+    Calibration,
+    Comparison,
+    Confusion,
+    Curve,
+    Images,
+    Line,
+    Row,
+    Side,
+    plain,
+)
+from mmres2net.compare.runs import Tested, check_comparable
+from mmres2net.compare.statistics import (
+    Array,
+    Draws,
+    difference,
+    draw_images,
+    draw_seeds,
+    estimate,
+    holm,
+    interval,
+    pooled,
+)
+from mmres2net.data.layout import dataset_of_test
+from mmres2net.engine.config import load_config, single_process_norms
+from mmres2net.paths import config_dir, list_configs
+
+Published = Mapping[str, Any]
+SIZES = {'': '', '50': '50', 's': ' small', 'm': ' medium', 'l': ' large'}
+# Metrics as the metafile names them.
+NAMES = {
+    **{
+        (kind, f'AP{end}'): f'{name} AP{size}'
+        for kind, name in (('bbox', 'box'), ('segm', 'mask'))
+        for end, size in SIZES.items()
+    },
+    ('', 'mIoU'): 'mIoU',
+    **{('', f'top-{k} accuracy'): f'top-{k} error' for k in (1, 5)},
+}
+
+
+class Bootstrap:
+    """The weights of images and seeds, and what follows for replicates of all sides.
+
+    Args:
+        seeds: How many each side has.
+        images: Their number.
+        samples: Number of replicates.
+        seed: Of the random numbers.
+    """
+
+    def __init__(self, seeds: Sequence[int], images: int, samples: int, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        self.draws: Draws = draw_images(images, samples, rng)
+        self.weights = [draw_seeds(number, samples, rng) for number in seeds]
+
+    def side(self, i: int, runs: Sequence[Array], other: int = 0) -> Array:
+        """Return the replicates (R, ...) of a side, where ``other`` more degrees of freedom tell how seeds vary."""
+        return pooled(np.stack(runs), self.weights[i], max(len(runs) - 1 + other, 1))
+
+    def difference(self, i: int, runs: Sequence[Array], reference: Sequence[Array]) -> Array:
+        """Return the replicates (R, ...) of side i less the first one."""
+        return self.side(i, runs, len(reference) - 1) - self.side(0, reference, len(runs) - 1)
+
+    def row(self, key: tuple[str, str], runs: Sequence[Sequence[Array]], paper: Sequence[float | None] = ()) -> Row:
+        """Return the row of a metric from the replicates (R,) of the runs of each side."""
+        first, *rest = paper or [None] * len(runs)
+        gaps = [None if one is None or first is None else one - first for one in rest]
+        return Row(
+            name=key[1],
+            group=key[0],
+            higher_is_better=key[1] not in ERRORS,
+            sides=tuple(estimate(self.side(i, one)) for i, one in enumerate(runs)),
+            differences=tuple(
+                difference(self.difference(i, one, runs[0]), gap)
+                for (i, one), gap in zip(list(enumerate(runs))[1:], gaps, strict=True)
+            ),
+            paper=tuple(paper),
+        )
+
+
+def compare(sides: dict[str, list[Tested]], *, samples: int, seed: int, command: str) -> Comparison:
+    """Return the comparison of runs on the same images.
+
+    Raises:
+        UserError: They cannot be compared.
+    """
+    banners = check_comparable(sides)
+    runs = [[one.arrays for one in tested] for tested in sides.values()]
+    first = runs[0][0]
+    boot = Bootstrap([len(side) for side in runs], len(first['images']), samples, seed)
+    found = [[measure(arrays, boot.draws) for arrays in side] for side in runs]
+    published = [published_of(tested[0].cfg) for tested in sides.values()]
+    classes = tuple(map(str, first['classes']))
+
+    def rows(pick: Callable[[Measured], Mapping[tuple[str, str], Array]], paper: bool = False) -> tuple[Row, ...]:
+        return tuple(
+            boot.row(key, [[pick(run)[key] for run in side] for side in found], _paper(key, published) if paper else ())
+            for key in pick(found[0][0])
+        )
+
+    several = [len(side) > 1 for side in runs]
+    return Comparison(
+        task=task_of(first),
+        level=RECIPES if all(several) else CHECKPOINTS,
+        command=command,
+        seed=seed,
+        samples=samples,
+        banners=tuple(banners),
+        sides=tuple(Side(name, tuple(one.run for one in tested)) for name, tested in sides.items()),
+        classes=classes,
+        metrics=rows(lambda run: run.metrics, paper=True),
+        by_class=tuple(
+            row
+            for group in found[0][0].by_class
+            for row in _adjusted(rows(lambda run: _classes(run, group, classes)))  # noqa: B023 - used at once
+        ),
+        metric={group: name for group, (name, _) in found[0][0].by_class.items()},
+        curves=tuple(
+            _curve(boot, [[run.plots[i] for run in side] for side in found]) for i in range(len(found[0][0].plots))
+        ),
+        calibration=tuple(_calibrations(list(sides), found)),
+        errors=tuple(replace(row, higher_is_better=False) for row in rows(lambda run: run.errors)),
+        confusions=tuple(_confusion(group, classes, found) for group in found[0][0].confusion),
+        images=Images(
+            tuple(map(str, first['images'])),
+            plain([np.mean([run.scores for run in side], 0) for side in found]),
+            found[0][0].score,
+        ),
+    )
+
+
+def _classes(run: Measured, group: str, classes: Sequence[str]) -> dict[tuple[str, str], Array]:
+    return {(group, name): run.by_class[group][1][:, k] for k, name in enumerate(classes)}
+
+
+def _adjusted(rows: Sequence[Row]) -> Iterable[Row]:
+    """Yield the rows of all classes with their p values adjusted for the number of classes."""
+    columns = [holm([row.differences[i].p for row in rows]) for i in range(len(rows[0].differences))]
+    for row, values in zip(rows, zip(*columns, strict=True), strict=True):
+        yield replace(row, differences=tuple(replace(d, p=p) for d, p in zip(row.differences, values, strict=True)))
+
+
+def _curve(boot: Bootstrap, plots: Sequence[Sequence[Any]]) -> Curve:
+    one, lines = plots[0][0], []
+    for i, side in enumerate(plots):
+        replicates = boot.side(i, [plot.values for plot in side])
+        low, high = (np.clip(band, 0, 1) for band in interval(replicates))
+        lines.append(Line(plain(replicates[0]), plain(low), plain(high)))
+    return Curve(one.title, one.group, one.xlabel, one.ylabel, plain(one.x), tuple(lines))
+
+
+def _calibrations(names: Sequence[str], found: Sequence[Sequence[Measured]]) -> Iterable[Calibration]:
+    for group in found[0][0].confidence:
+        for name, side in zip(names, found, strict=True):
+            pairs = [run.confidence[group] for run in side]
+            confidence, right = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+            yield Calibration(group, name, *map(plain, calibration(confidence, right)))
+
+
+def _confusion(group: str, classes: Sequence[str], found: Sequence[Sequence[Measured]]) -> Confusion:
+    tables = [np.mean([run.confusion[group] for run in side], 0) for side in found]
+    more = ['background'] if len(tables[0]) > len(classes) else []
+    return Confusion(group, (*classes, *more), plain(tables))
+
+
+def _paper(key: tuple[str, str], published: Sequence[Published]) -> list[float | None]:
+    """Return the published value of a metric for each side; none at all if two sides' values are from two sources."""
+    if len({str(one.get('source')) for one in published if one}) > 1:
+        return [None] * len(published)
+    group, name = key
+    label = NAMES.get(key) or f'{group} {"F" if name == "maxF" else name}'
+    values = [one.get('metrics', {}).get(label) for one in published]
+    return [100 - value if value is not None and label.endswith('error') else value for value in values]
+
+
+def published_of(cfg: Config) -> Published:
+    """Return the target in the metafile of the shipped config that ``cfg`` is, in model and data; {} if it is none."""
+    metafile = config_dir() / 'metafile.yml'
+    if not metafile.is_file():
+        return {}
+    entries = yaml.safe_load(metafile.read_text())['configs']
+    for name in list_configs():
+        if Path(name).name == Path(cfg.filename or '').name and 'target' in entries.get(name, {}):
+            shipped, _ = single_process_norms(load_config(name))
+            data = [dataset_of_test(one) for one in (shipped, cfg)]
+            same = [(str(one.get('type')), Path(str(one.get('ann_file'))).name) for one in data]
+            if shipped.model == single_process_norms(cfg)[0].model and same[0] == same[1]:
+                return entries[name]['target']
+    return {}

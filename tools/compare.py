@@ -1,0 +1,8 @@
+#!/usr/bin/env python3
+"""Compare runs: the same as ``mmres2net compare``."""
+
+import sys
+
+from mmres2net.cli import main
+
+sys.exit(main(['compare', *sys.argv[1:]]))
