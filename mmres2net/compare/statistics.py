@@ -51,14 +51,14 @@ def draw_images(images: int, samples: int, rng: np.random.Generator) -> Draws:
 def draw_seeds(seeds: int, samples: int, rng: np.random.Generator) -> Array:
     """Return the weights (S, R) of S seeds, 1 / S in replicate 0.
 
-    A replicate draws S - 1 of S seeds: the variance of a mean of S draws would be too small by (S - 1) / S (Rao and Wu,
-    Journal of the American Statistical Association, 1988).
+    They are normal (a wild bootstrap), such that the variance of a side is that of a mean of S seeds: drawn with
+    replacement, two or three seeds give few different means, and a variance that is too small by (S - 1) / S.
     """
     if seeds == 1:
         return np.ones((1, samples + 1))
-    weights = rng.multinomial(seeds - 1, np.full(seeds, 1 / seeds), size=samples + 1).T / (seeds - 1)
-    weights[:, 0] = 1 / seeds
-    return weights
+    noise = rng.standard_normal((seeds, samples + 1)) / (seeds * (seeds - 1)) ** 0.5
+    noise[:, 0] = 0
+    return 1 / seeds + noise - noise.mean(0)
 
 
 def pooled(runs: Array, weights: Array, freedom: int) -> Array:

@@ -1,0 +1,108 @@
+"""Populations of images with two sides whose true difference is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mmres2net.compare.metrics import measure
+from mmres2net.compare.statistics import Array, Draws
+from mmres2net.evaluation.matches import match
+from mmres2net.evaluation.per_image import collected
+from tests.evaluation.samples import coco_detections, coco_truth
+
+Records = list[dict[str, Any]]
+CLASSES = ('a', 'b', 'c')
+
+
+@dataclass(frozen=True)
+class Population:
+    """Records of the evaluations of two sides on the same images."""
+
+    sides: tuple[Records, Records]
+
+    @property
+    def size(self) -> int:
+        return len(self.sides[0])
+
+    @property
+    def difference(self) -> float:
+        """The difference on the whole population."""
+        one = Draws(np.ones((self.size, 1)))
+        values = [self.metric(side, np.arange(self.size), one)[0] for side in (0, 1)]
+        return values[1] - values[0]
+
+    def metric(self, side: int, images: Array, draws: Draws) -> Array:
+        """Replicates of the main metric of a sample of images."""
+        records = [self.sides[side][i] for i in images]
+        return next(iter(measure(collected(records, CLASSES), draws).metrics.values()))
+
+
+def record(i: int, task: str, **arrays: Any) -> dict[str, Any]:
+    return {'image': f'{i}.jpg', 'score': 0.5, 'task': task, 'truth_hash': i, **arrays}
+
+
+def classified(size: int = 2000) -> Population:
+    """Two classifiers that are right in 70 and 75 of 100 images, often in the same ones."""
+    rng = np.random.default_rng(7)
+    hard, sides = rng.random(size), []
+    for skill in (0.7, 0.75):
+        right = hard + rng.normal(0, 0.1, size) < skill
+        sides.append([
+            record(i, 'classification', truth=i % 3, top=np.array([(i + (not one)) % 3, (i + 2) % 3]), scores=np.array([0.8, 0.1]))
+            for i, one in enumerate(right)
+        ])  # fmt: skip
+    return Population((sides[0], sides[1]))
+
+
+def segmented(size: int = 2000) -> Population:
+    """Two segmentors; images differ in what they show and how hard they are."""
+    rng = np.random.default_rng(8)
+    hard, shown, sides = rng.uniform(0.5, 0.9, size), rng.dirichlet([1, 1, 1], size), []
+    for skill in (0.0, 0.04):
+        records = []
+        for i in range(size):
+            confused = np.full((3, 3), (1 - hard[i] - skill) / 2) + np.eye(3) * (1.5 * (hard[i] + skill) - 0.5)
+            pixels = np.round(400 * shown[i][:, None] * confused).astype(int).ravel()
+            records.append(record(i, 'segmentation', pairs=np.flatnonzero(pixels), pixels=pixels[pixels > 0]))
+        sides.append(records)
+    return Population((sides[0], sides[1]))
+
+
+class Detected(Population):
+    """Detectors, of which the matches are cut out of those of the population."""
+
+    def metric(self, side: int, images: Array, draws: Draws) -> Array:
+        records: Any = [self.sides[side][i] for i in images]
+        truth: dict[str, Any] = {
+            'images': [],
+            'annotations': [],
+            'categories': [{'id': 10 * k, 'name': str(k)} for k in (1, 2)],
+        }
+        found = []
+        for new, one in enumerate(records, 1):
+            truth['images'].append({**one['image'], 'id': new})
+            truth['annotations'] += [{**entry, 'image_id': new} for entry in one['truth']]
+            found += [{**entry, 'image_id': new} for entry in one['found']]
+        from mmres2net.compare.detection import coco_metrics
+
+        return coco_metrics(match(truth, found, 'bbox'), draws)[0]['AP']
+
+
+def detected(size: int = 1500) -> Population:
+    """Two detectors; the second one misses less."""
+    truth, sides = coco_truth(size, 3, 9), []
+    mine: dict[int, list] = {image['id']: [] for image in truth['images']}
+    for entry in truth['annotations']:
+        mine[entry['image_id']].append(entry)
+    for seed in (1, 2):
+        by_image: dict[int, list] = {image['id']: [] for image in truth['images']}
+        for image in truth['images']:
+            alone = {**truth, 'images': [image], 'annotations': mine[image['id']]}
+            by_image[image['id']] = coco_detections(alone, 10000 * seed + image['id'], per_image=4 + 2 * seed)
+        sides.append(
+            [{'image': image, 'truth': mine[image['id']], 'found': by_image[image['id']]} for image in truth['images']]
+        )
+    return Detected((sides[0], sides[1]))
