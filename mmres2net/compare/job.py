@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mmres2net.compare import page
 from mmres2net.compare.comparison import compare
-from mmres2net.compare.result import CHECKPOINTS, Comparison, Estimate, Row, as_json
+from mmres2net.compare.result import CHECKPOINTS, Comparison, Estimate, Row
 from mmres2net.compare.runs import read_sides, tested
 from mmres2net.engine.result_plots import write_rows
-from mmres2net.files import writable_dir, write_atomic
+from mmres2net.files import writable_dir
 from mmres2net.flags import parse
 from mmres2net.text import format_table
 
@@ -32,11 +31,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     command = shlex.join(['mmres2net', 'compare', *(argv or ())])
     result = compare(sides, samples=args.samples, seed=args.seed, command=command)
     write_tables(result, folder / 'tables')
-    write_atomic(folder / 'report.json', as_json(result))
-    if importlib.util.find_spec('mmres2net.compare.page'):
-        result = importlib.import_module('mmres2net.compare.page').write(result, folder, cost=not args.no_cost)
+    result = page.write(result, folder, cost=not args.no_cost)
     print(as_text(result))
-    print(f'the report: {folder}')
+    print(f'the report: {folder / "report.html"}')
 
 
 def write_tables(result: Comparison, folder: Path) -> None:

@@ -17,7 +17,6 @@ from mmengine.visualization import Visualizer
 from mmres2net.compare.metrics import KINDS, Arrays, task_of
 from mmres2net.compare.result import Run
 from mmres2net.engine import test
-from mmres2net.engine.config import load_config
 from mmres2net.engine.provenance import is_made_from, made_from, read_provenance
 from mmres2net.engine.results import ARRAYS
 from mmres2net.engine.resume import checkpoints_in
@@ -112,13 +111,12 @@ def tested(source: Source, data: str | None, *, unsafe: bool) -> Tested:
         raise UserError(f'{source.config}: the test kept nothing of its images; the log in {source.folder} says why')
     with np.load(file, allow_pickle=False) as content:
         arrays = dict(content)
-    config = load_config(source.config)
     meta = read_checkpoint(checkpoint, allow_pickle=unsafe).get('meta') or {}
     facts = hashlib.sha256('\n'.join(relative(arrays['images'].tolist())).encode())
     facts.update(arrays['truth_hash'].tobytes() + '\n'.join(arrays['classes'].tolist()).encode())
     run = Run(
         folder=str(source.folder.parent if source.folder.name == KEPT else source.folder),
-        config=config.pretty_text,
+        config=cfg.pretty_text,
         config_file=Path(source.config).name,
         checkpoint=str(expected['checkpoint']),
         sha256=str(expected['sha256']),
@@ -128,7 +126,7 @@ def tested(source: Source, data: str | None, *, unsafe: bool) -> Tested:
         arrays=str(file),
         command=shlex.join(['mmres2net', 'test', *argv]),
     )
-    return Tested(run, arrays, config)
+    return Tested(run, arrays, cfg)
 
 
 def relative(names: Sequence[str]) -> list[str]:

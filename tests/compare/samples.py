@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mmres2net.compare.detection import coco_metrics
 from mmres2net.compare.metrics import measure
 from mmres2net.compare.statistics import Array, Draws
 from mmres2net.evaluation.matches import match
@@ -50,10 +51,9 @@ def classified(size: int = 2000) -> Population:
     hard, sides = rng.random(size), []
     for skill in (0.7, 0.75):
         right = hard + rng.normal(0, 0.1, size) < skill
-        sides.append([
-            record(i, 'classification', truth=i % 3, top=np.array([(i + (not one)) % 3, (i + 2) % 3]), scores=np.array([0.8, 0.1]))
-            for i, one in enumerate(right)
-        ])  # fmt: skip
+        top = [np.array([(i + (not one)) % 3, (i + 2) % 3]) for i, one in enumerate(right)]
+        kept = [{'truth': i % 3, 'top': one, 'scores': np.array([0.8, 0.1])} for i, one in enumerate(top)]
+        sides.append([record(i, 'classification', **one) for i, one in enumerate(kept)])
     return Population((sides[0], sides[1]))
 
 
@@ -76,18 +76,13 @@ class Detected(Population):
 
     def metric(self, side: int, images: Array, draws: Draws) -> Array:
         records: Any = [self.sides[side][i] for i in images]
-        truth: dict[str, Any] = {
-            'images': [],
-            'annotations': [],
-            'categories': [{'id': 10 * k, 'name': str(k)} for k in (1, 2)],
-        }
-        found = []
+        categories = [{'id': 10 * k, 'name': str(k)} for k in (1, 2, 3)]
+        truth: dict[str, Any] = {'images': [], 'annotations': [], 'categories': categories}
+        found: list[dict[str, Any]] = []
         for new, one in enumerate(records, 1):
             truth['images'].append({**one['image'], 'id': new})
             truth['annotations'] += [{**entry, 'image_id': new} for entry in one['truth']]
             found += [{**entry, 'image_id': new} for entry in one['found']]
-        from mmres2net.compare.detection import coco_metrics
-
         return coco_metrics(match(truth, found, 'bbox'), draws)[0]['AP']
 
 
