@@ -49,12 +49,7 @@ def dataset_of_test(cfg: Config) -> dict[str, Any]:
     Where a config names no test data, those of validation are meant.
     """
     node = (cfg.get('test_dataloader') or cfg.get('val_dataloader') or {}).get('dataset') or {}
-    while 'pipeline' not in node:
-        inner = node.get('dataset') or next(iter(node.get('datasets') or ()), None)
-        if not isinstance(inner, dict):
-            break
-        node = inner
-    return node
+    return next((inner for _, inner in walk(node, '') if 'pipeline' in inner), node)
 
 
 def needed_paths(dataset: dict[str, Any]) -> list[str]:
@@ -110,7 +105,7 @@ def point_at(cfg: Config, folder: str | Path, parts: Sequence[str] = PARTS) -> C
     for old in {old for old in others if old} - set(found):
         # A folder that stands for one data set is no other one, though it may have the same layout.
         taken = [place for other, place in found.items() if set(others[old]) <= set(needed.get(other, ()))]
-        free = [place for place in _candidates(base, old) if place not in taken and _has(place, others[old])]
+        free = [place for place in _candidates(base, old) if place not in taken and not _missing(place, others[old])]
         found |= {old: free[0]} if free else {}
     moves = {PurePath(old): new for old, new in found.items()}
     for part in PARTS:
@@ -128,21 +123,18 @@ def _candidates(base: Path, old: str) -> list[Path]:
     return [base, *(base.joinpath(*steps[-n:]) for n in range(1, len(steps) + 1) if not Path(old).is_absolute())]
 
 
-def _has(place: Path, paths: Sequence[str]) -> bool:
-    return all((place / path).exists() for path in paths)
+def _missing(place: Path, paths: Sequence[str]) -> list[str]:
+    return sorted({path for path in paths if not (place / path).exists()})
 
 
 def _find_root(base: Path, old: str, paths: Sequence[str]) -> Path:
     """Return the folder in or at ``base`` that has all ``paths``."""
-    candidates = _candidates(base, old)
-    for candidate in candidates:
-        if _has(candidate, paths):
-            return candidate
-    nearest = max(candidates, key=lambda c: sum((c / path).exists() for path in paths))
-    missing = sorted({path for path in paths if not (nearest / path).exists()})
+    nearest = min(_candidates(base, old), key=lambda place: len(_missing(place, paths)))
+    if not (missing := _missing(nearest, paths)):
+        return nearest
     there = sorted(entry.name + ('/' if entry.is_dir() else '') for entry in base.iterdir())
     parent = base.resolve().parent
-    hint = f'; {parent} has it: --data {parent}' if _has(parent, paths) else ''
+    hint = f'; {parent} has it: --data {parent}' if not _missing(parent, paths) else ''
     raise UserError(
         f'--data {base}: the layout does not fit this config.\n'
         f'  missing below {nearest}: {join_some(missing, limit=12)}\n'

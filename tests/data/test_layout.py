@@ -37,9 +37,11 @@ def fill(root: Path, *paths: str) -> Path:
 def test_coco_root_and_evaluators_follow(tmp_path: Path) -> None:
     root = fill(tmp_path / 'mini')
     cfg = coco_config()
+    cfg.val_dataloader.dataset.label_file = 'data/coco/labels.txt'  # below its root, whatever that is called
     before = copy.deepcopy(cfg.to_dict())
     moved = point_at(cfg, root)
     assert [d['data_root'] for part in ('train', 'val', 'test') for d in datasets_of(moved, part)] == [str(root)] * 3
+    assert moved.val_dataloader.dataset.label_file == 'data/coco/labels.txt'
     assert moved.val_evaluator.ann_file == str(root / COCO_FILES[1])
     assert moved.test_evaluator[0].ann_file == str(root / COCO_FILES[1])
     assert moved.test_evaluator[1].out_file_path == 'x.pkl'

@@ -64,7 +64,8 @@ class Sample:
 
     def parse(self) -> Parsed:
         """Return what has been read already."""
-        return self.parsed or (self.size, [], [])
+        size, annotations, findings = self.parsed or (self.size, [], [])
+        return size, annotations, list(findings)  # to which checks add theirs
 
 
 def labeled(image: str, label: str) -> Sample:

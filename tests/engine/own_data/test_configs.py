@@ -1,6 +1,7 @@
 """Own data in every shipped config and in one of each family of heads: data sets, heads, evaluators."""
 
 import copy
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,11 @@ def test_configs_for_other_kinds_of_annotations_are_refused(name: str) -> None:
 def test_a_config_of_another_task_names_one_that_fits(name: str, task: str, way_out: str) -> None:
     with pytest.raises(UserError, match=way_out):
         use_own_data(load_config(name), own_data(task))
+
+
+def test_own_data_reach_other_processes() -> None:
+    data = own_data('detection')
+    assert pickle.loads(pickle.dumps(data)) == data
 
 
 def test_instances_train_a_detector_of_boxes_and_one_of_masks() -> None:
