@@ -16,6 +16,9 @@ from mmres2net.errors import UserError
 from mmres2net.fetch.progress import BLOCK, log, progress_bar, write
 from mmres2net.files import file_size, size_text
 
+TRIES = 5  # failures in a row until the next URL; after one that transferred bytes the count starts again
+PAUSE = 2.0  # seconds before the second try, doubled before each further one
+TIMEOUT = 30.0  # seconds without an answer that count as a failure
 TEMPORARY = (408, 425, 429, 500, 502, 503, 504)  # HTTP status: worth another try at the same URL
 
 
@@ -29,15 +32,6 @@ class Remote:
     digest: str  # its checksum in hexadecimal digits, or the first of them; empty: unknown
     algorithm: str = 'md5'  # of the checksum, as hashlib names it
     ways_out: tuple[str, ...] = ()  # what the user can do if no URL works, besides trying again later
-
-
-@dataclass(frozen=True)
-class RetryPolicy:
-    """When to try a URL again."""
-
-    tries: int = 5  # failures in a row until the next URL; after one that transferred bytes the count starts again
-    pause: float = 2.0  # seconds before the second try, doubled before each further one
-    timeout: float = 30.0  # seconds without an answer that count as a failure
 
 
 class _InterruptedError(Exception):
@@ -64,7 +58,7 @@ def damage(path: Path, remote: Remote) -> str:
     return '' if found == remote.digest else f'its {remote.algorithm.upper()} is {found}, not {remote.digest}'
 
 
-def fetch(remote: Remote, folder: Path, retry: RetryPolicy) -> Path:
+def fetch(remote: Remote, folder: Path) -> Path:
     """Download a file into ``folder`` and return its path.
 
     Until it is complete and verified it is called NAME.part. An existing part is resumed, unless no checksum can tell
@@ -82,7 +76,7 @@ def fetch(remote: Remote, folder: Path, retry: RetryPolicy) -> Path:
     while urls:
         url = urls.pop(0)
         try:
-            _download(url, part, remote, retry)
+            _download(url, part, remote)
             fault = damage(part, remote)
         except _UnusableError as error:
             log(f'  {error}')
@@ -102,29 +96,29 @@ def fetch(remote: Remote, folder: Path, retry: RetryPolicy) -> Path:
     raise UserError('\n'.join([f'{remote.name} cannot be downloaded:', *listed]))
 
 
-def _download(url: str, part: Path, remote: Remote, retry: RetryPolicy) -> None:
+def _download(url: str, part: Path, remote: Remote) -> None:
     """Complete the file at ``part``, with as many connections as it takes."""
     if remote.size is not None and file_size(part) > remote.size:
         part.unlink()
     failed = 0
     while (have := max(file_size(part), 0)) != remote.size:
         try:
-            return _transfer(url, part, have, remote, retry.timeout)
+            return _transfer(url, part, have, remote)
         except _InterruptedError as error:
             now = max(file_size(part), 0)
             failed = 1 if now > have else failed + 1
             of = f' of {size_text(remote.size)}' if remote.size is not None else ''
             text = f'{error}, after {size_text(now)}{of}'
-            if failed >= retry.tries:
+            if failed >= TRIES:
                 raise _UnusableError(f'{text}; given up after {failed} tries') from error
-            pause = retry.pause * 2 ** (failed - 1)
+            pause = PAUSE * 2 ** (failed - 1)
             log(f'  {text}; next try in {pause:.0f} s')
             time.sleep(pause)
 
 
-def _transfer(url: str, part: Path, have: int, remote: Remote, timeout: float) -> None:
+def _transfer(url: str, part: Path, have: int, remote: Remote) -> None:
     """Append to ``part``, which has ``have`` bytes, what one connection gives."""
-    with _open(url, have, timeout) as reply:
+    with _open(url, have) as reply:
         start, total = _range_of(reply, have)
         if None not in (total, remote.size) and total != remote.size:
             raise _UnusableError(f'it offers {total:,} bytes, not {remote.size:,}: this is another file')
@@ -146,15 +140,15 @@ def _transfer(url: str, part: Path, have: int, remote: Remote, timeout: float) -
         raise _InterruptedError('the connection was cut')
 
 
-def _open(url: str, have: int, timeout: float) -> HTTPResponse:
+def _open(url: str, have: int) -> HTTPResponse:
     headers = {'User-Agent': 'mmres2net', 'Accept-Encoding': 'identity'}
     if have:
         headers['Range'] = f'bytes={have}-'
     try:
-        return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout)
+        return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         if error.code == 416 and have:  # this range is beyond the end: a part of another file, or all of this one
-            return _open(url, 0, timeout)
+            return _open(url, 0)
         text = f'HTTP {error.code} {error.reason}'
         raise (_InterruptedError(text) if error.code in TEMPORARY else _UnusableError(text)) from error
     except (OSError, HTTPException) as error:

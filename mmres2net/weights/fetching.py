@@ -22,14 +22,13 @@ from urllib.parse import unquote, urlparse
 import torch
 
 from mmres2net.errors import UserError
-from mmres2net.fetch.download import Remote, RetryPolicy, damage, fetch
+from mmres2net.fetch.download import Remote, damage, fetch
 from mmres2net.fetch.progress import log
 from mmres2net.files import disk_error, locked
 from mmres2net.models.arch import ALIASES, ARCHS, find_arch
 from mmres2net.weights.reading import check_file
 
 MIRRORS = 'MMRES2NET_WEIGHTS_MIRRORS'  # URLs of folders with the same files, separated by blanks, tried first
-RETRY = RetryPolicy(tries=3)
 HOST = 'https://shanghuagao.oss-cn-beijing.aliyuncs.com/res2net'
 LICENCE = 'CC BY-NC-SA 4.0: not for commercial use'
 UNKNOWN = 'unknown; ask the publisher'
@@ -203,7 +202,7 @@ def _fetch_url(origin: Origin, ways_out: Sequence[str]) -> Path:
             # all processes of a run want the same file at once
             with locked(folder, f'waiting for another process that downloads into {folder}', wait=True):
                 if not path.is_file():
-                    fetch(remote, folder, RETRY)
+                    fetch(remote, folder)
                     try:
                         check_file(path)
                     except UserError as error:

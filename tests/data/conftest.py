@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from mmres2net.data import shapes_layout
 from mmres2net.data.shapes import ShapesSpec, draw_scene, make_shapes
 from mmres2net.data.shapes_scene import Scene
-from tests.support.archive_server import Server, serving
+from tests.support.archive_server import Server, retry_soon, serving
 
 
 @pytest.fixture(scope='session')
@@ -39,6 +39,7 @@ def coco(root: Path) -> dict[str, COCO]:
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    retry_soon(monkeypatch)
     with serving() as running:
         yield running

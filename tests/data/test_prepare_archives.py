@@ -71,11 +71,11 @@ EVIL = {
     'parent.tar': (tar_of({**FILES, 'set/../../evil': b'!'}), 'a path that leads outside'),
     'absolute.zip': (zip_of({**FILES, '/evil': b'!'}), 'a path that leads outside'),
     'absolute.tar': (tar_of({**FILES, '/evil': b'!'}), 'a path that leads outside'),
-    'symlink.tar': (tar_of(FILES, extra=special(tarfile.SYMTYPE, target='../../..')), 'a link or'),
-    'hardlink.tar': (tar_of(FILES, extra=special(tarfile.LNKTYPE, target='/etc/passwd')), 'a link or'),
+    'symlink.tar': (tar_of(FILES, extra=special(tarfile.SYMTYPE, target='../../..')), 'a link or special file'),
+    'hardlink.tar': (tar_of(FILES, extra=special(tarfile.LNKTYPE, target='/etc/passwd')), 'a link or special file'),
     'fifo.tar': (tar_of(FILES, extra=special(tarfile.FIFOTYPE)), 'a link or special file'),
     'device.tar': (tar_of(FILES, extra=special(tarfile.CHRTYPE)), 'a link or special file'),
-    'symlink.zip': (zip_with_link(), 'a link or'),
+    'symlink.zip': (zip_with_link(), 'a link or special file'),
 }
 
 

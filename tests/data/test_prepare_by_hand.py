@@ -14,7 +14,6 @@ from mmres2net.data.prepare import job
 from mmres2net.data.prepare.job import Job, prepare
 from mmres2net.data.prepare.sources import DATASETS, Check, DataSet
 from mmres2net.errors import UserError
-from mmres2net.fetch.download import RetryPolicy
 from tests.support.archive_server import Server, small_set, zip_of
 from tests.support.folders import contents
 
@@ -34,10 +33,6 @@ def moved(content: Mapping[str, bytes], places: Mapping[str, str]) -> dict[str, 
     return {f'{places[name.rpartition("/")[0]]}/{name.rpartition("/")[2]}': data for name, data in content.items()}
 
 
-def hasty(dataset: DataSet, root: Path, source: Path | None = None) -> Job:
-    return Job(dataset, root, source=source, patience=RetryPolicy(tries=1, pause=0.01, timeout=5.0))
-
-
 PASCAL = {**files('datasets/imgs/pascal', '.jpg', 4), **files('datasets/masks/pascal', '.png', 4)}
 PASCAL_PLACES = {'datasets/imgs/pascal': 'PASCAL-S/images', 'datasets/masks/pascal': 'PASCAL-S/masks'}
 MORE = {'datasets/fixations/pascalFix.mat': b'x', 'algmaps/pascal/humanFix/1.png': b'x', 'readme.txt': b'x'}
@@ -52,7 +47,7 @@ def test_ecssd_from_its_two_archives(server: Server, tmp_path: Path) -> None:
     packed = {'images': zip_of(images), 'ground_truth_mask': zip_of(masks)}
     dataset = small_set('ecssd', {'*.jpg': 4, '*.png': 4}, server, **packed)
     for _ in range(2):
-        prepare(hasty(dataset, tmp_path))
+        prepare(Job(dataset, tmp_path))
     made = moved(images | masks, {'images': 'ECSSD/images', 'ground_truth_mask': 'ECSSD/masks'})
     assert contents(tmp_path / 'saliency') == made
     assert [path for path, _ in server.log] == ['images.zip', 'ground_truth_mask.zip']
@@ -61,7 +56,7 @@ def test_ecssd_from_its_two_archives(server: Server, tmp_path: Path) -> None:
     (tmp_path / 'downloads/images.zip').unlink()
     (tmp_path / 'saliency/ECSSD/images/2.jpg').unlink()
     with pytest.raises(UserError, match=r'images\.zip.*\n.*SHA256 is \w+, not'):
-        prepare(hasty(dataset, tmp_path))
+        prepare(Job(dataset, tmp_path))
 
 
 def msra_b(server: Server) -> DataSet:
@@ -77,7 +72,7 @@ LISTS = {'train': ['5.jpg', '0.jpg', '2.jpg'], 'val': ['1.jpg'], 'test': ['3.jpg
 def test_msra_b_wants_its_lists(server: Server, tmp_path: Path, form: str) -> None:
     dataset, source, root = msra_b(server), tmp_path / 'given', tmp_path / 'data'
     with pytest.raises(UserError) as caught:
-        prepare(hasty(dataset, root))
+        prepare(Job(dataset, root))
     for part in (f'{root}/saliency/MSRA-B/train.txt', '~hzjiang/drfi/', '--from DIR', f'{root}/downloads'):
         assert part in str(caught.value)
     assert len(contents(root / 'saliency/MSRA-B')) == 12
@@ -90,13 +85,13 @@ def test_msra_b_wants_its_lists(server: Server, tmp_path: Path, form: str) -> No
             lines = [f'Imgs/{name} Imgs/{Path(name).stem}.png' if form == 'pairs' else name for name in names]
             (source / f'{split}.txt').write_text('\n'.join(lines) + '\n')
     before = contents(source)
-    prepare(hasty(dataset, root, source))
+    prepare(Job(dataset, root, source))
     expected = {f'images/{i}.jpg': f'MSRA-B {i}'.encode() for i in range(6)}
     expected |= {f'masks/{i}.png': f'MSRA-B {i}'.encode() for i in range(6)}
     expected |= {'train.txt': b'5\n0\n2\n', 'val.txt': b'1\n', 'test.txt': b'3\n4\n'}
     assert contents(root / 'saliency/MSRA-B') == expected
     assert contents(source) == before, 'only read'
-    prepare(hasty(dataset, root))
+    prepare(Job(dataset, root))
     assert [path for path, _ in server.log] == ['MSRA-B.zip']
 
 
@@ -112,7 +107,7 @@ MSRA_B_LISTS = {'train.txt': b'5\n9\n2\n', 'val.txt': b'1\n', 'test.txt': b'3\n'
 )
 def test_lists_that_do_not_fit(server: Server, tmp_path: Path, lists: dict[str, bytes], parts: list[str]) -> None:
     with pytest.raises(UserError) as caught:
-        prepare(hasty(msra_b(server), tmp_path / 'data', write(tmp_path / 'given', lists)))
+        prepare(Job(msra_b(server), tmp_path / 'data', write(tmp_path / 'given', lists)))
     assert [part for part in parts if part not in str(caught.value)] == []
 
 
@@ -126,7 +121,7 @@ def test_pascal_s_unpacked_anywhere(tmp_path: Path, begin: str) -> None:
     source = write(tmp_path / 'given', content)
     (source / 'datasets').mkdir(exist_ok=True)
     given = source / 'salObj/datasets' if begin == 'salObj/datasets/' else source
-    prepare(hasty(pascal_s(), tmp_path / 'data', given))
+    prepare(Job(pascal_s(), tmp_path / 'data', given))
     assert contents(tmp_path / 'data/saliency') == moved(PASCAL, PASCAL_PLACES)
     assert contents(source) == content
 
@@ -135,11 +130,11 @@ def test_pascal_s_unpacked_anywhere(tmp_path: Path, begin: str) -> None:
 def test_pascal_s_from_its_archive(tmp_path: Path, where: str) -> None:
     folder = write(tmp_path / where, {'salObj.zip': zip_of(PASCAL | MORE)})
     source = folder if where == 'given' else None
-    prepare(hasty(pascal_s(), tmp_path / 'data', source))
+    prepare(Job(pascal_s(), tmp_path / 'data', source))
     assert contents(tmp_path / 'data/saliency') == moved(PASCAL, PASCAL_PLACES)
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / 'data/saliency').rglob('*.jpg')}
     (tmp_path / 'data/saliency/PASCAL-S/masks/2.png').unlink()
-    prepare(replace(hasty(pascal_s(), tmp_path / 'data', source), remove=True))
+    prepare(Job(pascal_s(), tmp_path / 'data', source, remove=True))
     assert contents(tmp_path / 'data/saliency') == moved(PASCAL, PASCAL_PLACES)
     assert {path: path.stat().st_mtime_ns for path in times} == times, 'nothing twice'
     assert (folder / 'salObj.zip').is_file()
@@ -157,7 +152,7 @@ def test_pascal_s_from_its_archive(tmp_path: Path, where: str) -> None:
 def test_archives_that_are_refused(tmp_path: Path, packed: bytes, dataset: DataSet, message: str) -> None:
     source = write(tmp_path / 'given', {'salObj.zip': packed})
     with pytest.raises(UserError, match=message):
-        prepare(hasty(dataset, tmp_path / 'data', source))
+        prepare(Job(dataset, tmp_path / 'data', source))
     assert not list(tmp_path.rglob('*.jpg'))
 
 
@@ -187,7 +182,7 @@ def test_imagenet_is_checked(
 def test_hku_is_unpacked(tmp_path: Path, begin: str) -> None:
     content = {**files(f'{begin}imgs', '.png', 5), **files(f'{begin}gt', '.png', 5)}
     others = {f'{begin}imgs/Thumbs.db': b'x', f'{begin}gt/._0.png': b'x', 'HKU-IS.rar': b'Rar!'}
-    prepare(hasty(small_set('hku-is', {'png': 5}), tmp_path / 'data', write(tmp_path / 'given', content | others)))
+    prepare(Job(small_set('hku-is', {'png': 5}), tmp_path / 'data', write(tmp_path / 'given', content | others)))
     places = {f'{begin}imgs': 'HKU-IS/images', f'{begin}gt': 'HKU-IS/masks'}
     assert contents(tmp_path / 'data/saliency') == moved(content, places)
 
@@ -197,7 +192,7 @@ def test_dut_omron_from_its_two_archives(tmp_path: Path) -> None:
     mac = {'__MACOSX/DUT-OMRON-image/._0.jpg': b'x'}
     packed = {'DUT-OMRON-image.zip': zip_of(images | mac), 'DUT-OMRON-gt-pixelwise.zip.zip': zip_of(masks)}
     dataset = small_set('dut-omron', {'*.jpg': 3, '*.png': 3})
-    prepare(hasty(dataset, tmp_path / 'data', write(tmp_path / 'given', packed)))
+    prepare(Job(dataset, tmp_path / 'data', write(tmp_path / 'given', packed)))
     places = {'DUT-OMRON-image': 'DUT-OMRON/images', 'pixelwiseGT-new-PNG': 'DUT-OMRON/masks'}
     assert contents(tmp_path / 'data/saliency') == moved(images | masks, places)
 
@@ -205,11 +200,11 @@ def test_dut_omron_from_its_two_archives(tmp_path: Path) -> None:
 def test_what_is_missing_is_told_with_what_to_do(tmp_path: Path) -> None:
     dataset, root = replace(small_set('hku-is', {'png': 5}), config='x'), tmp_path / 'data'
     with pytest.raises(UserError) as caught:
-        prepare(hasty(dataset, root))
+        prepare(Job(dataset, root))
     for part in ('images/*.png: 0 of 5', 'masks/*.png: 0 of 5', 'HKU-IS.rar', '--from DIR', f'{root}/downloads'):
         assert part in str(caught.value)
     assert not (root / 'downloads').exists()
     source = write(tmp_path / 'given', {**files('imgs', '.png', 5), **files('gt', '.png', 4), 'gt/9.png': b'x'})
     with pytest.raises(UserError, match=r'images/\*\.png: 1 files for it are missing, such as .*HKU-IS/masks/4\.png'):
-        prepare(hasty(dataset, root, source))
+        prepare(Job(dataset, root, source))
     assert Check('saliency/HKU-IS/masks/*.png', 5).fault(root) == ''

@@ -21,7 +21,6 @@ from mmres2net.data.prepare.finish import make_trainaug
 from mmres2net.data.prepare.job import Job, prepare
 from mmres2net.data.prepare.sources import DATASETS, Check, DataSet
 from mmres2net.errors import UserError
-from mmres2net.fetch.download import RetryPolicy
 from mmres2net.files import locked
 from mmres2net.paths import config_dir
 from tests.support.archive_server import Answer, Server, heed_interrupts, small_set, tar_of, zip_of
@@ -45,10 +44,6 @@ def coco(server: Server, root: Path, monkeypatch: Patch) -> DataSet:
     return made
 
 
-def hasty(dataset: DataSet, root: Path, source: Path | None = None, *, remove: bool = False) -> Job:
-    return Job(dataset, root, source, remove, RetryPolicy(tries=2, pause=0.01, timeout=5.0))
-
-
 def check_coco(made: Path, original: Path) -> None:
     """The folder is the original, in the layout that the shipped config reads."""
     folders = ('train2017/', 'val2017/', 'annotations/')
@@ -60,7 +55,7 @@ def check_coco(made: Path, original: Path) -> None:
 def test_coco_is_made_once_and_again_what_was_lost(
     server: Server, coco: DataSet, root: Path, tmp_path: Path, capsys: Capture
 ) -> None:
-    prepare(hasty(coco, tmp_path))
+    prepare(Job(coco, tmp_path))
     check_coco(tmp_path / 'coco', root)
     assert [path for path, _ in server.log] == [ANNOTATIONS, 'val2017.zip', TRAIN]
     assert {path.name for path in (tmp_path / 'downloads').iterdir()} == {ANNOTATIONS, TRAIN, 'val2017.zip'}
@@ -76,7 +71,7 @@ def test_coco_is_made_once_and_again_what_was_lost(
     shutil.rmtree(tmp_path / 'downloads')
     lost = sorted((tmp_path / 'coco/val2017').iterdir())[3]
     lost.unlink()
-    prepare(hasty(coco, tmp_path, remove=True))
+    prepare(Job(coco, tmp_path, remove=True))
     check_coco(tmp_path / 'coco', root)
     assert [path for path, _ in server.log[3:]] == ['val2017.zip']
     assert not (tmp_path / 'downloads').exists()
@@ -95,7 +90,7 @@ def test_damaged_ones_are_fetched(server: Server, coco: DataSet, root: Path, tmp
     content[5000] ^= 1
     (downloads / 'val2017.zip').write_bytes(content)
     before = contents(source)
-    prepare(hasty(coco, tmp_path / 'data', source, remove=True))
+    prepare(Job(coco, tmp_path / 'data', source, remove=True))
     check_coco(tmp_path / 'data/coco', root)
     assert server.log == [('val2017.zip', None), (TRAIN, None)]
     assert contents(source) == before
@@ -108,7 +103,7 @@ def test_broken_archive_is_fetched_once_more(server: Server, tmp_path: Path, cap
     """A table's sum that fits, and no zip file: the error ends, and names the file."""
     broken = small_set('ecssd', {}, server, images=b'PK no zip' * 99, ground_truth_mask=b'')
     with pytest.raises(UserError, match=r'downloads/images\.zip has the right checksum, but it cannot be unpacked'):
-        prepare(hasty(broken, tmp_path))
+        prepare(Job(broken, tmp_path))
     assert len(server.log) == 2
     assert 'images.zip is damaged: it cannot be unpacked' in capsys.readouterr().err
 
@@ -124,10 +119,10 @@ def test_full_disk_is_an_error(server: Server, coco: DataSet, root: Path, tmp_pa
     with monkeypatch.context() as patch:
         patch.setattr(shutil, 'copyfileobj', full)
         with pytest.raises(UserError, match='the disk is full'):
-            prepare(hasty(coco, tmp_path))
+            prepare(Job(coco, tmp_path))
     assert not (tmp_path / 'coco/val2017').exists()  # an archive is in place or absent
     assert list((tmp_path / 'downloads').glob('*.unpacking'))  # the sign that it is not finished
-    prepare(hasty(coco, tmp_path))
+    prepare(Job(coco, tmp_path))
     check_coco(tmp_path / 'coco', root)
     assert not list((tmp_path / 'downloads').glob('*.unpacking'))
     assert len(server.log) == 3
@@ -139,7 +134,7 @@ def test_room_counts_what_is_there_already(server: Server, coco: DataSet, tmp_pa
     with monkeypatch.context() as patch:
         patch.setattr(shutil, 'disk_usage', lambda _: shutil._ntuple_diskusage(need, 0, need - 1))
         with pytest.raises(UserError, match='--root'):
-            prepare(hasty(coco, tmp_path))
+            prepare(Job(coco, tmp_path))
     assert (server.log, list(tmp_path.iterdir())) == ([], [])
     (tmp_path / 'downloads').mkdir()
     (tmp_path / 'downloads' / val.name).write_bytes(server.files[val.name])
@@ -149,9 +144,9 @@ def test_room_counts_what_is_there_already(server: Server, coco: DataSet, tmp_pa
     unpacked = {'annotations': annotations.size, 'val2017': val.size - 50, 'train2017': train.size}
     expected = {tmp_path / 'coco' / name: size for name, size in unpacked.items()}
     expected[tmp_path / 'downloads'] = annotations.size + train.size - 1000
-    assert job.space_needed(hasty(coco, tmp_path), coco.archives) == expected
+    assert job.space_needed(Job(coco, tmp_path), coco.archives) == expected
     expected[tmp_path / 'downloads'] = max(annotations.size, train.size - 1000)
-    assert job.space_needed(hasty(coco, tmp_path, remove=True), coco.archives) == expected
+    assert job.space_needed(Job(coco, tmp_path, remove=True), coco.archives) == expected
 
 
 def test_voc12aug_from_its_two_archives(server: Server, tmp_path: Path) -> None:
@@ -170,9 +165,9 @@ def test_voc12aug_from_its_two_archives(server: Server, tmp_path: Path) -> None:
     broken.parent.mkdir(parents=True)
     broken.touch()  # instead of a folder
     with pytest.raises(UserError, match='SegmentationClassAug'):
-        prepare(hasty(dataset, tmp_path / 'data', remove=True))
+        prepare(Job(dataset, tmp_path / 'data', remove=True))
     broken.unlink()
-    prepare(hasty(dataset, tmp_path / 'data', remove=True))
+    prepare(Job(dataset, tmp_path / 'data', remove=True))
     assert len(server.log) == 2  # archives are removed only once all is done
     make_trainaug(tmp_path / 'made')
     (tmp_path / 'made/VOCdevkit/VOCaug/dataset/img/e.jpg').unlink()
@@ -181,7 +176,7 @@ def test_voc12aug_from_its_two_archives(server: Server, tmp_path: Path) -> None:
     for path in (tmp_path / 'data/VOCdevkit/VOCaug/dataset/cls').iterdir():
         path.unlink()
     server.log.clear()
-    prepare(hasty(dataset, tmp_path / 'data'))
+    prepare(Job(dataset, tmp_path / 'data'))
     assert server.log == []
 
 
@@ -223,7 +218,7 @@ def test_killed_job_continues(server: Server, coco: DataSet, root: Path, tmp_pat
     assert ('interrupted' in told, 'Traceback' in told) == (how != signal.SIGKILL, False)
     have = part.stat().st_size
     assert 0 < have < len(server.files[TRAIN])
-    prepare(hasty(coco, tmp_path))
+    prepare(Job(coco, tmp_path))
     check_coco(tmp_path / 'coco', root)
     assert server.ranges(TRAIN) == [None, f'bytes={have}-']
     assert len(server.log) == 4
@@ -274,24 +269,24 @@ def test_shipped_configs_read_what_is_made(name: str) -> None:
 def test_data_that_others_laid_out(server: Server, coco: DataSet, root: Path, tmp_path: Path) -> None:
     """Complete ones are accepted; files too many and too few are named, and nothing is fetched in vain."""
     (tmp_path / 'coco').symlink_to(root)
-    prepare(hasty(coco, tmp_path))
+    prepare(Job(coco, tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ['coco']
     folder = tmp_path / 'other/coco/val2017'
     folder.mkdir(parents=True)
     for i in range(15):
         (folder / f'own{i}.jpg').touch()
     with pytest.raises(UserError, match=r'coco/val2017/\*\.jpg: 15 of 14 are there'):
-        prepare(hasty(coco, tmp_path / 'other'))
+        prepare(Job(coco, tmp_path / 'other'))
     assert server.log == []
     more = replace(coco, checks=(*coco.checks, Check('coco/train2017/*.jpg', 61), Check('coco/LICENSE')))
     with pytest.raises(UserError, match=r'(?s)train2017/\*\.jpg: 60 of 61 .*coco/LICENSE is missing or empty'):
-        prepare(hasty(more, tmp_path / 'third'))
+        prepare(Job(more, tmp_path / 'third'))
 
 
 def test_mistakes_of_the_command_line(server: Server, coco: DataSet, tmp_path: Path) -> None:
     (tmp_path / 'busy/downloads').mkdir(parents=True)
     with locked(tmp_path / 'busy/downloads', busy='taken'), pytest.raises(UserError, match='another prepare-data'):
-        prepare(hasty(coco, tmp_path / 'busy'))
+        prepare(Job(coco, tmp_path / 'busy'))
     file = tmp_path / 'file'
     file.touch()
     (tmp_path / 'downloads').touch()

@@ -14,10 +14,9 @@ from mmengine.model import PretrainedInit
 
 from mmres2net.engine.weights import check_checkpoint, check_normalization, fetch_weights, load_state_strictly
 from mmres2net.errors import UserError
-from mmres2net.fetch.download import RetryPolicy
 from mmres2net.weights.fetching import PUBLISHED
 from mmres2net.weights.reading import unwrap
-from tests.support.archive_server import serving
+from tests.support.archive_server import retry_soon, serving
 from tests.support.hostile import hostile
 
 RGB = {'mean': [123.675, 116.28, 103.53], 'std': [58.395, 57.12, 57.375]}
@@ -26,7 +25,7 @@ ARCH = 'res2net50_26w_4s'
 
 @pytest.fixture(autouse=True)
 def _one_try(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('mmres2net.weights.fetching.RETRY', RetryPolicy(tries=1, pause=0.01, timeout=5.0))
+    retry_soon(monkeypatch, tries=1)
 
 
 def config(checkpoint: str, kind: str = 'Pretrained') -> Config:

@@ -14,17 +14,17 @@ import pytest
 
 from mmres2net.errors import UserError
 from mmres2net.fetch import download
-from mmres2net.fetch.download import Remote, RetryPolicy, fetch
-from tests.support.archive_server import Answer, Server, archive_of, serving
+from mmres2net.fetch.download import Remote, fetch
+from tests.support.archive_server import Answer, Server, archive_of, retry_soon, serving
 
-HASTY = RetryPolicy(tries=3, pause=0.01, timeout=5.0)
 CONTENT = random.Random(0).randbytes(300_000)
 NAME = 'a.zip'
 PART = f'{NAME}.part'
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    retry_soon(monkeypatch, tries=3)
     with serving() as running:
         yield running
 
@@ -75,7 +75,7 @@ def test_transfers(server: Server, archive: Remote, tmp_path: Path, name: str) -
     server.answers[NAME] = list(answers)
     known = {'size': archive.size if 'unsized' not in name else None}
     known |= {'digest': ''} if 'no digest' in name else {}
-    check_fetched(fetch(replace(archive, **known), tmp_path, HASTY), tmp_path)
+    check_fetched(fetch(replace(archive, **known), tmp_path), tmp_path)
     assert server.ranges(NAME) == ranges
 
 
@@ -88,7 +88,7 @@ def test_unusable_replies_lead_to_the_mirror(
     if asked:
         (tmp_path / PART).write_bytes(CONTENT[:1000])
     server.answers[NAME] = [answer]
-    check_fetched(fetch(mirrored, tmp_path, HASTY), tmp_path)
+    check_fetched(fetch(mirrored, tmp_path), tmp_path)
     assert server.ranges(f'mirror1/{NAME}') == [asked]
 
 
@@ -97,24 +97,28 @@ def test_unknown_size_is_verified_by_the_checksum(
     server: Server, archive: Remote, tmp_path: Path, answer: Answer
 ) -> None:
     server.answers[NAME] = [answer]
-    check_fetched(fetch(replace(archive, size=None), tmp_path, HASTY), tmp_path)
+    check_fetched(fetch(replace(archive, size=None), tmp_path), tmp_path)
     server.answers[NAME] = [answer] * 3
     (tmp_path / NAME).unlink()
     with pytest.raises(UserError, match='checksum'):
-        fetch(replace(archive, size=None, digest=''), tmp_path, HASTY)
+        fetch(replace(archive, size=None, digest=''), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_stalled_server_is_given_up_for_the_mirror(server: Server, mirrored: Remote, tmp_path: Path) -> None:
+def test_stalled_server_is_given_up_for_the_mirror(
+    server: Server, mirrored: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    retry_soon(monkeypatch, tries=1)
+    monkeypatch.setattr(download, 'TIMEOUT', 0.3)
     server.answers[NAME] = [Answer(pause=3.0)] * 3
-    check_fetched(fetch(mirrored, tmp_path, RetryPolicy(tries=1, pause=0.01, timeout=0.3)), tmp_path)
+    check_fetched(fetch(mirrored, tmp_path), tmp_path)
     assert server.ranges(f'mirror1/{NAME}')[0] in ('bytes=4096-', 'bytes=8192-')
 
 
 def test_mirrors_are_taken_in_order(server: Server, tmp_path: Path) -> None:
     archive = archive_of(server, NAME, CONTENT, mirrors=2).remote
     server.answers = {NAME: [Answer(status=404)], f'mirror1/{NAME}': [Answer(cut=1000), *[Answer(cut=0)] * 3]}
-    check_fetched(fetch(archive, tmp_path, HASTY), tmp_path)
+    check_fetched(fetch(archive, tmp_path), tmp_path)
     assert [path for path, _ in server.log] == [NAME, *[f'mirror1/{NAME}'] * 3, f'mirror2/{NAME}']
     assert server.ranges(f'mirror2/{NAME}') == ['bytes=1000-']
 
@@ -123,24 +127,24 @@ def test_other_sizes_are_refused(server: Server, archive: Remote, tmp_path: Path
     """A reply without end is stopped, and another file is not spliced in."""
     server.answers[NAME] = [Answer(content=CONTENT * 3, length=False)]
     with pytest.raises(UserError, match='300,000'):
-        fetch(archive, tmp_path, HASTY)
+        fetch(archive, tmp_path)
     (tmp_path / PART).write_bytes(CONTENT[:1000])
     server.files[NAME] = CONTENT + b'new'
     with pytest.raises(UserError, match=r'300,003.*300,000'):
-        fetch(archive, tmp_path, HASTY)
+        fetch(archive, tmp_path)
     assert (tmp_path / PART).read_bytes() == CONTENT[:1000]
 
 
 def test_damaged_files_are_removed_and_fetched_again(server: Server, mirrored: Remote, tmp_path: Path) -> None:
     server.answers[NAME] = [Answer(content=bytes([CONTENT[0] ^ 1]) + CONTENT[1:])] * 2
-    check_fetched(fetch(mirrored, tmp_path, HASTY), tmp_path)
+    check_fetched(fetch(mirrored, tmp_path), tmp_path)
     assert [path for path, _ in server.log] == [NAME, f'mirror1/{NAME}']
     (tmp_path / NAME).unlink()
     server.answers[NAME] = []
     for path in server.files:
         server.files[path] = b'x' * len(CONTENT)
     with pytest.raises(UserError) as caught:
-        fetch(mirrored, tmp_path, HASTY)
+        fetch(mirrored, tmp_path)
     assert str(caught.value).count(mirrored.digest) == 4  # each address twice
     assert list(tmp_path.iterdir()) == []
 
@@ -157,11 +161,13 @@ def test_hosts_that_do_not_answer(
 
     monkeypatch.setattr(socket, 'getaddrinfo', no_such_host)
     moved = replace(archive, urls=(f'http://gone.invalid/{NAME}', *archive.urls))
-    check_fetched(fetch(moved, tmp_path, RetryPolicy(tries=2, pause=1000)), tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(download, 'PAUSE', 1000)
+        check_fetched(fetch(moved, tmp_path), tmp_path)
     with serving() as gone:
         closed = archive_of(gone, NAME, CONTENT).remote
     with pytest.raises(UserError, match='Connection refused'):
-        fetch(closed, tmp_path, HASTY)
+        fetch(closed, tmp_path)
 
 
 def test_full_disk_keeps_the_part(
@@ -177,11 +183,11 @@ def test_full_disk_keeps_the_part(
     with monkeypatch.context() as patch:
         patch.setattr(download, 'write', full)
         with pytest.raises(OSError, match='No space left') as caught:
-            fetch(archive, tmp_path, HASTY)
+            fetch(archive, tmp_path)
     assert caught.value.errno == errno.ENOSPC
     assert len(server.log) == 1  # the network is not to blame: no second try
     kept = (tmp_path / PART).read_bytes()
     assert len(kept) > 100_000
     assert kept == CONTENT[: len(kept)]
-    check_fetched(fetch(archive, tmp_path, HASTY), tmp_path)
+    check_fetched(fetch(archive, tmp_path), tmp_path)
     assert server.ranges(NAME)[1] == f'bytes={len(kept)}-'

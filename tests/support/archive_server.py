@@ -14,7 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import pytest
+
 from mmres2net.data.prepare.sources import DATASETS, Archive, Check, DataSet
+from mmres2net.fetch import download
 
 
 @dataclass(frozen=True)
@@ -174,3 +177,9 @@ def small_set(name: str, counts: Mapping[str, int], server: Server | None = None
 def heed_interrupts() -> None:
     """For a process that is to be interrupted: tests that run in the background of a shell hand down a deaf ear."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def retry_soon(monkeypatch: pytest.MonkeyPatch, tries: int = 2) -> None:
+    """Let downloads try again at once."""
+    for name, value in {'TRIES': tries, 'PAUSE': 0.01, 'TIMEOUT': 5.0}.items():
+        monkeypatch.setattr(download, name, value)

@@ -19,7 +19,6 @@ import torch
 from safetensors.torch import save
 
 from mmres2net.errors import UserError
-from mmres2net.fetch.download import RetryPolicy
 from mmres2net.weights import fetching
 from mmres2net.weights.fetching import (
     IMAGENET,
@@ -30,7 +29,7 @@ from mmres2net.weights.fetching import (
     normalization_of_checkpoint,
     origin_of,
 )
-from tests.support.archive_server import Answer, Server, serving
+from tests.support.archive_server import Answer, Server, retry_soon, serving
 
 ARCH = 'res2net50_26w_4s'
 
@@ -55,7 +54,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setattr(fetching, 'RETRY', RetryPolicy(tries=2, pause=0.01, timeout=5.0))
+    retry_soon(monkeypatch)
     monkeypatch.delenv(fetching.MIRRORS, raising=False)
     before = torch.hub.get_dir()
     torch.hub.set_dir(str(tmp_path / 'hub'))

@@ -51,15 +51,13 @@ def check_splits(
 
 
 def _checked(split: Split, workers: int | None, decode: int | None) -> Report:
-    report = Report(split, findings=list(split.findings))
-    count = len(split.samples)
+    report, count = Report(split, findings=list(split.findings)), len(split.samples)
     step = 1 if decode is None else max(-(-count // max(decode, 1)), 1)
-    results = in_threads(
-        lambda i: check_sample(split, split.samples[i], decode=i % step == 0),
-        range(count),
-        f'checking {split.part}',
-        workers,
-    )
+
+    def check(i: int) -> Checked:
+        return check_sample(split, split.samples[i], decode=i % step == 0)
+
+    results = in_threads(check, range(count), f'checking {split.part}', workers)
     for sample, checked in zip(split.samples, results, strict=True):
         _add(report, sample, checked)
     _finish(report)

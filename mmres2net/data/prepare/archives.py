@@ -35,7 +35,8 @@ class Member(NamedTuple):
 
     name: str
     size: int  # bytes
-    kind: str  # 'file', 'folder' or 'link or special file'
+    is_folder: bool
+    is_file: bool  # else it is a link or a special file
     open: Callable[[], Any]  # returns its content as a binary stream
 
 
@@ -59,11 +60,11 @@ def unpack(path: Path, places: Mapping[str, str], root: Path, temporary: Path) -
     log(f'unpacking {path}')
     try:
         with zipfile.ZipFile(path) if zipfile.is_zipfile(path) else tarfile.open(path) as archive:
-            members = list(_zip_members(archive) if isinstance(archive, zipfile.ZipFile) else _tar_members(archive))
+            members = list(_members(archive))
             for member in members:
                 outside = member.name.startswith('/') or '..' in PurePosixPath(member.name).parts
-                if outside or (_place(member, places) and member.kind not in ('file', 'folder')):
-                    what = 'a path that leads outside of its folder' if outside else f'a {member.kind}'
+                if outside or (_place(member, places) and not member.is_file and not member.is_folder):
+                    what = 'a path that leads outside of its folder' if outside else 'a link or special file'
                     raise UserError(
                         f'{path} holds {member.name!r}, {what}: not the official file; nothing was unpacked'
                     )
@@ -84,9 +85,7 @@ def put(members: Iterable[Member], places: Mapping[str, str], root: Path, tempor
         root: The folder of the data sets.
         temporary: Folder to write into; removed at the end. A killed process leaves it, and the next call replaces it.
     """
-    targets = {
-        root / place: member for member in members if member.kind == 'file' and (place := _place(member, places))
-    }
+    targets = {root / place: member for member in members if member.is_file and (place := _place(member, places))}
     missing = {target: member for target, member in targets.items() if file_size(target) != member.size}
     space: Counter[Path] = Counter()
     for target, member in missing.items():
@@ -123,26 +122,19 @@ def unpacked_files(places: Mapping[str, str], folders: Sequence[Path]) -> tuple[
         found = ((place, sorted(glob(f'*{end}', root_dir=place))) for place in [*direct, *nested])
         place, names = next((pair for pair in found if pair[1]), (Path(), []))
         paths = [place / name for name in names]
-        members += [Member(start + p.name, p.stat().st_size, 'file', partial(p.open, 'rb')) for p in paths]
+        members += [Member(start + p.name, p.stat().st_size, False, True, partial(p.open, 'rb')) for p in paths]
         absent += [] if names else [f'a folder {start} with {end} files']
     return members, absent
 
 
-def _zip_members(archive: zipfile.ZipFile) -> Iterator[Member]:
-    for info in archive.infolist():
-        kind = stat.S_IFMT(info.external_attr >> 16)  # zero if the archive was made without Unix modes
-        yield Member(
-            info.filename, info.file_size, _kind(info.is_dir(), kind in (0, stat.S_IFREG)), partial(archive.open, info)
-        )
-
-
-def _tar_members(archive: tarfile.TarFile) -> Iterator[Member]:
-    for info in archive.getmembers():
-        yield Member(info.name, info.size, _kind(info.isdir(), info.isfile()), partial(archive.extractfile, info))
-
-
-def _kind(is_folder: bool, is_file: bool) -> str:
-    return 'folder' if is_folder else 'file' if is_file else 'link or special file'
+def _members(archive: zipfile.ZipFile | tarfile.TarFile) -> Iterator[Member]:
+    if isinstance(archive, zipfile.ZipFile):
+        for entry in archive.infolist():
+            is_file = not entry.is_dir() and stat.S_IFMT(entry.external_attr >> 16) in (0, stat.S_IFREG)  # 0: no modes
+            yield Member(entry.filename, entry.file_size, entry.is_dir(), is_file, partial(archive.open, entry))
+    else:
+        for info in archive.getmembers():
+            yield Member(info.name, info.size, info.isdir(), info.isfile(), partial(archive.extractfile, info))
 
 
 def _place(member: Member, places: Mapping[str, str]) -> str:

@@ -12,14 +12,14 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from mmres2net.data.prepare.archives import DamagedArchiveError, put, unpack, unpacked_files
 from mmres2net.data.prepare.finish import write_lists
 from mmres2net.data.prepare.sources import DATASETS, Archive, Check, DataSet
 from mmres2net.errors import UserError
-from mmres2net.fetch.download import RetryPolicy, damage, fetch
+from mmres2net.fetch.download import damage, fetch
 from mmres2net.fetch.progress import log
 from mmres2net.files import disk_error, file_size, locked, nearest_folder, require_space, size_text
 from mmres2net.flags import parse
@@ -33,7 +33,6 @@ class Job:
     root: Path  # the folder of the data sets; its folder `downloads` holds archives
     source: Path | None = None  # a folder of archives and other files of the user; it is only read
     remove: bool = False  # downloaded archives once their content is in place
-    patience: RetryPolicy = field(default_factory=RetryPolicy)
 
     @property
     def downloads(self) -> Path:
@@ -158,7 +157,7 @@ def _install(job: Job, archive: Archive, *, again: bool = False) -> list[str]:
     path = None if again else _have(job, archive)
     if path is None and not archive.urls:
         return [f'{archive.name} or {what}' for what in absent]
-    path = path or fetch(archive.remote, job.downloads, job.patience)
+    path = path or fetch(archive.remote, job.downloads)
     try:
         unpack(path, archive.places, job.root, job.temporary(archive))
     except DamagedArchiveError as error:
