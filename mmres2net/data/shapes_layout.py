@@ -46,26 +46,18 @@ def stem(split: str, index: int) -> str:
     return f'{index + 1 + VAL_STEM * SPLITS.index(split):06d}'
 
 
-def _edges(mask: np.ndarray) -> dict[_Point, list[_Point]]:
-    """Pixel edges around a mask, start corner -> end corners, each with the mask on its right."""
+def _loops(mask: np.ndarray) -> list[_Loop]:
+    """Closed outlines of a mask as corners (x, y): outer ones clockwise on the screen, holes the other way."""
     padded = np.pad(mask, 1)
-    edges: dict[_Point, list[_Point]] = {}
+    edges: dict[_Point, list[_Point]] = {}  # around pixels, start corner -> end corners, with the mask on the right
     # (offset of the outer neighbour, start corner, end corner), corners relative to the pixel's upper left one
     for (dy, dx), (sx, sy), (ex, ey) in (
-        ((-1, 0), (0, 0), (1, 0)),
-        ((0, 1), (1, 0), (1, 1)),
-        ((1, 0), (1, 1), (0, 1)),
-        ((0, -1), (0, 1), (0, 0)),
-    ):
+        ((-1, 0), (0, 0), (1, 0)), ((0, 1), (1, 0), (1, 1)), ((1, 0), (1, 1), (0, 1)), ((0, -1), (0, 1), (0, 0)),
+    ):  # fmt: skip
         outer = padded[1 + dy : 1 + dy + mask.shape[0], 1 + dx : 1 + dx + mask.shape[1]]
         for y, x in np.argwhere(mask & ~outer).tolist():
             edges.setdefault((x + sx, y + sy), []).append((x + ex, y + ey))
-    return edges
-
-
-def _loops(mask: np.ndarray) -> list[_Loop]:
-    """Closed outlines of a mask as corners (x, y): outer ones clockwise on the screen, holes the other way."""
-    edges, loops = _edges(mask), []
+    loops = []
     while edges:
         loop = [next(iter(edges))]
         while len(loop) == 1 or loop[-1] != loop[0]:
@@ -124,14 +116,10 @@ def coco_annotation(instance: Instance, image_id: int, annotation_id: int) -> di
     """One entry of COCO's `annotations`; see the conventions above."""
     x1, y1, x2, y2 = instance.box
     return {
-        'id': annotation_id,
-        'image_id': image_id,
-        'category_id': instance.label + 1,
-        'bbox': [x1, y1, x2 - x1, y2 - y1],
-        'area': instance.area,
-        'iscrowd': int(instance.crowd),
+        'id': annotation_id, 'image_id': image_id, 'category_id': instance.label + 1,
+        'bbox': [x1, y1, x2 - x1, y2 - y1], 'area': instance.area, 'iscrowd': int(instance.crowd),
         'segmentation': uncompressed_rle(instance.mask) if instance.crowd else polygons(instance.mask),
-    }
+    }  # fmt: skip
 
 
 def voc_xml(scene: Scene, name: str) -> str:

@@ -10,7 +10,7 @@ comparison in float64, with sines rounded to 2**-20.
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -203,17 +203,6 @@ def _paste(outline: np.ndarray, x: int, y: int, height: int, width: int) -> np.n
     return mask
 
 
-def _cover(below: list[Instance], mask: np.ndarray) -> list[Instance] | None:
-    """Return the instances covered by `mask`, or None if one of them would be hidden too much."""
-    covered = []
-    for old in below:
-        seen = Instance(old.label, old.mask & ~mask, old.full_area, old.crowd)
-        if seen.area < MIN_VISIBLE * old.full_area:
-            return None
-        covered.append(seen)
-    return covered
-
-
 def _place(
     rng: RandomBits, below: list[Instance], label: int, outline: np.ndarray, shape: tuple[int, int], crowd: bool
 ) -> list[Instance] | None:
@@ -223,18 +212,16 @@ def _place(
     places = [(rng.between(near, width - near), rng.between(near, height - near)) for _ in range(12)]
     for x, y in [*places, (width // 2, height // 2)]:
         mask = _paste(outline, x, y, height, width)
-        area = int(np.count_nonzero(mask))
-        covered = _cover(below, mask) if area >= MIN_VISIBLE * full_area else None
-        if covered is not None:
-            return [*covered, Instance(label, mask, full_area, crowd)]
+        placed = [replace(old, mask=old.mask & ~mask) for old in below]
+        placed.append(Instance(label, mask, full_area, crowd))
+        if all(one.area >= MIN_VISIBLE * one.full_area for one in placed):
+            return placed
     return None
 
 
 def _sizes(rng: RandomBits, count: int, longest: float) -> list[float]:
     """Return sizes in pixels, largest first, distributed uniformly over powers of two."""
-    starts = [MIN_SIZE]
-    while starts[-1] * 2 < MAX_SIZE:
-        starts.append(starts[-1] * 2)
+    starts = [start for k in range(9) if (start := MIN_SIZE * 2**k) < MAX_SIZE]
     sizes = []
     for _ in range(count):
         start = starts[rng.between(0, len(starts) - 1)]

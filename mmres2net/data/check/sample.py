@@ -15,18 +15,8 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from mmres2net.data.formats.base import (
-    Annotation,
-    Box,
-    Finding,
-    Sample,
-    Size,
-    Split,
-    is_polygon,
-    polygon_numbers,
-    regular_file,
-    rle_fault,
-)
+from mmres2net.data.formats import base
+from mmres2net.data.formats.base import Annotation, Box, Finding, Sample, Size, Split, regular_file
 from mmres2net.data.formats.listed import value_counts
 from mmres2net.errors import UserError
 from mmres2net.text import join_some
@@ -183,7 +173,7 @@ def _mask_fault(segmentation: Any, size: Size | None, training: bool) -> tuple[s
     if not segmentation:
         return without, 'no segmentation'
     if isinstance(segmentation, dict):
-        fault = rle_fault(segmentation)
+        fault = base.rle_fault(segmentation)
         stated = tuple(segmentation.get('size') or ())[::-1]
         if not fault and size is not None and stated != size:
             fault = f'run lengths for {stated[0]}x{stated[1]}, the image has {size[0]}x{size[1]}'
@@ -192,11 +182,11 @@ def _mask_fault(segmentation: Any, size: Size | None, training: bool) -> tuple[s
         return broken, f'{segmentation!r:.60} is neither polygons nor run lengths'
     polygons = []
     for polygon in segmentation:
-        numbers = polygon_numbers(polygon)
+        numbers = base.polygon_numbers(polygon)
         if numbers is None:
             return broken, f'{polygon!r:.60} is not a list of finite numbers'
         polygons.append(numbers)
-    short = [numbers for numbers in polygons if not is_polygon(numbers)]
+    short = [numbers for numbers in polygons if not base.is_polygon(numbers)]
     if short:
         is_noted = len(short) < len(polygons) or training
         return 'polygon left out' if is_noted else without, f'a polygon of {len(short[0])} numbers'
