@@ -156,7 +156,8 @@ def _install(job: Job, archive: Archive, *, again: bool = False) -> list[str]:
             return []
     path = None if again else _have(job, archive)
     if path is None and not archive.urls:
-        return [f'{archive.name} or {what}' for what in absent]
+        packed = '' if archive.name.endswith('.rar') else f'{archive.name} or '  # which Python cannot unpack
+        return [f'{packed}{what}' for what in absent]
     path = path or fetch(archive.remote, job.downloads)
     try:
         unpack(path, archive.places, job.root, job.temporary(archive))
