@@ -14,16 +14,8 @@ from mmengine.config import Config
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mmres2net.engine import source
 from mmres2net.engine.build import scope_of
-from mmres2net.engine.source import (
-    build_steps,
-    channel_order_of,
-    first_results,
-    image_steps,
-    kind_of,
-    loads_image,
-    run_steps,
-)
 from mmres2net.errors import UserError
 from mmres2net.predict.images import PILLOW_FILTERS
 
@@ -41,8 +33,8 @@ def transforms_of(cfg: Config) -> tuple[tuple[dict[str, Any], ...], str]:
     Where a runner cannot do them, there are none, and the second value is the reason.
     """
     transforms = []
-    for step in image_steps(cfg):
-        if loads_image(step) or kind_of(step).startswith('Pack'):
+    for step in source.image_steps(cfg):
+        if source.loads_image(step) or source.kind_of(step).startswith('Pack'):
             continue
         transform = _transform(step)
         if transform is None:
@@ -53,7 +45,7 @@ def transforms_of(cfg: Config) -> tuple[tuple[dict[str, Any], ...], str]:
 
 def _transform(step: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return a step as a runner takes it; None if it does not."""
-    kind = kind_of(step)
+    kind = source.kind_of(step)
     if kind == 'CenterCrop':
         if 'crop_size' not in step or step.get('auto_pad') or set(step) - CROP_KEYS:
             return None
@@ -75,9 +67,9 @@ def run_pipeline(cfg: Config, path: Path, *, skip_geometry: bool = False) -> dic
     not end with one image.
     """
     with scope_of(cfg):
-        steps = build_steps(cfg, from_file=True)
-        steps = [step for step in steps if not (skip_geometry and kind_of(step) in GEOMETRY)]
-        batch = run_steps(steps, first_results(cfg, path), path)
+        steps = source.build_steps(cfg, from_file=True)
+        steps = [step for step in steps if not (skip_geometry and source.kind_of(step) in GEOMETRY)]
+        batch = source.run_steps(steps, source.first_results(cfg, path), path)
     if skip_geometry and hasattr(batch['data_samples'][0], 'set_metainfo'):
         batch['data_samples'][0].set_metainfo({'scale_factor': (1.0, 1.0)})  # mmdet asks for it
     return batch
@@ -142,7 +134,7 @@ def preprocess_of(cfg: Config, *, pad: bool) -> Preprocess:
         text = f'model.data_preprocessor.mean={mean}, std={std}: set both for three channels'
         raise UserError(f'{text}, so that the file can take raw pixels; other images than RGB cannot be exported')
     converts = any(node.get(flag) for flag in ('to_rgb', 'bgr_to_rgb', 'rgb_to_bgr'))
-    swap = converts == (channel_order_of(cfg) == 'rgb')
+    swap = converts == (source.channel_order_of(cfg) == 'rgb')
     return Preprocess(mean, std, swap=swap, padding=_padding(node, kind) if pad else None)
 
 

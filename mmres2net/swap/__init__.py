@@ -8,16 +8,8 @@ from mmengine.config import Config
 
 from mmres2net.errors import UserError
 from mmres2net.models.arch import ALIASES, ARCHS, find_arch
+from mmres2net.swap import parts
 from mmres2net.swap.normalization import set_normalization
-from mmres2net.swap.parts import (
-    allow_random_plugins,
-    build_on_meta,
-    check_parameter_groups,
-    drop_old_checkpoints,
-    fit_heads,
-    new_init_cfg,
-    swap_shared_heads,
-)
 from mmres2net.swap.sources import Source, carry, find_source
 from mmres2net.weights.fetching import normalization_of
 
@@ -56,17 +48,17 @@ def explain_swap(cfg: Config, arch: str, *, pretrained: bool = True) -> tuple[Co
     cfg = copy.deepcopy(cfg)
     source = find_source(cfg)
     _check_pair(source, arch)
-    head_lines = fit_heads(source, arch)
+    head_lines = parts.fit_heads(source, arch)
     options, lines = carry(source, row)
-    init_cfg, start_lines = new_init_cfg(cfg, source, arch, pretrained)
+    init_cfg, start_lines = parts.new_init_cfg(cfg, source, arch, pretrained)
     kind = 'mmres2net.Res2NetDLA' if row.family == 'dla' else 'mmres2net.Res2Net'
     new = {'type': kind, 'arch': arch, **options, **({'init_cfg': init_cfg} if init_cfg else {})}
-    network = build_on_meta(new, source)
-    check_parameter_groups(cfg, network, row)
+    network = parts.build_on_meta(new, source)
+    parts.check_parameter_groups(cfg, network, row)
     lines = [f'{source.path} {source.title} -> {kind} {arch}', *lines, *start_lines]
-    lines += allow_random_plugins(new, network, source)
+    lines += parts.allow_random_plugins(new, network, source)
     source.replace(new)
-    lines += [*swap_shared_heads(cfg, arch, init_cfg), *head_lines, *drop_old_checkpoints(cfg, source)]
+    lines += [*parts.swap_shared_heads(cfg, arch, init_cfg), *head_lines, *parts.drop_old_checkpoints(cfg, source)]
     normalization = normalization_of(arch)
     lines += set_normalization(cfg, normalization) if normalization else []
     own = cfg.get('custom_imports') or {'imports': []}

@@ -104,7 +104,7 @@ def recognise(state: Mapping[str, Tensor], *, prefix: str | None = None) -> Reco
     if first is None:
         text = f'the file has the stages of a Res2Net (under {prefix!r}), but no stem'
         raise UserError(f'{text}: none of {", ".join(prefix + name for name in STEMS)}')
-    row = _measure_dla(network) if dla else _measure(network, STEMS[first])
+    row = _measure(network, STEMS[first])
     family = _family(STEMS[first], row, inner, 'head.fc.weight' in state)
     # A detector was trained in mmdet and with its function. A backbone alone is what mmdet's detectors start from: the
     # official v1b weights under other names, as their author says (Res2Net-PretrainedModels, issue 39). Our own names
@@ -153,10 +153,8 @@ def _other_network(network: Mapping[str, Tensor], prefix: str) -> str:
     layers = 2 if 'layer1.0.conv3.weight' not in network else 3
     width, inputs = network['layer1.0.conv2.weight'].shape[:2]
     name = f'{"ResNet" if width == inputs else "ResNeXt"}-{2 + layers * sum(_depths(network))}'
-    return (
-        f'this is a {name} with the names of torchvision (its blocks have one 3x3 convolution, conv2, and no convs); '
-        'use published Res2Net weights, or build a ResNet for these'
-    )
+    what = f'this is a {name} with the names of torchvision (its blocks have one 3x3 convolution, conv2, and no convs)'
+    return f'{what}; use published Res2Net weights, or build a ResNet for these'
 
 
 def _depths(network: Mapping[str, Tensor]) -> tuple[int, ...]:
@@ -169,36 +167,17 @@ def _depths(network: Mapping[str, Tensor]) -> tuple[int, ...]:
 
 
 def _measure(network: Mapping[str, Tensor], stem: Stem) -> Arch:
-    depths = _depths(network)
-    # Not the first block, if there is another: in the 32-pixel networks it is a plain ResNeXt block.
-    block = 'layer1.1' if depths[0] > 1 else 'layer1.0'
-    base_width, scales, cardinality = _measure_block(network, block, 'convs.0')
-    reduction = network.get(f'{block}.se.fc1.weight')
-    small = len(depths) == 3 and stem == 'plain' and tuple(network['conv1.weight'].shape[2:]) == (3, 3)
-    return Arch(
-        depths,
-        base_width,
-        scales,
-        cardinality,
-        deep_stem=stem != 'plain',
-        avg_down='layer1.0.downsample.1.weight' in network and network['layer1.0.downsample.1.weight'].dim() == 4,
-        se_reduction=None if reduction is None else reduction.shape[1] // reduction.shape[0],
-        family='cifar' if small else 'res2net',
-    )
-
-
-def _measure_dla(network: Mapping[str, Tensor]) -> Arch:
-    found = (
-        next((depth for depth in range(1, 8) if f'level{level}{".tree1" * depth}.conv1.weight' in network), 0)
-        for level in range(2, 6)
-    )
-    levels = itertools.takewhile(bool, found)
-    conv = 'convs.0' if 'level2.tree1.convs.0.weight' in network else 'conv2'
-    return Arch(tuple(levels), *_measure_block(network, 'level2.tree1', conv), family='dla')
-
-
-def _measure_block(network: Mapping[str, Tensor], block: str, conv: str) -> tuple[int, int, int]:
-    """Return base width, scales and cardinality of a block in the first stage, where planes are 64."""
+    """Return the network, by its names and by the shapes of a block in the first stage, where planes are 64."""
+    dla, depths, block, conv = 'level2.tree1.conv1.weight' in network, _depths(network), 'layer1.0', 'convs.0'
+    if dla:
+        levels = (
+            next((depth for depth in range(1, 8) if f'level{level}{".tree1" * depth}.conv1.weight' in network), 0)
+            for level in range(2, 6)
+        )
+        depths, block = tuple(itertools.takewhile(bool, levels)), 'level2.tree1'
+        conv = conv if f'{block}.{conv}.weight' in network else 'conv2'
+    elif depths[0] > 1:  # in the 32-pixel networks the first block is a plain ResNeXt block
+        block = 'layer1.1'
     try:
         width, base_width = network[f'{block}.{conv}.weight'].shape[:2]
         scales = network[f'{block}.conv1.weight'].shape[0] // width
@@ -208,7 +187,18 @@ def _measure_block(network: Mapping[str, Tensor], block: str, conv: str) -> tupl
     if count != max(scales - 1, 1):
         what = f'{block} has {count} 3x3 convolutions of {width} channels, but its first one feeds {scales} splits'
         raise UserError(f'{what}: the file is damaged, or of a network that is no Res2Net')
-    return base_width, scales, width // base_width
+    if dla:
+        return Arch(depths, base_width, scales, width // base_width, family='dla')
+    reduction = network.get(f'{block}.se.fc1.weight')
+    shortcut = network.get('layer1.0.downsample.1.weight')
+    small = len(depths) == 3 and stem == 'plain' and tuple(network['conv1.weight'].shape[2:]) == (3, 3)
+    return Arch(
+        *(depths, base_width, scales, width // base_width),
+        deep_stem=stem != 'plain',
+        avg_down=shortcut is not None and shortcut.dim() == 4,
+        se_reduction=None if reduction is None else reduction.shape[1] // reduction.shape[0],
+        family='cifar' if small else 'res2net',
+    )
 
 
 def _family(stem: Stem, row: Arch, inner: Mapping[str, Tensor], prefixed_classifier: bool) -> Family:

@@ -8,7 +8,7 @@ import torch
 
 from mmres2net.errors import UserError
 from mmres2net.models import ARCHS, Res2Net
-from mmres2net.weights import verify
+from mmres2net.weights import convert as module
 from mmres2net.weights.convert import TARGETS, check_target, convert, main
 from mmres2net.weights.loading import to_ours
 from mmres2net.weights.naming import recognise
@@ -264,8 +264,8 @@ def test_verify_runs_the_libraries_themselves(tmp_path, source, target, capsys):
 
 def test_verify_sees_a_difference_and_nothing_is_written(tmp_path, source, monkeypatch):
     pytest.importorskip('timm')
-    build = verify.Res2Net
-    monkeypatch.setattr(verify, 'Res2Net', lambda **options: build(**{**options, 'stage_pool': 'mmdet'}))
+    build = module.Res2Net
+    monkeypatch.setattr(module, 'Res2Net', lambda **options: build(**{**options, 'stage_pool': 'mmdet'}))
     with pytest.raises(UserError, match='timm'):
         run(source, tmp_path / 'x.pth', '--to', 'timm', '--verify')
     assert not (tmp_path / 'x.pth').exists()

@@ -20,15 +20,7 @@ from safetensors.torch import save
 
 from mmres2net.errors import UserError
 from mmres2net.weights import fetching
-from mmres2net.weights.fetching import (
-    IMAGENET,
-    PUBLISHED,
-    Origin,
-    Published,
-    fetch_checkpoint,
-    normalization_of_checkpoint,
-    origin_of,
-)
+from mmres2net.weights.fetching import PUBLISHED, Origin, Published, fetch_checkpoint, origin_of
 from tests.support.archive_server import Answer, Server, retry_soon, serving
 
 ARCH = 'res2net50_26w_4s'
@@ -168,7 +160,7 @@ def test_timm_has_the_networks_that_the_way_out_names() -> None:
     assert [entry for entry in PUBLISHED.values() if entry.timm and not timm.is_model_pretrained(entry.timm)] == []
     assert [entry.arch for entry in PUBLISHED.values() if not entry.timm] == ['res2net50_18w_6s']
     assert not timm.is_model('res2net50_18w_6s')
-    assert normalization_of_checkpoint('timm://res2net50_26w_4s') == IMAGENET
+    assert fetching.normalization_of_checkpoint('timm://res2net50_26w_4s') == fetching.IMAGENET
 
 
 def test_what_a_name_means(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

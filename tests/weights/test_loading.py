@@ -16,10 +16,10 @@ from mmres2net import create_model
 from mmres2net.errors import UserError
 from mmres2net.models import ARCHS, Res2LayerHead, Res2Net, Res2NetDLA
 from mmres2net.registry import MODELS, WEIGHT_INITIALIZERS
+from mmres2net.weights.convert import compare
 from mmres2net.weights.fetching import IMAGENET
 from mmres2net.weights.loading import Pretrained, adapt_channels, check_stage_pool, fit, stage_pools_of, to_ours
 from mmres2net.weights.naming import recognise
-from mmres2net.weights.verify import compare
 from tests.reference.compare import assert_close, randomise
 from tests.reference.res2net import TIMM_NAMES
 from tests.support.hostile import hostile
