@@ -4,8 +4,6 @@ Images are (H, W, 3) uint8 arrays in RGB. Every function returns a new array and
 lines grow with the image, so that they are legible at any size.
 """
 
-from __future__ import annotations
-
 import colorsys
 import math
 from collections.abc import Iterable, Sequence

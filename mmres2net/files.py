@@ -1,7 +1,5 @@
 """Files and folders: atomic writes, locks, free space, and checks that an output can be written before work starts."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import os

@@ -3,8 +3,6 @@
 It is held until a run has a log file. ``PYTHONWARNINGS=default`` or ``python -W default`` shows the warnings instead.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import sys

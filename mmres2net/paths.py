@@ -3,8 +3,6 @@
 ``python -m mmres2net.paths`` prints the folder. Only the standard library is imported, so that this works at once.
 """
 
-from __future__ import annotations
-
 import argparse
 import difflib
 import importlib.util

@@ -3,8 +3,6 @@
 Every function writes one file, or raises :class:`NothingToDraw` with the reason.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache

@@ -3,8 +3,6 @@
 Only the standard library is imported.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

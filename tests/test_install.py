@@ -1,7 +1,5 @@
 """The set-up as `make setup` runs it; programs that record their calls stand in for uv, pip and the doctor."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """What a wheel and an sdist hold, that a wheel works away from its checkout, and that the pins fit the ranges."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """The shipped configs are found by path, by name and by command, and a wrong name gets one helpful error."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -3,8 +3,6 @@
 A block becomes one by changing its class: parameters, hooks and state dict stay. Its copies and pickles are plain.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 

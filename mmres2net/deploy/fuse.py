@@ -4,8 +4,6 @@ Nothing is folded that a user could tell from the plain modules: exact types alo
 parametrizations or norms in training mode.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator
 from itertools import pairwise

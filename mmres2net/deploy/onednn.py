@@ -1,7 +1,5 @@
 """Convolution, ReLU and residual addition as one call of oneDNN, for float32 inference on a CPU."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -52,7 +50,7 @@ class FusedConv:
         self._packed: tuple[torch.Size, Tensor] | None = None
         self._last: torch.Size | None = None
 
-    def equals(self, other: FusedConv) -> bool:
+    def equals(self, other: 'FusedConv') -> bool:
         """Whether both compute the same."""
         biases = [conv.bias for conv in (self, other) if conv.bias is not None]
         same_bias = len(biases) != 1 and (not biases or torch.equal(*biases))

@@ -4,8 +4,6 @@ The steps run in a process of their own: where the memory does not suffice, the 
 and whatever it held is free afterwards.
 """
 
-from __future__ import annotations
-
 import copy
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor

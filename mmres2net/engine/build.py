@@ -4,8 +4,6 @@ The OpenMMLab libraries write into the dicts that they build from, look types up
 process, and raise whatever comes up where a dict does not fit.
 """
 
-from __future__ import annotations
-
 import copy
 import sys
 from collections.abc import Iterator

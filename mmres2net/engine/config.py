@@ -5,8 +5,6 @@ own reader calls whatever a tag names. ``_base_ = 'mmres2net::NAME'`` inherits a
 that inherits itself is an error instead of a thousand nested copies of it.
 """
 
-from __future__ import annotations
-
 import argparse
 import copy
 import difflib

@@ -4,8 +4,6 @@ The log file has everything. On the console are the messages that are meant for 
 warnings that every run has.
 """
 
-from __future__ import annotations
-
 import logging
 import resource
 import sys

@@ -1,7 +1,5 @@
 """Data samples as images: annotations, predictions, batches as the network gets them; how often classes occur."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -5,8 +5,6 @@ here. A model is built only from values by which the OpenMMLab libraries run not
 that is imported by its path, no text that mmcv would pass to ``eval``, no file that would be unpickled or run.
 """
 
-from __future__ import annotations
-
 import ast
 import importlib
 import re

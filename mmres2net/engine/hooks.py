@@ -1,7 +1,5 @@
 """Hooks that MMEngine looks up by name in this module: those of other modules are imported for it."""
 
-from __future__ import annotations
-
 import logging
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Mixed precision: ``--amp`` as float16 with scaled losses on a GPU, or as bfloat16 on a GPU or a CPU."""
 
-from __future__ import annotations
-
 import copy
 import functools
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """``--profile``: where the time of a training step or a test image goes, measured by ``torch.profiler``."""
 
-from __future__ import annotations
-
 import sys
 import time
 from functools import wraps

@@ -1,7 +1,5 @@
 """The table and the plots of a run, from what the hook of results keeps."""
 
-from __future__ import annotations
-
 import csv
 import io
 import logging

@@ -1,7 +1,5 @@
 """The files that a run leaves: a table of its evaluations, plots, images with truth and prediction, and predictions."""
 
-from __future__ import annotations
-
 import csv
 import math
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Settings of a run that would fail late, or that would train nothing without a word, are refused before it starts."""
 
-from __future__ import annotations
-
 import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """A trained model: built from a config, with all weights of a checkpoint; and what its test pipeline does."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

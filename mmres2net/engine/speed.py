@@ -1,7 +1,5 @@
 """What training and testing change on a CPU, unless ``--plain`` is given: the same results, sooner."""
 
-from __future__ import annotations
-
 import ctypes
 import platform
 import sys

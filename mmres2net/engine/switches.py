@@ -1,7 +1,5 @@
 """Flags that turn on what MMEngine has: each returns a changed copy of the config and a line for each change."""
 
-from __future__ import annotations
-
 import argparse
 import copy
 import os

@@ -6,8 +6,6 @@ runner (``load_from``, ``resume``), its hooks, initializers of type ``Pretrained
 is told the same for code that calls ``torch.load`` itself.
 """
 
-from __future__ import annotations
-
 import copy
 import os
 from collections.abc import Iterator, Mapping

@@ -6,8 +6,6 @@ with the functions of :mod:`mmres2net.mmcv_ops.operators`, on CPUs and GPUs. An 
 Importing this module loads neither torch nor mmcv; the operators are loaded when ``mmcv.ops`` asks for them.
 """
 
-from __future__ import annotations
-
 import sys
 import warnings
 from collections.abc import Sequence

@@ -7,8 +7,6 @@ H', W') with the vertical shift of each place first, mask (N, deformable_group *
 buffers ``columns`` and ``ones`` change no result.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional

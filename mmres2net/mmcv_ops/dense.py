@@ -1,7 +1,5 @@
 """Operators on all pixels of a map or all rows of logits: attention, upsampling by CARAFE, focal loss."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import torch

@@ -3,8 +3,6 @@
 Every function has the name and the arguments that ``mmcv.ops`` uses, and writes into the tensors that it is handed.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from functools import partial

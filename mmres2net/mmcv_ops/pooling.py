@@ -3,8 +3,6 @@
 Shapes: input (N, C, H, W), rois (K, 5), output (K, C, bins down, bins across).
 """
 
-from __future__ import annotations
-
 import math
 from functools import partial
 

@@ -1,7 +1,5 @@
 """What the operators share: the precision that they compute in, and gradients by computing anew."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -4,8 +4,6 @@ Two boxes overlap by their intersection over union. ``offset`` is added to width
 the indices of the first and last pixel, 0 otherwise.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from numpy.typing import NDArray

@@ -4,8 +4,6 @@ Names are those of the official release; timm's names of the same networks are a
 channels for each split, and 4 splits (scales), as in table 3.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ al., "Densely Connected Convolutional Networks", CVPR 2017, https://arxiv.org/ab
 The DenseNets of mmpretrain and timm start with a stem of stride 4, which is too much for images of 32 pixels.
 """
 
-from __future__ import annotations
-
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn

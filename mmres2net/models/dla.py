@@ -7,8 +7,6 @@ The official release also has a projection in every tree of more than one level,
 parameters in DLA-60); they are left out here, as in timm.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf, prod
@@ -37,7 +35,7 @@ class Level:
     is_first: bool = True  # the tree is the first one of the level: its first block has the stride
     has_root: bool = False  # the pooled input of the level goes to its last root (Yu et al., figure 3)
 
-    def inner(self) -> Level:
+    def inner(self) -> 'Level':
         """Return the level for a tree that is not the first one."""
         return replace(self, is_first=False, has_root=False)
 

@@ -4,8 +4,6 @@ Ren et al., "Faster R-CNN", 2015, on a residual network as in He et al., "Deep R
 residual stages are the backbone, regions are cropped from their output, and the fourth stage processes each region.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import Tensor

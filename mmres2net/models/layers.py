@@ -1,7 +1,5 @@
 """Layers shared by the backbones: norms, convolutions, squeeze-and-excitation, checkpointing, freezing."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -198,7 +196,7 @@ class FreezableBackbone(BaseModule):
         for module in self.frozen_modules():
             module.eval().requires_grad_(False)
 
-    def train(self, mode: bool = True) -> FreezableBackbone:
+    def train(self, mode: bool = True) -> 'FreezableBackbone':
         """Set the mode of all modules but the frozen ones and, with ``norm_eval``, batch norms. Returns self."""
         super().train(mode)
         if mode:

@@ -3,8 +3,6 @@
 Pure functions on numbers, shared by the backbones.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod

@@ -4,8 +4,6 @@ With aligned corners the first and last feature lie on the first and last pixel,
 plus 1 pixels. At other sizes the last feature lies before the last pixel, and the prediction is stretched.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -9,8 +9,6 @@ stage is different: its splits do not feed each other, all its 3x3 convolutions 
 average-pooled.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate

@@ -4,8 +4,6 @@ Several of mmcv's CPU operators (RoIAlign, deformable convolutions and others) r
 contiguous. Given channels_last features, they return wrong numbers without an error.
 """
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable
 from functools import wraps

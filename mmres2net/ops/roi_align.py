@@ -11,8 +11,6 @@ column. So rows and columns are computed separately, which takes little time, an
 one entry.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

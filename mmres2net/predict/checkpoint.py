@@ -1,7 +1,5 @@
 """A checkpoint as a model that predicts: images go through the test pipeline of its config, as in testing."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -50,7 +48,7 @@ NAME_IT = 'name its config: --config CONFIG'
 def load_checkpoint(
     name: str, config: str | None, options: dict[str, Any] | None, device: str | None, precision: str | None,
     threads: int | None, *, allow_pickle: bool,
-) -> CheckpointModel:  # fmt: skip
+) -> 'CheckpointModel':  # fmt: skip
     """Return the model of a checkpoint; the arguments are those of :class:`mmres2net.Predictor`."""
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     if precision is not None and precision not in PRECISIONS:
@@ -73,7 +71,7 @@ def load_checkpoint(
 
 def _with_own_config(
     path: str, content: dict[str, Any], options: dict[str, Any] | None, device: str, precision: str | None
-) -> CheckpointModel:
+) -> 'CheckpointModel':
     guard: AbstractContextManager[None] = registered_only()
     origin = 'the config in it'
     try:

@@ -5,8 +5,6 @@ Instance masks are run lengths in COCO's compressed form, which take little memo
 Only numpy and Pillow are used.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any

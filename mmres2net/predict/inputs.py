@@ -1,7 +1,5 @@
 """What a command gets to read: images, folders, patterns, videos and cameras; and where the files of each go."""
 
-from __future__ import annotations
-
 import glob
 import os
 import sys

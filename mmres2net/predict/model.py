@@ -1,7 +1,5 @@
 """From an image to its predictions: one interface for exported files and for checkpoints."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol

@@ -1,7 +1,5 @@
 """Predictions as text, data for JSON, maps and drawn images; and the folder of ``--out``, written as they come."""
 
-from __future__ import annotations
-
 import csv
 import json
 import shutil
@@ -226,7 +224,7 @@ class Results:
         """Return a file that gets its name when all files are completed."""
         return self._stack.enter_context(self._stack.enter_context(atomic_path(path)).open('w', newline=''))
 
-    def __enter__(self) -> Results:
+    def __enter__(self) -> 'Results':
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -4,8 +4,6 @@ A runtime is imported only when a file of its format is opened. ONNX and OpenVIN
 torch.export files are programs: open them only if you trust their source. Pickles in .pt2 files are refused.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -3,8 +3,6 @@
 Nothing leaves the machine: the page may load from its own server alone, and gradio sends no statistics.
 """
 
-from __future__ import annotations
-
 import os
 import socket
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The detector of the demo, made small: whole runs on the embedded data set in seconds."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

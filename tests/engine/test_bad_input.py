@@ -1,7 +1,5 @@
 """Settings, flags and files that are wrong: one error that names them, exit status 2, nothing written."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The console of whole runs in processes of their own, with and without a terminal: few lines, nothing lost."""
 
-from __future__ import annotations
-
 import os
 import pty
 import subprocess

@@ -1,7 +1,5 @@
 """Drawings of predictions of every task, drawings that fail, and the file of predictions."""
 
-from __future__ import annotations
-
 import pickle
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The files that runs leave: equal to the log, there for every task, not blank; what fails is left out."""
 
-from __future__ import annotations
-
 import csv
 import json
 import math

@@ -1,7 +1,5 @@
 """The switches of train and test: what each changes in a config, and what a run does with it."""
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a model starts from is fetched, read and compared with the config before a run, over real HTTP."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 from pathlib import Path

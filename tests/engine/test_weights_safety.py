@@ -1,7 +1,5 @@
 """A hostile checkpoint on every way into a run: refused by name, and its program not run."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from pickle import UnpicklingError

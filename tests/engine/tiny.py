@@ -1,7 +1,5 @@
 """A model of six numbers, its data and its metric: whole runs in a fraction of a second, and faults on demand."""
 
-from __future__ import annotations
-
 import math
 import os
 import signal

@@ -1,7 +1,5 @@
 """Runs mmcv.ops on either set of operators."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 from collections.abc import Callable

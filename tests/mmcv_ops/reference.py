@@ -1,7 +1,5 @@
 """The operators written out: plain loops in double precision, which share nothing with the code that they check."""
 
-from __future__ import annotations
-
 import itertools
 import math
 

@@ -1,7 +1,5 @@
 """How the operators get in: only where mmcv has none, early enough, and in every process."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from importlib.util import find_spec

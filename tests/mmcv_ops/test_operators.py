@@ -1,7 +1,5 @@
 """mmcv.ops on torchvision's operators against loops in double precision, numerical gradients and compiled operators."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial

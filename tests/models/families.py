@@ -1,7 +1,5 @@
 """One small network of each family, one line each, and what tests ask of them."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm

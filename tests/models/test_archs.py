@@ -4,8 +4,6 @@ Parameter counts include a linear classifier of 1000 classes (10 for the 32-pixe
 with the published roundings: the official release's README, and table 4 of the paper.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from functools import cache
 

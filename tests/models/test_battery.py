@@ -1,7 +1,5 @@
 """What every family of networks has to pass; a new family is one line in `families.py`."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Callable

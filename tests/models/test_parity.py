@@ -4,8 +4,6 @@ Each network of the table is compared once, with timm's where timm has it and el
 are compared on small networks. mmpretrain's and mmdet's Res2Nets are compared where they are the same network.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 
