@@ -5,8 +5,6 @@ its package, or a class; an initializer may hold others under ``override``. Olde
 ``pretrained='URL'``.
 """
 
-from __future__ import annotations
-
 import logging
 import warnings
 from collections.abc import Iterator, Mapping

@@ -4,8 +4,6 @@ numpy's own are not safe to hand over: ``dtype`` takes flags that let plain byte
 ``value`` is the real array, type or number.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable
@@ -44,7 +42,7 @@ class Array(StandIn):
         _, shape, dtype, fortran, content = state
         self.fill(content, dtype, shape, 'F' if fortran else 'C')
 
-    def fill(self, content: Any, dtype: Any, shape: Any, order: Any) -> Array:
+    def fill(self, content: Any, dtype: Any, shape: Any, order: Any) -> 'Array':
         """Take the ``content`` of a file after a check; return this array."""
         raw = content.encode('latin1') if isinstance(content, str) else content  # Python 2 has bytes as text
         if not isinstance(shape, tuple) or not all(type(length) is int for length in shape):

@@ -6,8 +6,6 @@ the library grad-cam (https://github.com/jacobgil/pytorch-grad-cam). Here is the
 ends at the layer, and no hook that stays.
 """
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable
 from contextlib import ExitStack

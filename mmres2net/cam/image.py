@@ -1,7 +1,5 @@
 """What a network gets of an image file by its config's own test pipeline, and where that lies in the image."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,13 +33,13 @@ class Window:
         """Top, left, bottom and right."""
         return self.top, self.left, self.top + self.height, self.left + self.width
 
-    def part(self, size: Sequence[int], first: tuple[float, float], part: Sequence[int]) -> Window:
+    def part(self, size: Sequence[int], first: tuple[float, float], part: Sequence[int]) -> 'Window':
         """Return where ``part`` pixels (height, width) lie from pixel ``first`` on, of ``size`` that fill this one."""
         down, right = self.height / size[0], self.width / size[1]
         top, left = self.top + first[0] * down, self.left + first[1] * right
         return Window(top, left, part[0] * down, part[1] * right)
 
-    def inside(self, size: Size) -> Window:
+    def inside(self, size: Size) -> 'Window':
         """Return the part of it that lies in an image of ``size`` (height, width)."""
         top, left, bottom, right = self.edges
         top, left = max(top, 0.0), max(left, 0.0)

@@ -1,7 +1,5 @@
 """``mmres2net cam``: class activation maps of one or more networks on the same images, side by side."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 All scores are taken before softmax or sigmoid, as in Grad-CAM: after it, a score also rises where another class falls.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass

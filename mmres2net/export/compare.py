@@ -5,8 +5,6 @@ pixel has, which of two boxes suppresses the other, which one is the last of a f
 by their margin and do not count. Everything else does.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -6,8 +6,6 @@ run with any number of boxes, since mmdet's own code cannot. With a feature pyra
 Networks", 2017, figure 3 and equation 1.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any

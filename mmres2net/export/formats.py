@@ -4,8 +4,6 @@ ONNX files, and OpenVINO's through them, are written by torch's tracing exporter
 newer one needs one package more (onnxscript). Only its own deprecation warning is hidden, not those about the model.
 """
 
-from __future__ import annotations
-
 import copy
 import warnings
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The graph that a model becomes: the complete model where that is supported, else its backbone, with the reason."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

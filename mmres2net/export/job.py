@@ -1,7 +1,5 @@
 """``mmres2net export``: a model into a file for another runtime, compared with the model before it gets its name."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import tempfile

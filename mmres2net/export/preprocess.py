@@ -2,8 +2,6 @@
 the data preprocessor inside the exported graph, so that users cannot get it wrong.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

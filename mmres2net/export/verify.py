@@ -4,8 +4,6 @@ What is expected comes from the config's own test pipeline and from the model in
 that writes or runs the file takes part in it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace

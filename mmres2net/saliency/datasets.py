@@ -3,8 +3,6 @@
 Data sets made by ``mmres2net prepare-data`` have the folders ``images`` and ``masks``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar

@@ -15,8 +15,6 @@ ResNet-101 network. The channels, kernels and connections of the paper's ResNet-
 upsamples the map of its deepest side 32 times although it has stride 16; here each map is upsampled by its stride.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """Saliency maps as 8-bit grey images of the size of the input image; the metrics are computed on the same values."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

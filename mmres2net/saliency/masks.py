@@ -6,8 +6,6 @@ at exactly 128, which matters for PASCAL-S, whose grey values are shares of peop
 all background or all foreground. A file that would silently be read with another meaning is refused.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -4,8 +4,6 @@ PySODMetrics computes them. Its classes measure one data set each; here every im
 several data sets and processes can be measured at once. The metrics equal those of the library run over a whole set.
 """
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Mapping
 from types import ModuleType

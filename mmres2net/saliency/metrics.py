@@ -5,8 +5,6 @@ data set at each of 256 thresholds, and report the largest F of these averages (
 image first (``maxF_images``). The two differ by as much as some papers do, so both are reported.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

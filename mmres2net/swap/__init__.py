@@ -1,7 +1,5 @@
 """Swap the backbone of any config for a Res2Net: a config in, a config out."""
 
-from __future__ import annotations
-
 import copy
 
 from mmengine.config import Config

@@ -1,7 +1,5 @@
 """The input of a swapped model: mean, std and channel order belong to the network, so they change with it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

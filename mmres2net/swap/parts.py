@@ -1,7 +1,5 @@
 """What a swap means for the rest of a config: initial weights, heads, and settings that name parameters."""
 
-from __future__ import annotations
-
 import copy
 from fnmatch import fnmatchcase
 

@@ -1,7 +1,5 @@
 """The backbones that can be swapped, the ResNets of mmdet, mmseg and mmpretrain and our own, and their options."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

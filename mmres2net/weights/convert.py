@@ -3,8 +3,6 @@
 With ``--verify`` the features of the network in the other library's own code are compared with ours, in float64.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 from collections.abc import Iterator, Mapping, Sequence

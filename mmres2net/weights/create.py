@@ -1,7 +1,5 @@
 """``mmres2net.create_model``: the networks in plain PyTorch, as classifiers or as features, with published weights."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,7 +24,7 @@ def create_model(
     out_indices: Sequence[int] | None = None,
     output_stride: int | None = None,
     in_channels: int = 3,
-) -> Classifier | Features:
+) -> 'Classifier | Features':
     """Return a network as a module of plain PyTorch, in training mode as torch's own are.
 
     Args:

@@ -8,8 +8,6 @@ URLs and hashes are those of the official code (https://github.com/Res2Net/Res2N
 damage, but does not protect against a forged file.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

@@ -3,8 +3,6 @@
 ``init_cfg=dict(type='mmres2net.Pretrained', checkpoint=...)`` in a config does it by name.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress

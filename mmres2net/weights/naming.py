@@ -8,8 +8,6 @@ The function that the weights were trained with cannot be told where libraries d
 (``stage_pool`` of :class:`mmres2net.models.Res2Net`); :attr:`Recognised.stage_pool_sure` says when it can.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Iterable, Mapping

@@ -7,8 +7,6 @@ takes functions from the file for all histories of the process. So torch is told
 check them, and are replaced by the real objects when the file is read (:func:`resolve`).
 """
 
-from __future__ import annotations
-
 import pickletools
 import zipfile
 from collections.abc import Callable, Iterator

@@ -5,8 +5,6 @@ form of the file and the checksums of its parts before, the size of what it expa
 resume would run or delete are removed (:func:`remove_commands`).
 """
 
-from __future__ import annotations
-
 import os
 import pickle
 import zipfile

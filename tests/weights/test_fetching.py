@@ -1,7 +1,5 @@
 """Names of checkpoints to files: over real HTTP, from the cache, from mirrors, and what each name means."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -1,7 +1,5 @@
 """Weights into networks: the same function as where they come from, all of them, or one error that says why not."""
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 from typing import Any

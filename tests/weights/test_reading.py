@@ -1,7 +1,5 @@
 """Files that are no checkpoints, broken or hostile: one clear error each, and nothing of them is run."""
 
-from __future__ import annotations
-
 import io
 import os
 import pickle
