@@ -17,7 +17,7 @@ DATASETS = Registry(
     'dataset',
     parent=ROOT_DATASETS,
     scope='mmres2net',
-    locations=['mmres2net.data.cifar', 'mmres2net.data.own.standard', 'mmres2net.saliency'],
+    locations=['mmres2net.data.cifar', 'mmres2net.data.own.paired', 'mmres2net.saliency'],
 )
 MODELS = Registry('model', parent=ROOT_MODELS, scope='mmres2net', locations=['mmres2net.models', 'mmres2net.saliency'])
 HOOKS = Registry(

@@ -14,47 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmengine.dataset import BaseDataset
 from PIL import Image
 
 from mmres2net.data.check.before import fingerprint
 from mmres2net.data.check.report import ERRORS
-from mmres2net.data.formats.base import Annotation, Finding, Sample, Size, Split, read_lines
+from mmres2net.data.formats.base import Annotation, Finding, Sample, Size, Split
 from mmres2net.data.formats.coco import IGNORE
 from mmres2net.data.own.dataset import OwnData, OwnSplit
 from mmres2net.data.own.images import holds_labels, read_labels
 from mmres2net.data.own.splits import in_threads
 from mmres2net.errors import UserError
 from mmres2net.files import atomic_path, writable_dir, write_atomic
-from mmres2net.registry import DATASETS
 from mmres2net.text import join_some
 
 STATE = 'standard.json'
-
-
-@DATASETS.register_module()
-class PairedSegDataset(BaseDataset):
-    """Images with masks of class indices, as samples for mmseg's transforms; 255 in a mask is ignored.
-
-    Arguments are those of MMEngine's ``BaseDataset``. ``ann_file`` is a list with a line ``IMAGE<tab>MASK`` for each
-    image, in which relative paths are relative to ``data_root``; ``metainfo`` has ``classes`` and ``palette``.
-
-    Raises:
-        UserError: The list cannot be read.
-    """
-
-    label_map, reduce_zero_label, ignore_index = None, False, 255  # as mmseg's data sets name them
-
-    def load_data_list(self) -> list[dict[str, Any]]:
-        """Return a dict for each line of the list, in its order."""
-        samples: list[dict[str, Any]] = []
-        for number, line in enumerate(read_lines(self.ann_file), 1):
-            image, _, mask = (os.path.join(self.data_root, name) if name else '' for name in line.partition('\t'))
-            if not image or not mask:
-                raise UserError(f'{self.ann_file}: line {number} is {line!r}; write IMAGE, a tab and MASK')
-            paths = {'img_path': image, 'seg_map_path': mask}
-            samples.append({**paths, 'label_map': None, 'reduce_zero_label': False, 'seg_fields': []})
-        return samples
 
 
 def write_standard(data: OwnData, folder: Path) -> OwnData:
@@ -65,7 +38,7 @@ def write_standard(data: OwnData, folder: Path) -> OwnData:
     - ``.json`` for detection and instances: COCO, integer ids from 1, categories with the ids 1, 2, ... in label order,
       ``file_name`` relative to ``data.root``; difficult objects of VOC are crowds, so that they are neither trained on
       nor counted;
-    - ``.txt`` for segmentation: a line ``IMAGE<tab>MASK`` for each image, as :class:`PairedSegDataset` reads it;
+    - ``.txt`` for segmentation: a line ``IMAGE<tab>MASK`` for each image, as ``mmres2net.PairedSegDataset`` reads it;
       image paths are relative to ``data.root``, masks are single-channel class indices, 255 is ignored: those of the
       source (a path relative to ``data.root``), or converted below ``folder/masks`` (an absolute path);
     - ``.txt`` for classification: a line ``IMAGE INDEX``, as mmpretrain's ``CustomDataset`` reads it with ``ann_file``.

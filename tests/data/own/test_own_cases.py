@@ -14,6 +14,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from mmres2net.data.check.job import check_splits
 from mmres2net.data.own.data_file import KEYS
 from mmres2net.data.own.dataset import recognize
 from mmres2net.data.own.standard import write_standard
@@ -220,6 +221,14 @@ def test_equal_images_stay_together_and_seeds_differ(tmp_path: Path) -> None:
     assert 4 <= len(drawn[0]) <= 14
 
 
+def test_a_second_check_finds_the_same(tmp_path: Path) -> None:
+    yolo(tmp_path)
+    (tmp_path / 'images/0.jpg').write_bytes(b'')
+    splits = [split.source for split in recognize(tmp_path).splits.values()]
+    first, second = ([one for report in check_splits(splits) for one in report.findings] for _ in range(2))
+    assert first == second != []
+
+
 def test_images_in_no_list_are_told(tmp_path: Path) -> None:
     voc_set(tmp_path)
     assert not any(' 3 annotated' in note for note in recognize(tmp_path).notes)
@@ -279,6 +288,15 @@ def test_a_category_that_groups_the_others_is_no_class(tmp_path: Path) -> None:
     data = write_standard(recognize(tmp_path / 'set'), tmp_path / 'out')
     assert data.classes == ('car', 'dog')
     assert {e['area'] for e in json.loads(data.splits['val'].annotation.read_text())['annotations']} == {600}
+
+
+def test_gray_masks_are_divided_at_128(tmp_path: Path) -> None:
+    for value, objects in {150: 5 * 40 * 20, 100: 0}.items():
+        photos(f'{value}/images/{{i}}.jpg', f'{value}/masks/{{i}}.jpg', mode='RGB', value=value)(tmp_path)
+        Image.new('RGB', (96, 64), (255,) * 3).save(tmp_path / f'{value}/masks/0.jpg')
+        data = write_standard(recognize(tmp_path / str(value)), tmp_path / f'{value}.out')
+        found = sum(split.counts['foreground'] for split in data.splits.values()) - 96 * 64
+        assert found == pytest.approx(objects * 4 / 5, rel=0.03)
 
 
 def test_a_value_without_class_is_found_in_any_mask(tmp_path: Path) -> None:

@@ -1,0 +1,37 @@
+"""Images and masks in a list: the data set class that training reads own masks with. MMEngine's base imports torch."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from mmengine.dataset import BaseDataset
+
+from mmres2net.data.formats.base import read_lines
+from mmres2net.errors import UserError
+from mmres2net.registry import DATASETS
+
+
+@DATASETS.register_module()
+class PairedSegDataset(BaseDataset):
+    """Images with masks of class indices, as samples for mmseg's transforms; 255 in a mask is ignored.
+
+    Arguments are those of MMEngine's ``BaseDataset``. ``ann_file`` is a list with a line ``IMAGE<tab>MASK`` for each
+    image, in which relative paths are relative to ``data_root``; ``metainfo`` has ``classes`` and ``palette``.
+
+    Raises:
+        UserError: The list cannot be read.
+    """
+
+    label_map, reduce_zero_label, ignore_index = None, False, 255  # as mmseg's data sets name them
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """Return a dict for each line of the list, in its order."""
+        samples: list[dict[str, Any]] = []
+        for number, line in enumerate(read_lines(self.ann_file), 1):
+            image, _, mask = (os.path.join(self.data_root, name) if name else '' for name in line.partition('\t'))
+            if not image or not mask:
+                raise UserError(f'{self.ann_file}: line {number} is {line!r}; write IMAGE, a tab and MASK')
+            paths = {'img_path': image, 'seg_map_path': mask}
+            samples.append({**paths, 'label_map': None, 'reduce_zero_label': False, 'seg_fields': []})
+        return samples
