@@ -21,7 +21,7 @@ RED = (255, 0, 0)  # a value without class
 
 
 def draw_samples(report: Report, folder: Path, count: int) -> list[Path]:
-    """Draw ``count`` samples, spread evenly over the split, into ``folder``; return the files.
+    """Draw ``count`` samples, at even distances in the split, into ``folder``; return the files.
 
     Only images that the check could read are drawn, those with annotations where there are any.
     """

@@ -34,7 +34,7 @@ def check_splits(
         cfg: The config of the run, whose batches are compared with the number of training images.
         processes: Processes of the run.
         workers: Threads; None: one for each core, at most 16.
-        decode: How many samples of each split are decoded, spread over the split; of the others headers and ends are
+        decode: How many samples of each split are decoded, at even distances; of the others headers and ends are
             read. None: all.
     """
     with warnings.catch_warnings():
