@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from mmres2net import flags
-from mmres2net.errors import Interrupted, UserError
+from mmres2net.errors import Interrupted, UserError, report
 from mmres2net.notices import held_back
 from mmres2net.signals import interruptible
 from mmres2net.version import __version__
@@ -25,6 +25,8 @@ VERBS: dict[str, tuple[str, str]] = {
     'convert-weights': ('convert weights of one library into those of another', 'weights.convert:main'),
     'export': ('write a trained model for ONNX Runtime, OpenVINO, TorchScript or torch.export', 'export.job:main'),
     'predict': ('run a checkpoint or an exported file on images, folders, videos', 'predict.job:main'),
+    'merge': ('make one file of the shards of predict', 'predict.shards:main'),
+    'submit': ('train or test as a job of a cluster', 'submit:main'),
     'serve': ('serve a page that shows predictions of one or two models', 'predict.serve:main'),
     'cam': ('draw where in an image a network finds a class, beside other networks', 'cam.job:main'),
     'complexity': ('count parameters, multiply-adds and activations of a network', 'complexity.job:main'),
@@ -63,14 +65,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         with interruptible(), held_back(all_warnings=name in ('train', 'test')):
             return getattr(importlib.import_module(f'mmres2net.{module}'), function)(argv[1:]) or 0
     except Interrupted as stop:
-        print(f'\n{stop}', file=sys.stderr)
+        report(stop)
         return stop.status
     except (UserError, OSError) as error:
         if os.environ.get('MMRES2NET_TRACEBACK'):
             raise
-        print(f'error: {error}', file=sys.stderr)
-        if error.__cause__ is not None or not isinstance(error, UserError):
-            print('(MMRES2NET_TRACEBACK=1 prints the traceback)', file=sys.stderr)
+        report(error)
         return getattr(error, 'status', 1)
 
 

@@ -1,6 +1,7 @@
 """The errors that the command line prints in a line, without a traceback."""
 
 import signal
+import sys
 
 
 class UserError(ValueError):
@@ -37,6 +38,16 @@ class TimeIsUp(Interrupted):
     def __init__(self, minutes: float) -> None:
         KeyboardInterrupt.__init__(self, f'stopped after {minutes:g} minutes (--max-minutes)')
         self.status = 75  # EX_TEMPFAIL of <sysexits.h>: to be tried again
+
+
+def report(error: BaseException) -> None:
+    """Print an error, or a stop, on stderr; twice the same one is printed once."""
+    if getattr(error, 'reported', False):
+        return
+    print(f'\n{error}' if isinstance(error, Interrupted) else f'error: {error}', file=sys.stderr, flush=True)
+    if not isinstance(error, Interrupted) and (error.__cause__ is not None or not isinstance(error, UserError)):
+        print('(MMRES2NET_TRACEBACK=1 prints the traceback)', file=sys.stderr, flush=True)
+    error.reported = True  # type: ignore[attr-defined]
 
 
 def reason_of(error: BaseException) -> str:

@@ -74,6 +74,14 @@ def _choices(names: Iterable[str]) -> str:
     return f'{{{",".join(names)}}}'
 
 
+def shard(text: str) -> tuple[int, int]:
+    """Return I and N of ``I/N``; a ``type`` for argparse."""
+    match = re.fullmatch(r'(\d{1,9})/(\d{1,9})', text)
+    if not match or int(match[1]) >= int(match[2]):
+        raise argparse.ArgumentTypeError(f'{text}: choose I/N with I from 0 to N - 1, such as 0/256')
+    return int(match[1]), int(match[2])
+
+
 POSITIVE = number(int, lambda value: value >= 1, 'a whole number, 1 or more')
 PATHS = ('CHECKPOINT', 'CONFIG', 'DEVICE', 'DIR', 'FILE', 'FILE.pkl', 'INPUT', 'MODEL', 'PATH')
 ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -82,6 +90,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     'N>=0': {'type': number(int, lambda value: value >= 0, 'a whole number, 0 or more'), 'metavar': 'N'},
     'INT': {'type': int, 'metavar': 'N'},
     'N|auto': {'type': lambda text: text if text == 'auto' else POSITIVE(text)},
+    'I/N': {'type': shard},
     'M': {'type': number(float, lambda value: 0 < value < float('inf'), 'a number greater than 0')},
     **{name: {'type': float} for name in ('S', 'T')},
     'C': {'dest': 'name'},
@@ -218,11 +227,32 @@ inputs INPUT...  images, videos, folders with subfolders, patterns such as 'phot
 --score S  drop detections below it; default: 0.3
 --batch N:1  images at a time; default: %(default)s
 --json  print a JSON object for each image instead of text
+--shard I/N  predict the images I, I + N, ... alone, with I from 0 to N - 1, and write them into parts of --out DIR
+    without drawing; run again, it continues. mmres2net merge DIR makes one file of all shards
 {RUNTIME}
 {OPTIONS}
 
 .pt and .pt2 files are programs: open them only if you trust their source. Exit status: 0, 1 if images were broken and
 skipped, 2 if nothing was predicted; after Ctrl-C (130) --out holds what was done.""",
+    'merge': """Check that the parts of all shards of mmres2net predict --shard are there, and make one file of them.
+
+folder DIR  their --out; gets predictions.json, .csv or .jsonl, and failed.txt with the broken images
+
+Exit status: 0, 1 if images were broken, 2 if nothing was merged.""",
+    'submit': """Train or test as a job of a Slurm cluster. It is resumed when it was preempted or its time is up.
+    The flags of the verb stand among these.
+
+verb {train,test}  what to run
+--nodes N:1  machines; default: %(default)s
+--gpus-per-node N>=0:1  GPUs of each machine, a process for each; default: %(default)s
+--tasks-per-node N  processes of each machine; default: one for each GPU
+--cpus-per-task N:4  cores of each process; default: %(default)s
+--partition P  the partition of the cluster
+--hours M:24  the time that the job asks for; default: %(default)s
+--job-dir DIR:jobs  folder of scripts and logs; default: %(default)s
+--cluster {slurm,local}:slurm  local: run on this machine, for a trial
+
+Exit status: 0 submitted, 2 nothing was submitted.""",
     'serve': f"""Serve a page on which an image is dropped and predictions are drawn, of two models side by side.
 
 models MODEL...  one or two: {MODEL}
@@ -335,6 +365,11 @@ def parse(verb: str, argv: Sequence[str] | None, *, prog: str = '') -> argparse.
         parts = parser.add_subparsers(dest='part', required=True, metavar='run|draw')
         for part in ('run', 'draw'):
             _fill(parts.add_parser(part, help=VERBS[f'sweep {part}'].partition('\n')[0]), f'sweep {part}')
+    if verb == 'submit':  # the rest is for the verb
+        parser.allow_abbrev = False
+        args, rest = parser.parse_known_args(argv)
+        parse(args.verb, rest)
+        return argparse.Namespace(**vars(args), rest=rest)
     return parser.parse_args(argv)
 
 

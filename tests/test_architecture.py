@@ -52,6 +52,7 @@ compare: complexity data drawing engine environment errors evaluation files flag
     saliency text version weights
 cam: drawing engine errors export flags predict text weights
 sweep: complexity engine errors files flags models plots text
+submit.py: errors flags
 doctor: environment files flags registry
 cli.py: errors flags notices signals version
 __main__.py: cli

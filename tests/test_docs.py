@@ -3,11 +3,14 @@
 import argparse
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
+from mmres2net import flags
 from mmres2net.cli import main
 from mmres2net.engine.config import load_config
 from mmres2net.models import ARCHS
@@ -28,13 +31,16 @@ NOT_RUN = {
     'convert-weights': 'needs a checkpoint',
     'doctor': 'depends on the machine',
     'export': 'needs a checkpoint',
+    'merge': 'needs shards',
     'predict': 'needs a checkpoint',
     'prepare-data': 'downloads gigabytes',
     'serve': 'needs checkpoints',
+    'submit': 'needs a cluster',
     'sweep': 'trains for days',
     'test': 'needs a checkpoint',
     'train': 'needs a data set and hours',
 }
+SAME = ['mask_rcnn_r2n50.py', '--work-dir', '/shared/run', '--resume']  # on all clusters
 ELSEWHERE = ('make', 'source', 'docker', 'pip', 'python', 'git', 'for', 'pytest')  # not of this project
 
 
@@ -103,6 +109,21 @@ def test_links_lead_to_files(page: Path) -> None:
 def test_paths_in_the_text_exist(page: Path) -> None:
     named = re.findall(r'`((?:mmres2net|tests|configs|tools|benchmarks|docs|docker)/[\w./-]*)`', page.read_text())
     assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize('kind', ['bash', 'shell', 'yaml'])
+def test_ways_to_start_on_a_cluster_parse_and_run_the_same_command(kind: str) -> None:
+    for code in blocks(ROOT / 'docs/cluster.md', kind):
+        if kind == 'yaml':
+            content = yaml.safe_load(code)
+            code = content.get('run') or shlex.join(map(str, content['spec']['trainer']['command']))
+        subprocess.run(['bash', '-n'], input=code, text=True, check=True)
+        command = re.search(r'mmres2net (\w+ .*)', code.replace('\\\n', ' '))
+        assert command
+        verb, *argv = shlex.split(command[1].replace('$SLURM_ARRAY_TASK_ID', '255'))
+        found = flags.parse(verb, argv)
+        if verb in ('train', 'submit'):
+            assert argv[argv.index('mask_rcnn_r2n50.py') :][:4] == SAME or found.rest[:4] == SAME
 
 
 def test_every_page_is_in_the_index_and_readme_is_short() -> None:

@@ -150,7 +150,7 @@ def without_weights(cfg: Config) -> Change:
 
 
 def single_process_norms(cfg: Config) -> Change:
-    """Turn synchronized batch norm into batch norm: the same in a single process, and it runs without GPUs."""
+    """Turn synchronized batch norm into batch norm: the same in one process, and several of them run without GPUs."""
     cfg = copy.deepcopy(cfg)
     lines = []
     for path, node in walk(cfg.get('model') or {}, 'model'):

@@ -1,34 +1,55 @@
-"""The processes of a run, as the variables of a job launcher describe them, before any of them meet."""
+"""The processes of a run: the variables of the job launchers, how the processes meet, and what they tell each other.
+
+torchrun, Slurm and MPI start them alike, over NCCL where torch sees GPUs and over gloo on CPUs. Before the process
+group is there, they talk through a store of the first process, without a timeout: one of them may check data for hours.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import pickle
 import re
-from collections.abc import Callable, Mapping
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from functools import cache
+from itertools import zip_longest
 from typing import Any, TypeVar
 
-from mmengine.dist import broadcast_object_list, init_dist, is_distributed
+import torch
+from mmengine.config import Config
+from mmengine.dist import gather_object, get_world_size, is_main_process
+from mmengine.evaluator import metric
+from torch import distributed as dist
 
-from mmres2net.errors import UserError
+from mmres2net.errors import Interrupted, RunError, UserError, report
 
 T = TypeVar('T')
-RANK, SIZE, LOCAL_SIZE = 0, 1, 2
-# Rank, number of processes, and processes on this machine; then what else MMEngine reads to start with this launcher.
-VARIABLES: dict[str, tuple[str, str, str]] = {
-    'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_WORLD_SIZE'),
-    'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NTASKS_PER_NODE'),
-    'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_SIZE'),
+ADDRESS, PORT = 'MASTER_ADDR', 'MASTER_PORT'
+
+
+# Rank, number of processes, rank and number of processes on this machine; then what else has to be set.
+LAUNCHERS = {
+    'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'LOCAL_WORLD_SIZE', ADDRESS, PORT),
+    'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID', 'SLURM_NTASKS_PER_NODE', 'SLURM_NODELIST'),
+    'mpi': (*(f'OMPI_COMM_WORLD_{name}' for name in ('RANK', 'SIZE', 'LOCAL_RANK', 'LOCAL_SIZE')), ADDRESS),
 }
-NEEDED = {
-    'pytorch': ('LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT'),
-    'slurm': ('SLURM_NODELIST',),
-    'mpi': ('OMPI_COMM_WORLD_LOCAL_RANK', 'MASTER_ADDR'),
-}
-STARTERS = {
-    'pytorch': 'torchrun --nproc-per-node GPUS',
-    'slurm': 'srun --ntasks-per-node GPUS',
-    'mpi': 'mpirun -np GPUS',
-}
+RANK, SIZE, LOCAL_RANK, LOCAL_SIZE = range(4)
+STARTERS = {'pytorch': 'torchrun --nproc-per-node N', 'slurm': 'srun --ntasks-per-node N', 'mpi': 'mpirun -np N'}
+RESTARTS = ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT')
+START, LEAVE, POLL = 600.0, 3.0, 0.1  # seconds: to meet at the start, to wait for each other at the end, to ask again
+
+
+def _number(launcher: str, which: int, default: int = 0) -> int:
+    name = LAUNCHERS[launcher][which] if launcher in LAUNCHERS else ''
+    text = os.environ.get(name) or str(default)
+    if not text.isdecimal():
+        raise UserError(f'--launcher {launcher}: {name}={text!r} is not a whole number')
+    return int(text)
 
 
 def world_size(launcher: str) -> int:
@@ -37,8 +58,13 @@ def world_size(launcher: str) -> int:
 
 
 def is_first_process(launcher: str) -> bool:
-    """Whether this process is the one that checks and reports."""
-    return _number(launcher, RANK, 0) == 0
+    """Whether this process is the one that decides and reports."""
+    return _number(launcher, RANK) == 0
+
+
+def is_first_here(launcher: str) -> bool:
+    """Whether this process is the first one on its machine, which checks and writes files there."""
+    return _number(launcher, LOCAL_RANK) == 0
 
 
 def local_size(launcher: str) -> int:
@@ -50,58 +76,202 @@ def local_size(launcher: str) -> int:
     return _number(launcher, LOCAL_SIZE, 1)
 
 
-def check_launcher(launcher: str, gpus: int) -> None:
-    """Check that the launcher has set its variables, and that each process on this machine has a GPU of its own.
+def is_restarted(launcher: str) -> bool:
+    """Whether the launcher has started this run before: torchrun after a failure, Slurm after a requeue."""
+    return launcher != 'none' and any(os.environ.get(name, '0') not in ('', '0') for name in RESTARTS)
 
-    Args:
-        launcher: The value of ``--launcher``.
-        gpus: The number of GPUs that torch sees.
+
+def check_launcher(launcher: str, gpus: int) -> None:
+    """Check that the launcher has set its variables, and that each process has one of the ``gpus`` that torch sees.
 
     Raises:
-        UserError: A variable is missing or no number, or there are fewer GPUs than processes.
+        UserError: A variable is missing or no number, or there are GPUs, but fewer than processes.
     """
     if launcher == 'none':
         return
-    missing = [name for name in (*VARIABLES[launcher][:2], *NEEDED[launcher]) if not os.environ.get(name)]
-    if missing:
+    needed = [name for i, name in enumerate(LAUNCHERS[launcher]) if i != LOCAL_SIZE]
+    if missing := [name for name in needed if not os.environ.get(name)]:
         raise UserError(
             f'--launcher {launcher}: {", ".join(missing)} not set, so this process was not started by it; start with '
             f'{STARTERS[launcher]} ..., or one process without --launcher'
         )
-    if not is_first_process(launcher) and world_size(launcher) < 2:
-        raise UserError(f'--launcher {launcher}: the rank of this process is not under the number of processes')
+    if _number(launcher, RANK) >= world_size(launcher):
+        raise UserError(f'--launcher {launcher}: the rank of this process is not below the number of processes')
     processes = local_size(launcher)
-    if gpus < processes:
+    if 0 < gpus < processes:
         raise UserError(
             f'--launcher {launcher}: {processes} processes on this machine, but torch sees {gpus} GPUs, and each needs '
-            'one; start fewer processes, make all GPUs visible to each of them, or start one process without --launcher'
+            'one; start fewer, make all GPUs visible to each of them, or use CPUs with CUDA_VISIBLE_DEVICES=""'
         )
 
 
-def _number(launcher: str, which: int, default: int) -> int:
-    name = VARIABLES[launcher][which] if launcher in VARIABLES else ''
-    text = os.environ.get(name) or str(default)
-    if not text.isdecimal():
-        raise UserError(f'--launcher {launcher}: {name}={text!r} is not a whole number')
-    return int(text)
+def _set_variables(launcher: str) -> None:
+    """Set the variables of torch, by which MMEngine and torch know the processes."""
+    for name, which in {'RANK': RANK, 'WORLD_SIZE': SIZE, 'LOCAL_RANK': LOCAL_RANK}.items():
+        os.environ[name] = str(_number(launcher, which))
+    if launcher == 'slurm':  # n[01-03,7],m4: the first host; two jobs on one machine need two ports
+        first = re.sub(r'\[(\d+)[^\]]*\]', r'\1', os.environ['SLURM_NODELIST']).split(',')[0]
+        os.environ.setdefault(ADDRESS, first)
+        job = re.sub(r'\D', '', os.environ.get('SLURM_JOB_ID', '')) or '9500'
+        os.environ.setdefault(PORT, str(20000 + int(job) % 10000))
+    os.environ.setdefault(PORT, '29500')
 
 
-def from_first_process(launcher: str, dist_cfg: Mapping[str, Any], make: Callable[[], T]) -> T:
-    """Return in every process what ``make`` returns in the first one, or raise its UserError; it must be pickled.
+class Group:
+    """The processes of a run from their start to their end, which meet at a store of the first one."""
 
-    The processes meet as ``env_cfg.dist_cfg`` of a config says.
-    """
-    if world_size(launcher) == 1:
-        return make()
-    if not is_distributed():
-        init_dist(launcher, **{'backend': 'nccl', **dist_cfg})
-    result: list[Any] = [None]
-    if is_first_process(launcher):
+    current: Group | None = None
+
+    def __init__(self, launcher: str) -> None:
+        _set_variables(launcher)
+        self.rank, self.size, self._count = int(os.environ['RANK']), int(os.environ['WORLD_SIZE']), 0
         try:
-            result = [make()]
-        except UserError as error:
-            result = [error]
-    broadcast_object_list(result)
-    if isinstance(result[0], UserError):
-        raise result[0]
-    return result[0]
+            self.store = self._connect(os.environ[ADDRESS], int(os.environ[PORT]))
+        except (RuntimeError, ValueError) as error:
+            place = f'{os.environ[ADDRESS]}:{os.environ[PORT]}'
+            raise UserError(f'process {self.rank} cannot reach the first one at {place} ({ADDRESS}, {PORT})') from error
+
+    def _connect(self, host: str, port: int) -> dist.TCPStore:
+        first = self.rank == 0
+        if os.environ.get('TORCHELASTIC_USE_AGENT_STORE') != 'True':
+            return _tcp_store(host, port, first)
+        # torchrun keeps its store, and what is in it, when it restarts the processes: ours is a new one each time.
+        agent, end = _tcp_store(host, port, False), time.monotonic() + START
+        while True:
+            try:
+                store = _tcp_store(host, 0 if first else int(agent.get('mmres2net')), first, 2)
+                agent.set('mmres2net', str(store.port))
+                return store
+            except RuntimeError:  # the port of a process that was ended
+                if time.monotonic() > end:
+                    raise
+            time.sleep(POLL)
+
+    def _wait(self, ready: Callable[[], bool]) -> None:
+        while not ready():
+            if self.store.check(['failed']):
+                _, message, status = json.loads(self.store.get('failed'))
+                raise (UserError if status == UserError.status else RunError)(message)
+            time.sleep(POLL)
+
+    def share(self, make: Callable[[], T]) -> T:
+        """Return in every process what ``make`` returns in the first one."""
+        self._count += 1
+        key = f'shared {self._count}'
+        if self.rank == 0:
+            value = make()
+            self.store.set(key, pickle.dumps(value))  # type: ignore[arg-type]
+            return value
+        self._wait(lambda: self.store.check([key]))
+        return pickle.loads(self.store.get(key))
+
+    def meet(self) -> None:
+        """Wait until all processes are here."""
+        self._count += 1
+        self.store.add(f'here {self._count}', 1)
+        self._wait(lambda: self.store.add(f'here {self._count}', 0) == self.size)
+
+    def leave(self, error: BaseException | None) -> None:
+        """Leave, perhaps after an ``error``: the first one of all processes is printed, the others follow from it."""
+        if isinstance(error, UserError | Interrupted | OSError):
+            mine = json.dumps([self.rank, str(error), getattr(error, 'status', 1)])
+            if self.store.compare_set('failed', '', mine).decode() == mine:
+                report(error)
+            error.reported = True  # type: ignore[union-attr]
+        # After success, all have to have received what they were sent; the first one goes last, as it holds the store.
+        ended, end = self.store.add('ended', 1), time.monotonic() + LEAVE
+        awaited = 2 * self.size - 1 if self.rank == 0 else self.size if error is None else 0
+        while ended < awaited and time.monotonic() < end:
+            time.sleep(POLL)
+            ended = self.store.add('ended', 0)
+        self.store.add('ended', 1)
+
+
+def _tcp_store(host: str, port: int, is_master: bool, seconds: float = START) -> dist.TCPStore:
+    limit = timedelta(seconds=seconds)
+    return dist.TCPStore(host, port, None, is_master, timeout=limit, wait_for_workers=False)
+
+
+@contextmanager
+def processes(launcher: str) -> Iterator[None]:
+    """Within the block the processes of a run know each other; the error of one ends all, and is printed once.
+
+    Raises:
+        UserError: The launcher's variables are wrong, there are too few GPUs, or another process has failed.
+    """
+    check_launcher(launcher, torch.cuda.device_count())
+    if launcher == 'none':
+        yield
+        return
+    Group.current = Group(launcher)
+    try:
+        yield
+    finally:
+        failure = sys.exc_info()[1]
+        with suppress(RuntimeError, Interrupted):  # the first process has ended, or torchrun ends this one
+            Group.current.leave(failure)
+        if dist.is_initialized() and (failure is None or dist.get_backend() == 'gloo'):  # nccl waits for the others
+            dist.destroy_process_group()
+        Group.current = None
+
+
+def from_first_process(make: Callable[[], T]) -> T:
+    """Return in every process what ``make`` returns in the first one; it must be pickled."""
+    return Group.current.share(make) if Group.current else make()
+
+
+def wait_for_others() -> None:
+    """Wait, without limit, until all processes are here; a UserError of another one ends this one too."""
+    if Group.current:
+        Group.current.meet()
+
+
+def join(cfg: Config) -> None:
+    """Wait for all processes and start torch's process group, before MMEngine would; on CPUs over gloo.
+
+    On CPUs the config gets a wrapper of the model without GPUs. A UserError says that only some processes have GPUs.
+    """
+    group = Group.current
+    if group is None or dist.is_initialized():
+        return
+    options, gpus = (cfg.get('env_cfg') or {}).get('dist_cfg') or {}, torch.cuda.device_count()
+    backend = options.get('backend', 'nccl') if gpus else 'gloo'
+    first = group.share(lambda: backend)
+    if backend != first:
+        place = f'process {group.rank} on {socket.gethostname()}'
+        raise UserError(f'{place} uses {backend}, since torch sees {gpus} GPUs there, but the first one uses {first}')
+    group.meet()
+    if gpus:
+        torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
+    else:
+        given, unused = cfg.get('model_wrapper_cfg') or {}, cfg.get('find_unused_parameters', False)
+        wrapper = {'broadcast_buffers': False, 'find_unused_parameters': unused, **given, 'device_ids': None}
+        cfg.model_wrapper_cfg = {'type': 'MMDistributedDataParallel', **wrapper}
+    limit = timedelta(seconds=options['timeout']) if options.get('timeout') else None
+    dist.init_process_group(backend, None, limit, group.size, group.rank, group.store)
+    metric.collect_results = gather_results
+
+
+def gather_results(results: Sequence[Any], size: int, *_: Any, **__: Any) -> list[Any] | None:
+    """Return the results of all processes, ``size`` of them, in the order of the samples; None in all but the first.
+
+    It takes the place of MMEngine's ``collect_results``, which needs a disk that all machines share. A UserError says
+    that there are more than a sampler repeats so that all processes have as many.
+    """
+    # Objects go over gloo: of any size, they would not fit in the memory of a GPU.
+    parts = gather_object(list(results), group=_cpu_group()) if get_world_size() > 1 else [list(results)]
+    if not is_main_process():
+        return None
+    end = object()
+    found = [one for row in zip_longest(*parts, fillvalue=end) for one in row if one is not end]
+    if len(parts) > 1 and len(found) >= size + len(parts):
+        raise UserError(
+            f'{len(found)} images were evaluated of {size}: the sampler does not divide them between the processes; '
+            "use sampler=dict(type='DefaultSampler', shuffle=False)"
+        )
+    return found[:size]
+
+
+@cache
+def _cpu_group() -> Any:
+    return None if dist.get_backend() == 'gloo' else dist.new_group(backend='gloo')

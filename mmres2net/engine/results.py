@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import all_gather_object, collect_results, is_main_process
+from mmengine.dist import get_world_size, is_main_process
 from mmengine.evaluator import DumpResults
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -19,6 +19,7 @@ from pycocotools.mask import encode
 from mmres2net.drawing import make_sheet, resize_within
 from mmres2net.engine import result_plots
 from mmres2net.engine.draw import batch_images, draw_annotations, draw_sample
+from mmres2net.engine.launcher import gather_results
 from mmres2net.engine.result_plots import left_out_on_error
 from mmres2net.evaluation.per_image import Record, collected, record_of
 from mmres2net.files import atomic_path
@@ -52,7 +53,7 @@ class ResultsHook(Hook):
         self.rows: list[dict[str, Any]] = []
         self._row_began = 0  # the step
         self._records: list[Record | None] = []
-        self._drawn: dict[str, list[tuple[float, str, np.ndarray]]] = {}
+        self._drawn: dict[str, list[tuple[tuple[float, str], np.ndarray]]] = {}
         self._batches: list[list[tuple[np.ndarray, list[str]]]] | None = []
         self._failed: set[str] = set()
 
@@ -138,19 +139,19 @@ class ResultsHook(Hook):
             if record is None or math.isnan(record['score']) or not sample.get('img_path'):
                 continue
             for name, sign in (('best', 1), ('worst', -1)):
-                kept, rank = self._drawn[name], sign * record['score']
-                if self.count[name] and (len(kept) < total or rank > kept[-1][0]):
+                kept, rank = self._drawn[name], (-sign * record['score'], sample.img_path)
+                if self.count[name] and (len(kept) < total or rank < kept[-1][0]):
                     with left_out_on_error(IMAGES, self._failed):
-                        kept.append((rank, sample.img_path, draw_sample(sample, meta, self.score_thr)))
-                        kept.sort(key=lambda item: -item[0])
+                        kept.append((rank, draw_sample(sample, meta, self.score_thr)))
+                        kept.sort(key=lambda item: item[0])
                         del kept[total:]  # more than one half, as an image may be among both
 
     def _finish(self, runner: Runner, loop: Any, title: str) -> None:
         """Gather what the processes kept; the first one writes it."""
-        records = collect_results(self._records, len(loop.dataloader.dataset), 'cpu')
-        drawn = all_gather_object(self._drawn)
+        records = gather_results(self._records, len(loop.dataloader.dataset))
+        drawn = gather_results([self._drawn], get_world_size())
         self._records, self._drawn = [], {}
-        if records is None:
+        if records is None or drawn is None:
             return
         folder, classes = Path(runner.work_dir), list(_meta(loop.dataloader).get('classes') or ())
         with left_out_on_error(IMAGES):
@@ -174,12 +175,13 @@ class ResultsHook(Hook):
             old.unlink()
         shown: dict[str, tuple[str, np.ndarray]] = {}  # by path, so that none is shown twice
         for name, count in self.count.items():
-            items = sorted((item for part in gathered for item in part[name]), key=lambda item: -item[0])
-            for number, (rank, path, image) in enumerate([one for one in items if one[1] not in shown][:count], 1):
+            items = {rank: image for part in gathered for rank, image in part[name] if rank[1] not in shown}
+            for number, (score, path) in enumerate(sorted(items)[:count], 1):
+                image = items[score, path]
                 folder.mkdir(exist_ok=True)
                 Image.fromarray(image).save(folder / f'{name}_{number}_{Path(path).stem}.png')
                 shown[path] = (
-                    f'{name} {number}: {Path(path).name}, score {abs(rank):.2f}',
+                    f'{name} {number}: {Path(path).name}, score {abs(score):.2f}',
                     resize_within(image, 1, TILE),
                 )
         if sum(self.count.values()):

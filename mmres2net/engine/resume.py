@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+import socket
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
 from mmres2net.engine.embedded import saved_config
+from mmres2net.engine.launcher import from_first_process, wait_for_others
 from mmres2net.engine.settings import SEED, value_at
 from mmres2net.errors import UserError
 from mmres2net.text import join_some
@@ -69,6 +71,33 @@ def newest_start(folder: Path, *, allow_pickle: bool = False) -> Start | None:
             'name another one with --resume CHECKPOINT, or start anew with --overwrite'
         )
     return None
+
+
+def same_start(choose: Callable[[], Start | None], allow_pickle: bool) -> Start | None:
+    """Return what the first process chooses to start from; a UserError if another process has not the same file."""
+    mine: list[Any] = []
+
+    def chosen() -> tuple[Path, list[str], list[Any]] | None:
+        mine.append(choose())
+        return mine[0] and (mine[0].path, mine[0].notes, _identity(mine[0].content))
+
+    found = from_first_process(chosen)
+    if found is not None and not mine:
+        path, notes, identity = found
+        way = f'on {socket.gethostname()}, {path} is not what the first process resumes from: use a disk that all '
+        way += 'machines share, or copy that file there'
+        try:
+            mine.append(Start(path, read_start(path, allow_pickle=allow_pickle), notes))
+        except (UserError, OSError) as error:
+            raise UserError(f'{way} ({error})') from error
+        if _identity(mine[0].content) != identity:
+            raise UserError(way)
+    wait_for_others()
+    return mine[0] if mine else None
+
+
+def _identity(content: Mapping[str, Any]) -> list[Any]:
+    return [content['meta'].get(name) for name in ('epoch', 'iter', 'time', 'experiment_name')]
 
 
 def _pointed_at(folder: Path) -> tuple[list[Path], list[str]]:

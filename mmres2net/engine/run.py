@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import os
 import random
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dist import get_world_size
+from mmengine.dist import broadcast, get_world_size
 from mmengine.hooks import Hook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
@@ -25,7 +24,7 @@ from mmres2net.data.shapes import make_shapes
 from mmres2net.engine.build import building, unwrapped
 from mmres2net.engine.config import load_config, load_swapped, single_process_norms, without_idle_workers, work_dir_of
 from mmres2net.engine.console import ConsoleHook, QuietRunner
-from mmres2net.engine.launcher import check_launcher, is_first_process, world_size
+from mmres2net.engine.launcher import is_first_here, is_first_process, join, wait_for_others, world_size
 from mmres2net.engine.own_data.flag import read_data
 from mmres2net.engine.profiling import ProfileDone, ProfileHook
 from mmres2net.engine.settings import check_settings
@@ -38,23 +37,34 @@ from mmres2net.text import join_some
 from mmres2net.weights.loading import check_finite
 
 # Words of other libraries, and what they mean to the user.
+LOST = (
+    'the connection to another process broke, or nothing came from it within env_cfg.dist_cfg.timeout: see its own '
+    'messages; --resume continues from the newest checkpoint'
+)
+LOST_WORDS = (
+    'Connection closed by peer',
+    'Connection reset by peer',
+    'Broken pipe',
+    'Timed out waiting',
+    'Read timeout',
+)
 HINTS = {
+    **dict.fromkeys(LOST_WORDS, LOST),
     'Expected more than 1 value per channel': 'batch norm cannot train on a batch of one image: set '
-    'train_dataloader.batch_size=2 or more, and train_dataloader.drop_last=True if the last batch is smaller'
+    'train_dataloader.batch_size=2 or more, and train_dataloader.drop_last=True if the last batch is smaller',
 }
 
 
 def prepare(args: argparse.Namespace, parts: Sequence[str]) -> tuple[Config, list[str]]:
     """Return the config of a run with the common flags applied, and notes on what that changed.
 
-    What can be known before a model is built is checked here: the launcher's variables, the settings and, in the first
-    process, the data. Only own data, in standard form, are written. Of the ``parts`` of the data that the run reads,
+    What can be known before a model is built is checked here: the settings and, in the first process of each machine,
+    the data. Only own data, in standard form, are written. Of the ``parts`` of the data that the run reads,
     the first must be there.
 
     Raises:
         UserError: The config, a flag or the data have an error.
     """
-    check_launcher(args.launcher, torch.cuda.device_count())
     cfg, notes = _load(args, training='train' in parts)
     cfg, lines = with_randomness(cfg, args.seed, deterministic=args.deterministic)
     notes += lines
@@ -68,14 +78,12 @@ def prepare(args: argparse.Namespace, parts: Sequence[str]) -> tuple[Config, lis
     parts = [part for part in parts if cfg.get(f'{part}_dataloader')]
     check_settings(cfg, parts)
     cfg.launcher = args.launcher
-    if args.launcher != 'none':
-        os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    if world_size(args.launcher) == 1:
+    if world_size(args.launcher) == 1 or not torch.cuda.device_count():
         cfg, lines = single_process_norms(cfg)
-        notes += lines
+        notes += [f'{line}, which has the statistics of one process' for line in lines]
     cfg, lines = without_idle_workers(cfg)
     notes += lines
-    first = is_first_process(args.launcher)
+    first = is_first_here(args.launcher)
     if args.data:
         cfg, lines = read_data(cfg, args, parts)
         notes += lines
@@ -159,6 +167,11 @@ class GuardHook(Hook):
     def before_train(self, runner: Runner) -> None:
         self.has_begun = True
 
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Evaluate the model of the first process, whose checkpoints are saved: batch norm's statistics may differ."""
+        for buffer in runner.model.buffers():
+            broadcast(buffer)
+
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         raise_received()
 
@@ -183,6 +196,7 @@ def build_runner(cfg: Config, *, plain: bool = False, profile: int | None = None
         UserError: Something in the config cannot be built.
     """
     cfg = copy.deepcopy(cfg)
+    join(cfg)
     if profile:
         cfg.default_hooks = {**(cfg.get('default_hooks') or {}), 'checkpoint': None}
         cfg.default_hooks.pop('results', None)
@@ -218,6 +232,7 @@ def check_built(runner: Runner, parts: Sequence[str], args: argparse.Namespace) 
                 dataset[0]
         except Exception as error:  # a pipeline is a program
             raise UserError(f'the first sample of the {part} data cannot be read: {reason_of(error)}') from error
+    wait_for_others()
 
 
 @contextmanager

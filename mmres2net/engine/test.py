@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmres2net.engine import results  # noqa: F401 - registers DumpPredictions
 from mmres2net.engine.config import with_hook
 from mmres2net.engine.console import log_notes
-from mmres2net.engine.launcher import is_first_process
+from mmres2net.engine.launcher import is_first_process, processes
 from mmres2net.engine.profiling import ProfileDone
 from mmres2net.engine.provenance import write_provenance
 from mmres2net.engine.run import GuardHook, build_runner, check_built, prepare, run
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         RunError: The evaluation ended early.
     """
     args = parse('test', argv)
-    with safe_loading(allow_pickle=args.allow_unsafe_checkpoint):
+    with safe_loading(allow_pickle=args.allow_unsafe_checkpoint), processes(args.launcher):
         _test(args)
 
 

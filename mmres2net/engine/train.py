@@ -22,7 +22,7 @@ from mmres2net.engine.config import (
     write_config,
 )
 from mmres2net.engine.console import log_notes
-from mmres2net.engine.launcher import is_first_process, world_size
+from mmres2net.engine.launcher import is_first_here, is_first_process, is_restarted, processes, world_size
 from mmres2net.engine.profiling import ProfileDone
 from mmres2net.engine.resume import (
     Start,
@@ -33,6 +33,7 @@ from mmres2net.engine.resume import (
     newest_start,
     progress_of,
     read_start,
+    same_start,
 )
 from mmres2net.engine.run import GuardHook, build_runner, check_built, prepare, run
 from mmres2net.engine.stopping import TimeLimitHook, rest_of_epoch
@@ -54,7 +55,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     begin = time.monotonic()
     args = parse('train', argv)
-    with safe_loading(allow_pickle=args.allow_unsafe_checkpoint), ExitStack() as stack:
+    if is_restarted(args.launcher):
+        args.resume, args.overwrite = args.resume or 'auto', False
+    with safe_loading(allow_pickle=args.allow_unsafe_checkpoint), processes(args.launcher), ExitStack() as stack:
         cfg, notes = prepare_training(args)
         folder = writable_dir(cfg.work_dir, '--work-dir')
         if cfg.filename.endswith(RUN) and is_first_process(args.launcher):
@@ -67,7 +70,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             done, total, unit = progress_of(start.content, cfg)
             if done >= total and not args.profile:
                 setting = 'max_iters' if unit == 'iterations' else 'max_epochs'
-                print(f'{start.path}: this run is finished, {done} of {total} {unit}; to train on: train_cfg.{setting}')
+                if is_first_process(args.launcher):
+                    count = f'{done} of {total} {unit}'
+                    print(f'{start.path}: this run is finished, {count}; to train on: train_cfg.{setting}')
                 return
             if 'ema_state_dict' in start.content and not averages_weights(cfg):
                 raise UserError(f'{start.path} is of a run with averaged weights: resume it with --ema')
@@ -133,17 +138,17 @@ def find_start(cfg: Config, args: argparse.Namespace) -> Start | None:
     asked = args.resume or (cfg.get('resume') and not args.overwrite and (cfg.get('load_from') or 'auto'))
     cfg.resume = False
     if not asked:
-        if not args.overwrite and not args.profile:
+        if not args.overwrite and not args.profile and is_first_process(args.launcher):
             check_unused(folder)
         return None
-    if asked == 'auto':
-        start = newest_start(folder, allow_pickle=unsafe)
+    if asked == 'auto' or (is_restarted(args.launcher) and checkpoints_in(folder)):
+        start = same_start(lambda: newest_start(folder, allow_pickle=unsafe), unsafe)
     else:
         name = check_checkpoint(asked, 'named by --resume', allow_pickle=unsafe)
         if not Path(name).is_file():  # a folder or a store, which MMEngine reads itself
             cfg.resume, cfg.load_from = True, name
             return None
-        start = Start(Path(name), read_start(Path(name), allow_pickle=unsafe), [])
+        start = same_start(lambda: Start(Path(name), read_start(Path(name), allow_pickle=unsafe), []), unsafe)
     if start is not None:
         cfg.resume, cfg.load_from = True, str(start.path)
     return start
@@ -161,7 +166,7 @@ def load_start(cfg: Config, args: argparse.Namespace) -> tuple[Config, list[str]
     notes = [f'nothing to resume in {cfg.work_dir}: training starts at the beginning'] if args.resume else []
     if cfg.get('load_from'):
         cfg.load_from = str(check_checkpoint(cfg.load_from, 'named by load_from', allow_pickle=unsafe))
-    if is_first_process(args.launcher):
+    if is_first_here(args.launcher):
         notes += check_normalization(cfg)
         fetch_weights(cfg, allow_pickle=unsafe)
     return cfg, notes

@@ -151,7 +151,7 @@ def output_paths(
     in the names of its files. A UserError says that the folder cannot be written to, that two images would have the
     same file, or that an image would be replaced.
     """
-    common = Path(os.path.commonpath([path.absolute().parent for path in paths]))
+    common = Path(os.path.commonpath([path.absolute().parent for path in paths] or [folder]))
     targets: dict[Path, list[Path]] = {}
     owners: dict[Path, Path] = {}
     for path in paths:

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from mmres2net.predict.images import Array
 from mmres2net.predict.inputs import Skipped, count_and_rate, find_inputs, frames_of, is_stream
 from mmres2net.predict.model import ExportedModel, Predictor
 from mmres2net.predict.results import CocoIds, Prediction, Results, describe, format_prediction
+from mmres2net.predict.shards import check_shard, predict_shard
 
 DEFAULT_SCORE = 0.3
 
@@ -42,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError('--ann is for the file that --out writes: give --out DIR')
     out = Path(args.out).expanduser() if args.out else None
     paths = find_inputs(args.inputs, out)
+    if args.shard:
+        check_shard(args, paths)
     model = Predictor(
         args.model, config=args.config, options=args.cfg_options, device=args.device, precision=args.amp,
         threads=args.threads, allow_unsafe_checkpoint=args.allow_unsafe_checkpoint,
@@ -54,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.score is None:  # metrics count all detections
         args.score = max(0 if ids else DEFAULT_SCORE, model.metadata.score_threshold)
     skipped = Skipped()
+    if args.shard:
+        predict = partial(_predictions, args, model, skipped=skipped)
+        return predict_shard(args, paths, model.metadata, predict, skipped)
     with ExitStack() as stack:
         results = stack.enter_context(Results(out, paths, model.metadata, ids)) if out else None
         done = _run(args, model, paths, results, skipped)
@@ -76,16 +83,14 @@ def _run(
 ) -> int:
     """Predict, write and print one image after another; return how many were predicted."""
     done, bar = 0, _progress(paths) if sys.stderr.isatty() else None
-    frames = _frames(model, paths, skipped)
     try:
-        while batch := list(islice(frames, args.batch)):
-            for frame, prediction in _predict(model, batch, args.score, skipped):
-                if results:
-                    results.add(*frame, prediction)
-                done += 1
-                (bar.write if bar is not None else print)(_text(frame, prediction, model, args.json))
+        for frame, prediction in _predictions(args, model, paths, skipped):
+            if results:
+                results.add(*frame, prediction)
+            done += 1
+            (bar.write if bar is not None else print)(_text(frame, prediction, model, args.json))
             if bar is not None:
-                bar.update(len(batch))
+                bar.update()
     except KeyboardInterrupt:
         where = f'; {args.out} holds them' if results else ''
         print(f'\nstopped after {done} images{where}', file=sys.stderr)
@@ -93,6 +98,14 @@ def _run(
     if bar is not None:
         bar.close()
     return done
+
+
+def _predictions(
+    args: argparse.Namespace, model: Predictor, paths: Sequence[Path], skipped: Skipped
+) -> Iterator[tuple[Frame, Prediction]]:
+    frames = _frames(model, paths, skipped)
+    while batch := list(islice(frames, args.batch)):
+        yield from _predict(model, batch, args.score, skipped)
 
 
 def _frames(model: Predictor, paths: Sequence[Path], skipped: Skipped) -> Iterator[Frame]:

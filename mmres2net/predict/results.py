@@ -4,7 +4,7 @@ import csv
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -200,7 +200,8 @@ class CocoWriter:
 class Results:
     """The files of ``--out`` for the inputs ``paths``; ``ids`` are those of an annotation file, for detections.
 
-    As a context it completes all files; those of a run that was stopped hold what was predicted until then.
+    As a context it completes all files; those of a run that was stopped hold what was predicted until then. After an
+    error they stay as they were.
     """
 
     def __init__(self, folder: Path, paths: Sequence[Path], metadata: ExportMetadata, ids: CocoIds | None) -> None:
@@ -227,19 +228,15 @@ class Results:
     def __enter__(self) -> 'Results':
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         self._end_video()
-        self._stack.close()
+        stopped = isinstance(error, KeyboardInterrupt)
+        self._stack.__exit__(*((None, None, None) if stopped else (kind, error, trace)))
 
     def add(self, path: Path, frame: int | None, image: Array, prediction: Prediction) -> None:
         """Write what was predicted for an image or for a frame, counted from 1, of a video."""
         drawn = draw_prediction(image, prediction, self._metadata, legend=frame is None)
-        if self._coco:
-            self._coco.add(path, frame, image.shape[:2], prediction)
-        if self._rows:
-            rows = enumerate(describe(prediction, self._metadata)['classes'], start=1)
-            name = '' if frame is None else frame
-            self._rows.writerows([path, name, rank, row['label'], row['class'], row['score']] for rank, row in rows)
+        self.write(path, frame, image.shape[:2], prediction, describe(prediction, self._metadata) if self._rows else {})
         target, *places = self._targets[path]
         if frame is not None:
             self._add_to_video(path, target, drawn)
@@ -248,6 +245,17 @@ class Results:
         for key, place in zip(self._maps, places, strict=True):
             classes = key == 'classes'
             (label_map(prediction[key], self._metadata) if classes else saliency_map(prediction[key])).save(place)
+
+    def write(
+        self, path: Path, frame: int | None, size: tuple[int, ...], prediction: Prediction, content: Mapping[str, Any]
+    ) -> None:
+        """Write a prediction, or of a classifier its ``content`` as of :func:`describe`, into the file of them all."""
+        if self._coco:
+            self._coco.add(path, frame, size, prediction)
+        if self._rows:
+            name = '' if frame is None else frame
+            for rank, row in enumerate(content['classes'], start=1):
+                self._rows.writerow([path, name, rank, row['label'], row['class'], row['score']])
 
     def _add_to_video(self, path: Path, target: Path, frame: Array) -> None:
         """Write a frame into the video of ``path``, all of whose frames have the size of the first one."""

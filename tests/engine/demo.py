@@ -1,5 +1,6 @@
 """The detector of the demo, made small: whole runs on the embedded data set in seconds."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +24,12 @@ def train_demo(work_dir: Path, data: Path, *flags: str, epochs: int = 1) -> CliR
     return run_cli('train', CONFIG, '--data', data, '--work-dir', work_dir, *flags, *options)
 
 
-def evaluate_demo(checkpoint: Path, work_dir: Path, data: Path, *flags: str | Path) -> CliResult:
+def evaluate_demo(
+    checkpoint: str | Path, work_dir: str | Path, data: str | Path, *flags: str | Path, options: Sequence[str] = ()
+) -> CliResult:
     """Test a checkpoint by the command line."""
     where = ('--data', data, '--work-dir', work_dir)
-    return run_cli('test', CONFIG, checkpoint, *where, *flags, '--cfg-options', *SMALL)
+    return run_cli('test', CONFIG, checkpoint, *where, *flags, '--cfg-options', *SMALL, *options)
 
 
 def is_drawn(path: Path) -> bool:

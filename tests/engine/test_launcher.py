@@ -1,13 +1,13 @@
 """Processes and GPUs, as the variables of the launchers describe them."""
 
-import os
-from pathlib import Path
-
 import pytest
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
-from mmres2net.engine.launcher import check_launcher, from_first_process, is_first_process, local_size, world_size
+from mmres2net.engine.launcher import (
+    check_launcher,
+    is_first_process,
+    local_size,
+    world_size,
+)
 from mmres2net.errors import UserError
 
 STARTED = {
@@ -15,7 +15,10 @@ STARTED = {
         'RANK': '3', 'WORLD_SIZE': '4', 'LOCAL_RANK': '1', 'LOCAL_WORLD_SIZE': '2', 'MASTER_ADDR': 'a',
         'MASTER_PORT': '1',
     },
-    'slurm': {'SLURM_PROCID': '3', 'SLURM_NTASKS': '4', 'SLURM_NODELIST': 'n[1-2]', 'SLURM_TASKS_PER_NODE': '2(x2)'},
+    'slurm': {
+        'SLURM_PROCID': '3', 'SLURM_NTASKS': '4', 'SLURM_LOCALID': '1', 'SLURM_NODELIST': 'n[1-2]',
+        'SLURM_TASKS_PER_NODE': '2(x2)',
+    },
     'mpi': {
         'OMPI_COMM_WORLD_RANK': '3', 'OMPI_COMM_WORLD_SIZE': '4', 'OMPI_COMM_WORLD_LOCAL_RANK': '1',
         'OMPI_COMM_WORLD_LOCAL_SIZE': '2', 'MASTER_ADDR': 'a',
@@ -41,6 +44,7 @@ def test_variables_of_each_launcher(monkeypatch: pytest.MonkeyPatch, launcher: s
     check_launcher('none', gpus=0)
     assert (world_size(launcher), is_first_process(launcher), local_size(launcher)) == (4, False, 2)
     check_launcher(launcher, gpus=2)
+    check_launcher(launcher, gpus=0)  # on CPUs
     with pytest.raises(UserError, match='2 processes'):
         check_launcher(launcher, gpus=1)
     rank = next(iter(STARTED[launcher]))
@@ -60,23 +64,3 @@ def test_tasks_of_slurm_on_the_fullest_node(monkeypatch: pytest.MonkeyPatch, tex
     assert local_size('slurm') == most
     monkeypatch.setenv('SLURM_NTASKS_PER_NODE', '3')
     assert local_size('slurm') == 3
-
-
-def share(rank: int, folder: str) -> None:
-    """Write what a process gets of the first one: its value, and its error."""
-    os.environ.update(RANK=str(rank), WORLD_SIZE='2')
-    dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)
-    text = from_first_process('pytorch', {}, lambda: f'made in {rank}')
-    try:
-        from_first_process('pytorch', {}, lambda: check_launcher('slurm', 1))
-    except UserError as error:
-        text += f', {"SLURM" in str(error)}'
-    Path(folder, f'{rank}.txt').write_text(text)
-    dist.barrier()
-    os._exit(0)  # as in tests/evaluation/test_distributed.py
-
-
-def test_all_processes_get_what_the_first_one_makes_or_its_error(tmp_path: Path) -> None:
-    mp.spawn(share, (str(tmp_path),), nprocs=2)
-    assert {path.read_text() for path in tmp_path.glob('*.txt')} == {'made in 0, True'}
-    assert from_first_process('none', {}, lambda: 1) == 1

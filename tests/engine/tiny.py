@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmcv.cnn import build_norm_layer
 from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, METRICS, MODELS
@@ -49,9 +50,14 @@ class RunTiny(BaseModel):
     def __init__(
         self, *, nan_from: int = 0, nan_steps: int = 10**6, spoil: bool = False, raise_at: int = 0,
         words: str = 'the fault that was asked for', signal_at: int = 0, in_destructor: bool = False, width: int = 2,
+        norm: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.layer = torch.nn.Linear(width, width)
+        layer: torch.nn.Module = torch.nn.Linear(width, width)
+        if norm:
+            plane = torch.nn.Unflatten(1, (width, 1, 1))
+            layer = torch.nn.Sequential(layer, plane, build_norm_layer(norm, width)[1], torch.nn.Flatten())
+        self.layer = layer
         self.nan, self.spoil = range(nan_from or 10**9, (nan_from or 10**9) + nan_steps), spoil
         self.raise_at, self.words, self.signal_at, self.in_destructor = raise_at, words, signal_at, in_destructor
         self.step = 0
@@ -102,6 +108,17 @@ class RunMetric(BaseMetric):
     def compute_metrics(self, results: list[Any]) -> dict[str, Any]:
         score = self.scores.pop(0) if len(self.scores) > 1 else self.scores[0]
         return dict(score=math.nan if score == 'nan' else score, **self.others)
+
+
+@METRICS.register_module()
+class RunMean(RunMetric):
+    """The mean of the predictions, weighted by their place in the data set."""
+
+    def process(self, data_batch: Any, data_samples: Any) -> None:
+        self.results += [sample['value'].sum().item() for sample in data_samples]
+
+    def compute_metrics(self, results: list[Any]) -> dict[str, Any]:
+        return dict(score=sum((i + 1) * value for i, value in enumerate(results)))
 
 
 def write_config(folder: Path, text: str = '') -> Path:

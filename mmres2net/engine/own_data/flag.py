@@ -43,8 +43,7 @@ def read_data(cfg: Config, args: argparse.Namespace, parts: Sequence[str]) -> Ch
     place, options = Path(args.data).expanduser().resolve(), args.cfg_options or {}
     name = re.sub(r'[^\w.-]+', '_', data_name(place))
     folder = Path(args.work_dir or f'{cfg.work_dir}-{name}')
-    dist_cfg = (cfg.get('env_cfg') or {}).get('dist_cfg') or {}
-    data = from_first_process(args.launcher, dist_cfg, lambda: _write(cfg, args, parts, folder))
+    data = from_first_process(lambda: _write(cfg, args, parts, folder))
     if data is None:
         return point_at(cfg, args.data, parts), []
     keep = 'train' not in parts or args.keep_schedule
