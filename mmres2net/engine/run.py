@@ -41,15 +41,9 @@ LOST = (
     'the connection to another process broke, or nothing came from it within env_cfg.dist_cfg.timeout: see its own '
     'messages; --resume continues from the newest checkpoint'
 )
-LOST_WORDS = (
-    'Connection closed by peer',
-    'Connection reset by peer',
-    'Broken pipe',
-    'Timed out waiting',
-    'Read timeout',
-)
+LOST_WORDS = 'Connection closed by peer|Connection reset by peer|Broken pipe|Timed out waiting|Read timeout'
 HINTS = {
-    **dict.fromkeys(LOST_WORDS, LOST),
+    **dict.fromkeys(LOST_WORDS.split('|'), LOST),
     'Expected more than 1 value per channel': 'batch norm cannot train on a batch of one image: set '
     'train_dataloader.batch_size=2 or more, and train_dataloader.drop_last=True if the last batch is smaller',
 }
@@ -59,8 +53,8 @@ def prepare(args: argparse.Namespace, parts: Sequence[str]) -> tuple[Config, lis
     """Return the config of a run with the common flags applied, and notes on what that changed.
 
     What can be known before a model is built is checked here: the settings and, in the first process of each machine,
-    the data. Only own data, in standard form, are written. Of the ``parts`` of the data that the run reads,
-    the first must be there.
+    the data. Only own data, in standard form, are written. Of the ``parts`` of the data that the run reads, the first
+    must be there.
 
     Raises:
         UserError: The config, a flag or the data have an error.

@@ -39,9 +39,7 @@ def part_path(folder: Path, shard: int, part: int) -> Path:
 def check_shard(args: argparse.Namespace, paths: Sequence[Path]) -> None:
     """Check the flags and inputs of a shard; a UserError says what does not go with ``--shard``."""
     if not args.out or args.json:
-        raise UserError(
-            '--shard writes files that are merged later: give --out DIR, for all shards, and leave out --json'
-        )
+        raise UserError('--shard writes files that are merged later: give --out DIR, and leave out --json')
     if stream := next((path for path in paths if is_stream(path)), None):
         raise UserError(f'--shard is for images, and {stream} is a video or a camera')
 
@@ -62,9 +60,7 @@ def predict_shard(
     if not (out / PLAN).exists():
         write_atomic(out / PLAN, plan)
     if (out / PLAN).read_text() != plan:
-        raise UserError(
-            f'--out {out} has parts of other images, of another model or of other settings: name another one'
-        )
+        raise UserError(f'--out {out} has parts of other images, of another model or of other settings: name a new one')
     mine = paths[shard::count]
     for number, start in enumerate(range(0, len(mine), SIZE)):
         target = part_path(out, shard, number)
@@ -105,9 +101,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         plan = json.loads((folder / PLAN).read_text())
         total, count, metadata = plan['images'], plan['shards'], parse_metadata(plan['metadata'], folder / PLAN)
+        sizes = [len(range(i, total, count)) for i in range(count)]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f'{folder} is no --out of mmres2net predict --shard: {reason_of(error)}') from error
-    parts = [[part_path(folder, i, k) for k in range(-(-len(range(i, total, count)) // SIZE))] for i in range(count)]
+    parts = [[part_path(folder, i, k) for k in range(-(-size // SIZE))] for i, size in enumerate(sizes)]
     missing = [i for i, row in enumerate(parts) for path in row if not path.is_file()]
     if missing:
         again = join_some([f'--shard {i}/{count}' for i in dict.fromkeys(missing)])
