@@ -26,7 +26,7 @@ from mmengine.dist import gather_object, get_world_size, is_main_process
 from mmengine.evaluator import metric
 from torch import distributed as dist
 
-from mmres2net.errors import Interrupted, RunError, UserError, report
+from mmres2net.errors import Interrupted, RunError, UserError, reason_of, report
 
 T = TypeVar('T')
 ADDRESS, PORT = 'MASTER_ADDR', 'MASTER_PORT'
@@ -64,7 +64,11 @@ def is_first_process(launcher: str) -> bool:
 
 def is_first_here(launcher: str) -> bool:
     """Whether this process is the first one on its machine, which checks and writes files there."""
-    return _number(launcher, LOCAL_RANK) == 0
+    return _local_rank(launcher) == 0
+
+
+def _local_rank(launcher: str) -> int:
+    return _number(launcher, LOCAL_RANK, _number(launcher, RANK) % local_size(launcher))
 
 
 def local_size(launcher: str) -> int:
@@ -89,7 +93,7 @@ def check_launcher(launcher: str, gpus: int) -> None:
     """
     if launcher == 'none':
         return
-    needed = [name for i, name in enumerate(LAUNCHERS[launcher]) if i != LOCAL_SIZE]
+    needed = [name for i, name in enumerate(LAUNCHERS[launcher]) if i != LOCAL_SIZE and name != 'SLURM_LOCALID']
     if missing := [name for name in needed if not os.environ.get(name)]:
         raise UserError(
             f'--launcher {launcher}: {", ".join(missing)} not set, so this process was not started by it; start with '
@@ -107,8 +111,8 @@ def check_launcher(launcher: str, gpus: int) -> None:
 
 def _set_variables(launcher: str) -> None:
     """Set the variables of torch, by which MMEngine and torch know the processes."""
-    for name, which in {'RANK': RANK, 'WORLD_SIZE': SIZE, 'LOCAL_RANK': LOCAL_RANK}.items():
-        os.environ[name] = str(_number(launcher, which))
+    values = {'RANK': _number(launcher, RANK), 'WORLD_SIZE': world_size(launcher), 'LOCAL_RANK': _local_rank(launcher)}
+    os.environ |= {name: str(value) for name, value in values.items()}
     if launcher == 'slurm':  # n[01-03,7],m4: the first host; two jobs on one machine need two ports
         first = re.sub(r'\[(\d+)[^\]]*\]', r'\1', os.environ['SLURM_NODELIST']).split(',')[0]
         os.environ.setdefault(ADDRESS, first)
@@ -128,8 +132,8 @@ class Group:
         try:
             self.store = self._connect(os.environ[ADDRESS], int(os.environ[PORT]))
         except (RuntimeError, ValueError) as error:
-            place = f'{os.environ[ADDRESS]}:{os.environ[PORT]}'
-            raise UserError(f'process {self.rank} cannot reach the first one at {place} ({ADDRESS}, {PORT})') from error
+            place = f'{os.environ[ADDRESS]}:{os.environ[PORT]} ({ADDRESS}, {PORT})'
+            raise UserError(f'process {self.rank}: the processes cannot meet at {place}: {reason_of(error)}') from error
 
     def _connect(self, host: str, port: int) -> dist.TCPStore:
         first = self.rank == 0

@@ -41,7 +41,7 @@ LOST = (
     'the connection to another process broke, or nothing came from it within env_cfg.dist_cfg.timeout: see its own '
     'messages; --resume continues from the newest checkpoint'
 )
-LOST_WORDS = 'Connection closed by peer|Connection reset by peer|Broken pipe|Timed out waiting|Read timeout'
+LOST_WORDS = 'remote process exited|closed by peer|reset by peer|Broken pipe|Timed out waiting|Read timeout'
 HINTS = {
     **dict.fromkeys(LOST_WORDS.split('|'), LOST),
     'Expected more than 1 value per channel': 'batch norm cannot train on a batch of one image: set '

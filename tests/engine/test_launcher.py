@@ -1,9 +1,13 @@
 """Processes and GPUs, as the variables of the launchers describe them."""
 
+import os
+
 import pytest
 
 from mmres2net.engine.launcher import (
+    _set_variables,
     check_launcher,
+    is_first_here,
     is_first_process,
     local_size,
     world_size,
@@ -15,10 +19,7 @@ STARTED = {
         'RANK': '3', 'WORLD_SIZE': '4', 'LOCAL_RANK': '1', 'LOCAL_WORLD_SIZE': '2', 'MASTER_ADDR': 'a',
         'MASTER_PORT': '1',
     },
-    'slurm': {
-        'SLURM_PROCID': '3', 'SLURM_NTASKS': '4', 'SLURM_LOCALID': '1', 'SLURM_NODELIST': 'n[1-2]',
-        'SLURM_TASKS_PER_NODE': '2(x2)',
-    },
+    'slurm': {'SLURM_PROCID': '3', 'SLURM_NTASKS': '4', 'SLURM_NODELIST': 'n[1-2]', 'SLURM_TASKS_PER_NODE': '2(x2)'},
     'mpi': {
         'OMPI_COMM_WORLD_RANK': '3', 'OMPI_COMM_WORLD_SIZE': '4', 'OMPI_COMM_WORLD_LOCAL_RANK': '1',
         'OMPI_COMM_WORLD_LOCAL_SIZE': '2', 'MASTER_ADDR': 'a',
@@ -64,3 +65,16 @@ def test_tasks_of_slurm_on_the_fullest_node(monkeypatch: pytest.MonkeyPatch, tex
     assert local_size('slurm') == most
     monkeypatch.setenv('SLURM_NTASKS_PER_NODE', '3')
     assert local_size('slurm') == 3
+
+
+@pytest.mark.parametrize(('nodes', 'first'), [('n[02-04,7],m1', 'n02'), ('a,b', 'a'), ('r[1-2]n[3-4]', 'r1n3')])
+def test_variables_of_torch_in_a_job_of_slurm(monkeypatch: pytest.MonkeyPatch, nodes: str, first: str) -> None:
+    for name, value in {**STARTED['slurm'], 'SLURM_NODELIST': nodes, 'SLURM_JOB_ID': '1234567'}.items():
+        monkeypatch.setenv(name, value)
+    for name in ('MASTER_ADDR', 'MASTER_PORT', 'RANK', 'WORLD_SIZE', 'LOCAL_RANK'):
+        monkeypatch.setenv(name, '')  # restored at the end
+        monkeypatch.delenv(name)
+    _set_variables('slurm')
+    names = ('MASTER_ADDR', 'MASTER_PORT', 'RANK', 'WORLD_SIZE', 'LOCAL_RANK')
+    assert [os.environ[name] for name in names] == [first, '24567', '3', '4', '1']
+    assert not is_first_here('slurm')
