@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing as mp
+from mmengine.logging import MMLogger
 
 from tests.engine.conftest import forget_visualizers
 from tests.engine.tiny import RunTiny, write_config
@@ -63,6 +64,7 @@ def scenarios(rank: int, ports: list[int], folder: str) -> None:
 
     def run(name: str, start: Start, *args: Any, options: tuple[str, ...] = ()) -> None:
         forget_visualizers()
+        MMLogger._instance_dict.clear()  # runs that begin in the same second would share one
         variables, began = start(rank, ports.pop()), time.monotonic()
         for known in [known for known in os.environ if known.startswith(('MASTER', 'SLURM', 'TORCHELASTIC', 'RANK'))]:
             del os.environ[known]
