@@ -64,14 +64,14 @@ def draw_seeds(seeds: int, samples: int, rng: np.random.Generator) -> Array:
 def pooled(runs: Array, weights: Array, freedom: int) -> Array:
     """Return the replicates (R, ...) of a side from those of its seeds (S, R, ...).
 
-    What differs between seeds is scaled by Student's t of ``freedom`` against the normal distribution: two or three
-    seeds say little of how much seeds vary.
+    How the seeds' own values differ is scaled by Student's t of ``freedom`` against the normal distribution: two or
+    three seeds say little of how much seeds vary.
     """
     if len(runs) == 1:
         return runs[0]
     scale = stdtrit(freedom, 0.5 + LEVEL / 2) / stdtrit(np.inf, 0.5 + LEVEL / 2)
-    weights = (weights[:, : runs.shape[1]] - 1 / len(runs)).reshape(*runs.shape[:2], *[1] * (runs.ndim - 2))
-    return runs.mean(0) + scale * (weights * runs).sum(0)
+    noise = weights[:, : runs.shape[1]] - 1 / len(runs)
+    return runs.mean(0) + scale * np.tensordot(noise.T, runs[:, 0], 1)
 
 
 def interval(replicates: Array) -> tuple[Array, Array]:

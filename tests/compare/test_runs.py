@@ -1,0 +1,180 @@
+"""Which runs can be compared: tested once and kept; what does not belong together is an error, never left out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+
+from mmres2net.compare.comparison import compare, published_of
+from mmres2net.compare.result import CHECKPOINTS, RECIPES, Run, as_json
+from mmres2net.compare.runs import Tested, check_comparable, read_sides, relative, source_of
+from mmres2net.engine.config import load_config
+from mmres2net.errors import UserError
+from mmres2net.evaluation.matches import match
+from mmres2net.evaluation.per_image import collected
+from tests.compare.samples import CLASSES, classified, record, segmented
+from tests.evaluation.samples import coco_detections, coco_truth
+from tests.support.cli import run_cli
+
+Change = Callable[[dict[str, Any]], Any]
+
+
+def run(arrays: dict[str, Any], *, sha256: str = '0', seed: int = 0, model: str = 'm') -> Tested:
+    made = Run('f', 'model = dict()', 'c.py', 'x.pth', sha256, seed, {}, '', '', '')
+    return Tested(made, arrays, Config({'model': {'type': model}}))
+
+
+def of_classes(side: int, images: int = 60) -> dict[str, Any]:
+    return dict(collected(classified(100).sides[side][:images], CLASSES))
+
+
+def of_boxes(seed: int, images: int = 60) -> dict[str, Any]:
+    truth = coco_truth(images, 4, 0)
+    names = [one['name'] for one in truth['categories']]
+    records = [record(i, 'detection', image=f'/data/{i}.jpg', truth_hash=i) for i in range(1, images + 1)]
+    return dict(collected(records, names, {'bbox': match(truth, coco_detections(truth, seed), 'bbox')}))
+
+
+def of_pixels(side: int) -> dict[str, Any]:
+    return dict(collected(segmented(60).sides[side], CLASSES))
+
+
+def sides(*arrays: dict[str, Any]) -> dict[str, list[Tested]]:
+    return {name: [run(one, sha256=name)] for name, one in zip('ABCD', arrays, strict=False)}
+
+
+def set_to(key: str, value: Callable[[Any], Any]) -> Change:
+    return lambda arrays: arrays.__setitem__(key, value(arrays[key]))
+
+
+@pytest.mark.parametrize(
+    ('change', 'named'),
+    [
+        (set_to('task', lambda old: np.array('segmentation')), 'detection and segmentation'),
+        (set_to('classes', lambda old: old[::-1]), 'another order'),
+        (set_to('classes', lambda old: np.append(old[:-1], 'lynx')), 'lynx'),
+        (set_to('images', lambda old: np.append(old[:-1], '/data/other.jpg')), 'other.jpg'),
+        (set_to('images', lambda old: old[::-1]), 'another order'),
+        (set_to('truth_hash', lambda old: old + (old == 3)), '1 images are annotated differently: 3.jpg'),
+        (set_to('bbox.ignored', lambda old: ~old), 'different annotations'),
+        (lambda arrays: [arrays.update({key.replace('bbox', 'segm'): arrays[key]}) for key in list(arrays)], 'metrics'),
+    ],
+)
+def test_runs_that_do_not_belong_together(change: Change, named: str) -> None:
+    other = of_boxes(2)
+    change(other)
+    with pytest.raises(UserError, match=named) as caught:
+        check_comparable(sides(of_boxes(1), other))
+    assert 'A (f)' in str(caught.value)
+
+
+def test_few_images_equal_checkpoints_and_equal_seeds_are_named() -> None:
+    assert check_comparable(sides(of_classes(0), of_classes(1))) == []
+    assert 'Only 20 images' in check_comparable(sides(of_classes(0, 20), of_classes(1, 20)))[0]
+    with pytest.raises(UserError, match='1 image'):
+        check_comparable(sides(of_classes(0, 1), of_classes(1, 1)))
+    one = of_classes(0)
+    assert 'same checkpoint' in check_comparable({'A': [run(one)], 'B': [run(one)]})[0]
+    with pytest.raises(UserError, match='named twice'):
+        check_comparable({'A': [run(one), run(one)], 'B': [run(one, sha256='1')]})
+    with pytest.raises(UserError, match='different models'):
+        check_comparable({'A': [run(one), run(one, sha256='1', model='n')], 'B': [run(one, sha256='2')]})
+    found = check_comparable({'A': [run(one), run(one, sha256='1')], 'B': [run(one, sha256='2')]})
+    assert ['same seed' in found[0], 'single seed' in found[1], len(found)] == [True, True, 2]
+
+
+def test_names_of_two_machines() -> None:
+    assert relative(['/data/val/a/1.jpg', '/data/val/b/1.jpg']) == relative(['D:\\x\\a\\1.jpg', 'D:\\x\\b\\1.jpg'])
+    assert relative(['/data/1.jpg']) == relative(['1.jpg']) == ['1.jpg']
+
+
+@pytest.mark.parametrize(
+    ('texts', 'named'),
+    [
+        (['A=', 'B=x'], 'no such folder'),
+        (['A=nowhere'], "'nowhere'"),
+        (['empty', 'empty'], '0'),
+        (['one', 'one'], 'no checkpoint'),
+        (['demo/faster_rcnn_r50:a.pth'], 'two sides'),
+        (['A=demo/faster_rcnn_r50:a.pth', 'A=demo/faster_rcnn_r50:b.pth'], "'A'"),
+        (['A=demo/faster_rcnn_r50:a.pth,', 'B=x:y'], "RUN ''"),
+    ],
+)
+def test_mistakes_on_the_command_line(texts: list[str], named: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path('empty').mkdir()
+    Path('one').mkdir()
+    Path('one/c.py').write_text('model = dict()')
+    with pytest.raises(UserError, match=named):
+        read_sides(texts)
+
+
+def test_configs_of_libraries_and_urls_of_checkpoints() -> None:
+    source = source_of('mmdet::faster-rcnn_r50_fpn_1x_coco:https://host/a.pth')
+    assert (source.config, source.checkpoint) == ('mmdet::faster-rcnn_r50_fpn_1x_coco', 'https://host/a.pth')
+    assert [len(runs) for runs in read_sides(['A=x:1,x:2,x:3', 'B=y:1']).values()] == [3, 1]
+
+
+@pytest.mark.parametrize('arrays', [of_boxes, of_classes, of_pixels])
+def test_a_comparison_is_antisymmetric_and_0_with_itself(arrays: Callable[[int], dict[str, Any]]) -> None:
+    one, other = arrays(0), arrays(1)
+    there, back, same = (
+        compare(sides(*pair), samples=50, seed=1, command='') for pair in ((one, other), (other, one), (one, one))
+    )
+    json.loads(as_json(there))
+    assert there.level == CHECKPOINTS
+    for part in ('metrics', 'by_class', 'errors'):
+        for a, b, zero in zip(*(getattr(result, part) for result in (there, back, same)), strict=True):
+            d, e = a.differences[0], b.differences[0]
+            expected = None if d.value is None else [-d.value, -d.high, -d.low]
+            assert expected is None or [e.value, e.low, e.high] == pytest.approx(expected, abs=1e-10)
+            assert zero.differences[0].value in (0, None)
+            assert zero.differences[0].high in (0, None)
+    assert any(row.differences[0].value for row in there.metrics)
+
+
+def test_several_seeds_are_recipes() -> None:
+    one, other = of_classes(0), of_classes(1)
+    seeds = {name: [run(a, sha256=f'{name}{i}', seed=i) for i, a in enumerate((one, other))] for name in 'AB'}
+    result = compare(seeds, samples=50, seed=1, command='')
+    row = result.metrics[0]
+    assert (result.level, result.banners, row.differences[0].value) == (RECIPES, (), 0)
+    values = [compare(sides(a, one), samples=5, seed=1, command='').metrics[0].sides[0].value for a in (one, other)]
+    assert row.sides[0].value == pytest.approx(np.mean(values))
+    assert row.differences[0].low < -abs(values[0] - values[1])  # the seeds differ
+
+
+def test_published_values_are_of_the_same_model_and_data() -> None:
+    cfg = load_config('faster_rcnn_r50_c4')
+    assert published_of(cfg)['metrics']['box AP'] == 31.1
+    cfg.model.roi_head.bbox_head.num_classes = 3
+    assert published_of(cfg) == {}
+
+
+def test_a_run_is_tested_once_and_again_when_its_data_change(trained_demo: Path, shapes: Path, tmp_path: Path) -> None:
+    folder, data = shutil.copytree(trained_demo, tmp_path / 'run'), shutil.copytree(shapes, tmp_path / 'shapes')
+    (checkpoint,) = folder.glob('epoch_*.pth')
+    settings = next(folder.glob('*.py'))
+    command = ('compare', f'A={folder}', f'B={settings}:{checkpoint}', '--data', data, '--out', tmp_path / 'out')
+    flags = ('--samples', '20', '--no-cost')
+    done = run_cli(*command, *flags, cwd=tmp_path)
+    assert (done.status, 'same checkpoint' in done.out) == (0, True), done.err
+    report = json.loads((tmp_path / 'out/report.json').read_text())
+    assert {row['differences'][0]['value'] for row in report['metrics']} == {0}
+    kept = folder / 'compared/evaluation/matches.npz'
+    first = kept.stat().st_mtime_ns
+    assert run_cli(*command, *flags, cwd=tmp_path).status == 0
+    assert kept.stat().st_mtime_ns == first
+    file = data / 'annotations/instances_val2017.json'
+    content = json.loads(file.read_text())
+    content['annotations'] = content['annotations'][1:]
+    file.write_text(json.dumps(content))
+    assert run_cli(*command, *flags, cwd=tmp_path).status == 0
+    assert kept.stat().st_mtime_ns > first
