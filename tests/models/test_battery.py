@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 
 from mmres2net.deploy import fuse
@@ -116,6 +117,14 @@ def test_with_cp_is_exact(name: str) -> None:
 # State ----------------------------------------------------------------------------------------------------------------
 
 
+def test_saved_weights_give_the_same_network(family: Family, tmp_path: Path) -> None:
+    torch.save(family.network.state_dict(), tmp_path / 'weights.pth')
+    model = family.build().double().eval()
+    model.load_state_dict(torch.load(tmp_path / 'weights.pth', weights_only=True), strict=True)
+    with torch.no_grad():
+        assert all(torch.equal(a, b) for a, b in zip(model(family.x), family.outs, strict=True))
+
+
 def test_initial_weights(family: Family) -> None:
     """Kaiming normal by fan out (He et al. 2015), norms at one and zero; a seed decides them."""
     torch.manual_seed(1)
@@ -174,6 +183,17 @@ def test_freezing(backbone: Family, frozen_stages: int, freeze_stem: bool | None
         assert {m.training for m in norms_of(*modules)} == {not (frozen or norm_eval)}
 
 
+def test_frozen_parts_stay_as_they_are_in_a_training_step(backbone: Family) -> None:
+    model = backbone.build(frozen_stages=2).double().train()
+    before = copy.deepcopy(model.state_dict())
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1, weight_decay=0.1)
+    sum(out.square().mean() for out in model(backbone.x)).backward()
+    optimizer.step()
+    frozen = {id(t) for m in [*stem_of(model), *stages_of(model)[:2]] for t in [*m.parameters(), *m.buffers()]}
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        assert torch.equal(tensor, before[name]) is (id(tensor) in frozen), name
+
+
 @pytest.mark.parametrize('channels', [1, 4])
 def test_input_channels(backbone: Family, channels: int) -> None:
     model = randomise(backbone.build(in_channels=channels)).eval()
@@ -203,6 +223,14 @@ def test_group_norm_has_no_batch_statistics(backbone: Family, cfg: dict) -> None
     model.double().train()
     alone = model(backbone.x[:1])[-1]
     torch.testing.assert_close(model(backbone.x)[-1][:1], alone, rtol=1e-10, atol=1e-10)
+
+
+@ONE_EACH
+def test_sync_batch_norm_is_batch_norm_in_one_process(build: Callable[..., nn.Module]) -> None:
+    model = build(norm_cfg=dict(type='SyncBN', requires_grad=True))
+    assert all(isinstance(m, nn.SyncBatchNorm) for m in norms_of(model))
+    plain, reverted = same_weights(build(), revert_sync_batchnorm(model))
+    assert largest_difference(plain.train()(x := images()), reverted.train()(x)) < 1e-10
 
 
 def test_weight_standardization_by_conv_cfg(backbone: Family) -> None:

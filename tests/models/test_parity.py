@@ -67,6 +67,12 @@ def test_output_strides(small: str, output_stride: int) -> None:
     assert backbone.out_strides == tuple(min(s, output_stride) for s in (4, 8, 16, 32))
 
 
+def test_input_channels() -> None:
+    x = images(channels=4, size=(33, 49))
+    options = dict(depths=(1, 2, 2, 3), base_width=8, deep_stem=True, avg_down=True, in_channels=4)
+    check_timm(lambda: Res2Net(**options), 'res2net50_26w_4s', x, ['train'], in_chans=4, **TIMM_SMALL['v1b'][1])
+
+
 # mmpretrain and mmdet -------------------------------------------------------------------------------------------------
 
 MMDET_STEM = {**{f'conv1.{i}': f'stem.{i}' for i in (0, 1, 3, 4, 6)}, 'bn1': 'stem.7'}
@@ -218,3 +224,20 @@ OUTSIDE = [
 def test_networks_outside_the_table(spec: Spec) -> None:
     backbone = check(spec, options_of(spec), size=(33, 48))
     assert backbone.out_channels == (256, 512, 1024, 2048)[: len(spec.depths)]
+
+
+def test_one_split_is_torchvisions_resnet50() -> None:
+    """scales=1, base width 64 and cardinality 1."""
+    import torchvision
+
+    other = random_network(lambda: torchvision.models.resnet50(weights=None))
+
+    def theirs(name: str) -> str:
+        return name.replace('convs.0.', 'conv2.').replace('bns.0.', 'bn2.')
+
+    state, options = other.state_dict(), dict(depths=(3, 4, 6, 3), base_width=64, scales=1)
+    with torch.device('meta'):
+        names = Res2Net(**options).state_dict()
+    model = with_weights(lambda: Res2Net(**options), {name: state[theirs(name)] for name in names})
+    other.act1 = other.relu
+    assert_same_function(model, other, images(size=(33, 49)), run_theirs=resnet_features(other), rename=theirs)
