@@ -31,25 +31,21 @@ env_cfg = dict(dist_cfg=dict(timeout=20))
 NODES = ('10.77.0.1', '10.77.0.2')
 
 
-def ip(*words: str) -> str:
-    return subprocess.run(['ip', *words], check=True, capture_output=True, text=True).stdout
+# Two network namespaces with a cable between them.
+CABLE = """
+ip netns add {0}; ip netns add {1}
+ip link add eth0 netns {0} type veth peer name eth0 netns {1}
+ip -n {0} address add 10.77.0.1/24 dev eth0; ip -n {1} address add 10.77.0.2/24 dev eth0
+for name in {0} {1}; do ip -n $name link set eth0 up; ip -n $name link set lo up; done
+"""
 
 
 @contextmanager
 def namespaces() -> Iterator[list[str]]:
-    """Yield the names of two network namespaces with a cable between them; all processes in them are ended."""
+    """Yield the names of two network namespaces; all processes in them are ended."""
     names = [f'node{k}-{os.getpid()}' for k in range(2)]
-    cables = [f'v{k}-{os.getpid()}' for k in range(2)]
     try:
-        for name in names:
-            ip('netns', 'add', name)
-        ip('link', 'add', cables[0], 'type', 'veth', 'peer', 'name', cables[1])
-        for name, cable, address in zip(names, cables, NODES, strict=True):
-            ip('link', 'set', cable, 'netns', name)
-            ip('-n', name, 'link', 'set', cable, 'name', 'eth0')
-            ip('-n', name, 'address', 'add', f'{address}/24', 'dev', 'eth0')
-            for link in ('eth0', 'lo'):
-                ip('-n', name, 'link', 'set', link, 'up')
+        subprocess.run(['bash', '-ec', CABLE.format(*names)], check=True)
         yield names
     finally:
         for name in names:
@@ -59,8 +55,7 @@ def namespaces() -> Iterator[list[str]]:
 
 def kill(name: str) -> None:
     """End all processes of a machine at once."""
-    pids = subprocess.run(['ip', 'netns', 'pids', name], capture_output=True, text=True).stdout.split()
-    for pid in pids:
+    for pid in subprocess.run(['ip', 'netns', 'pids', name], capture_output=True, text=True).stdout.split():
         os.kill(int(pid), signal.SIGKILL)
 
 
