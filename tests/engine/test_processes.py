@@ -41,6 +41,12 @@ def by_slurm(rank: int, port: int) -> dict[str, str]:
     return {'SLURM_NODELIST': 'localhost', **{name: str(value) for name, value in names.items()}}
 
 
+def by_mpi(rank: int, port: int) -> dict[str, str]:
+    names = {'RANK': rank, 'SIZE': 2, 'LOCAL_RANK': rank, 'LOCAL_SIZE': 2}
+    variables = {f'OMPI_COMM_WORLD_{name}': str(value) for name, value in names.items()}
+    return {'MASTER_ADDR': 'localhost', 'MASTER_PORT': str(port), **variables}
+
+
 def restarted(rank: int, port: int) -> dict[str, str]:
     return {**by_torchrun(rank, port), 'TORCHELASTIC_RESTART_COUNT': '1'}
 
@@ -69,7 +75,7 @@ def scenarios(rank: int, ports: list[int], folder: str) -> None:
         for known in [known for known in os.environ if known.startswith(('MASTER', 'SLURM', 'TORCHELASTIC', 'RANK'))]:
             del os.environ[known]
         os.environ |= variables
-        launcher = 'slurm' if start is by_slurm else 'pytorch'
+        launcher = {by_slurm: 'slurm', by_mpi: 'mpi'}.get(start, 'pytorch')
         done = run_cli(*map(str, args), '--launcher', launcher, *(('--cfg-options', *options) if options else ()))
         found[name] = [done.status, done.out, done.err, time.monotonic() - began]
         Path(folder, f'{rank}.json').write_text(json.dumps(found))
@@ -78,7 +84,7 @@ def scenarios(rank: int, ports: list[int], folder: str) -> None:
     run('train', by_torchrun, *train, 'wd')
     run('test', by_slurm, 'test', 'tiny.py', 'wd/epoch_2.pth', '--work-dir', f'wt{rank}')
     run('norms', by_slurm, *train, 'wn', options=('model.norm.type=SyncBN',))
-    run('refused', by_slurm, *train, 'wd')
+    run('refused', by_mpi, *train, 'wd')
     run('data', by_torchrun, *train, 'wd', '--overwrite', options=('train_dataloader.dataset.broken=0',))
     run('restarted', restarted, *train, 'wd', '--overwrite', options=('train_cfg.max_epochs=3',))
     if rank == 1:  # a disk of its own
