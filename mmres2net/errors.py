@@ -16,8 +16,11 @@ class RunError(UserError):
     status = 1
 
 
+TRY_AGAIN = 75  # EX_TEMPFAIL of <sysexits.h>
+
+
 class Interrupted(KeyboardInterrupt):
-    """The process was asked to stop by a signal.
+    """The process was asked to stop by a signal. SIGUSR1 and SIGUSR2, sent before a job is requeued, ask to try again.
 
     Args:
         number: The number of the signal.
@@ -25,7 +28,7 @@ class Interrupted(KeyboardInterrupt):
 
     def __init__(self, number: int) -> None:
         super().__init__(f'stopped by {signal.Signals(number).name}')
-        self.status = 128 + number
+        self.status = TRY_AGAIN if number in (signal.SIGUSR1, signal.SIGUSR2) else 128 + number
 
 
 class TimeIsUp(Interrupted):
@@ -37,7 +40,7 @@ class TimeIsUp(Interrupted):
 
     def __init__(self, minutes: float) -> None:
         KeyboardInterrupt.__init__(self, f'stopped after {minutes:g} minutes (--max-minutes)')
-        self.status = 75  # EX_TEMPFAIL of <sysexits.h>: to be tried again
+        self.status = TRY_AGAIN
 
 
 def report(error: BaseException) -> None:

@@ -14,6 +14,8 @@ from mmres2net.errors import UserError
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 LOCK = '.lock'
+_locks: set[int] = set()  # open files; a data worker that outlives a killed run would keep the lock
+os.register_at_fork(after_in_child=lambda: list(map(os.close, _locks)))
 
 
 @contextmanager
@@ -82,10 +84,12 @@ def locked(folder: Path, busy: str, *, wait: bool = False) -> Iterator[None]:
     while not _is_open_file(handle, path):  # the process before has removed it
         os.close(handle)
         handle = _open_locked(path, busy, wait)
+    _locks.add(handle)
     try:
         yield
     finally:
         path.unlink(missing_ok=True)
+        _locks.discard(handle)
         os.close(handle)
 
 

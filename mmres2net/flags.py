@@ -70,6 +70,14 @@ def path(text: str) -> str:
     return text
 
 
+def every(text: str) -> tuple[int, str]:
+    """Return a number and its unit, steps (``it``) or minutes (``min``); a ``type`` for argparse."""
+    found = re.fullmatch(r'0*([1-9]\d{0,8})(it|min)', text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f'{text}: choose steps, such as 500it, or minutes, such as 10min')
+    return int(found[1]), found[2]
+
+
 def _choices(names: Iterable[str]) -> str:
     return f'{{{",".join(names)}}}'
 
@@ -92,6 +100,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     'N|auto': {'type': lambda text: text if text == 'auto' else POSITIVE(text)},
     'I/N': {'type': shard},
     'M': {'type': number(float, lambda value: 0 < value < float('inf'), 'a number greater than 0')},
+    'EVERY': {'type': every, 'metavar': 'N{it,min}'},
     **{name: {'type': float} for name in ('S', 'T')},
     'C': {'dest': 'name'},
     'KEY=VALUE': {'action': OptionsAction, 'default': None},
@@ -110,7 +119,8 @@ OWN_DATA = 'a folder of annotated images, a COCO file, or a data file (YAML)'
 MODEL = 'a checkpoint, a work dir (its best checkpoint, else its newest), or an exported .onnx, .xml, .pt, .pt2 file'
 STATUS = (
     'exit status: 0 done; 1 the run stopped after it began; 2 nothing was done, because a flag, the config, the data '
-    'or a checkpoint has an error; 75 stopped by --max-minutes; 130 stopped by SIGINT (Ctrl-C), 143 by SIGTERM'
+    'or a checkpoint has an error; 75 stopped by --max-minutes, SIGUSR1 or SIGUSR2: --resume continues; 130 stopped by '
+    'SIGINT (Ctrl-C), 143 by SIGTERM'
 )
 DATA = '--data PATH  the data: the standard layout of the config, or data of your own'
 TRAINED_DATA = '--data PATH  data of your own that the checkpoint was trained on: class names and test images'
@@ -149,6 +159,7 @@ VERBS = {
 --early-stop N  stop after N evaluations without a better value of the metric of save_best
 --batch N|auto  images of a batch; auto: as many as fit in memory, at most those that the learning rate is for
 --max-minutes M  stop with a checkpoint after M minutes, for --resume
+--checkpoint-every EVERY  also save last.pth after N steps (500it) or minutes (10min)
 --tensorboard  write losses and metrics for TensorBoard
 --wandb  write losses and metrics to Weights & Biases
 --auto-scale-lr  scale the learning rate linearly with the total batch size

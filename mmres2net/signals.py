@@ -1,4 +1,5 @@
-"""SIGINT and SIGTERM end a command in order: open files are closed, and one line says what to do next."""
+"""Signals end a command in order: a training step is finished and saved, open files are closed, and one line says what
+to do next."""
 
 from __future__ import annotations
 
@@ -13,9 +14,10 @@ from types import FrameType
 
 from mmres2net.errors import Interrupted
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 WAIT = 5.0  # seconds for each child process to end
 received: list[int] = []  # signals of this command
+_held = False
 
 
 def raise_received() -> None:
@@ -24,26 +26,44 @@ def raise_received() -> None:
         raise Interrupted(received[0])
 
 
+def hold_signals(hold: bool) -> bool:
+    """From now on only note signals in ``received``, or raise :class:`Interrupted`; a second Ctrl-C always raises.
+
+    Returns whether signals were held before.
+    """
+    global _held
+    before, _held = _held, hold
+    return before
+
+
+def ignore_signals() -> None:
+    """Ignore them in this process, a data worker: who sends a signal to all processes of a job means the first one."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Within the block SIGINT and SIGTERM raise :class:`Interrupted` in this process.
+    """Within the block :data:`SIGNALS` raise :class:`Interrupted` in this process, unless they are held.
 
-    Processes that are forked in the block ignore SIGINT, which a terminal sends to all of them: this process ends them.
+    Processes that are forked in the block ignore SIGINT, which a terminal sends to all of them; they end with it.
     A signal that the caller ignores, as shells do for commands in the background, stays ignored.
     """
     owner = os.getpid()
 
     def stop(number: int, frame: FrameType | None) -> None:
         if os.getpid() == owner:
-            # PyTorch turns the end of a data worker, which the same signal may have ended, into an exception.
-            signal.signal(signal.SIGCHLD, lambda number, frame: None)
             received.append(number)
+            if _held and received.count(signal.SIGINT) < 2:
+                return
             raise Interrupted(number)
         if number != signal.SIGINT:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
     received.clear()
+    hold_signals(False)
+    others = multiprocessing.active_children()
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -55,13 +75,15 @@ def interruptible() -> Iterator[None]:
             if before[number] is not signal.SIG_IGN:
                 signal.signal(number, stop)
         yield
-    except Interrupted:
-        for child in (children := multiprocessing.active_children()):
-            child.terminate()
+    finally:
+        # PyTorch turns the end of a data worker into an exception.
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        children = [child for child in multiprocessing.active_children() if child not in others]
+        for child in children:
+            child.kill()  # data workers ignore SIGTERM, with which Python would end them
         for child in children:
             child.join(WAIT)
-        raise
-    finally:
+        hold_signals(False)
         sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -243,7 +243,7 @@ def written_since(folder: Path, began: float) -> list[str]:
     for path in sorted(folder.iterdir()):
         files = path.rglob('*') if path.is_dir() else [path]
         count = sum(file.is_file() and file.stat().st_mtime >= int(began) for file in files)
-        if count and not path.name.startswith('.'):
+        if count and not path.name.startswith('.') and path.suffix != '.sha256':
             lines.append(f'{path.name}/ ({count} files)' if path.is_dir() else path.name)
     return lines
 
@@ -266,6 +266,10 @@ def _reached(runner: Runner) -> list[str]:
             best |= {
                 name: values[place] for name, values in history.items() if place is not None and len(values) > place
             }
+    kept = sorted((path.stat().st_mtime_ns, path) for path in Path(runner.work_dir).glob('[!b]*.pth'))
+    if kept:
+        before = f'; before it: {join_some([path.name for _, path in kept[:-1]])}' if len(kept) > 1 else ''
+        lines.append(f'last checkpoint: {kept[-1][1]}{before}')
     shown = overall(last, _classes(runner.train_dataloader))
     table = metric_table({k: v for k, v in shown.items() if k not in ('time', 'data_time')}, 'last evaluation', best)
     return ['', table, *lines, f'checkpoints and logs: {runner.work_dir}/']

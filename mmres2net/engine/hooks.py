@@ -9,6 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
+from mmres2net.engine.checkpoints import CheckpointHook
 from mmres2net.engine.console import ConsoleHook
 from mmres2net.engine.profiling import ProfileHook
 from mmres2net.engine.results import ResultsHook
@@ -17,7 +18,9 @@ from mmres2net.engine.stopping import EarlyStopHook
 from mmres2net.errors import RunError
 from mmres2net.registry import HOOKS
 
-__all__ = ['ConsoleHook', 'EarlyStopHook', 'FiniteLossHook', 'ProfileHook', 'ResultsHook', 'SpeedUpHook']
+__all__ = [
+    'CheckpointHook', 'ConsoleHook', 'EarlyStopHook', 'FiniteLossHook', 'ProfileHook', 'ResultsHook', 'SpeedUpHook',
+]  # fmt: skip
 
 READ_EVERY = 10  # steps on a GPU
 

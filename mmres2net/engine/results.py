@@ -58,12 +58,13 @@ class ResultsHook(Hook):
         self._failed: set[str] = set()
 
     def before_train(self, runner: Runner) -> None:
-        self._row_began, folder = runner.iter, Path(runner.work_dir)
+        folder = Path(runner.work_dir)
         if not is_main_process():
             return
         if runner.iter and (folder / TABLE).is_file():  # resumed
             with left_out_on_error(f'the beginning of {TABLE}'), (folder / TABLE).open(newline='') as file:
                 self.rows = [dict(row) for row in csv.DictReader(file) if int(row['step']) <= runner.iter]
+        self._row_began = int(self.rows[-1]['step']) if self.rows else 0
         with left_out_on_error('labels.png'):
             draw_annotations(folder, runner.train_dataloader.dataset)
 

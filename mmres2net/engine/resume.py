@@ -11,16 +11,17 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
+from mmres2net.engine.checkpoints import EVALUATED, POINTER, checksum_file, digest_of, read_checksum
 from mmres2net.engine.embedded import saved_config
-from mmres2net.engine.launcher import from_first_process, wait_for_others
+from mmres2net.engine.exact import POSITION
+from mmres2net.engine.launcher import Group, from_first_process, wait_for_others
 from mmres2net.engine.settings import SEED, value_at
 from mmres2net.errors import UserError
 from mmres2net.text import join_some
 from mmres2net.weights.loading import check_finite
 from mmres2net.weights.reading import read_checkpoint, unwrap
 
-POINTER = 'last_checkpoint'  # MMEngine's file with the path of the newest checkpoint
-CHECKPOINT = re.compile(r'(epoch|iter)_(\d+)\.pth')
+CHECKPOINT = re.compile(r'(epoch|iter|last)(?:_(\d+))?\.pth')
 BEST = 'best_*.pth'
 NEEDED = ('meta', 'message_hub', 'state_dict')
 HUB = ('log_scalars', 'runtime_info', 'resumed_keys')
@@ -29,19 +30,28 @@ RESTORED = ('optim_wrapper.optimizer', 'optim_wrapper.paramwise_cfg', 'param_sch
 
 
 class Start(NamedTuple):
-    """A checkpoint to resume from, what it holds, and notes for the user."""
+    """A checkpoint to resume from, in a form that another process can be told.
+
+    ``meta`` is what MMEngine notes in it, ``parts`` are the names of what it holds, ``evaluated`` is the step of its
+    last evaluation if that is known, and ``notes`` are for the user.
+    """
 
     path: Path
-    content: dict[str, Any]
+    meta: dict[str, Any]
+    parts: tuple[str, ...]
+    evaluated: int | None
     notes: list[str]
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
-    """Return the checkpoints of training in ``folder``, the newest first, by the numbers in their names."""
+    """Return the checkpoints of training in ``folder``, the newest first, by their numbers, steps or times."""
     found = {path: match for path in folder.glob('*.pth') if (match := CHECKPOINT.fullmatch(path.name))}
+    order: dict[Path, float | None] = {path: int(match[2] or 0) for path, match in found.items()}
     if len({match[1] for match in found.values()}) > 1:  # numbers of epochs and of iterations do not compare
-        return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
-    return sorted(found, key=lambda path: int(found[path][2]), reverse=True)
+        order = {path: read_checksum(path)[1] for path in found}
+    if None in order.values():
+        order = {path: path.stat().st_mtime for path in found}
+    return sorted(found, key=lambda path: order[path] or 0, reverse=True)
 
 
 def newest_start(folder: Path, *, allow_pickle: bool = False) -> Start | None:
@@ -58,12 +68,12 @@ def newest_start(folder: Path, *, allow_pickle: bool = False) -> Start | None:
     faults: list[str] = []
     for path in candidates:
         try:
-            content = read_start(path, allow_pickle=allow_pickle)
+            start = read_start(path, allow_pickle=allow_pickle)
         except UserError as error:
             faults.append(str(error))
             continue
         notes += [f'not resumed from the newest checkpoint: {fault}' for fault in faults]
-        return Start(path, content, notes)
+        return start._replace(notes=notes)
     if faults:
         listed = join_some(faults, sep='\n  ')
         raise UserError(
@@ -75,29 +85,20 @@ def newest_start(folder: Path, *, allow_pickle: bool = False) -> Start | None:
 
 def same_start(choose: Callable[[], Start | None], allow_pickle: bool) -> Start | None:
     """Return what the first process chooses to start from; a UserError if another process has not the same file."""
-    mine: list[Any] = []
-
-    def chosen() -> tuple[Path, list[str], list[Any]] | None:
-        mine.append(choose())
-        return mine[0] and (mine[0].path, mine[0].notes, _identity(mine[0].content))
-
-    found = from_first_process(chosen)
-    if found is not None and not mine:
-        path, notes, identity = found
-        way = f'on {socket.gethostname()}, {path} is not what the first process resumes from: use a disk that all '
+    start = from_first_process(choose)
+    if start is not None and Group.current and Group.current.rank:
+        way = (
+            f'on {socket.gethostname()}, {start.path} is not what the first process resumes from: use a disk that all '
+        )
         way += 'machines share, or copy that file there'
         try:
-            mine.append(Start(path, read_start(path, allow_pickle=allow_pickle), notes))
+            mine = read_start(start.path, allow_pickle=allow_pickle)
         except (UserError, OSError) as error:
             raise UserError(f'{way} ({error})') from error
-        if _identity(mine[0].content) != identity:
+        if any(mine.meta.get(name) != start.meta.get(name) for name in ('epoch', 'iter', 'time', 'experiment_name')):
             raise UserError(way)
     wait_for_others()
-    return mine[0] if mine else None
-
-
-def _identity(content: Mapping[str, Any]) -> list[Any]:
-    return [content['meta'].get(name) for name in ('epoch', 'iter', 'time', 'experiment_name')]
+    return start
 
 
 def _pointed_at(folder: Path) -> tuple[list[Path], list[str]]:
@@ -107,20 +108,24 @@ def _pointed_at(folder: Path) -> tuple[list[Path], list[str]]:
         text = pointer.read_bytes()[:4096].decode().strip() if pointer.is_file() else ''
     except (OSError, UnicodeDecodeError):
         text = ''
-    # Beside the pointer first: a work dir that was moved or copied still names its old place.
-    places = [folder / Path(text).name, Path(text)] if text and '\0' not in text else []
-    found = [place for place in places if place.is_file()]
-    if found or not checkpoints_in(folder):
-        return found[:1] or places[1:], []
-    return [], [f'{pointer} names no checkpoint that is there; taking the newest one in {folder}']
+    text = text.replace('\0', '')
+    beside = folder / Path(text).name  # a work dir that was moved or copied still names its old place
+    if beside.is_file():
+        return [beside], []
+    if checkpoints_in(folder):
+        return [], [f'{pointer} names no checkpoint that is there; taking the newest one in {folder}']
+    return [Path(text)] if text else [], []
 
 
-def read_start(path: Path, *, allow_pickle: bool = False) -> dict[str, Any]:
-    """Return the content of a checkpoint that training can be resumed from.
+def read_start(path: Path, *, allow_pickle: bool = False) -> Start:
+    """Return a checkpoint that training can be resumed from.
 
     Raises:
-        UserError: It cannot be read, or lacks what MMEngine needs to resume.
+        UserError: It cannot be read, is not what its checksum is of, or lacks what MMEngine needs to resume.
     """
+    noted = read_checksum(path)[0]
+    if noted and path.is_file() and digest_of(path) != noted:
+        raise UserError(f'{path} is damaged: its checksum is not that of {checksum_file(path).name}')
     content = read_checkpoint(path, allow_pickle=allow_pickle)
     missing = [key for key in NEEDED if not isinstance(content.get(key), Mapping)]
     if missing:
@@ -141,7 +146,9 @@ def read_start(path: Path, *, allow_pickle: bool = False) -> dict[str, Any]:
         check_finite(unwrap(content, key='state_dict'))
     except UserError as error:
         raise UserError(f'{path}: {error}') from error
-    return content
+    evaluated = hub['runtime_info'].get(EVALUATED)
+    parts = tuple(key for key, value in content.items() if isinstance(value, Mapping))
+    return Start(path, dict(meta), parts, evaluated if SEED.test(evaluated) else None, [])
 
 
 def groups_of(optimizer: Any) -> list[dict[str, Any]]:
@@ -151,25 +158,40 @@ def groups_of(optimizer: Any) -> list[dict[str, Any]]:
     return [group for groups in lists if isinstance(groups, list) for group in groups if isinstance(group, dict)]
 
 
-def progress_of(content: Mapping[str, Any], cfg: Config) -> tuple[int, int, str]:
-    """Return how many epochs or iterations are done, how many the config asks for, and which of both they are."""
-    train_cfg = cfg.get('train_cfg') or {}
-    if train_cfg.get('max_iters') is not None:
-        return content['meta']['iter'], train_cfg['max_iters'], 'iterations'
-    return content['meta']['epoch'], train_cfg.get('max_epochs') or 0, 'epochs'
+def finished(start: Start, cfg: Config) -> str:
+    """Return that nothing is left to do; '' if there are steps or an evaluation left."""
+    train_cfg, unit = cfg.get('train_cfg') or {}, 'iter'
+    done, total = start.meta['iter'], train_cfg.get('max_iters')
+    if total is None:
+        unit, done, total = 'epoch', start.meta['epoch'], train_cfg.get('max_epochs') or 0
+    evaluated = start.evaluated in (None, start.meta['iter']) or cfg.get('val_cfg') is None
+    if done < total or not evaluated:
+        return ''
+    return f'{start.path}: this run is finished, {done} of {total} {unit}s; to train on: train_cfg.max_{unit}s'
 
 
-def changes_since(content: Mapping[str, Any], cfg: Config, world_size: int) -> list[str]:
+def changes_since(start: Start, cfg: Config, world_size: int) -> list[str]:
     """Return a note for what the resumed run, of ``cfg`` in ``world_size`` processes, does not keep as it was."""
-    notes = ['the order of the images and the random augmentation start anew: checkpoints do not hold random states']
-    if not isinstance(content.get('optimizer'), Mapping):
+    notes = []
+    if 'optimizer' not in start.parts:
         notes.append('the checkpoint has no optimizer state: momentum and the like start at zero')
-    meta, before = content['meta'], saved_config(content['meta'].get('cfg'))
-    then, now = _images_per_step(before, meta.get('world_size', 1)), _images_per_step(cfg, world_size)
-    if then and now and then != now:
+    meta, before = start.meta, saved_config(start.meta.get('cfg'))
+    processes = meta.get('world_size', 1)
+    if POSITION not in meta:
+        notes.append('the checkpoint is of another tool: random numbers are not continued')
+    if processes != world_size:
         notes.append(
-            f'a step had {then} images when the checkpoint was written and has {now} now; the learning rate and the '
-            'schedule stay those of the checkpoint'
+            f'{world_size} processes instead of {processes}: each image is augmented as before and none is left out or '
+            'repeated, apart from the step of the change; their grouping into batches, batch norm and dropout differ'
+        )
+    then, now = _images_per_step(before, processes), _images_per_step(cfg, world_size)
+    if then and now and then != now:
+        counts = value_at(cfg, 'optim_wrapper.accumulative_counts') or 1
+        factor, rest = divmod(then * counts, now)
+        way = '' if rest else f'; optim_wrapper.accumulative_counts={factor} keeps them'
+        notes.append(
+            f'a step had {then} images when the checkpoint was written and has {now} now{way}; the learning rate and '
+            'the schedule, which counts steps, stay those of the checkpoint'
         )
     for path in RESTORED:
         if before and value_at(before, path) != value_at(cfg, path):
@@ -203,6 +225,6 @@ def check_unused(folder: Path) -> None:
 def clear_work_dir(folder: Path) -> list[Path]:
     """Delete the checkpoints that an earlier run left in ``folder``, and return them."""
     old = [*checkpoints_in(folder), *folder.glob(BEST)]
-    for path in [*old, folder / POINTER]:
+    for path in [*old, *map(checksum_file, old), folder / POINTER]:
         path.unlink(missing_ok=True)
     return old

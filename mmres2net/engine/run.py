@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import copy
-import random
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dist import broadcast, get_world_size
@@ -22,8 +20,10 @@ from mmengine.runner import Runner
 from mmres2net.data.check.before import check_before_training, explain_failure
 from mmres2net.data.shapes import make_shapes
 from mmres2net.engine.build import building, unwrapped
+from mmres2net.engine.checkpoints import DurableRunner
 from mmres2net.engine.config import load_config, load_swapped, single_process_norms, without_idle_workers, work_dir_of
-from mmres2net.engine.console import ConsoleHook, QuietRunner
+from mmres2net.engine.console import ConsoleHook
+from mmres2net.engine.exact import INITIAL, seed_generators
 from mmres2net.engine.launcher import is_first_here, is_first_process, join, wait_for_others, world_size
 from mmres2net.engine.own_data.flag import read_data
 from mmres2net.engine.profiling import ProfileDone, ProfileHook
@@ -166,11 +166,10 @@ class GuardHook(Hook):
         for buffer in runner.model.buffers():
             broadcast(buffer)
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        raise_received()
-
     before_test = before_train
-    after_val_iter = after_test_iter = after_train_iter
+
+    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        raise_received()
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Note the number of processes, which the learning rate goes by."""
@@ -195,7 +194,7 @@ def build_runner(cfg: Config, *, plain: bool = False, profile: int | None = None
         cfg.default_hooks = {**(cfg.get('default_hooks') or {}), 'checkpoint': None}
         cfg.default_hooks.pop('results', None)
     with building('this config'):
-        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else QuietRunner.from_cfg(cfg)
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else DurableRunner.from_cfg(cfg)
     if not any(isinstance(hook, ConsoleHook) for hook in runner.hooks):
         runner.register_hook(ConsoleHook(style=style))
     if not plain:
@@ -222,21 +221,11 @@ def check_built(runner: Runner, parts: Sequence[str], args: argparse.Namespace) 
         if not len(dataset):
             raise UserError(f'the {part} data set is empty: {part}_dataloader.dataset leaves no sample')
         try:
-            with kept_random_state():
-                dataset[0]
+            dataset[0]
         except Exception as error:  # a pipeline is a program
             raise UserError(f'the first sample of the {part} data cannot be read: {reason_of(error)}') from error
     wait_for_others()
-
-
-@contextmanager
-def kept_random_state() -> Iterator[None]:
-    """Leave the random generators of Python, NumPy and torch as they were before the block."""
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        yield
-    random.setstate(python)
-    np.random.set_state(numpy)
+    seed_generators(INITIAL, runner.seed)  # so that initial weights depend on nothing else
 
 
 def run(runner: Runner, action: Callable[[], Any], guard: GuardHook) -> Any:

@@ -1,26 +1,26 @@
-"""Runs that end before their schedule does: because a metric stagnates, or by a limit of time, with a checkpoint."""
+"""Runs that end before their schedule does: because a metric stagnates, by a limit of time or by a signal."""
 
 from __future__ import annotations
 
+import signal
 import time
-from collections.abc import Iterator, Mapping
-from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import all_reduce, get_world_size, is_main_process
-from mmengine.hooks import CheckpointHook, Hook
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.dist import all_reduce, get_world_size
+from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
+from mmengine.hooks import EMAHook, Hook
+from mmengine.runner import Runner
 
+from mmres2net.engine.checkpoints import EVALUATED, CheckpointHook
 from mmres2net.engine.console import say
-from mmres2net.engine.resume import POINTER
-from mmres2net.errors import TimeIsUp
+from mmres2net.engine.exact import ExactHook
+from mmres2net.errors import Interrupted, TimeIsUp
 from mmres2net.registry import HOOKS
+from mmres2net.signals import hold_signals, raise_received, received
 
-ASK_EVERY = 10  # steps after which several processes ask each other for the time
-STEPS = 'steps_of_epoch'  # in the meta data of a checkpoint within an epoch: steps done, steps of the epoch
+ASK_EVERY = 10  # steps after which several processes ask each other whether to stop
 
 
 @HOOKS.register_module()
@@ -36,10 +36,17 @@ class EarlyStopHook(Hook):
     def __init__(self, *, patience: int) -> None:
         self.patience = patience
 
+    def before_train(self, runner: Runner) -> None:
+        """Stop again what was stopped before, and is resumed."""
+        if runner.iter:
+            self.after_val_epoch(runner)
+
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Stop if the best value is too long ago; a value that is equal or NaN is not better."""
-        saver = next(hook for hook in runner.hooks if isinstance(hook, CheckpointHook) and hook.save_best)
+        saver = next(hook for hook in runner.hooks if isinstance(hook, MMEngineCheckpointHook) and hook.save_best)
         name, sign = saver.key_indicators[0], -1 if saver.rules[0] == 'less' else 1
+        if f'val/{name}' not in runner.message_hub.log_scalars:
+            return
         values = sign * np.asarray(runner.message_hub.get_scalar(f'val/{name}').data[0], dtype=float)
         waited = len(values) - 1 - int(np.argmax(np.nan_to_num(values, nan=-np.inf)))
         if waited >= self.patience:
@@ -47,89 +54,98 @@ class EarlyStopHook(Hook):
             say(f'early stop: {name} was not better in the last {waited} evaluations')
 
 
-class TimeLimitHook(Hook):
-    """Save a checkpoint and end the run at the next step after so many ``minutes`` since ``begin`` (monotonic seconds).
+class StopHook(Hook):
+    """End a run at a step, with a checkpoint, by a signal or a limit of time; save checkpoints between the others.
 
-    The last step, and a step that an evaluation follows, do not end it.
+    Signals are held until a step is done, and all processes stop together. In an evaluation they end the run at once:
+    nothing but the evaluation is lost, and the resumed run begins with it.
+
+    Args:
+        exact: Knows whether an evaluation is due.
+        begin: When the run began, in monotonic seconds.
+        minutes: Time that the run may take; None: any.
+        every: Save a checkpoint after so many steps (``it``) or minutes (``min``).
     """
 
-    priority = 'LOWEST'  # behind the hooks that count steps
+    priority = 'LOWEST'  # behind the hooks that count and save
 
-    def __init__(self, minutes: float, begin: float) -> None:
-        self.minutes, self.begin = minutes, begin
+    def __init__(
+        self, exact: ExactHook, *, begin: float, minutes: float | None = None, every: tuple[int, str] | None = None
+    ) -> None:
+        self.exact, self.begin, self.minutes, self.every = exact, begin, minutes, every
+        self._saved, self._save_is_due = time.monotonic(), False
+        self.step, self._has_begun = 0, False
+
+    def before_train(self, runner: Runner) -> None:
+        """Begin with the evaluation that a stop prevented; checkpoints of other tools do not tell."""
+        evaluated = runner.message_hub.runtime_info.get(EVALUATED, runner.iter)
+        runner.message_hub.update_info(EVALUATED, evaluated)
+        self.step, self._has_begun = runner.iter, True
+        hold_signals(True)
+        if evaluated != runner.iter and self.exact.evaluation_is_due(runner):
+            runner.val_loop.run()
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Save and stop if it is time to.
 
         Raises:
-            TimeIsUp: The run was stopped.
+            Interrupted: The run was stopped.
         """
-        if not self._is_over(runner):
+        self.step = step = runner.iter + 1
+        counts = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+        if self.every:
+            number, unit = self.every
+            waited = time.monotonic() - self._saved >= number * 60
+            self._save_is_due |= step % number == 0 if unit == 'it' else waited
+        if step % counts:  # gradients are being accumulated
             return
-        loop, step, meta = runner.train_loop, runner.iter + 1, {}
-        if isinstance(loop, EpochBasedTrainLoop):
-            before = getattr(loop.dataloader, 'before', 0)
-            meta[STEPS] = [before + batch_idx + 1, before + len(loop.dataloader)]
-            if meta[STEPS][0] == meta[STEPS][1]:
-                return
-        elif step == runner.max_iters or (runner.val_loop is not None and step % loop.val_interval == 0):
-            return
-        folder, name = Path(runner.work_dir), f'iter_{step}.pth'
-        runner.save_checkpoint(str(folder), name, meta=meta, by_epoch=False)
-        if is_main_process():
-            (folder / POINTER).write_text(str(folder / name))
-            # Where the other checkpoints are named by epochs, one named by steps is of an earlier stop.
-            by_epoch = all(hook.by_epoch for hook in runner.hooks if isinstance(hook, CheckpointHook))
-            for path in folder.glob('iter_*.pth') if meta and by_epoch else ():
-                if path.name != name:
-                    path.unlink()
-        runner.call_hook('after_run')  # closes the logs
-        raise TimeIsUp(self.minutes)
+        reason = self._reason() if get_world_size() == 1 or step % (ASK_EVERY * counts) == 0 else None
+        if reason or self._save_is_due:
+            self._save(runner)
+            self._save_is_due, self._saved = False, time.monotonic()
+        if reason:
+            raise reason
 
-    def _is_over(self, runner: Runner) -> bool:
-        over = torch.tensor(float(time.monotonic() - self.begin >= self.minutes * 60))
+    def before_val_epoch(self, runner: Runner) -> None:
+        hold_signals(False)
+        raise_received()
+
+    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        raise_received()
+
+    def after_val(self, runner: Runner) -> None:
+        """Save and stop if it is time to and steps are left.
+
+        Raises:
+            Interrupted: The run was stopped.
+        """
+        if (reason := self._reason()) and runner.iter < runner.max_iters:
+            self._save(runner)
+            raise reason
+
+    def finish(self, runner: Runner) -> None:
+        """Save what an interrupted evaluation had before it, and close the logs."""
+        if not self._has_begun or received.count(signal.SIGINT) > 1:
+            return
+        if not hold_signals(True):  # within an evaluation
+            for hook in runner.hooks:
+                if isinstance(hook, EMAHook):  # evaluates its own weights in the place of the model's
+                    hook._swap_ema_parameters()
+            self._save(runner)
+        runner.call_hook('after_run')
+
+    def _save(self, runner: Runner) -> None:
+        for hook in runner.hooks:
+            if isinstance(hook, CheckpointHook):
+                hook.save_now(runner, self.step)
+
+    def _reason(self) -> Interrupted | None:
+        """Return why all processes have to stop."""
+        over = self.minutes is not None and time.monotonic() - self.begin >= self.minutes * 60
+        asked = torch.tensor([received[0] if received else 0, int(over)])
         if get_world_size() > 1:
-            if not self.every_n_train_iters(runner, ASK_EVERY):
-                return False
-            all_reduce(over, 'max')  # all of them have to stop together
-        return bool(over)
-
-
-class RestOfEpochHook(Hook):
-    """Begin with the rest of an epoch of which ``done`` of ``length`` steps are done, or with the same share of it."""
-
-    def __init__(self, done: int, length: int) -> None:
-        self.done, self.length = done, length
-
-    def before_train_epoch(self, runner: Runner) -> None:
-        loader = runner.train_loop.dataloader
-        if self.done:
-            before = min(round(len(loader) * self.done / self.length), len(loader) - 1)
-            runner.train_loop.dataloader, self.done = _Rest(loader, before), 0
-
-    def after_train_epoch(self, runner: Runner) -> None:
-        runner.train_loop.dataloader = getattr(runner.train_loop.dataloader, 'loader', runner.train_loop.dataloader)
-
-
-class _Rest:
-    """A data loader that leaves out as many batches as were trained ``before``."""
-
-    def __init__(self, loader: Any, before: int) -> None:
-        self.loader, self.before = loader, before
-
-    def __iter__(self) -> Iterator[Any]:
-        return islice(self.loader, len(self))
-
-    def __len__(self) -> int:
-        return len(self.loader) - self.before
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.loader, name)
-
-
-def rest_of_epoch(content: Mapping[str, Any]) -> RestOfEpochHook | None:
-    """Return the hook that a run needs that is resumed from this checkpoint; None where no epoch had begun."""
-    match content['meta'].get(STEPS):
-        case [int(done), int(length)] if 0 < done < length:
-            return RestOfEpochHook(done, length)
-    return None
+            all_reduce(asked, 'max')
+        number, over = asked.tolist()
+        if number:
+            return Interrupted(number)
+        return TimeIsUp(self.minutes or 0) if over else None

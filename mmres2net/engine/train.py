@@ -7,11 +7,12 @@ import shlex
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.hooks import Hook
 
+from mmres2net.engine.checkpoints import remove_leftovers, with_checkpoints
 from mmres2net.engine.config import (
     RUN,
     batch_notes,
@@ -22,6 +23,7 @@ from mmres2net.engine.config import (
     write_config,
 )
 from mmres2net.engine.console import log_notes
+from mmres2net.engine.exact import ExactHook
 from mmres2net.engine.launcher import is_first_here, is_first_process, is_restarted, processes, world_size
 from mmres2net.engine.profiling import ProfileDone
 from mmres2net.engine.resume import (
@@ -30,13 +32,13 @@ from mmres2net.engine.resume import (
     check_unused,
     checkpoints_in,
     clear_work_dir,
+    finished,
     newest_start,
-    progress_of,
     read_start,
     same_start,
 )
 from mmres2net.engine.run import GuardHook, build_runner, check_built, prepare, run
-from mmres2net.engine.stopping import TimeLimitHook, rest_of_epoch
+from mmres2net.engine.stopping import StopHook
 from mmres2net.engine.switches import averages_weights, with_training_switches
 from mmres2net.engine.weights import check_checkpoint, check_normalization, fetch_weights, safe_loading
 from mmres2net.errors import Interrupted, UserError
@@ -65,32 +67,29 @@ def main(argv: Sequence[str] | None = None) -> None:
         if is_first_process(args.launcher) and not args.profile:
             busy = f'another run is training in {cfg.work_dir}; choose another --work-dir, or wait for its end'
             stack.enter_context(locked(folder, busy))
+            remove_leftovers(folder)
         start = find_start(cfg, args)
         if start is not None:
-            done, total, unit = progress_of(start.content, cfg)
-            if done >= total and not args.profile:
-                setting = 'max_iters' if unit == 'iterations' else 'max_epochs'
+            if not args.profile and (text := finished(start, cfg)):
                 if is_first_process(args.launcher):
-                    count = f'{done} of {total} {unit}'
-                    print(f'{start.path}: this run is finished, {count}; to train on: train_cfg.{setting}')
+                    print(text)
                 return
-            if 'ema_state_dict' in start.content and not averages_weights(cfg):
+            if 'ema_state_dict' in start.parts and not averages_weights(cfg):
                 raise UserError(f'{start.path} is of a run with averaged weights: resume it with --ema')
-            notes += [*start.notes, *changes_since(start.content, cfg, world_size(args.launcher))]
-        hooks: list[Hook | None] = [rest_of_epoch(start.content)] if start else []
-        if args.max_minutes:
-            hooks.append(TimeLimitHook(minutes=args.max_minutes, begin=begin))
-        _train(cfg, args, notes, ['mmres2net', 'train', *(argv or ())], [hook for hook in hooks if hook])
+            notes += [*start.notes, *changes_since(start, cfg, world_size(args.launcher))]
+            # MMEngine takes it over when the order of the images is made already.
+            if 'seed' in start.meta:
+                cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': start.meta['seed']}
+        stop = StopHook(ExactHook(), begin=begin, minutes=args.max_minutes, every=args.checkpoint_every)
+        _train(cfg, args, notes, ['mmres2net', 'train', *(argv or ())], stop)
 
 
-def _train(
-    cfg: Config, args: argparse.Namespace, notes: list[str], command: Sequence[str], hooks: Sequence[Hook]
-) -> None:
+def _train(cfg: Config, args: argparse.Namespace, notes: list[str], command: Sequence[str], stop: StopHook) -> None:
     cfg, more = load_start(cfg, args)
     runner = build_runner(cfg, plain=args.plain, profile=args.profile, style=args.log_style)
     check_built(runner, PARTS, args)
-    for hook in hooks:
-        runner.register_hook(hook)
+    runner.register_hook(stop.exact)
+    runner.register_hook(stop)
     first = is_first_process(args.launcher)
     if args.overwrite and first:
         notes += [f'deleted: {path}' for path in clear_work_dir(Path(cfg.work_dir))]
@@ -100,8 +99,9 @@ def _train(
             run(runner, runner.train, GuardHook())
     except ProfileDone:
         return
-    except Interrupted as stop:
-        stop.args = (f'{stop} at step {runner.iter + 1}; {how_to_resume(Path(cfg.work_dir), command)}',)
+    except Interrupted as reason:
+        stop.finish(runner)
+        reason.args = (f'{reason} at step {stop.step}; {how_to_resume(Path(cfg.work_dir), command)}',)
         raise
 
 
@@ -112,7 +112,7 @@ def prepare_training(args: argparse.Namespace) -> tuple[Config, list[str]]:
         UserError: The config, a flag or the data have an error.
     """
     cfg, notes = prepare(args, PARTS)
-    cfg = with_hook(cfg, 'finite_loss', 'mmres2net.FiniteLossHook')
+    cfg = with_checkpoints(with_hook(cfg, 'finite_loss', 'mmres2net.FiniteLossHook'))
     cfg = with_hook(cfg, 'results', 'mmres2net.ResultsHook')
     cfg, lines = with_training_switches(cfg, args)
     notes += lines
@@ -148,7 +148,7 @@ def find_start(cfg: Config, args: argparse.Namespace) -> Start | None:
         if not Path(name).is_file():  # a folder or a store, which MMEngine reads itself
             cfg.resume, cfg.load_from = True, name
             return None
-        start = same_start(lambda: Start(Path(name), read_start(Path(name), allow_pickle=unsafe), []), unsafe)
+        start = same_start(lambda: read_start(Path(name), allow_pickle=unsafe), unsafe)
     if start is not None:
         cfg.resume, cfg.load_from = True, str(start.path)
     return start
@@ -176,5 +176,10 @@ def how_to_resume(folder: Path, command: Sequence[str]) -> str:
     """Return what to do after an interruption: the command that continues the run."""
     if not checkpoints_in(folder):
         return 'no checkpoint was saved yet'
-    rest = [part for part in command if part != '--overwrite']
-    return f'resume with: {shlex.join([*rest, *([] if "--resume" in rest else ["--resume"])])}'
+    dropped = ('--overwrite', '--resume')
+    rest = [
+        word
+        for before, word in pairwise(['', *command])
+        if word.partition('=')[0] not in dropped and (before != '--resume' or word.startswith('-'))
+    ]
+    return f'resume with: {shlex.join([*rest, "--resume"])}'

@@ -79,7 +79,8 @@ def remove_commands(content: dict[str, Any], work_dir: str | Path | None = None)
     """Remove from ``content``, in place, the entries that MMEngine would execute or delete on resume.
 
     ``meta.config`` is run as a Python file. ``best_ckpt`` and similar entries of the message hub name files and folders
-    that are deleted when a better checkpoint is saved; one is kept only if it is a best checkpoint in ``work_dir``.
+    that are deleted when a better checkpoint is saved; one is kept only if it is a best checkpoint in ``work_dir``,
+    which may have been moved since.
     """
     meta, hub = content.get('meta'), content.get('message_hub')
     if isinstance(meta, dict):
@@ -87,6 +88,11 @@ def remove_commands(content: dict[str, Any], work_dir: str | Path | None = None)
     if not isinstance(hub, dict):
         return
     infos = [info for info in (hub.get('runtime_info'), hub.get('resumed_keys')) if isinstance(info, dict)]
+    for info in infos:
+        for key, value in info.items():
+            if work_dir and str(key).startswith('best_ckpt') and isinstance(value, str) and '\0' not in value:
+                moved = os.path.join(os.path.abspath(work_dir), os.path.basename(value))
+                info[key] = moved if os.path.isfile(moved) else value
     for key in [key for info in infos for key, value in info.items() if _names_foreign_file(key, value, work_dir)]:
         for info in infos:
             info.pop(key, None)

@@ -162,10 +162,10 @@ def test_resume_runs_and_deletes_nothing(trained: Path, name: str) -> None:
 def test_own_best_checkpoint_is_replaced_and_no_other(trained: Path) -> None:
     better = {'val_evaluator__scores': '[2.0]', 'train_cfg__max_epochs': 2}
     assert train('--resume', 'own/epoch_1.pth', '--work-dir', 'second', **better).status == 0
-    assert [path.name for path in (trained / 'own').glob('best_*')] == ['best_score_epoch_1.pth']
-    assert [path.name for path in (trained / 'second').glob('best_*')] == ['best_score_epoch_2.pth']
+    assert [path.name for path in (trained / 'own').glob('best_*.pth')] == ['best_score_epoch_1.pth']
+    assert [path.name for path in (trained / 'second').glob('best_*.pth')] == ['best_score_epoch_2.pth']
     assert train('--resume', '--work-dir', 'own', **better).status == 0
-    assert [path.name for path in (trained / 'own').glob('best_*')] == ['best_score_epoch_2.pth']
+    assert [path.name for path in (trained / 'own').glob('best_*.pth')] == ['best_score_epoch_2.pth']
 
 
 BOMB = 'test tiny.py bomb.pth', 'train tiny.py --resume bomb.pth', 'train tiny.py --cfg-options load_from=bomb.pth'

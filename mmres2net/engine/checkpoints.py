@@ -1,0 +1,257 @@
+"""Checkpoints that survive a kill, a power cut and a full disk.
+
+A checkpoint is written beside its place, flushed to the disk and renamed; a checksum is put beside it; then the pointer
+names it; only then are older checkpoints removed.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import logging
+import os
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dist import is_main_process, master_only
+from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader
+
+from mmres2net.engine.console import QuietRunner
+from mmres2net.errors import RunError, UserError
+from mmres2net.files import NO_SPACE, atomic_path, write_atomic
+from mmres2net.registry import HOOKS
+from mmres2net.signals import ignore_signals
+
+POINTER = 'last_checkpoint'  # MMEngine's file with the path of the newest checkpoint
+LAST = 'last.pth'  # between those that the config asks for
+CHECKSUM = '.sha256'
+EVALUATED = 'evaluated_at'  # in the message hub: the step of the last evaluation
+OWN = 'mmres2net.CheckpointHook'
+ON_ERROR = ('continue', 'stop')
+
+
+def with_checkpoints(cfg: Config) -> Config:
+    """Return ``cfg`` with our checkpoint hook in the place of MMEngine's; where there is none, it saves on a stop."""
+    cfg = copy.deepcopy(cfg)
+    hooks = dict(cfg.get('default_hooks') or {})
+    own = hooks.get('checkpoint', {})
+    kind = (own or {}).get('type', 'CheckpointHook')
+    if own is None:
+        hooks['checkpoint'] = {'type': OWN, 'interval': -1, 'save_last': False}
+    elif getattr(kind, '__name__', str(kind)).removeprefix('mmengine.') == 'CheckpointHook':
+        hooks['checkpoint'] = {**own, 'type': OWN}
+    cfg.default_hooks = hooks
+    return cfg
+
+
+def checksum_file(path: Path) -> Path:
+    """Return the file with the checksum of a checkpoint, which ``sha256sum -c`` reads."""
+    return path.with_name(path.name + CHECKSUM)
+
+
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of a file as text."""
+    total = hashlib.sha256()
+    with path.open('rb') as file:
+        while part := file.read(1 << 20):
+            total.update(part)
+    return total.hexdigest()
+
+
+def read_checksum(path: Path) -> tuple[str, int | None]:
+    """Return the noted checksum of a checkpoint, '' without one, and the step that it was written at."""
+    try:
+        words = checksum_file(path).read_text().split()
+    except (OSError, UnicodeDecodeError):
+        return '', None
+    return (words[0], int(words[-1])) if len(words) > 2 and words[-1].isdecimal() else ('', None)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed run left in its work dir: parts of checkpoints, and checksums without their file.
+
+    The caller holds the lock of the folder.
+    """
+    for pattern in (f'.*.pth{CHECKSUM}*.part', '.*.pth*.part', f'.{POINTER}*.part'):
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
+    for path in folder.glob(f'*.pth{CHECKSUM}'):
+        if not path.with_suffix('').exists():
+            path.unlink(missing_ok=True)
+
+
+class DurableRunner(QuietRunner):
+    """A runner whose checkpoints are whole or absent, whose data workers leave signals to it, and that a full disk does
+    not stop."""
+
+    _without_space: set[str] | None = None
+
+    @master_only
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Save as MMEngine does, but atomically and with a checksum; stores such as s3:// are left to MMEngine.
+
+        Raises:
+            OSError: The file could not be written; an older one of this name is kept.
+        """
+        if '://' in str(out_dir):
+            super().save_checkpoint(out_dir, filename, *args, **kwargs)
+            return
+        target = Path(out_dir, filename)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        meta = kwargs.setdefault('meta', {})
+        with atomic_path(target) as draft:
+            super().save_checkpoint(str(draft.parent), draft.name, *args, **kwargs)
+            digest = digest_of(draft)
+            checksum_file(target).unlink(missing_ok=True)  # it would be wrong for the new file
+        write_atomic(checksum_file(target), f'{digest}  {target.name}\n# step {meta["iter"]}\n')
+
+    @staticmethod
+    def build_dataloader(dataloader: Any, seed: int | None = None, diff_rank_seed: bool = False) -> DataLoader[Any]:
+        """Build MMEngine's data loader, with workers that ignore the signals which end a run."""
+        loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+        loader.worker_init_fn = partial(_start_worker, loader.worker_init_fn)
+        return loader
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """Call the hooks; what a hook cannot write because the disk is full is left out, with a warning."""
+        self._without_space = self._without_space or set()
+        for hook in self._hooks:
+            if not hasattr(hook, fn_name):
+                continue
+            try:
+                getattr(hook, fn_name)(self, **kwargs)
+            except OSError as error:
+                if error.errno not in NO_SPACE:
+                    raise
+                if (name := type(hook).__name__) not in self._without_space:
+                    self._without_space.add(name)
+                    print_log(f'the disk is full: files of {name} are left out', 'current', logging.WARNING)
+
+
+def _start_worker(init: Callable[[int], None] | None, number: int) -> None:
+    ignore_signals()
+    if init is not None:
+        init(number)
+
+
+class _Later:
+    """A file backend that notes what it is told to remove."""
+
+    def __init__(self, backend: Any) -> None:
+        self.backend, self.paths = backend, list[str]()
+        self.remove = self.rmtree = self.paths.append
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__['backend'], name)
+
+
+@HOOKS.register_module()
+class CheckpointHook(MMEngineCheckpointHook):
+    """MMEngine's hook with its settings, which removes an older checkpoint after the new one is on the disk.
+
+    One more setting, ``on_write_error``: ``continue`` (default) warns if a checkpoint cannot be written, keeps the
+    older ones and trains on; a run whose last checkpoint could not be written then ends with an error. ``stop`` ends
+    the run at once.
+    """
+
+    file_backend: Any
+    failed = False  # whether the newest checkpoint could not be written
+    on_write_error = ON_ERROR[0]
+    written: tuple[int, int | None] | None = None  # the step of the newest checkpoint, and of its last evaluation
+
+    def before_train(self, runner: Runner) -> None:
+        """Find the place of the checkpoints; a UserError if ``on_write_error`` is not one of the two."""
+        self.on_write_error = self.args.pop('on_write_error', self.on_write_error)
+        if self.on_write_error not in ON_ERROR:
+            raise UserError(f'default_hooks.checkpoint.on_write_error={self.on_write_error!r}: {" or ".join(ON_ERROR)}')
+        super().before_train(runner)
+        self.written = self._now(runner, runner.iter) if runner.iter else None
+        names = [name[4:] for name in runner.message_hub.log_scalars if name.startswith('val/') and 'time' not in name]
+        if names and self.save_best and 'auto' in self.key_indicators:  # as at the first evaluation
+            self._init_rule(self.rules, names[:1])
+
+    def save_now(self, runner: Runner, step: int) -> None:
+        """Save ``last.pth``, unless the newest checkpoint holds the same."""
+        if self.written != self._now(runner, step):
+            self._guard(runner, self._write, LAST, {'epoch': runner.epoch, 'iter': step})
+
+    def after_train(self, runner: Runner) -> None:
+        """Write the last checkpoint again if the evaluation after it is not in it, or if it could not be written.
+
+        Raises:
+            RunError: It cannot be written.
+        """
+        now = self._now(runner, runner.iter)
+        if self.failed or (self.written and self.written[0] == now[0] and self.written != now):
+            self.on_write_error = 'stop'
+            step = runner.epoch if self.by_epoch else runner.iter
+            self._save_checkpoint_with_step(runner, step, {'epoch': runner.epoch, 'iter': runner.iter})
+        super().after_train(runner)
+
+    def _now(self, runner: Runner, step: int) -> tuple[int, int | None]:
+        return step, runner.message_hub.runtime_info.get(EVALUATED)
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
+        self._guard(runner, super()._save_best_checkpoint, metrics)
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
+        self._guard(runner, self._save_periodic, step, meta)
+
+    def _save_periodic(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
+        removed = [LAST]
+        if self.max_keep_ckpts > 0 and step not in list(self.keep_ckpt_ids)[-1:]:
+            if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
+                removed.append(self.filename_tmpl.format(self.keep_ckpt_ids[0]))
+            self.keep_ckpt_ids.append(step)
+            runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+        self.last_ckpt = self._write(
+            runner, self.filename_tmpl.format(step), meta, save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler, **self.args,
+        )  # fmt: skip
+        for name in removed:
+            self.file_backend.remove(self.file_backend.join_path(self.out_dir, name))
+
+    def _write(self, runner: Runner, name: str, meta: dict[str, Any], **options: Any) -> str:
+        """Save a checkpoint, point at it, and return its path."""
+        place = {'file_client_args': self.file_client_args, 'backend_args': self.backend_args}
+        runner.save_checkpoint(self.out_dir, name, meta=meta, by_epoch=self.by_epoch, **place, **options)
+        path = str(self.file_backend.join_path(self.out_dir, name))
+        if is_main_process():
+            write_atomic(Path(runner.work_dir) / POINTER, path)
+        self.failed, self.written = False, self._now(runner, meta['iter'])
+        return path
+
+    def _guard(self, runner: Runner, save: Callable[..., Any], *args: Any) -> None:
+        """Save by a method, and remove what it removes when that is done; if it fails nothing has changed."""
+        info, later = runner.message_hub.runtime_info, _Later(self.file_backend)
+        before, own = dict(info), {k: copy.copy(v) if isinstance(v, dict | deque) else v for k, v in vars(self).items()}
+        self.file_backend = later
+        try:
+            save(runner, *args)
+        except OSError as error:
+            info.clear()
+            info.update(before)
+            self.__dict__.update(own)
+            self.failed |= save != super()._save_best_checkpoint  # training can be resumed without it
+            text = f'a checkpoint cannot be written: {error.strerror or error}; those before it are kept'
+            if self.on_write_error == 'stop':
+                raise RunError(f'{text}. Make room and run the command again with --resume') from error
+            print_log(f'{text}, training continues', 'current', logging.WARNING)
+            return
+        self.file_backend = backend = later.backend
+        new = [value for value in info.values() if isinstance(value, str)]
+        for path in later.paths if is_main_process() else ():
+            if path in new or os.path.realpath(os.path.dirname(path)) != os.path.realpath(self.out_dir):
+                continue  # it was written again, or is not of this run
+            for file in (path, path + CHECKSUM):
+                if backend.isfile(file):
+                    backend.remove(file)
+                elif backend.isdir(file):  # of several processes, by FlexibleRunner
+                    backend.rmtree(file)
