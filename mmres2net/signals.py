@@ -17,7 +17,7 @@ from mmres2net.errors import Interrupted
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 WAIT = 5.0  # seconds for each child process to end
 received: list[int] = []  # signals of this command
-_held = False
+_held = _ends_children = False
 
 
 def raise_received() -> None:
@@ -37,8 +37,11 @@ def hold_signals(hold: bool) -> bool:
 
 
 def ignore_signals() -> None:
-    """Ignore them in this process, a data worker: who sends a signal to all processes of a job means the first one."""
-    for number in SIGNALS:
+    """Ignore them in this process, a data worker: who sends a signal to all processes of a job means the first one.
+
+    That is for workers of :func:`interruptible`, which ends them; Python itself would wait for them.
+    """
+    for number in SIGNALS if _ends_children else ():
         signal.signal(number, signal.SIG_IGN)
 
 
@@ -49,6 +52,7 @@ def interruptible() -> Iterator[None]:
     Processes that are forked in the block ignore SIGINT, which a terminal sends to all of them; they end with it.
     A signal that the caller ignores, as shells do for commands in the background, stays ignored.
     """
+    global _ends_children
     owner = os.getpid()
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -71,6 +75,7 @@ def interruptible() -> Iterator[None]:
     sys.unraisablehook = lambda what: None if isinstance(what.exc_value, Interrupted) else hook(what)  # see received
     before = {number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGCHLD)}
     try:
+        _ends_children = True
         for number in SIGNALS:
             if before[number] is not signal.SIG_IGN:
                 signal.signal(number, stop)
@@ -84,6 +89,7 @@ def interruptible() -> Iterator[None]:
         for child in children:
             child.join(WAIT)
         hold_signals(False)
+        _ends_children = False
         sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -79,12 +79,9 @@ def remove_leftovers(folder: Path) -> None:
 
     The caller holds the lock of the folder.
     """
-    for pattern in (f'.*.pth{CHECKSUM}*.part', '.*.pth*.part', f'.{POINTER}*.part'):
-        for path in folder.glob(pattern):
-            path.unlink(missing_ok=True)
-    for path in folder.glob(f'*.pth{CHECKSUM}'):
-        if not path.with_suffix('').exists():
-            path.unlink(missing_ok=True)
+    orphans = [path for path in folder.glob(f'*.pth{CHECKSUM}') if not path.with_suffix('').exists()]
+    for path in [*folder.glob('.*.pth*.part'), *folder.glob(f'.{POINTER}*.part'), *orphans]:
+        path.unlink(missing_ok=True)
 
 
 class DurableRunner(QuietRunner):

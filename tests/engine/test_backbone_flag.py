@@ -104,7 +104,7 @@ def test_train_and_test_by_command(folder: Path, capsys: pytest.CaptureFixture[s
     assert f'--backbone {ARCH}: model.backbone mmpretrain.ResNet of depth 50 -> mmres2net.Res2Net' in text
     assert f': {path}\n' in text
     files = [entry for entry in (folder / path).parent.iterdir() if not entry.is_dir()]
-    names = {file.name for file in files if file.suffix not in ('.png', '.csv')}
+    names = {file.name for file in files if file.suffix not in ('.png', '.csv', '.sha256')}
     assert names == {f'classifier-{ARCH}.py', f'classifier-{ARCH}_as_run.py', 'iter_2.pth', 'last_checkpoint'}
     assert not (folder / 'work_dirs/classifier').exists()
     checkpoint = str((folder / path).with_name('iter_2.pth'))
