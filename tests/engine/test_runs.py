@@ -26,7 +26,7 @@ def test_run_leaves_checkpoint_config_drawings_and_metrics(trained_demo: Path) -
 def test_testing_repeats_the_last_evaluation(trained_demo: Path, shapes: Path, tmp_path: Path) -> None:
     out = tmp_path / 'found.pkl'
     assert evaluate_demo(trained_demo / 'epoch_1.pth', tmp_path / 'run', shapes, '--out', out).status == 0
-    (metrics,) = (json.loads(file.read_text()) for file in (tmp_path / 'run').glob('*/*.json'))
+    (metrics,) = (json.loads(file.read_text()) for file in (tmp_path / 'run').glob('2*/*.json'))
     assert metrics['coco/bbox_mAP'] == scalars(trained_demo)[-1]['coco/bbox_mAP']
     assert out.stat().st_size > 0
     flipped = evaluate_demo(trained_demo / 'epoch_1.pth', tmp_path / 'run', shapes, '--tta')
