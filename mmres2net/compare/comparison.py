@@ -11,48 +11,18 @@ import numpy as np
 import yaml
 from mmengine.config import Config
 
+from mmres2net.compare import result as parts
+from mmres2net.compare import statistics
 from mmres2net.compare.metrics import ERRORS, Measured, calibration, measure, task_of
-from mmres2net.compare.result import (
-    CHECKPOINTS,
-    RECIPES,
-    Calibration,
-    Comparison,
-    Confusion,
-    Curve,
-    Images,
-    Line,
-    Row,
-    Side,
-    plain,
-)
-from mmres2net.compare.runs import Tested, check_comparable
-from mmres2net.compare.statistics import (
-    Array,
-    Draws,
-    difference,
-    draw_images,
-    draw_seeds,
-    estimate,
-    holm,
-    interval,
-    pooled,
-)
+from mmres2net.compare.runs import Evaluated, check_comparable
+from mmres2net.compare.statistics import Array, interval
 from mmres2net.data.layout import dataset_of_test
 from mmres2net.engine.config import load_config, single_process_norms
 from mmres2net.paths import config_dir, list_configs
 
 Published = Mapping[str, Any]
-SIZES = {'': '', '50': '50', 's': ' small', 'm': ' medium', 'l': ' large'}
-# Metrics as the metafile names them.
-NAMES = {
-    **{
-        (kind, f'AP{end}'): f'{name} AP{size}'
-        for kind, name in (('bbox', 'box'), ('segm', 'mask'))
-        for end, size in SIZES.items()
-    },
-    ('', 'mIoU'): 'mIoU',
-    **{('', f'top-{k} accuracy'): f'top-{k} error' for k in (1, 5)},
-}
+ENOUGH = 200  # replicates
+SIZES = {'s': ' small', 'm': ' medium', 'l': ' large'}
 
 
 class Bootstrap:
@@ -67,41 +37,44 @@ class Bootstrap:
 
     def __init__(self, seeds: Sequence[int], images: int, samples: int, seed: int) -> None:
         rng = np.random.default_rng(seed)
-        self.draws: Draws = draw_images(images, samples, rng)
-        self.weights = [draw_seeds(number, samples, rng) for number in seeds]
+        self.draws = statistics.draw_images(images, samples, rng)
+        self.weights = [statistics.draw_seeds(number, samples, rng) for number in seeds]
 
     def side(self, i: int, runs: Sequence[Array], other: int = 0) -> Array:
         """Return the replicates (R, ...) of a side, where ``other`` more degrees of freedom tell how seeds vary."""
-        return pooled(np.stack(runs), self.weights[i], max(len(runs) - 1 + other, 1))
+        return statistics.pooled(np.stack(runs), self.weights[i], max(len(runs) - 1 + other, 1))
 
     def difference(self, i: int, runs: Sequence[Array], reference: Sequence[Array]) -> Array:
         """Return the replicates (R, ...) of side i less the first one."""
         return self.side(i, runs, len(reference) - 1) - self.side(0, reference, len(runs) - 1)
 
-    def row(self, key: tuple[str, str], runs: Sequence[Sequence[Array]], paper: Sequence[float | None] = ()) -> Row:
+    def row(
+        self, key: tuple[str, str], runs: Sequence[Sequence[Array]], paper: Sequence[float | None] = ()
+    ) -> parts.Row:
         """Return the row of a metric from the replicates (R,) of the runs of each side."""
         first, *rest = paper or [None] * len(runs)
         gaps = [None if one is None or first is None else one - first for one in rest]
-        return Row(
+        return parts.Row(
             name=key[1],
             group=key[0],
             higher_is_better=key[1] not in ERRORS,
-            sides=tuple(estimate(self.side(i, one)) for i, one in enumerate(runs)),
+            sides=tuple(statistics.estimate(self.side(i, one)) for i, one in enumerate(runs)),
             differences=tuple(
-                difference(self.difference(i, one, runs[0]), gap)
+                statistics.difference(self.difference(i, one, runs[0]), gap)
                 for (i, one), gap in zip(list(enumerate(runs))[1:], gaps, strict=True)
             ),
             paper=tuple(paper),
         )
 
 
-def compare(sides: dict[str, list[Tested]], *, samples: int, seed: int, command: str) -> Comparison:
+def compare(sides: dict[str, list[Evaluated]], *, samples: int, seed: int, command: str) -> parts.Comparison:
     """Return the comparison of runs on the same images.
 
     Raises:
         UserError: They cannot be compared.
     """
     banners = check_comparable(sides)
+    banners += [f'Only {samples} replicates: the intervals are rough.'] if samples < ENOUGH else []
     runs = [[one.arrays for one in tested] for tested in sides.values()]
     first = runs[0][0]
     boot = Bootstrap([len(side) for side in runs], len(first['images']), samples, seed)
@@ -109,21 +82,21 @@ def compare(sides: dict[str, list[Tested]], *, samples: int, seed: int, command:
     published = [published_of(tested[0].cfg) for tested in sides.values()]
     classes = tuple(map(str, first['classes']))
 
-    def rows(pick: Callable[[Measured], Mapping[tuple[str, str], Array]], paper: bool = False) -> tuple[Row, ...]:
+    def rows(pick: Callable[[Measured], Mapping[tuple[str, str], Array]], paper: bool = False) -> tuple[parts.Row, ...]:
         return tuple(
             boot.row(key, [[pick(run)[key] for run in side] for side in found], _paper(key, published) if paper else ())
             for key in pick(found[0][0])
         )
 
     several = [len(side) > 1 for side in runs]
-    return Comparison(
+    return parts.Comparison(
         task=task_of(first),
-        level=RECIPES if all(several) else CHECKPOINTS,
+        level=parts.RECIPES if all(several) else parts.CHECKPOINTS,
         command=command,
         seed=seed,
         samples=samples,
         banners=tuple(banners),
-        sides=tuple(Side(name, tuple(one.run for one in tested)) for name, tested in sides.items()),
+        sides=tuple(parts.Side(name, tuple(one.run for one in tested)) for name, tested in sides.items()),
         classes=classes,
         metrics=rows(lambda run: run.metrics, paper=True),
         by_class=tuple(
@@ -138,9 +111,9 @@ def compare(sides: dict[str, list[Tested]], *, samples: int, seed: int, command:
         calibration=tuple(_calibrations(list(sides), found)),
         errors=tuple(replace(row, higher_is_better=False) for row in rows(lambda run: run.errors)),
         confusions=tuple(_confusion(group, classes, found) for group in found[0][0].confusion),
-        images=Images(
+        images=parts.Images(
             tuple(map(str, first['images'])),
-            plain([np.mean([run.scores for run in side], 0) for side in found]),
+            parts.plain([np.mean([run.scores for run in side], 0) for side in found]),
             found[0][0].score,
         ),
     )
@@ -150,34 +123,34 @@ def _classes(run: Measured, group: str, classes: Sequence[str]) -> dict[tuple[st
     return {(group, name): run.by_class[group][1][:, k] for k, name in enumerate(classes)}
 
 
-def _adjusted(rows: Sequence[Row]) -> Iterable[Row]:
+def _adjusted(rows: Sequence[parts.Row]) -> Iterable[parts.Row]:
     """Yield the rows of all classes with their p values adjusted for the number of classes."""
-    columns = [holm([row.differences[i].p for row in rows]) for i in range(len(rows[0].differences))]
+    columns = [statistics.holm([row.differences[i].p for row in rows]) for i in range(len(rows[0].differences))]
     for row, values in zip(rows, zip(*columns, strict=True), strict=True):
         yield replace(row, differences=tuple(replace(d, p=p) for d, p in zip(row.differences, values, strict=True)))
 
 
-def _curve(boot: Bootstrap, plots: Sequence[Sequence[Any]]) -> Curve:
+def _curve(boot: Bootstrap, plots: Sequence[Sequence[Any]]) -> parts.Curve:
     one, lines = plots[0][0], []
     for i, side in enumerate(plots):
         replicates = boot.side(i, [plot.values for plot in side])
         low, high = (np.clip(band, 0, 1) for band in interval(replicates))
-        lines.append(Line(plain(replicates[0]), plain(low), plain(high)))
-    return Curve(one.title, one.group, one.xlabel, one.ylabel, plain(one.x), tuple(lines))
+        lines.append(parts.Line(parts.plain(replicates[0]), parts.plain(low), parts.plain(high)))
+    return parts.Curve(one.title, one.group, one.xlabel, one.ylabel, parts.plain(one.x), tuple(lines))
 
 
-def _calibrations(names: Sequence[str], found: Sequence[Sequence[Measured]]) -> Iterable[Calibration]:
+def _calibrations(names: Sequence[str], found: Sequence[Sequence[Measured]]) -> Iterable[parts.Calibration]:
     for group in found[0][0].confidence:
         for name, side in zip(names, found, strict=True):
             pairs = [run.confidence[group] for run in side]
             confidence, right = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
-            yield Calibration(group, name, *map(plain, calibration(confidence, right)))
+            yield parts.Calibration(group, name, *map(parts.plain, calibration(confidence, right)))
 
 
-def _confusion(group: str, classes: Sequence[str], found: Sequence[Sequence[Measured]]) -> Confusion:
+def _confusion(group: str, classes: Sequence[str], found: Sequence[Sequence[Measured]]) -> parts.Confusion:
     tables = [np.mean([run.confusion[group] for run in side], 0) for side in found]
     more = ['background'] if len(tables[0]) > len(classes) else []
-    return Confusion(group, (*classes, *more), plain(tables))
+    return parts.Confusion(group, (*classes, *more), parts.plain(tables))
 
 
 def _paper(key: tuple[str, str], published: Sequence[Published]) -> list[float | None]:
@@ -185,7 +158,9 @@ def _paper(key: tuple[str, str], published: Sequence[Published]) -> list[float |
     if len({str(one.get('source')) for one in published if one}) > 1:
         return [None] * len(published)
     group, name = key
-    label = NAMES.get(key) or f'{group} {"F" if name == "maxF" else name}'
+    kind = {'bbox': 'box', 'segm': 'mask'}.get(group)
+    label = f'{kind} {name[:2]}{SIZES.get(name[2:], name[2:])}' if kind else f'{group} {name}'.strip()
+    label = label.replace('accuracy', 'error').replace('maxF', 'F')  # as the metafile names it
     values = [one.get('metrics', {}).get(label) for one in published]
     return [100 - value if value is not None and label.endswith('error') else value for value in values]
 

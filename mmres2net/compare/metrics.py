@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,13 +15,12 @@ from mmres2net.saliency.measures import dataset_metrics
 
 Arrays = Mapping[str, Array]
 BINS = 10  # of confidence
-BANDS = 200  # replicates of curves
+FEWER = 500  # replicates of curves and of what errors cost
 KINDS = ('bbox', 'segm')
 ERRORS = ('MAE',)  # metrics of which less is better
 
 
-@dataclass(frozen=True)
-class Plot:
+class Plot(NamedTuple):
     """A curve in R replicates: ``values`` (R, X)."""
 
     title: str
@@ -73,6 +73,7 @@ def measure(arrays: Arrays, draws: Draws) -> Measured:
 
 
 def _detection(arrays: Arrays, draws: Draws) -> Measured:
+    fewer = Draws(draws.counts[:, : FEWER + 1])
     done = Measured(scores=arrays['scores'], score='F1 of the boxes with a score of 0.3 or more')
     for kind in (kind for kind in KINDS if f'{kind}.score' in arrays):
         matches = matches_of(arrays, kind)
@@ -83,8 +84,8 @@ def _detection(arrays: Arrays, draws: Draws) -> Measured:
             name, (metrics, ap) = 'AP', coco_metrics(matches, draws)
         done.metrics |= {(kind, key): values for key, values in metrics.items()}
         done.by_class[kind] = (name, ap)
-        done.errors |= {(kind, key): values for key, values in error_costs(matches, draws).items()}
-        done.plots += _curves(matches, kind, draws)
+        done.errors |= {(kind, key): values for key, values in error_costs(matches, fewer).items()}
+        done.plots += _curves(matches, kind, fewer)
         counted = matches.verdict[0, :, 0] != IGNORED
         done.confidence[kind] = (matches.score[counted], matches.verdict[0, counted, 0] == TRUE)
         done.confusion[kind] = confusion_matrix(matches)
@@ -92,7 +93,7 @@ def _detection(arrays: Arrays, draws: Draws) -> Measured:
 
 
 def _curves(matches: Matches, kind: str, draws: Draws) -> Iterator[Plot]:
-    precision, f1 = curves(matches, Draws(draws.counts[:, : BANDS + 1]))
+    precision, f1 = curves(matches, draws)
     for values, least in zip(precision, ('0.5', '0.75'), strict=True):
         yield Plot(f'Precision by recall at IoU {least}', kind, 'recall', 'precision', GRID, values)
     yield Plot('F1 by score at IoU 0.5', kind, 'least score', 'F1', GRID, f1)
@@ -142,7 +143,7 @@ def _saliency(arrays: Arrays, draws: Draws) -> Measured:
         rows = [dataset_metrics({key: values[r] for key, values in sums.items()}) for r in range(len(weights))]
         done.metrics |= {(name, key): np.array([row[key] for row in rows]) for key in rows[0]}
         precision, recall = (
-            sums[key][: BANDS + 1] / sums['images'][: BANDS + 1, None] for key in ('precision', 'recall')
+            sums[key][: FEWER + 1] / sums['images'][: FEWER + 1, None] for key in ('precision', 'recall')
         )
         threshold = np.linspace(1, 0, precision.shape[1])
         for what, values in (('Precision', precision), ('Recall', recall)):

@@ -65,10 +65,11 @@ class Difference(Estimate):
     """A side's value less that of the first side.
 
     Attributes:
-        above: Share of the replicates in which it is greater than 0; of those equal to 0, one half.
+        above: Probability that it is greater than 0: share of the replicates, mirrored at ``value`` as in the interval;
+            of those equal to 0, one half.
         bias: Mean of the replicates less ``value``, which intervals correct for.
-        p: Two-sided, from the replicates; in rows by class adjusted for their number (Holm), where it is the
-            probability that decides whether the row may be called a difference.
+        p: Two-sided, from the replicates' standard deviation; in rows by class adjusted for their number (Holm), where
+            it decides whether the row may be called a difference.
         paper: The published difference of the two configs, None if there is none.
     """
 

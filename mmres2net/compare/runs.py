@@ -41,7 +41,7 @@ class Source(NamedTuple):
     folder: Path
 
 
-class Tested(NamedTuple):
+class Evaluated(NamedTuple):
     """A run, what its evaluation kept, and its config."""
 
     run: Run
@@ -92,7 +92,7 @@ def source_of(text: str) -> Source:
     return Source(config, checkpoint, Path('work_dirs') / KEPT / name)
 
 
-def tested(source: Source, data: str | None, *, unsafe: bool) -> Tested:
+def tested(source: Source, data: str | None, *, unsafe: bool) -> Evaluated:
     """Return a run with what its test found in each image; it is tested unless that was kept and nothing has changed.
 
     Raises:
@@ -126,7 +126,7 @@ def tested(source: Source, data: str | None, *, unsafe: bool) -> Tested:
         arrays=str(file),
         command=shlex.join(['mmres2net', 'test', *argv]),
     )
-    return Tested(run, arrays, cfg)
+    return Evaluated(run, arrays, cfg)
 
 
 def relative(names: Sequence[str]) -> list[str]:
@@ -136,7 +136,7 @@ def relative(names: Sequence[str]) -> list[str]:
     return [part.removeprefix(shared).lstrip('/') for part in parts]
 
 
-def check_comparable(sides: dict[str, list[Tested]]) -> list[str]:
+def check_comparable(sides: dict[str, list[Evaluated]]) -> list[str]:
     """Check that all runs are of one task, on the same images; return what makes the comparison doubtful.
 
     Raises:

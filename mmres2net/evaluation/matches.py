@@ -1,7 +1,8 @@
 """Which detection found which object, image by image: the base of curves, confusion matrices and comparisons of runs.
 
 The rules are COCO's (https://cocodataset.org/#detection-eval): ten IoU thresholds, four ranges of areas, at most 100
-detections of a class in an image, crowds ignored. The AP, also of resampled images, follows from the arrays alone.
+detections of a class in an image, crowds ignored. The AP follows from the arrays alone, that of resampled images by
+:mod:`mmres2net.compare.detection`.
 """
 
 from __future__ import annotations
@@ -192,18 +193,13 @@ def _partners(found: Objects, numbers: Sequence[int], overlaps: Array) -> list[i
     return partners.tolist()
 
 
-def precision_at_recall(matches: Matches, area: int = 0, weights: Array | None = None) -> Array:
+def precision_at_recall(matches: Matches, area: int = 0) -> Array:
     """Return the interpolated precision (10, K, 101) by IoU threshold and class, at recalls of 0, 0.01, ..., 1.
 
-    It is NaN for a class without objects.
-
-    Args:
-        matches: Of an evaluation.
-        area: Index of the range of areas: all, small, medium, large.
-        weights: (I,) How often each image counts, as in a bootstrap; None: once.
+    It is NaN for a class without objects. ``area`` is the index of the range of areas: all, small, medium, large.
     """
     curves = np.full((len(THRESHOLDS), len(matches.classes), len(GRID)), np.nan)
-    for k, (_, right, wrong, objects) in enumerate(_by_class(matches, area, weights)):
+    for k, (_, right, wrong, objects) in enumerate(_by_class(matches, area)):
         precision = right / (right + wrong + np.spacing(1))
         best = np.maximum.accumulate(precision[::-1])[::-1]
         for t in range(len(THRESHOLDS)) if objects else ():
@@ -211,9 +207,9 @@ def precision_at_recall(matches: Matches, area: int = 0, weights: Array | None =
     return curves
 
 
-def average_precision(matches: Matches, area: int = 0, weights: Array | None = None) -> Array:
+def average_precision(matches: Matches, area: int = 0) -> Array:
     """Return COCO's AP (10, K) by IoU threshold and class; NaN for a class without objects."""
-    return precision_at_recall(matches, area, weights).mean(-1)
+    return precision_at_recall(matches, area).mean(-1)
 
 
 def recall_at(matches: Matches, limit: int = LIMIT, area: int = 0) -> Array:
@@ -238,17 +234,13 @@ def f1_at_score(matches: Matches, threshold: int = 0) -> Array:
     return curves
 
 
-def _by_class(
-    matches: Matches, area: int = 0, weights: Array | None = None
-) -> Iterator[tuple[Array, Array, Array, float]]:
+def _by_class(matches: Matches, area: int = 0) -> Iterator[tuple[Array, Array, Array, float]]:
     """Yield for each class the falling scores, right and wrong detections (D, 10) up to each, and how many objects."""
-    weights = np.ones(len(matches.images)) if weights is None else np.asarray(weights, float)
     order = np.argsort(-matches.score, kind='stable')
     for k in range(len(matches.classes)):
         mine = order[matches.label[order] == k]
-        verdict, weight = matches.verdict[area, mine], weights[matches.image[mine], None]
-        right, wrong = (np.cumsum(weight * (verdict == which), 0) for which in (TRUE, FALSE))
-        objects = weights[matches.object_image[~matches.ignored[area] & (matches.object_label == k)]].sum()
+        right, wrong = (np.cumsum(matches.verdict[area, mine] == which, 0) for which in (TRUE, FALSE))
+        objects = (~matches.ignored[area] & (matches.object_label == k)).sum()
         yield matches.score[mine], right, wrong, float(objects)
 
 

@@ -76,15 +76,16 @@ def test_voc_replicates_equal_its_definition(mode: str) -> None:
         assert ap[r] == pytest.approx(plain_voc(right, per_image @ counts, mode), abs=1e-12)
 
 
-def test_curves_are_those_of_the_weights() -> None:
+def test_curves_are_those_of_the_drawn_images() -> None:
     truth = coco_truth(15, 5, 4)
-    matches = match(truth, coco_detections(truth, 4), 'bbox')
+    found = [{**one, 'score': one['score'] + 1e-6 * i} for i, one in enumerate(coco_detections(truth, 4))]
     draws = draw_images(15, 3, np.random.default_rng(0))
-    precision, f1 = curves(matches, draws)
+    precision, f1 = curves(match(truth, found, 'bbox'), draws)
     for r, counts in enumerate(draws.counts.T):
-        expected = precision_at_recall(matches, weights=counts)[[0, 5]]
+        matches = match(*drawn(truth, found, counts), 'bbox')
+        expected = precision_at_recall(matches)[[0, 5]]
         assert precision[:, r] == pytest.approx(class_mean(expected.swapaxes(1, 2)), abs=1e-12)
-    assert f1[0] == pytest.approx(class_mean(f1_at_score(matches).T), abs=1e-12)
+        assert f1[r] == pytest.approx(class_mean(f1_at_score(matches).T), abs=1e-12)
 
 
 # Two objects of class 0 and one of class 1; the first two are found.

@@ -14,7 +14,7 @@ from mmengine.config import Config
 
 from mmres2net.compare.comparison import compare, published_of
 from mmres2net.compare.result import CHECKPOINTS, RECIPES, Run, as_json
-from mmres2net.compare.runs import Tested, check_comparable, read_sides, relative, source_of
+from mmres2net.compare.runs import Evaluated, check_comparable, read_sides, relative, source_of
 from mmres2net.engine.config import load_config
 from mmres2net.errors import UserError
 from mmres2net.evaluation.matches import match
@@ -26,9 +26,9 @@ from tests.support.cli import run_cli
 Change = Callable[[dict[str, Any]], Any]
 
 
-def run(arrays: dict[str, Any], *, sha256: str = '0', seed: int = 0, model: str = 'm') -> Tested:
+def run(arrays: dict[str, Any], *, sha256: str = '0', seed: int = 0, model: str = 'm') -> Evaluated:
     made = Run('f', 'model = dict()', 'c.py', 'x.pth', sha256, seed, {}, '', '', '')
-    return Tested(made, arrays, Config({'model': {'type': model}}))
+    return Evaluated(made, arrays, Config({'model': {'type': model}}))
 
 
 def of_classes(side: int, images: int = 60) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def of_pixels(side: int) -> dict[str, Any]:
     return dict(collected(segmented(60).sides[side], CLASSES))
 
 
-def sides(*arrays: dict[str, Any]) -> dict[str, list[Tested]]:
+def sides(*arrays: dict[str, Any]) -> dict[str, list[Evaluated]]:
     return {name: [run(one, sha256=name)] for name, one in zip('ABCD', arrays, strict=False)}
 
 
@@ -143,7 +143,7 @@ def test_a_comparison_is_antisymmetric_and_0_with_itself(arrays: Callable[[int],
 def test_several_seeds_are_recipes() -> None:
     one, other = of_classes(0), of_classes(1)
     seeds = {name: [run(a, sha256=f'{name}{i}', seed=i) for i, a in enumerate((one, other))] for name in 'AB'}
-    result = compare(seeds, samples=50, seed=1, command='')
+    result = compare(seeds, samples=200, seed=1, command='')
     row = result.metrics[0]
     assert (result.level, result.banners, row.differences[0].value) == (RECIPES, (), 0)
     values = [compare(sides(a, one), samples=5, seed=1, command='').metrics[0].sides[0].value for a in (one, other)]

@@ -76,24 +76,6 @@ def test_on_photographs() -> None:
     check(truth, found, 'bbox')
 
 
-def test_images_that_are_drawn_twice_count_twice() -> None:
-    truth = coco_truth(20, 4, 5)
-    # Copies of an image stand one after another only where no two scores of an image are equal.
-    found = [{**one, 'score': one['score'] + 1e-6 * i} for i, one in enumerate(coco_detections(truth, 5))]
-    weights = np.random.default_rng(0).multinomial(20, np.full(20, 1 / 20))
-    twice: dict[str, Any] = {'images': [], 'categories': truth['categories'], 'annotations': []}
-    more: list[dict[str, Any]] = []
-    for number, image in [(c, one) for one in truth['images'] for c in range(weights[one['id'] - 1])]:
-        new = image['id'] * 100 + number
-        twice['images'].append({**image, 'id': new})
-        for source, target in ((truth['annotations'], twice['annotations']), (found, more)):
-            target += [{**one, 'image_id': new} for one in source if one['image_id'] == image['id']]
-    twice['annotations'] = [{**one, 'id': i} for i, one in enumerate(twice['annotations'], 1)]
-    expected = official(twice, more, 'bbox').eval['precision'][:, :, :, 0, -1].mean(1)
-    ap = average_precision(match(truth, found, 'bbox'), weights=weights)
-    assert ap == pytest.approx(np.where(expected == -1, np.nan, expected), abs=1e-12, nan_ok=True)
-
-
 def test_confusion_matrix_and_f1_by_hand() -> None:
     truth, found = of_boxes(
         [(1, 0, 0, 0, 40, 40), (1, 1, 100, 100, 140, 140), (1, 1, 200, 200, 240, 240), (2, 0, 0, 0, 50, 50)],
