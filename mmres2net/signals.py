@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -36,13 +36,15 @@ def hold_signals(hold: bool) -> bool:
     return before
 
 
-def ignore_signals() -> None:
-    """Ignore them in this process, a data worker: who sends a signal to all processes of a job means the first one.
+def ignore_signals(then: Callable[[int], None] | None = None, worker: int = 0) -> None:
+    """Ignore them in a data worker, and call ``then``: who signals all processes of a job means the first one.
 
     That is for workers of :func:`interruptible`, which ends them; Python itself would wait for them.
     """
     for number in SIGNALS if _ends_children else ():
         signal.signal(number, signal.SIG_IGN)
+    if then is not None:
+        then(worker)
 
 
 @contextmanager

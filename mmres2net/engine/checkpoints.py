@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.dist import is_main_process, master_only
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
+from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
@@ -75,10 +76,7 @@ def read_checksum(path: Path) -> tuple[str, int | None]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed run left in its work dir: parts of checkpoints, and checksums without their file.
-
-    The caller holds the lock of the folder.
-    """
+    """Remove parts of checkpoints, and checksums without their file, from a work dir whose lock the caller holds."""
     orphans = [path for path in folder.glob(f'*.pth{CHECKSUM}') if not path.with_suffix('').exists()]
     for path in [*folder.glob('.*.pth*.part'), *folder.glob(f'.{POINTER}*.part'), *orphans]:
         path.unlink(missing_ok=True)
@@ -88,15 +86,11 @@ class DurableRunner(QuietRunner):
     """A runner whose checkpoints are whole or absent, whose data workers leave signals to it, and that a full disk does
     not stop."""
 
-    _without_space: set[str] | None = None
+    _without_space: Sequence[Hook] = ()
 
     @master_only
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
-        """Save as MMEngine does, but atomically and with a checksum; stores such as s3:// are left to MMEngine.
-
-        Raises:
-            OSError: The file could not be written; an older one of this name is kept.
-        """
+        """Save as MMEngine does, but atomically and with a checksum; stores such as s3:// are left to MMEngine."""
         if '://' in str(out_dir):
             super().save_checkpoint(out_dir, filename, *args, **kwargs)
             return
@@ -113,29 +107,21 @@ class DurableRunner(QuietRunner):
     def build_dataloader(dataloader: Any, seed: int | None = None, diff_rank_seed: bool = False) -> DataLoader[Any]:
         """Build MMEngine's data loader, with workers that ignore the signals which end a run."""
         loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
-        loader.worker_init_fn = partial(_start_worker, loader.worker_init_fn)
+        loader.worker_init_fn = partial(ignore_signals, loader.worker_init_fn)
         return loader
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
         """Call the hooks; what a hook cannot write because the disk is full is left out, with a warning."""
-        self._without_space = self._without_space or set()
         for hook in self._hooks:
-            if not hasattr(hook, fn_name):
-                continue
             try:
-                getattr(hook, fn_name)(self, **kwargs)
+                getattr(hook, fn_name, lambda *args, **kwargs: None)(self, **kwargs)
             except OSError as error:
                 if error.errno not in NO_SPACE:
                     raise
-                if (name := type(hook).__name__) not in self._without_space:
-                    self._without_space.add(name)
+                if hook not in self._without_space:
+                    self._without_space = [*self._without_space, hook]
+                    name = type(hook).__name__
                     print_log(f'the disk is full: files of {name} are left out', 'current', logging.WARNING)
-
-
-def _start_worker(init: Callable[[int], None] | None, number: int) -> None:
-    ignore_signals()
-    if init is not None:
-        init(number)
 
 
 class _Later:
@@ -180,11 +166,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             self._guard(runner, self._write, LAST, {'epoch': runner.epoch, 'iter': step})
 
     def after_train(self, runner: Runner) -> None:
-        """Write the last checkpoint again if the evaluation after it is not in it, or if it could not be written.
-
-        Raises:
-            RunError: It cannot be written.
-        """
+        """Write the last checkpoint again if the evaluation after it is not in it; a RunError if it is not possible."""
         now = self._now(runner, runner.iter)
         if self.failed or (self.written and self.written[0] == now[0] and self.written != now):
             self.on_write_error = 'stop'

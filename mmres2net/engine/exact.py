@@ -71,13 +71,7 @@ def seeded(dataset: Any) -> Any:
 
 
 class ExactBatches:
-    """A batch sampler with keys for random numbers, which can start inside an epoch.
-
-    Args:
-        batches: The batch sampler.
-        seed: Seed of the run.
-        length: Samples of the data set.
-    """
+    """A batch sampler of a data set of some ``length``, with keys for random numbers, which can start in an epoch."""
 
     def __init__(self, batches: Any, seed: int, length: int) -> None:
         self.batches, self.seed, self.length = batches, seed, length
@@ -140,10 +134,7 @@ class ExactHook(Hook):
             self._gradients = checkpoint.get(GRADIENTS) or {}
 
     def before_train(self, runner: Runner) -> None:
-        """Put the batches where the checkpoint was written, or at the same share of the images.
-
-        Batches are of another size where the batch size or the number of processes has changed.
-        """
+        """Go on behind the images that were trained; a batch of all processes may have another size than before."""
         for name, parameter in unwrapped(runner.model).named_parameters():
             if name in self._gradients:
                 parameter.grad = self._gradients[name].to(parameter)
@@ -158,7 +149,7 @@ class ExactHook(Hook):
                 batches.start = len(batches)
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Begin an epoch with the batches that are left of it; of steps, all are one epoch of MMEngine's."""
+        """Begin an epoch with what is left of it; a run that counts steps is one epoch to MMEngine."""
         loop, batches = runner.train_loop, self.batches
         if batches is None:
             return

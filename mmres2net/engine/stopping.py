@@ -60,11 +60,8 @@ class StopHook(Hook):
     Signals are held until a step is done, and all processes stop together. In an evaluation they end the run at once:
     nothing but the evaluation is lost, and the resumed run begins with it.
 
-    Args:
-        exact: Knows whether an evaluation is due.
-        begin: When the run began, in monotonic seconds.
-        minutes: Time that the run may take; None: any.
-        every: Save a checkpoint after so many steps (``it``) or minutes (``min``).
+    ``exact`` knows whether an evaluation is due. The run began at ``begin`` (monotonic seconds) and may take so many
+    ``minutes``. ``every`` so many steps (``it``) or minutes (``min``) a checkpoint is saved.
     """
 
     priority = 'LOWEST'  # behind the hooks that count and save
@@ -86,17 +83,12 @@ class StopHook(Hook):
             runner.val_loop.run()
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Save and stop if it is time to.
-
-        Raises:
-            Interrupted: The run was stopped.
-        """
+        """Save if it is time to, and raise :class:`Interrupted` if the run has to stop."""
         self.step = step = runner.iter + 1
+        number, unit = self.every or (0, '')
+        if unit:
+            self._save_is_due |= step % number == 0 if unit == 'it' else time.monotonic() - self._saved >= number * 60
         counts = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
-        if self.every:
-            number, unit = self.every
-            waited = time.monotonic() - self._saved >= number * 60
-            self._save_is_due |= step % number == 0 if unit == 'it' else waited
         if step % counts:  # gradients are being accumulated
             return
         reason = self._reason() if get_world_size() == 1 or step % (ASK_EVERY * counts) == 0 else None
@@ -114,11 +106,6 @@ class StopHook(Hook):
         raise_received()
 
     def after_val(self, runner: Runner) -> None:
-        """Save and stop if it is time to and steps are left.
-
-        Raises:
-            Interrupted: The run was stopped.
-        """
         if (reason := self._reason()) and runner.iter < runner.max_iters:
             self._save(runner)
             raise reason
