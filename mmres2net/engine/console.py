@@ -35,6 +35,7 @@ KEPT = ('resumed epoch', 'evaluated on')  # other messages that are shown
 USUAL = (
     'Failed to search registry with scope',
     'The prefix is not set in metric',
+    'Resumed iteration number is not divisible',  # accumulated gradients are in the checkpoint
     '"FileClient" will',
     '"HardDiskBackend" is',
     '`save_param_scheduler` is',
