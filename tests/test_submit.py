@@ -49,4 +49,4 @@ def test_a_preempted_job_is_queued_again_and_resumes(tmp_path: Path, monkeypatch
     text = job.paths.stdout.read_text()
     assert Path('wd/epoch_4.pth').exists()
     assert 'resumed epoch: ' in text
-    assert text.count('wd/epoch_1.pth') == 0  # not trained again
+    assert text.count('epoch 1/4  step 1/') <= 1  # not trained again
