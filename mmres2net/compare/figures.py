@@ -71,7 +71,7 @@ def calibration_plot(found: Sequence[Calibration], sides: Sequence[Side]) -> str
     panels: dict[tuple[str, str, str], list[Points]] = {}
     for one in found:
         lines = panels.setdefault((f'calibration {one.group}', 'confidence', 'accuracy'), [])
-        lines += [] if lines else [('exact', GREY, [0, 1], [0, 1], None)]
+        lines += [] if lines else [('calibrated', GREY, [0, 1], [0, 1], None)]
         (name, color), error = colors[one.side], '' if one.ece is None else f', ECE {one.ece:.3f}'
         lines.append((name + error, color, _values(one.confidence), _values(one.accuracy), None))
     return _line_plot(panels)

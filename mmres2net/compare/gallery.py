@@ -33,7 +33,9 @@ class Network:
     """
 
     def __init__(self, run: Run) -> None:
-        self.cfg = embedded_config({'meta': {'cfg': run.config}})
+        # What a test used, which is not what its config file says if it was given other data.
+        kept = [file.read_text(encoding='utf-8') for file in Path(run.arrays).parents[1].glob('*.py')]
+        self.cfg = embedded_config({'meta': {'cfg': kept[0] if len(kept) == 1 else run.config}})
         self.device = 'cuda' if torch.cuda.is_available() else 'cpu'
         with registered_only():
             loader = self.cfg.get('test_dataloader') or self.cfg.get('val_dataloader') or {}

@@ -71,7 +71,11 @@ def render(result: Comparison, examples: Sequence[Example], missing: str = '') -
     page.filters |= {'number': number, 'interval': interval, 'jpeg': _jpeg}
     page.tests |= {'shown': differs, 'significant': significant}
     template = page.from_string(files('mmres2net.compare').joinpath(TEMPLATE).read_text(encoding='utf-8'))
-    return template.render(result=result, plots=_plots(result), examples=examples, missing=missing, version=__version__)
+    versions = [', '.join(map(' '.join, run.versions.items())) for side in result.sides for run in side.runs]
+    return template.render(
+        result=result, plots=_plots(result), examples=examples, missing=missing, version=__version__,
+        versions=list(dict.fromkeys(versions)),
+    )  # fmt: skip
 
 
 def differs(one: Difference) -> bool:

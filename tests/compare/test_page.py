@@ -89,10 +89,10 @@ def test_page_holds_the_values_of_the_report_and_escapes_names(task: str, tmp_pa
 @pytest.mark.parametrize(
     ('level', 'value', 'said', 'unsaid'),
     [
-        (r.CHECKPOINTS, 1.25, 'has the higher AP', 'recipe with'),
-        (r.CHECKPOINTS, -1.25, 'has the lower AP', 'recipe with'),
+        (r.CHECKPOINTS, 1.25, 'has the higher AP', 'recipe'),
+        (r.CHECKPOINTS, -1.25, 'has the lower AP', 'recipe'),
         (r.CHECKPOINTS, 0.5, 'no difference in AP is shown', 'has the higher'),
-        (r.RECIPES, 1.25, 'recipe with 3 and 3 seeds', 'two checkpoints'),
+        (r.RECIPES, 1.25, 'with 3 and 3 seeds of this recipe', 'two checkpoints'),
     ],
 )
 def test_verdict_says_what_the_interval_allows(level: str, value: float, said: str, unsaid: str) -> None:
