@@ -1,9 +1,13 @@
 #!/usr/bin/env python3
-"""Write docs/configs.md and docs/results.md from configs/metafile.yml: `tools/config_table.py [--check] [--costs]`."""
+"""Write docs/configs.md and docs/results.md: `tools/config_table.py [--check] [--costs]`.
+
+They are made from configs/metafile.yml and from the reports of comparisons, docs/compare_*.json.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 from collections import Counter
@@ -33,7 +37,7 @@ GROUPS = {
     'Salient object detection': ('dss_', 'paper'),
     'Demos': ('', 'demo'),
 }
-WRITTEN = '<!-- Written by tools/config_table.py from configs/metafile.yml. Do not edit. -->\n'
+WRITTEN = '<!-- Written by tools/config_table.py from configs/metafile.yml and reports. Do not edit. -->\n'
 CONFIGS_HEAD = f"""{WRITTEN}
 # Configs
 
@@ -55,7 +59,8 @@ No recipe was trained at full size here, and no value below reproduces one of th
 ## Pairs
 
 A Res2Net is printed beside its baseline only if both were trained with at least {MIN_SEEDS} seeds. One seed says
-little: the same DeepLabv3+ demo gave a mIoU of 80.9 and of 93.5 with two seeds.
+little: the same DeepLabv3+ demo gave a mIoU of 80.9 and of 93.5 with two seeds. [compare.md](compare.md) says how
+differences and their intervals are computed.
 """
 
 
@@ -177,6 +182,25 @@ def pairs_of(meta: Meta) -> Iterator[tuple[str, Meta, str, Meta]]:
                     yield name, ours, entry['baseline'], theirs
 
 
+def report_text(file: Path) -> str:
+    """Return the verdict of a comparison, a report.json, as a table of its metrics."""
+    report = json.loads(file.read_text())
+    first, *others = [side['name'] for side in report['sides']]
+    seeds = ', '.join(f'{side["name"]} {len(side["runs"])}' for side in report['sides'])
+    head = ['metric', first]
+    for name in others:
+        head += [name, 'difference', '95 % interval', 'P(> 0)']
+    rows = []
+    for row in report['metrics']:
+        rows.append([f'{row["group"]} {row["name"]}'.strip(), f'{row["sides"][0]["value"]:.1f}'])
+        for side, one in zip(row['sides'][1:], row['differences'], strict=True):
+            interval = f'{one["low"]:.1f} to {one["high"]:.1f}'
+            rows[-1] += [f'{side["value"]:.1f}', f'{one["value"]:+.1f}', interval, f'{one["above"]:.3f}']
+    runs = f'Seeds: {seeds}; {len(report["images"]["names"])} images, {report["samples"]} replicates.'
+    command = f'`{report["command"]}` ([{file.name}]({file.name}))'
+    return f'\n### {first} and {", ".join(others)}\n\n{command}. {runs}\n\n{format_table(rows, head, markdown=True)}\n'
+
+
 def results_page(meta: Meta) -> str:
     """Return the text of docs/results.md."""
     head = ['config', 'data', 'training', 'result', 'command']
@@ -202,8 +226,9 @@ def results_page(meta: Meta) -> str:
     machines = sorted({m['machine'] for e in meta['configs'].values() for m in e.get('measured', [])})
     return (
         RESULTS_HEAD
-        + ('\n' + format_table(pairs, head, markdown=True) if pairs else '\nNo pair has been measured so far.')
-        + f'\n\n## Runs that show that a recipe learns\n\nMachine: {", ".join(machines)}.\n\n'
+        + ('\n' + format_table(pairs, head, markdown=True) + '\n' if pairs else '')
+        + ''.join(report_text(file) for file in sorted((ROOT / 'docs').glob('compare_*.json')))
+        + f'\n## Runs that show that a recipe learns\n\nMachine: {", ".join(machines)}.\n\n'
         + format_table(singles, head, markdown=True)
         + '\n'
     )
@@ -231,7 +256,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not args.check:
             page.write_text(text)
         elif not page.is_file() or page.read_text() != text:
-            print(f'{page} differs from configs/metafile.yml: run tools/config_table.py', file=sys.stderr)
+            print(f'{page} differs from its sources: run tools/config_table.py', file=sys.stderr)
             status = 1
     return status
 
