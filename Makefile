@@ -31,13 +31,12 @@ demo: setup  ## train the demo detector on generated images and print its AP tab
 	@$(BIN)/mmres2net train demo/faster_rcnn_r2n50 --overwrite
 
 # Two runs at a time, each on one core; a run that has its last checkpoint is kept.
-compare: setup  ## train both demo detectors with three seeds, about 20 minutes on 2 cores, and compare them
+compare: setup  ## train both demo detectors with three seeds, about 25 minutes on 2 cores, and write the report
 	@mkdir -p $(PAIR)
 	@for run in 0 1 2; do echo r50 $$run; echo r2n50 $$run; done | OMP_NUM_THREADS=1 xargs -n 2 -P 2 $(SHELL) -c \
 		'd=$(PAIR)/$$0_$$1; test -f $$d/epoch_4.pth && exit; echo "training $$d, its log is $$d.log"; \
 		$(BIN)/mmres2net train demo/faster_rcnn_$$0 --seed $$1 --work-dir $$d --overwrite >$$d.log 2>&1'
 	@$(BIN)/mmres2net compare ResNet-50=$(call seeds,r50) Res2Net-50=$(call seeds,r2n50) --out $(PAIR)/report
-	@echo 'open $(PAIR)/report/report.html in a browser'
 
 test: setup  ## run the default tests
 	@$(BIN)/python -m pytest -n $(TESTS) --dist loadfile

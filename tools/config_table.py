@@ -191,14 +191,15 @@ def report_text(file: Path) -> str:
     for name in others:
         head += [name, 'difference', '95 % interval', 'P(> 0)']
     rows = []
-    for row in report['metrics']:
+    for row in (row for row in report['metrics'] if all(one['value'] is not None for one in row['differences'])):
         rows.append([f'{row["group"]} {row["name"]}'.strip(), f'{row["sides"][0]["value"]:.1f}'])
         for side, one in zip(row['sides'][1:], row['differences'], strict=True):
             interval = f'{one["low"]:.1f} to {one["high"]:.1f}'
             rows[-1] += [f'{side["value"]:.1f}', f'{one["value"]:+.1f}', interval, f'{one["above"]:.3f}']
     runs = f'Seeds: {seeds}; {len(report["images"]["names"])} images, {report["samples"]} replicates.'
     command = f'`{report["command"]}` ([{file.name}]({file.name}))'
-    return f'\n### {first} and {", ".join(others)}\n\n{command}. {runs}\n\n{format_table(rows, head, markdown=True)}\n'
+    title = f'### {first} and {", ".join(others)}: {report["task"]}'
+    return f'\n{title}\n\n{command}. {runs}\n\n{format_table(rows, head, markdown=True)}\n'
 
 
 def results_page(meta: Meta) -> str:

@@ -23,44 +23,24 @@ from mmres2net.init_cfg import pretrained_nodes
 from mmres2net.models import ALIASES
 from mmres2net.weights.fetching import PUBLISHED, origin_of
 
-ARCHITECTURE, START, INPUT = 'architecture', 'starting weights', 'input normalization'
-CHANNELS, SEED, OUTPUT = 'channels of the backbone', 'seed', 'name or output'
-OTHER = ''  # what does not belong to a backbone
+ARCHITECTURE, START, SEED, OUTPUT, OTHER = 'architecture', 'starting weights', 'seed', 'name or output', ''
 RANDOM, ABSENT, LONGEST = 'random weights', '-', 160
 READ = {*inspect.signature(Runner.__init__).parameters, *READ_ELSEWHERE, 'auto_scale_lr'}  # others are helpers of files
 BACKBONE = re.compile(r'model\.(?:.+\.)?(?:backbone|shared_head)\.')
 BELONGS = {
-    r'(model\.)?data_preprocessor\.(mean|std|bgr_to_rgb|to_rgb|rgb_to_bgr)': INPUT,
-    r'model\..*in_channels': CHANNELS,
+    r'(model\.)?data_preprocessor\.(mean|std|bgr_to_rgb|to_rgb|rgb_to_bgr)': 'input normalization',
+    r'model\..*in_channels': 'channels of the backbone',
     r'randomness\.seed': SEED,
     r'default_hooks\.checkpoint\.save_best': OTHER,
     r'(work_dir|experiment_name|visualizer|vis_backends|log_level|log_processor|launcher|resume)\b.*': OUTPUT,
-    r'default_hooks\.(logger|timer|visualization|results|checkpoint|time_limit)\b.*': OUTPUT,
-    r'(custom_imports|env_cfg|cfg)\b.*': OUTPUT,
+    r'(default_hooks\.(logger|timer|visualization|results|checkpoint|time_limit)|custom_imports|env_cfg)\b.*': OUTPUT,
     r'\w+_dataloader\.(num_workers|persistent_workers|prefetch_factor|pin_memory)': OUTPUT,
 }
 # Options of a backbone that are its architecture; all others that both constructors know are settings of the training.
-OF_ARCHITECTURE = {
-    'type',
-    'arch',
-    'depth',
-    'depths',
-    'base_width',
-    'base_channels',
-    'stem_channels',
-    'scales',
-    'groups',
-}
-OF_ARCHITECTURE |= {
-    'cardinality',
-    'width_per_group',
-    'family',
-    'deep_stem',
-    'avg_down',
-    'se_reduction',
-    'stage_pool',
-    'style',
-}
+OF_ARCHITECTURE = re.compile(
+    'type|arch|depths?|base_width|base_channels|stem_channels|scales|groups|cardinality|width_per_group|family|'
+    'deep_stem|avg_down|se_reduction|stage_pool|style'
+)
 # What None means in the libraries and here.
 USUAL = {'strides': (1, 2, 2, 2), 'dilations': (1, 1, 1, 1), 'out_indices': (0, 1, 2, 3), 'contract_dilation': False}
 USUAL |= {'stage_with_dcn': (False,) * 4, 'norm_cfg': {'type': 'BN'}, 'frozen_stages': -1}
@@ -74,15 +54,13 @@ def settings_of(sides: Sequence[Side]) -> tuple[Setting, ...]:
     """
     flat = [[_flat_config(run) for run in side.runs] for side in sides]
     found = _compared([runs[0] for runs in flat])
-    for side, runs in zip(sides, flat, strict=True):
-        for number, run in enumerate(runs[1:], 2):
-            for one in _compared([runs[0], run]):
+    for side, (first, *others) in zip(sides, flat, strict=True):
+        for number, run in enumerate(others, 2):
+            for one in _compared([first, run]):
                 if one.belongs not in (SEED, OUTPUT):
-                    values = [
-                        f'run 1: {one.values[0]}; run {number}: {one.values[1]}' if each is side else ABSENT
-                        for each in sides
-                    ]
-                    found.append(Setting(f'{side.name}: {one.key}', tuple(values), OTHER))
+                    text = f'run 1: {one.values[0]}; run {number}: {one.values[1]}'
+                    values = tuple(text if each is side else ABSENT for each in sides)
+                    found.append(Setting(f'{side.name}: {one.key}', values, OTHER))
     return tuple(sorted(found, key=lambda one: (bool(one.belongs), one.key)))
 
 
@@ -110,7 +88,8 @@ def _belongs(key: str, values: Sequence[Any]) -> str:
         option = key[place.end() :].split('.')[0]
         if option in ('init_cfg', 'pretrained'):
             return START
-        return ARCHITECTURE if option in OF_ARCHITECTURE or (ABSENT in values and 'drop' not in option) else OTHER
+        lacking = ABSENT in values and 'drop' not in option  # an option that one of the constructors does not have
+        return ARCHITECTURE if lacking or OF_ARCHITECTURE.fullmatch(option) else OTHER
     return next((what for pattern, what in BELONGS.items() if re.fullmatch(pattern, key)), OTHER)
 
 
@@ -147,10 +126,8 @@ def _with_defaults(node: Mapping[str, Any]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for base in reversed(getattr(MODELS.get(node['type']), '__mro__', ())):
         known = inspect.signature(base.__init__).parameters.values() if base is not object else ()
-        options |= {
-            one.name: one.default for one in known if not (one.default is one.empty or one.name in OF_ARCHITECTURE)
-        }
-    options |= node
+        options |= {one.name: one.default for one in known if one.default is not one.empty}
+    options = {key: value for key, value in options.items() if not OF_ARCHITECTURE.fullmatch(key)} | dict(node)
     options = {key: USUAL.get(key) if value is None else value for key, value in options.items()}
     if isinstance(options.get('norm_cfg'), Mapping):
         options['norm_cfg'] = {'requires_grad': True, **options['norm_cfg']}

@@ -48,9 +48,9 @@ def _line_plot(panels: Mapping[tuple[str, str, str], Sequence[Points]]) -> str:
     return as_uri(draw, max(4.2 * len(panels), 5), 3.6) if panels else ''
 
 
-def _named(sides: Sequence[Any]) -> list[tuple[str, str]]:
+def _named(sides: Sequence[Side]) -> list[tuple[str, str]]:
     """Return name and color of each side."""
-    names = class_labels([one if isinstance(one, str) else one.name for one in sides])
+    names = class_labels([side.name for side in sides])
     return [(name, PALETTE[number % len(PALETTE)]) for number, name in enumerate(names)]
 
 
@@ -77,10 +77,10 @@ def calibration_plot(found: Sequence[Calibration], sides: Sequence[Side]) -> str
     return _line_plot(panels)
 
 
-def cost_plot(costs: Sequence[Cost], row: Row) -> str:
+def cost_plot(costs: Sequence[Cost], row: Row, sides: Sequence[Side]) -> str:
     """Draw a metric against the time of an image and against its multiply-adds, with intervals as bars."""
     panels: dict[tuple[str, str, str], list[Points]] = {}
-    for (name, color), one, y in zip(_named([one.side for one in costs]), costs, row.sides, strict=False):
+    for (name, color), one, y in zip(_named(sides), costs, row.sides, strict=False):
         time, macs = one.milliseconds, one.macs and one.macs / 1e9
         for label, x in (('ms an image', (time.low, time.value, time.high)), ('multiply-adds (G)', (macs,) * 3)):
             if x[1] is not None:

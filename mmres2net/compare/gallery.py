@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from mmres2net.errors import UserError, reason_of
 from mmres2net.weights.reading import read_checkpoint
 
 EACH, SMALLEST, LARGEST = 4, 240, 480  # images of a kind; pixels of their longer side
+Example = tuple[str, str, list[tuple[str, Array]]]  # why it was chosen, its file, titles and drawings (H, W, 3) uint8
 
 
 class Network:
@@ -58,15 +58,6 @@ class Network:
         return sample
 
 
-@dataclass(frozen=True)
-class Example:
-    """An image of the gallery: why it was chosen, its file, and drawings (H, W, 3) uint8 with their titles."""
-
-    kind: str
-    name: str
-    drawn: tuple[tuple[str, Array], ...]
-
-
 def chosen(images: Images, seed: int, each: int = EACH) -> dict[str, list[int]]:
     """Return the images where the second side gains and loses most on the first, and others at random, by kind.
 
@@ -87,7 +78,7 @@ def examples_of(result: Comparison, networks: Sequence[Network]) -> list[Example
     Raises:
         UserError: An image cannot be read or predicted.
     """
-    found = []
+    found: list[Example] = []
     for kind, numbers in chosen(result.images, result.seed).items():
         for number in numbers:
             name = result.images.names[number]
@@ -98,9 +89,11 @@ def examples_of(result: Comparison, networks: Sequence[Network]) -> list[Example
                 raise UserError(f'{name} cannot be drawn: {reason_of(error)}') from error
             scores = ['', *('' if one[number] is None else f' {one[number]:.2f}' for one in result.images.scores)]
             titles = ['annotation', *(side.name for side in result.sides)]
-            words = [f'{title}{score}{text}' for title, score, (text, _) in zip(titles, scores, drawn, strict=True)]
-            arrays = [resize_within(array, SMALLEST, LARGEST) for _, array in drawn]
-            found.append(Example(kind, name, tuple(zip(words, arrays, strict=True))))
+            shown = [
+                (f'{title}{score}{text}', resize_within(array, SMALLEST, LARGEST))
+                for title, score, (text, array) in zip(titles, scores, drawn, strict=True)
+            ]
+            found.append((kind, name, shown))
     return found
 
 

@@ -29,19 +29,10 @@ TEMPLATE, SIGNIFICANT = 'report.html.j2', 0.05
 def write(result: Comparison, folder: Path, *, cost: bool = True) -> Comparison:
     """Write ``report.html`` into ``folder`` and ``report.json`` again, with settings, starting weights and costs.
 
-    What cannot be made, such as the gallery of networks that do not load, is left out, and the page says why.
-
-    Args:
-        result: The comparison.
-        folder: An existing folder.
-        cost: Measure time and memory.
-
-    Returns:
-        The comparison that was written.
+    What cannot be made, such as the gallery of networks that do not load, is left out, and the page says why. With
+    ``cost`` time and memory are measured. The comparison that was written is returned.
     """
-    networks: list[Network] = []
-    examples: list[Example] = []
-    missing = ''
+    networks, examples, missing = list[Network](), list[Example](), ''
     try:
         networks = [Network(side.runs[0]) for side in result.sides]
         examples = examples_of(result, networks)
@@ -97,7 +88,7 @@ def _plots(result: Comparison) -> dict[str, Any]:
         'curves': [figures.curve_plot([one for one in result.curves if one.group == group], sides) for group in groups],
         'calibration': figures.calibration_plot(result.calibration, sides),
         'confusions': [figures.confusion_plot(one, sides) for one in result.confusions],
-        'cost': figures.cost_plot(result.costs, result.metrics[0]),
+        'cost': figures.cost_plot(result.costs, result.metrics[0], sides),
         'training': figures.training_plot(result),
     }
 

@@ -174,10 +174,8 @@ class Setting:
     """A setting that is not the same in the configs of all sides.
 
     Attributes:
-        key: Such as ``model.backbone.depth``.
-        values: A text for each side, ``-`` where it has no such setting.
-        belongs: What it belongs to, such as ``architecture``; empty if it is none of what may differ when backbones are
-            compared.
+        key, values: Such as ``model.backbone.depth``, and a text for each side, ``-`` where it has none.
+        belongs: Such as ``architecture``; empty if it is none of what may differ when backbones are compared.
     """
 
     key: str
@@ -187,13 +185,9 @@ class Setting:
 
 @dataclass(frozen=True)
 class Start:
-    """What a part of a side's network started from.
+    """What a part of a side's network started from: the name of a checkpoint, or ``random weights``.
 
-    Attributes:
-        side, part: The side, and the part of the config, such as ``model.backbone``.
-        name: Of the checkpoint, or ``random weights``.
-        sha256: The first digits of the file's hash, as its publisher names them; empty if unknown.
-        recipe, licence: Of the checkpoint; empty if unknown.
+    Hash (the first digits, as its publisher names them), recipe and licence are empty if they are unknown.
     """
 
     side: str
@@ -206,11 +200,11 @@ class Start:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one image costs a side in testing; None and empty estimates stand for what was not measured.
+    """What one image costs a side in testing; None stands for what was not measured.
 
     Attributes:
-        parameters, macs: Of the network, and its multiply-adds for an image of ``size`` (height, width).
-        milliseconds: Median time of an image in the network, from the prepared image to its predictions.
+        macs, size: Multiply-adds for an image of ``size`` (height, width).
+        milliseconds: Median time of an image, from the prepared image to its predictions.
         ratio: Median of this time over that of the first side in the same turn.
         memory: Most bytes of tensors at a time, beside the weights.
     """

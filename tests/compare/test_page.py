@@ -12,7 +12,7 @@ import pytest
 
 from mmres2net.compare import result as r
 from mmres2net.compare.cost import costs_of
-from mmres2net.compare.gallery import Example, chosen
+from mmres2net.compare.gallery import chosen
 from mmres2net.compare.page import render, write
 
 HOSTILE = '<script>alert(1)</script> & "x" $\\frac$ {{ 7 * 7 }}'
@@ -137,8 +137,7 @@ def test_gallery_is_chosen_by_score_and_seed() -> None:
 
 def test_gallery_is_drawn_into_the_page() -> None:
     image = np.zeros((8, 8, 3), np.uint8)
-    example = Example('random', HOSTILE, (('annotation', image), (HOSTILE, image)))
-    page = check_page(render(made(), [example]))
+    page = check_page(render(made(), [('random', HOSTILE, [('annotation', image), (HOSTILE, image)])]))
     assert sum(attributes.get('src', '').startswith('data:image/jpeg') for _, attributes in page.tags) == 2
 
 
