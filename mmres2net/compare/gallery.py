@@ -16,6 +16,7 @@ from mmres2net.drawing import Array, resize_within
 from mmres2net.engine.build import build_dataset, scope_of
 from mmres2net.engine.draw import draw_part
 from mmres2net.engine.embedded import embedded_config, registered_only
+from mmres2net.engine.pipeline import channel_order_of
 from mmres2net.engine.source import make_source, place_on
 from mmres2net.engine.speed import speed_up
 from mmres2net.errors import UserError, reason_of
@@ -83,8 +84,9 @@ def examples_of(result: Comparison, networks: Sequence[Network]) -> list[Example
         for number in numbers:
             name = result.images.names[number]
             try:
-                samples = [network.predict(network.item(number)) for network in networks]
-                drawn = _drawn(result, samples, getattr(networks[0].dataset, 'metainfo', None) or {})
+                items = [network.item(number) for network in networks]
+                samples = [network.predict(item) for network, item in zip(networks, items, strict=True)]
+                drawn = _drawn(result.task, networks[0], items[0], samples)
             except Exception as error:  # a model is a program
                 raise UserError(f'{name} cannot be drawn: {reason_of(error)}') from error
             scores = ['', *('' if one[number] is None else f' {one[number]:.2f}' for one in result.images.scores)]
@@ -97,11 +99,15 @@ def examples_of(result: Comparison, networks: Sequence[Network]) -> list[Example
     return found
 
 
-def _drawn(result: Comparison, samples: Sequence[Any], meta: Any) -> list[tuple[str, Array]]:
+def _drawn(task: str, network: Network, item: Any, samples: Sequence[Any]) -> list[tuple[str, Array]]:
     """Return the annotation and the prediction of each sample as a line of text and a drawing."""
-    if result.task == 'saliency':
+    if task == 'saliency':
         maps = [samples[0].gt_sem_seg.data[0].float(), *(sample.seg_logits.data[0] for sample in samples)]
         return [('', np.repeat((255 * one.clamp(0, 1)).byte().cpu().numpy()[..., None], 3, -1)) for one in maps]
-    image = mmcv.imread(samples[0].img_path, channel_order='rgb')
+    if path := samples[0].get('img_path'):
+        image = mmcv.imread(path, channel_order='rgb')
+    else:  # the data set holds the pixels
+        image = item['inputs'].permute(1, 2, 0).numpy()[..., :: 1 if channel_order_of(network.cfg) == 'rgb' else -1]
+    meta = getattr(network.dataset, 'metainfo', None) or {}
     parts = [draw_part(image, samples[0], 'gt', meta), *(draw_part(image, sample, 'pred', meta) for sample in samples)]
     return [(''.join(f': {line}' for line in lines), drawn) for drawn, lines in parts]

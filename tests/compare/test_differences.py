@@ -28,7 +28,9 @@ def confounds(*runs: Run) -> dict[str, tuple[str, ...]]:
 
 @pytest.mark.parametrize('pair', PAIRS[::4], ids=[name for name, _ in PAIRS[::4]])
 def test_twins_differ_in_what_belongs_to_the_backbone(pair: tuple[str, str]) -> None:
-    found = settings_of(sides(a_run(pair[1]), a_run(pair[0], '/runs/two', randomness__seed=7)))
+    found = settings_of(
+        sides(a_run(pair[1]), a_run(pair[0], '/runs/two', randomness__seed=7, train_dataloader__num_workers=9))
+    )
     assert [one for one in found if not one.belongs] == []
     assert 'randomness.seed' in {one.key for one in found if one.belongs == 'seed'}
     assert any('backbone' in one.key for one in found if one.belongs == 'architecture')

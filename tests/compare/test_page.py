@@ -5,9 +5,9 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from mmres2net.compare import result as r
@@ -135,34 +135,19 @@ def test_gallery_is_chosen_by_score_and_seed() -> None:
     assert [len(part) for part in chosen(same, 0, each=2).values()] == [0, 0, 2]
 
 
-def test_gallery_is_drawn_into_the_page() -> None:
-    image = np.zeros((8, 8, 3), np.uint8)
-    page = check_page(render(made(), [('random', HOSTILE, [('annotation', image), (HOSTILE, image)])]))
-    assert sum(attributes.get('src', '').startswith('data:image/jpeg') for _, attributes in page.tags) == 2
-
-
-class Clock:
-    """A network that takes a known time, and says when it is called."""
-
-    device, dataset = 'cpu', (0, 1)
-
-    def __init__(self, name: str, called: list[str], now: list[float], seconds: float) -> None:
-        self.name, self.called, self.now, self.seconds = name, called, now, seconds
-
-    def item(self, index: int) -> int:
-        return index
-
-    def predict(self, item: int) -> None:
-        self.called.append(self.name)
-        self.now[0] += self.seconds
-
-
 def test_time_is_measured_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[str] = []
     now = [0.0]
+
+    def network(name: str, seconds: float) -> Any:
+        def predict(item: int) -> None:
+            called.append(name)
+            now[0] += seconds
+
+        return SimpleNamespace(device='cpu', dataset=(0, 1), item=int, predict=predict)
+
     monkeypatch.setattr('mmres2net.compare.cost.time.perf_counter', lambda: now[0])
-    networks = [Clock('A', called, now, 0.2), Clock('B', called, now, 0.3)]
-    (first, second), note = costs_of(made().sides, networks, seconds=1)
+    (first, second), note = costs_of(made().sides, [network('A', 0.2), network('B', 0.3)], seconds=1)
     assert ''.join(called) == 'AB' + 'BAAB' * 5  # the first two for memory
     assert (first.milliseconds.value, second.milliseconds.value) == (pytest.approx(200), pytest.approx(300))
     assert (first.ratio.value, second.ratio.value) == (1, pytest.approx(1.5))
