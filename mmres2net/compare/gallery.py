@@ -16,8 +16,7 @@ from mmres2net.drawing import Array, resize_within
 from mmres2net.engine.build import build_dataset, scope_of
 from mmres2net.engine.draw import draw_part
 from mmres2net.engine.embedded import embedded_config, registered_only
-from mmres2net.engine.pipeline import channel_order_of
-from mmres2net.engine.source import make_source, place_on
+from mmres2net.engine.source import channel_order_of, make_source, place_on
 from mmres2net.engine.speed import speed_up
 from mmres2net.errors import UserError, reason_of
 from mmres2net.weights.reading import read_checkpoint
