@@ -84,7 +84,7 @@ def _memory(network: Network) -> int:
         before = torch.cuda.memory_allocated()
         network.predict(item)
         return torch.cuda.max_memory_allocated() - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
         network.predict(item)
     events: Any = profiler.profiler.kineto_results.events()
     records = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == '[memory]')
