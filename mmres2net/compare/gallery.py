@@ -34,7 +34,7 @@ class Network:
 
     def __init__(self, run: Run) -> None:
         # What a test used, which is not what its config file says if it was given other data.
-        kept = [file.read_text(encoding='utf-8') for file in Path(run.arrays).parents[1].glob('*.py')]
+        kept = [file.read_text(encoding='utf-8') for file in Path(run.arrays).parent.parent.glob('*.py')]
         self.cfg = embedded_config({'meta': {'cfg': kept[0] if len(kept) == 1 else run.config}})
         self.device = 'cuda' if torch.cuda.is_available() else 'cpu'
         with registered_only():
