@@ -1,7 +1,5 @@
 """``python -m benchmarks``: measure, or write the page from the results."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

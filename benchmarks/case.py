@@ -1,7 +1,5 @@
 """What is measured: the case, the job that a contender does in it, and its result."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol

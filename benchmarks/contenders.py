@@ -1,7 +1,5 @@
 """The one table of contenders. The first of each suite is the base of all ratios."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """Whole models: a training step, or a test image from pixels to predictions, on generated images."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

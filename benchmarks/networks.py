@@ -1,7 +1,5 @@
 """Backbones with the same weights: ours, and those of the libraries that they are compared with."""
 
-from __future__ import annotations
-
 import importlib
 import tempfile
 import zlib

@@ -1,7 +1,5 @@
 """Results as a page: a table for each result, ratios with bootstrap intervals, and a plot."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ Allocator settings, thread pools and caches belong to a process, so no contender
 moment of the machine affects all of them.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import platform
@@ -63,7 +61,7 @@ class Process:
         pipes: Any = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'stderr': self._log}
         self._process = subprocess.Popen(command, **pipes, env=env, start_new_session=True)
 
-    def __enter__(self) -> Process:
+    def __enter__(self) -> 'Process':
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -3,8 +3,6 @@
 Between requests it waits and takes no processor time. What libraries print goes to standard error.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -1,7 +1,5 @@
 """The ``mmres2net`` command: a table of verbs. The scripts in tools/ call it with a verb filled in."""
 
-from __future__ import annotations
-
 import difflib
 import importlib
 import os

@@ -8,8 +8,6 @@ the types.
 Choices that are restated here are compared with their modules by a test.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 from collections.abc import Callable, Iterable, Sequence

@@ -1,8 +1,6 @@
 """Signals end a command in order: a training step is finished and saved, open files are closed, and one line says what
 to do next."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

@@ -1,7 +1,5 @@
 """``mmres2net submit``: training or testing as a job of a cluster, requeued and resumed when it is preempted."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -4,8 +4,6 @@
 They are made from configs/metafile.yml and from the reports of comparisons, docs/compare_*.json.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import re

@@ -1,7 +1,5 @@
 """From tested runs to the values of a comparison."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What an image costs each side: parameters, multiply-adds, time measured in turns, memory."""
 
-from __future__ import annotations
-
 import platform
 import re
 import time

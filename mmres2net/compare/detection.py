@@ -4,8 +4,6 @@ Detections are sorted once. In a replicate the weight of a detection is that of 
 the precision only falls, so the interpolated one is known from the right ones alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 
 import numpy as np

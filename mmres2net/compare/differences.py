@@ -1,7 +1,5 @@
 """What differs between the sides: the settings of their resolved configs, key by key, and their starting weights."""
 
-from __future__ import annotations
-
 import hashlib
 import inspect
 import re

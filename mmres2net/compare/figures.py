@@ -1,7 +1,5 @@
 """The plots of the report, each as the data URI of an SVG; a side has the same color in all of them."""
 
-from __future__ import annotations
-
 import csv
 import re
 from base64 import b64encode

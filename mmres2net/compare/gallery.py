@@ -1,7 +1,5 @@
 """The images that show a difference: those where a side gains most, loses most, and random ones; never by hand."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """``mmres2net compare``: two or more runs, their differences with intervals, and a report."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The metrics of a run in all replicates, from the arrays that its evaluation kept."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple

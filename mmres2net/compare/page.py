@@ -1,7 +1,5 @@
 """The page of a comparison: ``report.html``, one static file without scripts and without anything from elsewhere."""
 
-from __future__ import annotations
-
 import io
 from base64 import b64encode
 from collections.abc import Sequence

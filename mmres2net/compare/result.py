@@ -5,8 +5,6 @@ as the AP of small objects where there are none. The first side is the reference
 sides to it. Intervals are of 95 %.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import asdict, dataclass

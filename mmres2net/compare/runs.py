@@ -1,7 +1,5 @@
 """The runs of a comparison: named on the command line, tested where they were not, and checked to be comparable."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

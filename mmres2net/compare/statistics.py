@@ -6,8 +6,6 @@ Intervals are basic ones (Davison and Hinkley, Bootstrap Methods and their Appli
 when images are drawn twice, which a basic interval takes off.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any

@@ -1,7 +1,5 @@
 """Parameters, multiply-adds and activations from shapes alone, and the image size that a config tests on."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """``mmres2net complexity``: what networks and configs cost, as a table and as JSON."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import asdict

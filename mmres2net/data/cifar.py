@@ -5,8 +5,6 @@ The files ``train``, ``test`` and ``meta`` are pickles, and a pickle can run any
 of a numpy array, which are replaced by stand-ins: no function that a file names is called.
 """
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Mapping
 from pathlib import Path

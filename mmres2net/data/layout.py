@@ -4,8 +4,6 @@ A config names its data as a root folder and paths below it, in the data set's s
 means: find in that folder the place that has those paths, and write it wherever the config names the old root.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations

@@ -1,7 +1,5 @@
 """Steps of data pipelines that no OpenMMLab library has."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -3,8 +3,6 @@
 Packages are checked by their metadata. What has to import them, see :mod:`mmres2net.doctor.probes`, runs in a child.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os

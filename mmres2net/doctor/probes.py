@@ -1,7 +1,5 @@
 """Imports and short computations with known results; they run in a child process, which a broken library may crash."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import os

@@ -1,7 +1,5 @@
 """``mmres2net check-data``: read everything that a config would read, and list what is wrong with it."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

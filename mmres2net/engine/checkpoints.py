@@ -4,8 +4,6 @@ A checkpoint is written beside its place, flushed to the disk and renamed; a che
 names it; only then are older checkpoints removed.
 """
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import logging

@@ -7,8 +7,6 @@ of processes. A run is resumed inside an epoch by leaving out the batches that w
 read.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator
 from typing import Any

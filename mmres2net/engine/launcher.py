@@ -4,8 +4,6 @@ torchrun, Slurm and MPI start them alike, over NCCL where torch sees GPUs and ov
 group is there, they talk through a store of the first process, without a timeout: one of them may check data for hours.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import pickle
@@ -124,7 +122,7 @@ def _set_variables(launcher: str) -> None:
 class Group:
     """The processes of a run from their start to their end, which meet at a store of the first one."""
 
-    current: Group | None = None
+    current: 'Group | None' = None
 
     def __init__(self, launcher: str) -> None:
         _set_variables(launcher)

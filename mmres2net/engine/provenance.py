@@ -1,7 +1,5 @@
 """What an evaluation was made from, kept beside what it found: so that it is not used where something has changed."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import platform

@@ -1,7 +1,5 @@
 """Where a run starts in its work dir: at the newest checkpoint that can be read, or anew in a dir without any."""
 
-from __future__ import annotations
-
 import math
 import re
 import socket

@@ -1,7 +1,5 @@
 """What training and testing share: prepare a config by the flags, build its runner, check its data, run it."""
 
-from __future__ import annotations
-
 import argparse
 import copy
 import traceback

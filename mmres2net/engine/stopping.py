@@ -1,7 +1,5 @@
 """Runs that end before their schedule does: because a metric stagnates, by a limit of time or by a signal."""
 
-from __future__ import annotations
-
 import signal
 import time
 from typing import Any

@@ -1,7 +1,5 @@
 """``mmres2net test``: evaluate a checkpoint of any config of mmdet, mmseg or mmpretrain."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """``mmres2net train``: train any config of mmdet, mmseg or mmpretrain."""
 
-from __future__ import annotations
-
 import argparse
 import shlex
 import time

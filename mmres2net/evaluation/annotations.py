@@ -1,7 +1,5 @@
 """Annotations of a COCO file as the evaluation reads them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

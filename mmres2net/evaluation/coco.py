@@ -6,8 +6,6 @@ twelve are given, unrounded, each at COCO's own limits: mmdet takes AP at 100 de
 others at 1,000, and counts images of the file that were never shown as missed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

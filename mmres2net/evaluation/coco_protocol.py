@@ -5,8 +5,6 @@ small, medium and large split at 32 x 32 and 96 x 96 pixels; crowds ignored). Te
 pycocotools, the protocol's own implementation, to the last digit.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

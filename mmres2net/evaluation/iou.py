@@ -4,8 +4,6 @@ mmseg's ``IoUMetric`` defines the same metrics, but logs the classes' without re
 names accuracy first, which is what ``save_best='auto'`` then follows, and passes over labels that no class has.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What labels mean, that there are no others, and metrics by class as text."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -5,8 +5,6 @@ detections of a class in an image, crowds ignored. The AP follows from the array
 :mod:`mmres2net.compare.detection`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any

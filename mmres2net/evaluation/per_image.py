@@ -1,7 +1,5 @@
 """What an evaluation keeps of each image, whatever its metrics are: for plots, and to compare runs later."""
 
-from __future__ import annotations
-
 import math
 import zlib
 from collections.abc import Mapping, Sequence

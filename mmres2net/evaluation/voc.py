@@ -4,8 +4,6 @@ mmdet's ``VOCMetric`` follows the same matching, but logs the classes' metrics w
 overlaps in float32, and compares recalls with tenths as floats, by which a recall of exactly 3/10 is not 0.3.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -5,8 +5,6 @@ Classes (VOC) Challenge", IJCV 2010, sections 4.2 and 4.4, and in the kits' docu
 box, so that a side is ``x2 - x1 + 1``. A detection belongs to the object that it overlaps most, and to no other one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

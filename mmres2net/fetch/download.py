@@ -1,7 +1,5 @@
 """Download large files over HTTP: resumed after an interruption, from the first working URL, and verified."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import socket

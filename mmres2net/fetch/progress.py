@@ -1,7 +1,5 @@
 """Progress of downloads and unpacking on stderr, and writes that notice a full disk."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 from typing import BinaryIO

@@ -1,7 +1,5 @@
 """``mmres2net predict``: the predictions of a checkpoint or an exported file for images, videos and cameras."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -4,8 +4,6 @@ Shard I of N has the images I, I + N, ... of the sorted inputs. A part is a file
 each line, that is there completely or not at all: a shard that is started again continues with the next part.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json

@@ -4,8 +4,6 @@ The work dirs are the state: a finished run is skipped, an interrupted one is re
 the others. So the same command, given again, continues.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import subprocess

@@ -5,8 +5,6 @@ text names the scales 2 to 6. The cardinalities and depths of :data:`SWEEP_VALUE
 sizes. The width is that of the paper's Res2NeXt-29 of cardinality 6 (table 4).
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -48,7 +46,7 @@ class Network:
         values |= {'scales': self.scale, 'cardinality': self.cardinality}
         return [f'model.backbone.{key}={value}' for key, value in values.items()]
 
-    def changed(self, other: Network) -> list[str]:
+    def changed(self, other: 'Network') -> list[str]:
         """Return the axes in which ``other`` differs."""
         return [axis for axis in AXES if getattr(self, axis) != getattr(other, axis)]
 

@@ -1,7 +1,5 @@
 """Populations of images with two sides whose true difference is known."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A replicate is the evaluation of the drawn images, in all rows; each kind of error by hand."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

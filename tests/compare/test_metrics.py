@@ -1,7 +1,5 @@
 """Replicates of segmentation, saliency, VOC and calibration equal the project's metrics on the drawn images."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

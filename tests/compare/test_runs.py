@@ -1,7 +1,5 @@
 """Which runs can be compared: tested once and kept; what does not belong together is an error, never left out."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Intervals hold what they promise on populations whose differences are known."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

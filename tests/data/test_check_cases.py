@@ -1,7 +1,5 @@
 """Tables of data as people have them: the check in front of a run and ``check-data`` find the same errors in each."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

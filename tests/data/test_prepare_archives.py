@@ -1,7 +1,5 @@
 """Unpacking: what belongs there lands whole in its place, everything else stays packed or is refused."""
 
-from __future__ import annotations
-
 import io
 import shutil
 import stat

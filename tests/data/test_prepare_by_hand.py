@@ -1,7 +1,5 @@
 """Data sets that the user brings in whole or part, and those of salient objects: what is laid out, refused and said."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """SBD's masks and the trainaug list, against masks and lists that others made."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

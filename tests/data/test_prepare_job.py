@@ -1,7 +1,5 @@
 """The whole job against a local server with small archives: what it makes, continues, refuses and says."""
 
-from __future__ import annotations
-
 import errno
 import shutil
 import signal

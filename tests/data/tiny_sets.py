@@ -1,7 +1,5 @@
 """Data sets of a few small images with configs that read them, for tests that break one thing each."""
 
-from __future__ import annotations
-
 import copy
 import json
 from collections.abc import Callable

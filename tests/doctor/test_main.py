@@ -1,7 +1,5 @@
 """The doctor: checks of metadata and of the machine in made-up environments, probes in child processes, its status."""
 
-from __future__ import annotations
-
 import errno
 import importlib.metadata
 import importlib.util

@@ -1,7 +1,5 @@
 """Checkpoints on disks that are full, in work dirs that were moved, and what is drawn for which sample."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Runs that are killed, stopped and resumed end where the uninterrupted run ends, bit for bit."""
 
-from __future__ import annotations
-
 import random
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Whole runs in two processes on CPUs: what they compute together, and how they end together."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """``--resume``: the newest checkpoint that can be read, a refusal of the others, and what it cannot keep."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from pathlib import Path

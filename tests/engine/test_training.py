@@ -1,7 +1,5 @@
 """Whole runs of a tiny model: how they stop, what they say at the end, what a work dir allows."""
 
-from __future__ import annotations
-
 import itertools
 import multiprocessing
 import signal

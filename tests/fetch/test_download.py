@@ -1,7 +1,5 @@
 """Downloads from a server that breaks off, lies and stalls: the file is right in the end, or absent."""
 
-from __future__ import annotations
-
 import errno
 import random
 import socket

@@ -7,8 +7,6 @@ The originals are installed (7 MB) into a folder of their own; torch, numpy and 
 ``--borrow-ops``, mmdet gets the operators that are compiled here, which the originals' mmcv lacks.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import importlib

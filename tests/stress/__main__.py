@@ -3,8 +3,6 @@
 Prints what was tried, and ends with status 1 if something was lost. Not among the tests that run by default.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import random

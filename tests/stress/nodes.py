@@ -4,8 +4,6 @@
 again, the other one restarts its processes, and training has to end with the weights of a run without kills.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import signal

@@ -1,7 +1,5 @@
 """Small runs with all kinds of randomness, each a process that is forked from this one: it need not import torch."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import random

@@ -1,7 +1,5 @@
 """A small HTTP server with ranges that breaks off, lies and stalls on demand, and archives to serve."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import signal

@@ -1,7 +1,5 @@
 """The command line in this process: no second import of torch, and what it printed as values."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os

@@ -1,7 +1,5 @@
 """Annotated images as mmdet's data loaders give them."""
 
-from __future__ import annotations
-
 import numpy as np
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks

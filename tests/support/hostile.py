@@ -1,7 +1,5 @@
 """Checkpoints that run a program when they are unpickled, and others that are none."""
 
-from __future__ import annotations
-
 import os
 import pickle
 import zipfile

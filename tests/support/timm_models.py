@@ -1,7 +1,5 @@
 """timm's names and features of the networks that it shares with us."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """A VOC 2012 and an SBD of six images, in the layout and the file formats of the real ones."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -4,8 +4,6 @@ The OpenMMLab libraries leave out unknown classes without a word, number classes
 order the config has, draw batches from an empty set forever and read half of a truncated image as gray.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import sys

@@ -1,7 +1,5 @@
 """What a config says of its data: heads, top-k, evaluators' files, batch norm. Nothing is built for these checks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any

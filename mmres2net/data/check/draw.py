@@ -1,7 +1,5 @@
 """Draw samples of a data set with their annotations: boxes, class names, masks."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Sequence

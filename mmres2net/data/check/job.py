@@ -1,7 +1,5 @@
 """Check data sets: every file in parallel, and what shows only when all samples of a set are known."""
 
-from __future__ import annotations
-
 import os
 import warnings
 from collections import defaultdict

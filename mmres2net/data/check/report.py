@@ -1,7 +1,5 @@
 """What a check of data found: kinds with their severity, counts, and the report as text and as JSON."""
 
-from __future__ import annotations
-
 import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The checks of one sample: its image file, its annotations against the image, its mask."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import math
@@ -162,7 +160,7 @@ def _box_faults(box: Box, size: Size | None, dropped: str, empty: str) -> Iterat
             yield 'tiny box', what
 
 
-def _leaves(points: array[float], size: Size) -> bool:
+def _leaves(points: 'array[float]', size: Size) -> bool:
     """Return whether one of the points x, y, x, y, ... is outside an image by more than the tolerance."""
     return min(points) < -TOLERANCE or max(points[::2]) > size[0] + TOLERANCE or max(points[1::2]) > size[1] + TOLERANCE
 

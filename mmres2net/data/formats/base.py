@@ -1,7 +1,5 @@
 """What a reader returns: the samples of a data set with their annotations, and what is wrong with the files."""
 
-from __future__ import annotations
-
 import codecs
 import math
 import os
@@ -207,7 +205,7 @@ def left_out(folder: Path, suffixes: tuple[str, ...], *, ignore_case: bool) -> l
 # Geometry
 
 
-def polygon_numbers(polygon: Any) -> array[float] | None:
+def polygon_numbers(polygon: Any) -> 'array[float] | None':
     """Return the numbers x, y, x, y, ... of a polygon of COCO; None where they are not finite numbers."""
     try:
         values = array('d', polygon)
@@ -216,7 +214,7 @@ def polygon_numbers(polygon: Any) -> array[float] | None:
     return values if math.isfinite(sum(values)) else None
 
 
-def is_polygon(numbers: array[float]) -> bool:
+def is_polygon(numbers: 'array[float]') -> bool:
     """Return whether ``numbers`` are at least three points; mmdet leaves out what is not."""
     return len(numbers) >= 6 and len(numbers) % 2 == 0
 

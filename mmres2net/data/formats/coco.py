@@ -3,8 +3,6 @@
 The metric reads its truth through the same functions.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

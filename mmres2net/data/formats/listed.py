@@ -1,7 +1,5 @@
 """Data sets whose own class lists the samples: semantic masks, and whatever no other reader knows."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """An annotation file for each image: PASCAL VOC's XML and YOLO's text."""
 
-from __future__ import annotations
-
 import math
 import os
 import xml.etree.ElementTree as ElementTree

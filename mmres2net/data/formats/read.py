@@ -4,8 +4,6 @@ The class of an OpenMMLab library says where its files are. The formats that its
 does not fit are read here.
 """
 
-from __future__ import annotations
-
 import copy
 import os
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Boxes and masks of objects as a folder holds them: COCO, VOC and YOLO."""
 
-from __future__ import annotations
-
 import mmap
 import os
 import re

@@ -1,7 +1,5 @@
 """``mmres2net convert-data``: boxes and masks of objects in another format."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

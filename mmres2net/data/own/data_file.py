@@ -3,8 +3,6 @@
 Also the ``data.yaml`` of YOLO sets is read. Files are data: tags and aliases of YAML are refused.
 """
 
-from __future__ import annotations
-
 import difflib
 import os
 from collections.abc import Callable, Mapping, Sequence

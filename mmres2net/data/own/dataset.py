@@ -3,8 +3,6 @@
 The layouts are those of docs/own-data.md.
 """
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

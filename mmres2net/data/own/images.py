@@ -1,7 +1,5 @@
 """Samples that are images by themselves: class folders, and images with masks."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections import Counter, defaultdict

@@ -1,7 +1,5 @@
 """Images and masks in a list: the data set class that training reads own masks with. MMEngine's base imports torch."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

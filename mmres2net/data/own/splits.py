@@ -1,7 +1,5 @@
 """Which images train and which evaluate: by lists, by the names of folders, or by a share drawn with a seed."""
 
-from __future__ import annotations
-
 import os
 import random
 import re

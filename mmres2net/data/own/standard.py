@@ -1,7 +1,5 @@
 """Own data in the one form that training reads, whatever their layout."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

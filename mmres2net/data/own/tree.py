@@ -1,7 +1,5 @@
 """The files below a folder: which belong together by their names, and which split their folders tell."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections import defaultdict
@@ -48,7 +46,7 @@ class Tree:
     notes: list[str] = field(default_factory=list)  # what is recognized and what is left out; readers add to them
 
     @cached_property
-    def images(self) -> Index:
+    def images(self) -> 'Index':
         """The image files."""
         return Index(self.ending(*IMAGE_SUFFIXES))
 

@@ -3,8 +3,6 @@
 The temporary folder is there until every file is in place: as long as it exists, the archive is not finished.
 """
 
-from __future__ import annotations
-
 import gzip
 import lzma
 import shutil

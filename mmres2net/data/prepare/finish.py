@@ -10,8 +10,6 @@ segmentation trains on the union of both training sets, and tests on VOC's val:
 Where VOC has a mask itself, with its border of 255 around objects, that one is used.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path

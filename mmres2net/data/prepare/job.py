@@ -5,8 +5,6 @@ partial download is resumed, an unpacked file stays. The state is on disk: the f
 archive that is being unpacked.
 """
 
-from __future__ import annotations
-
 import shutil
 import sys
 from collections import Counter

@@ -1,7 +1,5 @@
 """The data sets of ``datasets.yml``: archives, what the user has to fetch, and checks of completeness."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from glob import glob

@@ -1,7 +1,5 @@
 """Data sets, heads and evaluators of a config, replaced by those of own data in their standard form."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Collection, Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """``--data PATH``: the config's own data set in its standard layout, or data of the user, whatever their layout."""
 
-from __future__ import annotations
-
 import argparse
 import re
 import sys

@@ -1,7 +1,5 @@
 """The schedule of a recipe for a data set of another size: steps, learning rate, warm-up, evaluations."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Collection

@@ -1,7 +1,5 @@
 """Annotated images laid out in any format; nothing here is read or written by the package."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Data that are ambiguous, wrong or hostile: one clear error, or the right reading; and the data file."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

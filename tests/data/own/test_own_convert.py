@@ -1,7 +1,5 @@
 """``convert-data``: boxes survive the way through all formats; PairedSegDataset is read by checks as by training."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Sets of images laid out as people have them: recognized, counted and written as they really are."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
