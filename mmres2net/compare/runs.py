@@ -15,6 +15,7 @@ from mmengine.visualization import Visualizer
 from mmres2net.compare.metrics import KINDS, Arrays, task_of
 from mmres2net.compare.result import Run
 from mmres2net.engine import test
+from mmres2net.engine.config import configs_in
 from mmres2net.engine.provenance import is_made_from, made_from, read_provenance
 from mmres2net.engine.results import ARRAYS
 from mmres2net.engine.resume import checkpoints_in
@@ -74,7 +75,7 @@ def source_of(text: str) -> Source:
     """
     folder = Path(text).expanduser()
     if text and folder.is_dir():
-        configs = sorted(folder.glob('*.py'))
+        configs = configs_in(folder)
         if len(configs) != 1:
             raise UserError(f'{text}: a work dir has one config, this folder has {len(configs)}. {FORMS}')
         trained = checkpoints_in(folder)

@@ -261,3 +261,9 @@ def write_config(cfg: Config) -> Path:
     path = writable_file(Path(cfg.work_dir) / (cfg.filename.removesuffix(RUN) + '.py'), '--work-dir')
     cfg.dump(path)
     return path
+
+
+def configs_in(folder: Path) -> list[Path]:
+    """Return the configs of the runs in a work dir; MMEngine's copy of one that flags have changed is none."""
+    found = sorted(folder.glob('*.py'))
+    return [path for path in found if path.with_name(path.name.removesuffix(RUN) + '.py') not in found]

@@ -10,7 +10,7 @@ import torch
 from pycocotools import mask as coco_masks
 
 from mmres2net.engine.build import scope_of
-from mmres2net.engine.config import load_config
+from mmres2net.engine.config import configs_in, load_config
 from mmres2net.engine.embedded import embedded_config, registered_only
 from mmres2net.engine.precision import to_float32
 from mmres2net.engine.resume import BEST, POINTER, checkpoints_in
@@ -90,7 +90,7 @@ def _with_own_config(
 
 def _config_beside(path: Path, error: UserError) -> Path:
     """Return the only config in the work dir of a checkpoint; in other folders it may be a program of any kind."""
-    found = sorted(path.parent.glob('*.py')) if (path.parent / POINTER).is_file() else []
+    found = configs_in(path.parent) if (path.parent / POINTER).is_file() else []
     if len(found) != 1:
         why = (
             f'its work dir has {join_some(p.name for p in found)}' if found else 'it lies in no work dir with a config'

@@ -14,7 +14,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mmres2net.complexity import parameters_of
-from mmres2net.engine.config import load_config
+from mmres2net.engine.config import configs_in, load_config
 from mmres2net.errors import UserError
 from mmres2net.flags import SWEEP_VALUES, SWEEP_WIDTH
 from mmres2net.models import find_arch
@@ -158,7 +158,7 @@ def find_runs(folders: Sequence[str | Path]) -> list[Run]:
     found: dict[tuple[Network, int | None], Run] = {}
     for folder in map(Path, folders):
         inside = [path for path in (folder, *sorted(folder.glob('*'))) if any(path.glob('*/vis_data'))]
-        configs = {path: sorted(path.glob('*.py')) for path in inside}
+        configs = {path: configs_in(path) for path in inside}
         if not any(configs.values()):
             raise UserError(f'{folder} has no training run; give the --out of a sweep, or work dirs')
         for path, files in configs.items():

@@ -114,6 +114,14 @@ def test_mistakes_on_the_command_line(texts: list[str], named: str, tmp_path: Pa
         read_sides(texts)
 
 
+def test_the_copy_of_a_changed_config_is_no_second_one(tmp_path: Path) -> None:
+    for name in ('c-data.py', 'c-data_as_run.py', 'epoch_1.pth'):
+        (tmp_path / name).touch()
+    assert source_of(str(tmp_path)).config == str(tmp_path / 'c-data.py')
+    (tmp_path / 'c-data.py').unlink()
+    assert source_of(str(tmp_path)).config == str(tmp_path / 'c-data_as_run.py')
+
+
 def test_configs_of_libraries_and_urls_of_checkpoints() -> None:
     source = source_of('mmdet::faster-rcnn_r50_fpn_1x_coco:https://host/a.pth')
     assert (source.config, source.checkpoint) == ('mmdet::faster-rcnn_r50_fpn_1x_coco', 'https://host/a.pth')

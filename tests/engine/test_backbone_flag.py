@@ -9,7 +9,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from mmres2net.cli import main
-from mmres2net.engine.config import load_swapped, write_config
+from mmres2net.engine.config import configs_in, load_swapped, write_config
 from mmres2net.errors import UserError
 from tests.engine.test_libraries import CLASSIFIER as LIBRARY_CLASSIFIER
 
@@ -106,6 +106,7 @@ def test_train_and_test_by_command(folder: Path, capsys: pytest.CaptureFixture[s
     files = [entry for entry in (folder / path).parent.iterdir() if not entry.is_dir()]
     names = {file.name for file in files if file.suffix not in ('.png', '.csv', '.sha256')}
     assert names == {f'classifier-{ARCH}.py', f'classifier-{ARCH}_as_run.py', 'iter_2.pth', 'last_checkpoint'}
+    assert configs_in((folder / path).parent) == [folder / path]
     assert not (folder / 'work_dirs/classifier').exists()
     checkpoint = str((folder / path).with_name('iter_2.pth'))
     assert main(['test', 'classifier.py', checkpoint, '--backbone', ARCH, '--work-dir', 'tested']) == 0
