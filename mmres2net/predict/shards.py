@@ -51,9 +51,11 @@ def predict_shard(
     """
     (shard, count), out = args.shard, Path(args.out).expanduser()
     writable_dir(out / PARTS, '--out')
-    names = hashlib.sha256('\n'.join(map(str, paths)).encode()).hexdigest()
+    names = hashlib.sha256()
+    for path in paths:
+        names.update(f'{path}\n'.encode())
     settings = {name: getattr(args, name) for name in ('model', 'config', 'score', 'ann', 'amp', 'cfg_options')}
-    facts = {'shards': count, 'images': len(paths), 'names': names, 'metadata': metadata.to_json()}
+    facts = {'shards': count, 'images': len(paths), 'names': names.hexdigest(), 'metadata': metadata.to_json()}
     plan = json.dumps({**facts, **settings}, default=str)
     if not (out / PLAN).exists():
         write_atomic(out / PLAN, plan)
@@ -108,6 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         again = join_some([f'--shard {i}/{count}' for i in dict.fromkeys(missing)])
         raise UserError(f'{len(missing)} of {sum(map(len, parts))} parts are missing: run {again} again')
     ids = CocoIds(plan['ann'], metadata.classes) if plan['ann'] else None
+    names = hashlib.sha256()
     failed: list[str] = []
     rows = [chain.from_iterable(map(_read, row)) for row in parts]
     with Results(folder, [], metadata, ids) as results, atomic_path(folder / LINES) as draft, draft.open('w') as file:
@@ -115,12 +118,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             line = next(rows[k % count], None)
             if line is None:
                 raise UserError(f'{folder / PARTS}: a part of shard {k % count} is cut: delete it, run the shard again')
+            names.update(f'{line["image"]}\n'.encode())
             if 'error' in line:
                 failed.append(f'{line["image"]}\t{line["error"]}\n')
                 continue
             results.write(Path(line['image']), None, line['size'], line, line)
             if metadata.task not in ('detection', 'classification'):  # which have a file of their own
                 file.write(f'{json.dumps(line)}\n')
+        if any(True for row in rows for _ in row) or names.hexdigest() != plan['names']:
+            raise UserError(f'{folder / PARTS} has parts of other images: delete them and run all shards again')
     if not (folder / LINES).stat().st_size:
         (folder / LINES).unlink()
     write_atomic(folder / FAILED, ''.join(failed))

@@ -70,7 +70,11 @@ def test_a_second_start_predicts_what_is_missing_alone(exports: dict, images: Pa
     predict(model, images, '--out', out, '--shard', '0/2')
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert run_cli('merge', out).status == 1
-    parts[1].write_text(parts[1].read_text().splitlines()[0])
+    own = parts[1].read_text()
+    for other in (own + own, parts[3].read_text() * 2):
+        parts[1].write_text(other)
+        assert run_cli('merge', out).status == 2
+    parts[1].write_text(own.splitlines()[0])
     assert 'is cut' in run_cli('merge', out).err
     parts[1].write_text('{"image": 1')
     assert 'is damaged' in run_cli('merge', out).err
