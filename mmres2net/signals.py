@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from mmres2net.errors import Interrupted
+from mmres2net.errors import Interrupted, RunError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 WAIT = 5.0  # seconds for each child process to end
@@ -80,6 +80,13 @@ def interruptible() -> Iterator[None]:
             if before[number] is not signal.SIG_IGN:
                 signal.signal(number, stop)
         yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, RunError | Interrupted):
+            cause = cause.__context__
+        if isinstance(cause, Interrupted):  # a library caught it, as it catches everything, and raised another error
+            raise cause from None
+        raise
     finally:
         # PyTorch turns the end of a data worker into an exception.
         signal.signal(signal.SIGCHLD, lambda number, frame: None)

@@ -2,6 +2,7 @@
 
 import itertools
 import multiprocessing
+import os
 import signal
 import time
 from pathlib import Path
@@ -10,7 +11,10 @@ from typing import Any
 import pytest
 import torch
 
+from mmres2net.engine.build import building
+from mmres2net.errors import Interrupted
 from mmres2net.files import locked
+from mmres2net.signals import interruptible
 from tests.engine.tiny import write_config
 from tests.support.cli import CliResult, run_cli
 
@@ -84,6 +88,19 @@ def test_a_signal_ends_a_run_in_one_line(folder: Path, epochs: int) -> None:
     assert 'epoch_2.pth' in saved()
     dropped = train('--overwrite', model__signal_at=2, model__in_destructor=True)  # Python drops what is raised there
     assert (dropped.status, 'step 2' in dropped.err) == (128 + signal.SIGTERM, True)
+
+
+def test_a_stop_that_a_library_turns_into_an_error_is_a_stop() -> None:
+    @interruptible()
+    @building('it')
+    def stopped() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except BaseException:
+            raise SyntaxError('wrong') from None
+
+    with pytest.raises(Interrupted):
+        stopped()
 
 
 def test_a_worker_that_cannot_read_a_sample(folder: Path) -> None:
