@@ -165,6 +165,7 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     def after_train(self, runner: Runner) -> None:
         """Write the last checkpoint again if the evaluation after it is not in it; a RunError if it is not possible."""
+        runner.message_hub._resumed_keys.pop('loop_stage', None)  # has ended; MMEngine would miss it in a resumed run
         now = self._now(runner, runner.iter)
         if self.failed or (self.written and self.written[0] == now[0] and self.written != now):
             self.on_write_error = 'stop'

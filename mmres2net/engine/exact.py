@@ -145,6 +145,8 @@ class ExactHook(Hook):
             batches.epoch = epoch if self._by_steps else runner.epoch
             if epoch and not self._by_steps:
                 batches.start = len(batches)
+            if not self._by_steps:  # steps were of another size, and the time left goes by the number of all
+                runner.train_loop._max_iters += runner.iter - runner.epoch * len(batches) - batches.start
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Begin an epoch with what is left of it; a run that counts steps is one epoch to MMEngine."""
