@@ -134,6 +134,8 @@ class Group:
             raise UserError(f'process {self.rank}: the processes cannot meet at {place}: {reason_of(error)}') from error
 
     def _connect(self, host: str, port: int) -> dist.TCPStore:
+        if not 0 <= port < 1 << 16:
+            raise ValueError('a port is a number from 0 to 65535')
         first = self.rank == 0
         if os.environ.get('TORCHELASTIC_USE_AGENT_STORE') != 'True':
             return _tcp_store(host, port, first)

@@ -71,6 +71,9 @@ def check_settings(cfg: Config, parts: Sequence[str]) -> None:
                 raise UserError(f'{part}_{needed}={node!r}: this has to be a dict')
     if 'train' in parts:
         _check_optimizer(cfg)
+        epochs, steps = (value_at(cfg, f'train_cfg.{name}') for name in ('max_epochs', 'max_iters'))
+        if epochs is not None and steps is not None:
+            raise UserError(f'train_cfg.max_epochs={epochs!r} and train_cfg.max_iters={steps!r}: a run has one of them')
     rules = ANY | (TRAIN if 'train' in parts else {})
     rules |= {f'{part}_dataloader.{name}': allowed for part in parts for name, allowed in LOADER.items()}
     for path, allowed in rules.items():

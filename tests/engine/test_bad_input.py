@@ -12,11 +12,11 @@ VALUES = (
     'optim_wrapper.optimizer.lr=-1', 'optim_wrapper.optimizer.lr=0', 'optim_wrapper.optimizer.momentum=-1',
     'optim_wrapper.accumulative_counts=0', 'optim_wrapper.clip_grad.max_norm=-1', 'train_cfg=3',
     'train_cfg.max_epochs=0', 'train_cfg.max_epochs=1.5', 'train_cfg.max_epochs=True', 'train_cfg.val_interval=0',
-    'train_cfg.val_begin=-1', 'default_hooks.checkpoint.interval=0', 'default_hooks.checkpoint.interval=-2',
-    'default_hooks.checkpoint.max_keep_ckpts=0', 'default_hooks.finite_loss.patience=0',
-    'default_hooks.logger.interval=0', 'train_dataloader=3', 'train_dataloader.batch_size=0',
-    'train_dataloader.num_workers=-1', 'val_dataloader.batch_size=0', 'randomness.seed=-5',
-    'randomness.seed=1099511627776', 'auto_scale_lr.base_batch_size=0',
+    'train_cfg.max_iters=9', 'train_cfg.val_begin=-1', 'default_hooks.checkpoint.interval=0',
+    'default_hooks.checkpoint.interval=-2', 'default_hooks.checkpoint.max_keep_ckpts=0',
+    'default_hooks.finite_loss.patience=0', 'default_hooks.logger.interval=0', 'train_dataloader=3',
+    'train_dataloader.batch_size=0', 'train_dataloader.num_workers=-1', 'val_dataloader.batch_size=0',
+    'randomness.seed=-5', 'randomness.seed=1099511627776', 'auto_scale_lr.base_batch_size=0',
 )  # fmt: skip
 # Types and options that do not exist.
 NO_TYPES = (

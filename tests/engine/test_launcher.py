@@ -5,6 +5,7 @@ import os
 import pytest
 
 from mmres2net.engine.launcher import (
+    Group,
     _set_variables,
     check_launcher,
     is_first_here,
@@ -78,3 +79,11 @@ def test_variables_of_torch_in_a_job_of_slurm(monkeypatch: pytest.MonkeyPatch, n
     names = ('MASTER_ADDR', 'MASTER_PORT', 'RANK', 'WORLD_SIZE', 'LOCAL_RANK')
     assert [os.environ[name] for name in names] == [first, '24567', '3', '4', '1']
     assert not is_first_here('slurm')
+
+
+@pytest.mark.parametrize('port', ['99999', 'text', '-1'])
+def test_ports_that_are_none(monkeypatch: pytest.MonkeyPatch, port: str) -> None:
+    start(monkeypatch, 'pytorch')
+    monkeypatch.setenv('MASTER_PORT', port)
+    with pytest.raises(UserError, match=port):
+        Group('pytorch')

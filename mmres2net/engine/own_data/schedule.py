@@ -33,7 +33,8 @@ def fit_schedule(
     if not loader or train.get(unit) is None:
         return []
     lines = _fit_batch(loader, images, processes, given)
-    batch, by_epoch, old = loader.get('batch_size', 1) * processes, unit == 'max_epochs', recipe.train_cfg[unit]
+    batch, by_epoch = loader.get('batch_size', 1) * processes, unit == 'max_epochs'
+    old = recipe.train_cfg.get(unit, train[unit])
     lines += _fit_rate(cfg, batch, given)
     an_epoch = max(images // batch if loader.get('drop_last') else math.ceil(images / batch), 1)
     new = max(old * repeated, math.ceil(LEAST / an_epoch)) if by_epoch else min(max(PASSES * an_epoch, LEAST), old)
