@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -100,7 +101,8 @@ def _flat_config(run: Run) -> dict[str, Any]:
         flat = dict(_flat(values, ''))
     for node in pretrained_nodes(values.get('model')):
         flat[f'{_part(node.path)}: loads weights'] = True
-    folders = {run.folder, str(values.get('work_dir') or run.folder)} - {'', '.'}
+    named = {run.folder, str(values.get('work_dir') or run.folder)} - {''}
+    folders = sorted({*named, *map(os.path.abspath, named)} - {'.'}, key=len, reverse=True)
     own = re.compile(rf'(?<![\w/.])({"|".join(map(re.escape, folders))})(?=/|$)') if folders else None
     return {key: own.sub('WORK_DIR', value) if own and isinstance(value, str) else value for key, value in flat.items()}
 
