@@ -56,9 +56,10 @@ def read_sides(texts: Sequence[str]) -> dict[str, list[Source]]:
     """
     sides: dict[str, list[Source]] = {}
     for text in texts:
-        name, runs = ('', text) if '=' not in text or Path(text).exists() else text.split('=', 1)
-        found = [source_of(part.strip()) for part in ([runs] if Path(runs).exists() else runs.split(','))]
-        name = name or (found[0].folder.parent if found[0].folder.name == KEPT else found[0].folder).name
+        name, runs = ('', text) if '=' not in text or os.path.exists(text) else text.split('=', 1)
+        found = [source_of(part.strip()) for part in ([runs] if os.path.exists(runs) else runs.split(','))]
+        own = found[0].folder.parent if found[0].folder.name == KEPT else found[0].folder
+        name = name or os.path.basename(os.path.abspath(own))
         if name in sides:
             raise UserError(f'two sides have the name {name!r}: name them, such as A={runs}. {FORMS}')
         sides[name] = found
@@ -74,7 +75,7 @@ def source_of(text: str) -> Source:
         UserError: Nothing, or it has no checkpoint or not one config.
     """
     folder = Path(text).expanduser()
-    if text and folder.is_dir():
+    if text and os.path.isdir(folder):  # False for a name that is too long
         configs = configs_in(folder)
         if len(configs) != 1:
             raise UserError(f'{text}: a work dir has one config, this folder has {len(configs)}. {FORMS}')

@@ -122,6 +122,21 @@ def test_the_copy_of_a_changed_config_is_no_second_one(tmp_path: Path) -> None:
     assert source_of(str(tmp_path)).config == str(tmp_path / 'c-data_as_run.py')
 
 
+def test_names_of_folders_and_long_lists_of_seeds(tmp_path: Path, monkeypatch: Any) -> None:
+    seeds = [tmp_path / f'{"long" * 20}_{seed}' for seed in range(5)]
+    for folder in seeds:
+        folder.mkdir()
+        (folder / 'c.py').touch()
+        (folder / 'epoch_1.pth').touch()
+    monkeypatch.chdir(tmp_path)
+    assert [len(runs) for runs in read_sides(['A=' + ','.join(one.name for one in seeds), seeds[0].name]).values()] == [
+        5,
+        1,
+    ]
+    monkeypatch.chdir(seeds[0])
+    assert list(read_sides(['.', f'../{seeds[1].name}/'])) == [one.name for one in seeds[:2]]
+
+
 def test_configs_of_libraries_and_urls_of_checkpoints() -> None:
     source = source_of('mmdet::faster-rcnn_r50_fpn_1x_coco:https://host/a.pth')
     assert (source.config, source.checkpoint) == ('mmdet::faster-rcnn_r50_fpn_1x_coco', 'https://host/a.pth')
