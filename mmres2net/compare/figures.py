@@ -116,11 +116,16 @@ def difference_plot(rows: Sequence[Row], sides: Sequence[Side], shown: Callable[
 
     Of many rows, those with the largest and the smallest differences. Empty if no row has a difference.
     """
+    labels: dict[Row, str] = {}  # of all rows, as a name that no font can write becomes the number of its class
+    for group in dict.fromkeys(row.group for row in rows):
+        mine = [row for row in rows if row.group == group]
+        short = class_labels([row.name for row in mine])
+        labels |= {row: f'{group} {label}'.strip() for row, label in zip(mine, short, strict=True)}
     rows = [row for row in rows if row.differences[0].value is not None]
     if len(rows) > MOST_BARS:
         rows = sorted(rows, key=lambda row: -(row.differences[0].value or 0))
         rows = [*rows[: MOST_BARS // 2], *rows[-MOST_BARS // 2 :]]
-    names, others = class_labels([f'{row.group} {row.name}'.strip() for row in rows]), _named(sides)[1:]
+    others = _named(sides)[1:]
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
@@ -131,10 +136,10 @@ def difference_plot(rows: Sequence[Row], sides: Sequence[Side], shown: Callable[
                 axes.plot([low, value, high], [y] * 3, 'o-', color=color if shown(one) else GREY, markersize=4)
             axes.plot([], [], 'o-', color=color, label=name)
         axes.axvline(0, color='black', linewidth=1)
-        axes.set_yticks(range(len(rows)), names)
-        axes.invert_yaxis()
+        axes.set_yticks(range(len(rows)), [labels[row] for row in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlabel(f'difference to {class_labels([sides[0].name])[0]}')
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, loc='lower left', bbox_to_anchor=(0, 1))  # above, where it hides nothing
 
     return as_uri(draw, 7, 1.1 + 0.24 * len(rows) * (0.6 + 0.4 * len(others))) if rows else ''
 
