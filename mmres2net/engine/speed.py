@@ -9,6 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from mmres2net.deploy import use_fused_blocks
 from mmres2net.engine.build import unwrapped, wrappers_of
@@ -50,9 +51,10 @@ class SpeedUpHook(Hook):
 def speed_up(model: nn.Module, device: str | torch.device = 'cpu') -> list[str]:
     """Make ``model`` faster on a CPU, in place, and return what was changed as lines of text.
 
-    Convolution weights get the channels_last memory format, mmcv's RoIAlign is replaced by ours, and the blocks of our
-    own networks fuse their operations in inference. Parameters and state dict keep their names and values. Results
-    differ by rounding alone. Other devices are left alone.
+    Convolution weights get the channels_last memory format (not in DistributedDataParallel, which permutes gradients if
+    strides change after it is built), mmcv's RoIAlign is replaced by ours, and the blocks of our own networks fuse
+    their operations in inference. Parameters and state dict keep their names and values. Results differ by rounding
+    alone. Other devices are left alone.
 
     Args:
         model: A built model, in a data-parallel wrapper or not.
@@ -61,8 +63,17 @@ def speed_up(model: nn.Module, device: str | torch.device = 'cpu') -> list[str]:
     if torch.device(device).type != 'cpu':
         return []
     guard_mmcv_operators()
-    inner = unwrapped(model)
-    for module in inner.modules():
+    inner, lines = unwrapped(model), []
+    if not any(isinstance(module, DistributedDataParallel) for module in model.modules()):
+        _use_channels_last(inner)
+        lines.append('convolution weights -> channels_last')
+    lines += _replace_roi_layers(inner)
+    blocks = use_fused_blocks(inner)
+    return [*lines, f'{blocks} Res2Net blocks -> fused in inference'] if blocks else lines
+
+
+def _use_channels_last(model: nn.Module) -> None:
+    for module in model.modules():
         if _is_dilated_depthwise(module):  # several times slower in channels_last
             if _contiguous_input not in module._forward_pre_hooks.values():
                 module.register_forward_pre_hook(_contiguous_input)
@@ -70,9 +81,6 @@ def speed_up(model: nn.Module, device: str | torch.device = 'cpu') -> list[str]:
             for parameter in module._parameters.values():
                 if parameter is not None and parameter.dim() == 4:
                     parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    lines = ['convolution weights -> channels_last', *_replace_roi_layers(inner)]
-    blocks = use_fused_blocks(inner)
-    return [*lines, f'{blocks} Res2Net blocks -> fused in inference'] if blocks else lines
 
 
 def _is_dilated_depthwise(module: nn.Module) -> bool:

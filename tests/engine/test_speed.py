@@ -21,6 +21,8 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner import Runner
 from mmengine.structures import PixelData
 from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 from mmres2net.deploy import fuse
 from mmres2net.deploy.blocks import FusedBottle2neck
@@ -169,6 +171,23 @@ def test_changes_are_made_and_listed() -> None:
     changed = {name for name, module in model.named_modules() if type(module) is not kinds[name]}
     assert all(name.startswith(('backbone', *extractors)) for name in changed)
     assert not any('RoIAlign ->' in line for line in speed_up(model))
+
+
+def test_gradients_of_several_processes() -> None:
+    plain, x = (
+        nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)).double(),
+        torch.randn(2, 3, 9, 9).double(),
+    )
+    dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        wrapped = DistributedDataParallel(copy.deepcopy(plain))
+        speed_up(wrapped)
+        for model in (plain, wrapped):
+            model(x).square().sum().backward()
+        for mine, theirs in zip(wrapped.parameters(), plain.parameters(), strict=True):
+            torch.testing.assert_close(mine.grad, theirs.grad)
+    finally:
+        dist.destroy_process_group()
 
 
 def test_other_roi_layers_stay() -> None:
