@@ -4,6 +4,7 @@ import math
 import re
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from mmres2net.engine.exact import POSITION
 from mmres2net.engine.launcher import Group, from_first_process, wait_for_others
 from mmres2net.engine.settings import SEED, value_at
 from mmres2net.errors import UserError
+from mmres2net.files import locked
 from mmres2net.text import join_some
 from mmres2net.weights.loading import check_finite
 from mmres2net.weights.reading import read_checkpoint, unwrap
@@ -204,6 +206,11 @@ def _images_per_step(cfg: Mapping[str, Any], world_size: Any) -> int:
         value_at(cfg, 'optim_wrapper.accumulative_counts') or 1,
     )
     return math.prod(parts) if all(isinstance(part, int) for part in parts) else 0
+
+
+def held(folder: Path) -> AbstractContextManager[None]:
+    """Return the lock of a work dir, which one run can hold; a UserError in the block's place if another one has it."""
+    return locked(folder, f'another run is training in {folder}; choose another --work-dir, or wait for its end')
 
 
 def check_unused(folder: Path) -> None:

@@ -31,6 +31,7 @@ from mmres2net.engine.resume import (
     checkpoints_in,
     clear_work_dir,
     finished,
+    held,
     newest_start,
     read_start,
     same_start,
@@ -40,7 +41,7 @@ from mmres2net.engine.stopping import StopHook
 from mmres2net.engine.switches import averages_weights, with_training_switches
 from mmres2net.engine.weights import check_checkpoint, check_normalization, fetch_weights, safe_loading
 from mmres2net.errors import Interrupted, UserError
-from mmres2net.files import locked, writable_dir
+from mmres2net.files import writable_dir
 from mmres2net.flags import parse
 
 PARTS = ('train', 'val')
@@ -60,12 +61,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     with safe_loading(allow_pickle=args.allow_unsafe_checkpoint), processes(args.launcher), ExitStack() as stack:
         cfg, notes = prepare_training(args)
         folder = writable_dir(cfg.work_dir, '--work-dir')
+        if is_first_process(args.launcher) and not args.profile:
+            stack.enter_context(held(folder))
+            remove_leftovers(folder)
         if cfg.filename.endswith(RUN) and is_first_process(args.launcher):
             notes.append(f'the config with these changes: {write_config(cfg)}')
-        if is_first_process(args.launcher) and not args.profile:
-            busy = f'another run is training in {cfg.work_dir}; choose another --work-dir, or wait for its end'
-            stack.enter_context(locked(folder, busy))
-            remove_leftovers(folder)
         start = find_start(cfg, args)
         if start is not None:
             if not args.profile and (text := finished(start, cfg)):

@@ -4,6 +4,7 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from mmres2net.drawing import class_color
 from mmres2net.engine.config import RUN, Change, load_config
 from mmres2net.engine.launcher import from_first_process, world_size
 from mmres2net.engine.own_data.fit import check_task, task_of, use_own_data
-from mmres2net.engine.resume import check_unused
+from mmres2net.engine.resume import check_unused, held
 from mmres2net.engine.weights import check_checkpoint
 from mmres2net.errors import UserError
 from mmres2net.files import writable_dir
@@ -78,7 +79,9 @@ def _write(cfg: Config, args: argparse.Namespace, parts: Sequence[str], folder: 
         data, name = with_classes_of(content, file, data), 'test_data'
     elif not (args.resume or args.overwrite or args.profile or cfg.get('resume')):
         check_unused(folder)
-    data = write_standard(data, writable_dir(folder, '--work-dir') / name)
+    folder = writable_dir(folder, '--work-dir')
+    with held(folder) if name == 'data' else nullcontext():  # another run may read them
+        data = write_standard(data, folder / name)
     print(data.as_text(), file=sys.stderr)
     # The readers of the source cannot be sent to other processes.
     plain = Split('', '', '')
