@@ -78,7 +78,7 @@ def run(text: str, data: Path, folder: Path, metric: str) -> str:
     for plot in ('curves', 'labels', 'train_batch', 'per_class', 'confusion_matrix', 'predictions'):
         assert is_drawn(run_dir / f'{plot}.png'), plot
     scalars = [line for file in sorted(run_dir.glob('*/vis_data/scalars.json')) for line in file.open()]
-    (tested,) = (json.loads(file.read_text())[metric] for file in run_dir.glob('*/*.json'))
+    (tested,) = (json.loads(file.read_text())[metric] for file in run_dir.glob('2*/*.json'))
     assert [json.loads(line)[metric] for line in scalars if metric in line] == pytest.approx([tested])
     table = trained.out.split('last evaluation\n')[1].split('checkpoints and logs')[0]
     assert (metric in table, f'{tested:.3f}' in table) == (True, True)
