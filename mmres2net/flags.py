@@ -94,6 +94,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     **{name: {'type': path} for name in (*PATHS, 'checkpoint', 'config', 'model', 'path')},
     **{name: {'type': POSITIVE} for name in ('N', 'STEPS')},
     'N>=0': {'type': number(int, lambda value: value >= 0, 'a whole number, 0 or more'), 'metavar': 'N'},
+    'N>=200': {'type': number(int, lambda value: value >= 200, 'a whole number, 200 or more'), 'metavar': 'N'},
     'INT': {'type': int, 'metavar': 'N'},
     'N|auto': {'type': lambda text: text if text == 'auto' else POSITIVE(text)},
     'I/N': {'type': shard},
@@ -296,7 +297,7 @@ runs RUN...  two sides or more, the first one is the reference. A RUN is the wor
     checkpoint) or of a test, or CONFIG:CHECKPOINT; NAME=RUN names a side, NAME=RUN,RUN,RUN are seeds of one config
 --out DIR  folder of the report; default: work_dirs/A-vs-B
 --data PATH  the data: the standard layout of the configs, or data of your own
---samples N:2000  replicates of the bootstrap; default: %(default)s
+--samples N>=200:2000  replicates of the bootstrap; default: %(default)s
 --seed N>=0:0  of the bootstrap; default: %(default)s
 --no-cost  do not measure time and memory
 {TRUST}

@@ -19,7 +19,6 @@ from mmres2net.engine.config import load_config, single_process_norms
 from mmres2net.paths import config_dir, list_configs
 
 Published = Mapping[str, Any]
-ENOUGH = 200  # replicates
 SIZES = {'s': ' small', 'm': ' medium', 'l': ' large'}
 
 
@@ -72,7 +71,6 @@ def compare(sides: dict[str, list[Evaluated]], *, samples: int, seed: int, comma
         UserError: They cannot be compared.
     """
     banners = check_comparable(sides)
-    banners += [f'Only {samples} replicates: the intervals are rough.'] if samples < ENOUGH else []
     runs = [[one.arrays for one in tested] for tested in sides.values()]
     first = runs[0][0]
     boot = Bootstrap([len(side) for side in runs], len(first['images']), samples, seed)

@@ -19,7 +19,7 @@ def test_report_of_a_detector_and_of_one_that_confuses_classes(trained_demo: Pat
     torch.save(content, file)
     report = tmp_path / 'report'
     runs = [f'<b>good</b>={tmp_path / "good"}', f'bad={tmp_path / "bad"}']
-    done = run_cli('compare', *runs, '--out', report, '--samples', '50')
+    done = run_cli('compare', *runs, '--out', report, '--samples', '200')
     assert done.status == 0, done.err
     content = json.loads((report / 'report.json').read_text())
     page = check_page((report / 'report.html').read_text())
