@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import hashlib
 import os
 import sys
 import tempfile
@@ -16,6 +17,15 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 LOCK = '.lock'
 _locks: set[int] = set()  # open files; a data worker that outlives a killed run would keep the lock
 os.register_at_fork(after_in_child=lambda: list(map(os.close, _locks)))
+
+
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of a file as text."""
+    total = hashlib.sha256()
+    with path.open('rb') as file:
+        while part := file.read(1 << 20):
+            total.update(part)
+    return total.hexdigest()
 
 
 @contextmanager

@@ -8,10 +8,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from mmres2net.errors import RunError, UserError, reason_of
+from mmres2net.errors import TRY_AGAIN, RunError, UserError, reason_of
 from mmres2net.flags import parse
 
-STOPPED = 75  # status of a run that saved a checkpoint and stopped
 SAVE, POLL = 60.0, 0.2  # seconds to save a checkpoint in, and between two questions
 
 
@@ -36,7 +35,7 @@ class Task:
         self._child = subprocess.Popen(self.command, env=environment)
         while self._child.poll() is None:  # no wait(), inside of which checkpoint() could not wait
             time.sleep(POLL)
-        if self._child.returncode not in (0, STOPPED):
+        if self._child.returncode not in (0, TRY_AGAIN):
             raise RunError(f'{" ".join(self.command)} ended with status {self._child.returncode}')
 
     def checkpoint(self) -> Any:

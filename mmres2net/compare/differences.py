@@ -1,6 +1,5 @@
 """What differs between the sides: the settings of their resolved configs, key by key, and their starting weights."""
 
-import hashlib
 import inspect
 import os
 import re
@@ -18,6 +17,7 @@ from mmres2net.engine.build import scope_of
 from mmres2net.engine.config import READ_ELSEWHERE
 from mmres2net.engine.embedded import registered_only, saved_config
 from mmres2net.errors import UserError
+from mmres2net.files import digest_of
 from mmres2net.init_cfg import pretrained_nodes
 from mmres2net.models import ALIASES
 from mmres2net.weights.fetching import PUBLISHED, origin_of
@@ -160,5 +160,5 @@ def _origin(name: str) -> tuple[str, str, str, str]:
         if not isinstance(origin, Path):
             return f'{name} ({Path(origin.urls[0]).name})', origin.digest, '', origin.licence
         if origin.is_file():
-            return name, hashlib.sha256(origin.read_bytes()).hexdigest()[:8], '', ''
+            return name, digest_of(origin)[:8], '', ''
     return name, '', '', ''

@@ -5,7 +5,6 @@ names it; only then are older checkpoints removed.
 """
 
 import copy
-import hashlib
 import logging
 import os
 from collections import deque
@@ -24,7 +23,7 @@ from torch.utils.data import DataLoader
 
 from mmres2net.engine.console import QuietRunner
 from mmres2net.errors import RunError, UserError
-from mmres2net.files import NO_SPACE, atomic_path, write_atomic
+from mmres2net.files import NO_SPACE, atomic_path, digest_of, write_atomic
 from mmres2net.registry import HOOKS
 from mmres2net.signals import ignore_signals
 
@@ -37,7 +36,7 @@ ON_ERROR = ('continue', 'stop')
 
 
 def with_checkpoints(cfg: Config) -> Config:
-    """Return ``cfg`` with our checkpoint hook in the place of MMEngine's; where there is none, it saves on a stop."""
+    """Return ``cfg`` with our checkpoint hook instead of MMEngine's; where there is none, it saves on a stop."""
     cfg = copy.deepcopy(cfg)
     hooks = dict(cfg.get('default_hooks') or {})
     own = hooks.get('checkpoint', {})
@@ -53,15 +52,6 @@ def with_checkpoints(cfg: Config) -> Config:
 def checksum_file(path: Path) -> Path:
     """Return the file with the checksum of a checkpoint, which ``sha256sum -c`` reads."""
     return path.with_name(path.name + CHECKSUM)
-
-
-def digest_of(path: Path) -> str:
-    """Return the SHA-256 of a file as text."""
-    total = hashlib.sha256()
-    with path.open('rb') as file:
-        while part := file.read(1 << 20):
-            total.update(part)
-    return total.hexdigest()
 
 
 def read_checksum(path: Path) -> tuple[str, int | None]:

@@ -122,7 +122,7 @@ class ExactHook(Hook):
         self._device = next((p.device.type for p in runner.model.parameters()), 'cpu')
         if isinstance(loader, DataLoader) and hasattr(loader.batch_sampler, 'sampler'):
             self.batches = ExactBatches(loader.batch_sampler, runner.seed, len(seeded(loader.dataset)))
-            vars(loader)['batch_sampler'] = self.batches  # which torch lets nobody set
+            vars(loader)['batch_sampler'] = self.batches  # torch's DataLoader refuses to set it
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         if runner.cfg.get('resume'):

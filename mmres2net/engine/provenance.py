@@ -10,7 +10,7 @@ from mmengine.config import Config
 
 from mmres2net.data.layout import datasets_of, needed_paths
 from mmres2net.environment import OPENMMLAB, PACKAGE, installed_of, installed_version
-from mmres2net.files import write_atomic
+from mmres2net.files import digest_of, write_atomic
 
 FILE = 'evaluation/made_from.json'
 FORM = 1  # of the arrays; another one is made again
@@ -24,14 +24,10 @@ def made_from(cfg: Config, checkpoint: str) -> dict[str, Any]:
     versions = {name: installed_version(name) for name in ('torch', PACKAGE)}
     for names in OPENMMLAB.values():
         versions |= installed_of(names)
-    with Path(checkpoint).open('rb') as file:
-        digest = hashlib.sha256()
-        while block := file.read(2**20):
-            digest.update(block)
     return {
         'form': FORM,
         'checkpoint': str(Path(checkpoint).resolve()),
-        'sha256': digest.hexdigest(),
+        'sha256': digest_of(Path(checkpoint)),
         'settings': hashlib.sha256(settings.encode()).hexdigest(),
         'data': _data_hash(cfg),
         'versions': {'python': platform.python_version(), **{k: str(v) for k, v in versions.items()}},

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
-from mmres2net.engine.checkpoints import EVALUATED, POINTER, checksum_file, digest_of, read_checksum
+from mmres2net.engine.checkpoints import EVALUATED, POINTER, checksum_file, read_checksum
 from mmres2net.engine.embedded import saved_config
 from mmres2net.engine.exact import POSITION
 from mmres2net.engine.launcher import Group, from_first_process, wait_for_others
 from mmres2net.engine.settings import SEED, value_at
 from mmres2net.errors import UserError
-from mmres2net.files import locked
+from mmres2net.files import digest_of, locked
 from mmres2net.text import join_some
 from mmres2net.weights.loading import check_finite
 from mmres2net.weights.reading import read_checkpoint, unwrap

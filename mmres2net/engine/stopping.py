@@ -114,7 +114,7 @@ class StopHook(Hook):
             return
         if not hold_signals(True):  # within an evaluation
             for hook in runner.hooks:
-                if isinstance(hook, EMAHook):  # evaluates its own weights in the place of the model's
+                if isinstance(hook, EMAHook):  # it evaluates averaged weights instead of the model's
                     hook._swap_ema_parameters()
             self._save(runner)
         runner.call_hook('after_run')

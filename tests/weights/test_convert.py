@@ -1,4 +1,4 @@
-"""Names of one library to another and back, to the bit, and `convert-weights` as a user runs it."""
+"""Names of one library to another and back, bit for bit, and `convert-weights` as a user runs it."""
 
 import sys
 from pathlib import Path
