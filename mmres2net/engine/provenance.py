@@ -15,7 +15,7 @@ from mmres2net.files import digest_of, write_atomic
 FILE = 'evaluation/made_from.json'
 FORM = 1  # of the arrays; another one is made again
 SETTINGS = ('model', 'test_dataloader', 'test_evaluator', 'test_cfg', 'default_scope')
-SMALL = 2**16  # bytes; of larger images name and size tell
+SMALL = 2**16  # bytes; of larger images name, size and time of change tell
 
 
 def made_from(cfg: Config, checkpoint: str) -> dict[str, Any]:
@@ -41,10 +41,10 @@ def _data_hash(cfg: Config) -> str:
         for place in [root / path for path in needed_paths(dataset)] or [root]:
             for file in sorted(place.rglob('*')) if place.is_dir() else [place]:
                 if file.is_file():
-                    size = file.stat().st_size
-                    digest.update(f'{file.name} {size}'.encode())
-                    if size < SMALL or file == place:
-                        digest.update(file.read_bytes())
+                    facts = file.stat()
+                    digest.update(f'{file.name} {facts.st_size}'.encode())
+                    known = facts.st_size < SMALL or file == place
+                    digest.update(file.read_bytes() if known else str(facts.st_mtime_ns).encode())
     return digest.hexdigest()
 
 

@@ -14,6 +14,7 @@ from mmres2net.compare.comparison import compare, published_of
 from mmres2net.compare.result import CHECKPOINTS, RECIPES, Run, as_json
 from mmres2net.compare.runs import Evaluated, check_comparable, read_sides, relative, source_of
 from mmres2net.engine.config import load_config
+from mmres2net.engine.provenance import made_from
 from mmres2net.errors import UserError
 from mmres2net.evaluation.matches import match
 from mmres2net.evaluation.per_image import collected
@@ -199,3 +200,15 @@ def test_a_run_is_tested_once_and_again_when_its_data_change(trained_demo: Path,
     file.write_text(json.dumps(content))
     assert run_cli(*command, *flags, cwd=tmp_path).status == 0
     assert kept.stat().st_mtime_ns > first
+
+
+@pytest.mark.parametrize('size', [100, 100_000])
+def test_images_that_change_and_keep_their_size_are_noticed(tmp_path: Path, size: int) -> None:
+    checkpoint, image = tmp_path / 'a.pth', tmp_path / 'data/a.png'
+    image.parent.mkdir()
+    checkpoint.write_bytes(b'weights')
+    cfg, found = Config({'test_dataloader': {'dataset': {'data_root': str(image.parent)}}}), []
+    for content in (b'a', b'b'):
+        image.write_bytes(content * size)
+        found.append(made_from(cfg, str(checkpoint))['data'])
+    assert found[0] != found[1]
