@@ -9,8 +9,7 @@ from mmres2net.compare.detection import average_precision, coco_metrics, curves,
 from mmres2net.compare.statistics import Array, Draws, class_mean, draw_images
 from mmres2net.evaluation.matches import FALSE, IGNORED, TRUE, f1_at_score, match, precision_at_recall
 from tests.evaluation.samples import coco_detections, coco_truth
-from tests.evaluation.test_coco_protocol import masks_of, of_boxes
-from tests.evaluation.test_matches import official
+from tests.evaluation.test_coco_protocol import masks_of, of_boxes, official
 
 
 def drawn(truth: dict[str, Any], found: list[dict[str, Any]], counts: Array) -> tuple[dict[str, Any], list[dict]]:
@@ -42,7 +41,6 @@ def test_replicates_equal_pycocotools_on_drawn_images(
     order = np.argsort([one['id'] for one in truth['categories']])
     for r, counts in enumerate(draws.counts.T):
         run = official(*drawn(truth, found, counts), kind)
-        run.summarize()
         assert [values[r] for values in metrics.values()] == pytest.approx(
             np.where(run.stats == -1, np.nan, 100 * run.stats), abs=1e-10, nan_ok=True
         )

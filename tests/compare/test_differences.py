@@ -1,6 +1,5 @@
 """Which differences of configs belong to a backbone, and which confound a comparison."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,13 +54,6 @@ def test_other_differences_are_named(key: str, value: Any, shown: tuple[str, str
     name = 'model.backbone: loads weights' if key.endswith('init_cfg') else key
     assert list(found) == [name]
     assert shown is None or found[name] == shown
-
-
-def test_files_in_the_work_dirs_are_the_same() -> None:
-    paths = {folder: f'{Path.cwd()}/{folder}/data/val.txt' for folder in ('runs/one', 'runs/two')}
-    runs = [a_run(TWINS[0], folder, test_dataloader__dataset__ann_file=path) for folder, path in paths.items()]
-    assert confounds(*runs) == {}
-    assert confounds(runs[0], a_run(TWINS[0], test_dataloader__dataset__ann_file=paths['runs/two']))
 
 
 def test_input_normalization_outputs_and_workers_may_differ() -> None:

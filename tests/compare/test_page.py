@@ -9,9 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from matplotlib.figure import Figure
 
-from mmres2net.compare import figures
 from mmres2net.compare import result as r
 from mmres2net.compare.cost import costs_of
 from mmres2net.compare.gallery import chosen
@@ -154,21 +152,3 @@ def test_time_is_measured_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (first.milliseconds.value, second.milliseconds.value) == (pytest.approx(200), pytest.approx(300))
     assert (first.ratio.value, second.ratio.value) == (1, pytest.approx(1.5))
     assert '8 turns' in note
-
-
-def test_a_class_that_no_font_can_write_keeps_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    axes: list[Any] = []
-
-    def drawn(draw: Any, width: float, height: float) -> str:
-        figure = Figure()
-        draw(figure)
-        axes.extend(figure.axes)
-        return 'drawn'
-
-    monkeypatch.setattr(figures, 'as_uri', drawn)
-    result = made()
-    some, empty = result.metrics
-    rows = [replace(empty, name='a'), *(replace(some, name='\U000f0000', group=group) for group in ('bbox', 'segm'))]
-    figures.difference_plot(rows, result.sides, bool)
-    labels = [label.get_text() for label in axes[0].get_yticklabels()]
-    assert [re.sub(r'\D', '', label) for label in labels] == ['1', '0']

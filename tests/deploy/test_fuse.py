@@ -7,11 +7,9 @@ import pytest
 import torch
 from mmcv.cnn import ConvModule
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
 from mmres2net.deploy import fuse
-from mmres2net.engine.config import load_config, single_process_norms, without_weights
 from tests.deploy.changes import MODIFICATIONS, modify
 from tests.deploy.networks import IMAGE, assert_close, assert_same, fused_pair, network
 from tests.reference.compare import randomise
@@ -121,28 +119,3 @@ def test_a_weight_that_a_hook_computes() -> None:
     fused = fuse(plain)
     plain[0].weight_g.data.mul_(2)
     assert torch.equal(fused(x), expected)
-
-
-@pytest.mark.parametrize('name', ['configs/demo/mask_rcnn_r2n50.py', 'configs/demo/deeplabv3plus_r2n50.py'])
-def test_whole_models(name: str) -> None:
-    cfg = single_process_norms(without_weights(load_config(name))[0])[0]
-    cfg.model.backbone.pop('arch')
-    cfg.model.backbone.update(depths=(1, 1, 1, 3 if 'deeplab' in name else 1), base_width=16)
-    init_default_scope(cfg.default_scope)
-    plain = randomise(MODELS.build(cfg.model)).float()
-    plain.eval()
-    fused = fuse(plain)
-    assert norms_in(fused) == 0
-    x = torch.randn(1, 3, 65, 97)
-    with torch.no_grad():
-        for got, wanted in zip(maps(fused, x), maps(plain, x), strict=True):
-            assert_close(got, wanted)
-
-
-def maps(model: nn.Module, x: Tensor) -> list[Tensor]:
-    """What comes before decisions (thresholds, suppression): a segmentor's logits, or a detector's RPN outputs."""
-    found = model.extract_feat(x)
-    if hasattr(model, 'decode_head'):
-        return [*found, model.decode_head(found)]
-    scores, deltas = model.rpn_head(found)
-    return [*found, *scores, *deltas]

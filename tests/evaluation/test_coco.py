@@ -11,14 +11,12 @@ import torch
 from mmdet.structures import DetDataSample
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import CheckpointHook
-from mmengine.registry import DATASETS
 from mmengine.structures import InstanceData
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
 from mmres2net.errors import UserError
 from mmres2net.evaluation import COCOMetric
-from tests.data.tiny_sets import coco_set
 from tests.evaluation.conftest import Build
 from tests.evaluation.samples import coco_detections, coco_truth, run
 from tests.evaluation.test_coco_protocol import evaluate
@@ -267,37 +265,6 @@ def test_predictions_that_do_not_fit(truth: Truth, metric: Metric) -> None:
     found = {'bboxes': np.zeros((2, 4)), 'scores': np.zeros(2), 'labels': np.zeros(2, int), 'masks': [{}]}
     with pytest.raises(UserError, match='1 masks for 2'):
         metric(metric='segm').metrics[0].process(None, [{'img_id': 1, 'pred_instances': found}])
-
-
-IDS: dict[str, tuple[Callable[[int], Any], Callable[[int], Any]]] = {
-    # ids of images and of annotations, from 1, 2, ...
-    'from 0': (lambda i: i - 1, lambda i: i - 1),
-    'texts': (lambda i: f'img-{i}', lambda i: f'box-{i}'),
-    'floats': (float, float),
-}
-
-
-@pytest.mark.parametrize('case', IDS)
-def test_objects_as_predictions_are_all_found(case: str, tmp_path: Path, build: Build) -> None:
-    """A file as an exporter writes it, read by mmdet's data set with masks and without ``iscrowd``."""
-    made, (image_id, annotation_id) = coco_set(tmp_path, masks=True), IDS[case]
-    for content in made.content.values():
-        for entry in content['images']:
-            entry['id'] = image_id(entry['id'])
-        for entry in content['annotations']:
-            entry.update(id=annotation_id(entry['id']), image_id=image_id(entry['image_id']))
-            del entry['iscrowd']
-    made.write()
-    node = made.dataset('val')
-    node.pipeline = [*node.pipeline, dict(type='PackDetInputs', meta_keys=('img_id', 'ori_shape'))]
-    samples = []
-    for item in DATASETS.build(node):
-        one = item['data_samples']
-        truth = one.gt_instances
-        masks = torch.from_numpy(truth.masks.masks).bool()
-        samples.append(sample(one.img_id, truth.bboxes.tensor, [0.9] * len(truth), truth.labels, masks))
-    metrics = run(build(made.cfg.val_evaluator, ('car', 'dog')), samples)
-    assert metrics['coco/bbox_mAP'] == metrics['coco/segm_mAP'] == pytest.approx(1, abs=1e-12)
 
 
 @pytest.mark.realdata

@@ -56,46 +56,6 @@ def test_area_and_another_overlap(build: Build) -> None:
     assert metrics['pascal_voc/mAP'] == metrics['pascal_voc/AP57'] == pytest.approx(0.125, abs=1e-12)
 
 
-def random_samples(count: int, seed: int) -> list[DetDataSample]:
-    """Whole pixels, no equal scores: neither rounding nor order makes a difference."""
-    rng = np.random.default_rng(seed)
-    scores = iter(rng.permutation(count * 40) / (count * 40))
-
-    def boxes(number: int) -> np.ndarray:
-        corner = rng.integers(0, 60, (number, 2))
-        return np.hstack([corner, corner + rng.integers(8, 40, (number, 2))])
-
-    samples = []
-    for _ in range(count):
-        objects, marked = boxes(6), boxes(2)
-        everything = np.vstack([objects, marked])
-        found = np.vstack([everything[rng.integers(0, 8, 24)] + rng.integers(-3, 4, (24, 4)), boxes(6)])
-        labels = rng.integers(0, 3, 30)
-        parts = (objects, rng.integers(0, 3, 6)), (marked, rng.integers(0, 3, 2))
-        found = instances(found, labels, [next(scores) for _ in found])
-        samples.append(sample(found, *(instances(*part) for part in parts)))
-    return samples
-
-
-def test_the_matching_is_mmdets(build: Build) -> None:
-    samples = random_samples(12, seed=0)
-    ours = run(build({'type': 'mmres2net.VOCMetric', 'eval_mode': 'area'}, CLASSES), samples)
-    theirs = run(build({'type': 'VOCMetric', 'eval_mode': 'area'}, CLASSES), samples)
-    assert 0.1 < ours['pascal_voc/mAP'] < 0.9
-    assert ours['pascal_voc/mAP'] == pytest.approx(theirs['pascal_voc/mAP'], abs=1e-6)
-    assert not [name for name in theirs if 'cat' in name], 'mmdet returns no class'
-
-
-def test_a_recall_of_three_tenths_counts_here_and_not_in_mmdet(build: Build) -> None:
-    """Ten objects, three of them found: precision 1 at the recalls 0, 0.1, 0.2 and 0.3, so 4/11."""
-    samples = [sample(instances([OBJECT], [0], [0.9 - i / 10]), instances([OBJECT], [0]), NOTHING) for i in range(3)]
-    samples += [sample(instances([], [], []), instances([OBJECT], [0]), NOTHING) for _ in range(7)]
-    ours = run(build({'type': 'mmres2net.VOCMetric'}, CLASSES), samples)
-    theirs = run(build({'type': 'VOCMetric'}, CLASSES), samples)
-    assert ours['pascal_voc/AP50'] == pytest.approx(4 / 11, abs=1e-12)
-    assert theirs['pascal_voc/AP50'] == round(3 / 11, 3)
-
-
 @pytest.mark.parametrize(
     ('options', 'message'), [({'eval_mode': '11point'}, '11points, area'), ({'iou_thr': 50}, '50')]
 )
