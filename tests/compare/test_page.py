@@ -5,13 +5,11 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from mmres2net.compare import result as r
-from mmres2net.compare.cost import costs_of
 from mmres2net.compare.gallery import chosen
 from mmres2net.compare.page import render, write
 
@@ -133,22 +131,3 @@ def test_gallery_is_chosen_by_score_and_seed() -> None:
     assert len({tuple(chosen(images, seed, each=2)['random']) for seed in range(9)}) > 1
     same = replace(images, scores=(images.scores[0],) * 2)
     assert [len(part) for part in chosen(same, 0, each=2).values()] == [0, 0, 2]
-
-
-def test_time_is_measured_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    called: list[str] = []
-    now = [0.0]
-
-    def network(name: str, seconds: float) -> Any:
-        def predict(item: int) -> None:
-            called.append(name)
-            now[0] += seconds
-
-        return SimpleNamespace(device='cpu', dataset=(0, 1), item=int, predict=predict)
-
-    monkeypatch.setattr('mmres2net.compare.cost.time.perf_counter', lambda: now[0])
-    (first, second), note = costs_of(made().sides, [network('A', 0.2), network('B', 0.3)], seconds=1)
-    assert ''.join(called) == 'AB' + 'BAAB' * 5  # the first two for memory
-    assert (first.milliseconds.value, second.milliseconds.value) == (pytest.approx(200), pytest.approx(300))
-    assert (first.ratio.value, second.ratio.value) == (1, pytest.approx(1.5))
-    assert '8 turns' in note

@@ -4,7 +4,6 @@ Image sizes and numbers of regions are reduced: the step is the same.
 """
 
 import io
-import json
 import math
 import shutil
 from pathlib import Path
@@ -25,7 +24,6 @@ from mmres2net.engine.build import build_dataset, build_model, scope_of
 from mmres2net.engine.config import load_config, single_process_norms, without_weights
 from tests.configs.pairs import CONFIGS
 from tests.configs.test_recipes import SETS
-from tests.support.cli import run_cli
 from tests.support.realdata import data_root
 
 KINDS = {
@@ -174,15 +172,3 @@ def test_trains_and_predicts_on_its_data(name: str, shapes: Path, tmp_path: Path
         assert loss == pytest.approx(math.log(classes), rel=0.35)  # that of a guess
         assert found.pred_score.shape == (classes,)
         assert float(found.pred_score.sum()) == pytest.approx(1, abs=1e-5)
-
-
-@pytest.mark.realdata
-@pytest.mark.slow
-def test_mini_run_learns(tmp_path: Path) -> None:
-    """A third of the shipped run. Chance is 5, and the most frequent class alone would give 7.1 of the 480 images."""
-    epochs = 5
-    short = [f'train_cfg.max_epochs={epochs}', f'param_scheduler.0.end={epochs}', f'param_scheduler.0.T_max={epochs}']
-    flags = ['--data', data_root('cifar100_mini'), '--work-dir', tmp_path, '--cfg-options', *short]
-    assert run_cli('train', 'cifar100/coarse_mini_res2next20', *flags).status == 0
-    log = next(tmp_path.glob('*/vis_data/scalars.json')).read_text().splitlines()
-    assert max(json.loads(line).get('accuracy/top1', 0) for line in log) > 12

@@ -41,20 +41,6 @@ def test_coco_annotations_are_the_drawn_instances(scenes: dict[str, Scene], coco
     assert sum(CLASSES[instance.label] == 'ring' for instance, *_ in pairs) >= 20  # masks with holes took part
 
 
-def test_coco_header_and_files(root: Path, coco: dict[str, COCO], scenes: dict[str, Scene]) -> None:
-    for split, api in coco.items():
-        assert [category['name'] for category in api.loadCats(api.getCatIds())] == list(CLASSES)
-        files = {path.name for path in (root / f'{split}2017').iterdir()}
-        assert files == {image['file_name'] for image in api.dataset['images']}
-        for image in api.dataset['images']:
-            shape = scenes[Path(image['file_name']).stem].image.shape
-            stored = _read(root / f'{split}2017' / image['file_name'])
-            assert stored.shape == (image['height'], image['width'], 3) == shape
-    stored = _read(root / 'train2017/000013.jpg').astype(float)
-    assert np.abs(stored - scenes['000013'].image).mean() < 6  # grey levels lost to JPEG
-    assert not set(coco['train'].getImgIds()) & set(coco['val'].getImgIds())
-
-
 def test_counts_are_those_of_the_annotations_and_sizes_are_spread(root: Path, coco: dict[str, COCO]) -> None:
     for split, count in verify_shapes(root)['counts'].items():
         single = [entry for entry in coco[split].dataset['annotations'] if not entry['iscrowd']]
@@ -174,19 +160,3 @@ def test_saliency_mask_is_the_largest_single_object(root: Path, scenes: dict[str
         single = [instance for instance in scenes[name].instances if not instance.crowd]
         assert (salient > 0).sum() == max(instance.mask.sum() for instance in single)
         assert any(np.array_equal(salient > 0, instance.mask) for instance in single)
-
-
-def test_saliency_rule() -> None:
-    """By visible area, the first of two equal ones, never a group. Each instance is (visible pixels, crowd)."""
-    for instances, salient in (
-        ([(3, False), (5, False)], 1), ([(4, False), (4, False)], 0), ([(9, True), (2, False)], 1),
-        ([(9, True)], None), ([], None),
-    ):  # fmt: skip
-        masks = np.zeros((len(instances), 9, len(instances)), dtype=bool)  # a column for each
-        for i, (area, _) in enumerate(instances):
-            masks[i, :area, i] = True
-        drawn = [Instance(0, mask, 9, crowd) for mask, (_, crowd) in zip(masks, instances, strict=True)]
-        mask = shapes_layout.salient_mask(Scene(np.zeros((9, len(instances), 3), dtype=np.uint8), tuple(drawn)))
-        assert (mask is None) == (salient is None)
-        if mask is not None:
-            assert np.array_equal(mask, masks[salient] * 255)

@@ -10,7 +10,6 @@ from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 
 from mmres2net.deploy import fuse
-from tests.deploy.changes import MODIFICATIONS, modify
 from tests.deploy.networks import IMAGE, assert_close, assert_same, fused_pair, network
 from tests.reference.compare import randomise
 
@@ -42,14 +41,6 @@ def test_of_a_model_in_training_with_fused_blocks() -> None:
     assert {type(module).__module__.split('.')[0] for module in fused.modules()} == {'mmres2net', 'torch'}
     assert not any('deploy' in type(module).__module__ for module in fused.modules())
     assert_same(fuse(fused), plain)
-
-
-@pytest.mark.parametrize('how', [how for how in MODIFICATIONS if how not in ('pruned', 'norm on the batch')])
-def test_modified_models_compute_what_they_say(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = network()
-    with monkeypatch.context() as patch:
-        modify(how, patch, plain)
-        assert_same(fuse(plain), plain)
 
 
 BN = dict(norm_cfg=dict(type='BN'))

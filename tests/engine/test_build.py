@@ -7,9 +7,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 
 from mmres2net.engine.build import build_dataset, build_model
-from mmres2net.engine.config import load_config
 from mmres2net.errors import UserError
-from tests.support.detection import detection_sample
 
 FAULTS = {kind.__name__: kind for kind in (TypeError, RuntimeError, ImportError, OSError, AssertionError)}
 
@@ -62,12 +60,3 @@ def test_data_set_of_a_library_is_found_in_its_scope() -> None:
     built = build_dataset(Config(dict(default_scope='mmpretrain')), node)
     assert (built.metainfo['classes'], node) == (('a', 'b'), was)
     assert (type(built).__module__.split('.')[0], 'CustomDataset' in DATASETS.module_dict) == ('mmpretrain', False)
-
-
-def test_ssd_predicts() -> None:
-    model = build_model(load_config('mmdet::ssd300_coco')).eval()
-    with torch.no_grad():
-        (result,) = model.predict(
-            torch.rand(1, 3, 300, 300), [detection_sample(torch.zeros(0, 4), torch.zeros(0), (300, 300))]
-        )
-    assert torch.isfinite(result.pred_instances.scores).all()

@@ -2,14 +2,11 @@
 
 import csv
 import json
-import math
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from mmres2net import plots
 from mmres2net.engine import result_plots
@@ -46,40 +43,6 @@ def test_detector(trained_demo: Path) -> None:
     with np.load(trained_demo / 'evaluation/matches.npz', allow_pickle=False) as file:
         ap = average_precision(matches_of(file))
     assert np.nanmean(ap) == pytest.approx(float(rows_of(trained_demo)[-1]['coco/bbox_mAP']), abs=1e-12)
-
-
-def test_names_values_and_sizes_that_are_hard_to_draw(tmp_path: Path) -> None:
-    names = [f'class {k}' for k in range(1000)]
-    plots.draw_bars(tmp_path / 'many.png', names, {'AP': np.linspace(0, 1, 1000)}, 'AP')
-    plots.draw_confusion(tmp_path / 'table.png', names, np.eye(1000, dtype=int), 'images')
-    odd = ['$x_1$', 'a' * 300, '犬' * 3, 'кошка', '']
-    plots.draw_bars(tmp_path / 'odd.png', odd, {'AP': np.array([1, math.nan, 0.5, 0, 0.1])}, 'AP')
-    plots.draw_confusion(tmp_path / 'odd_table.png', odd, np.arange(25).reshape(5, 5), 'images')
-    curves = np.full((5, 101), math.nan)
-    curves[2] = 0.5
-    plots.draw_class_curves(tmp_path / 'curves.png', odd, np.linspace(0, 1, 101), curves, ('F1', 'score', 'F1'))
-    assert all(is_drawn(path) for path in tmp_path.iterdir())
-    assert max(max(Image.open(path).size) for path in tmp_path.iterdir()) < 3000
-    for draw, args in (
-        (plots.draw_bars, (['a'], {'AP': np.array([math.nan])}, '')),
-        (plots.draw_confusion, (['a'], np.ones((1, 1), int), '')),
-        (plots.draw_confusion, (['a', 'b'], np.zeros((2, 2), int), '')),
-        (plots.draw_class_curves, (['a'], np.arange(2), np.full((1, 2), math.nan), ('', '', ''))),
-        (plots.draw_curves, ({'losses': {'loss': ([1, 2], [math.nan, math.nan])}},)),
-    ):
-        with pytest.raises(plots.NothingToDraw):
-            draw(tmp_path / 'none.png', *args)
-    assert not (tmp_path / 'none.png').exists()
-
-
-def test_values_that_are_not_defined_are_not_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: dict[str, Any] = {}
-    monkeypatch.setattr(plots, 'draw_curves', lambda path, panels: drawn.update(panels))
-    monkeypatch.setattr(result_plots, 'history_of', lambda runner: {})
-    rows = [{'step': step, 'coco/bbox_mAP_s': 0.5, 'coco/bbox_mAP_l': -1} for step in (1, 2)]
-    result_plots.draw_history(tmp_path / 'curves.png', SimpleNamespace(iter=2), rows, [])
-    small, large = (drawn['metrics'][f'coco/bbox_mAP_{size}'][1] for size in 'sl')
-    assert (small.tolist(), np.isnan(large).all()) == ([0.5, 0.5], True)
 
 
 def test_a_plot_that_fails_does_not_end_a_run(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,6 @@
 
 import copy
 import importlib
-import json
-import platform
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,12 +17,9 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner import Runner
 from mmengine.structures import PixelData
 from torch import Tensor, nn
-from torch import distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 
 from mmres2net.deploy import fuse
 from mmres2net.deploy.blocks import FusedBottle2neck
-from mmres2net.engine import speed
 from mmres2net.engine.config import load_config, single_process_norms
 from mmres2net.engine.run import build_runner
 from mmres2net.engine.speed import match_optimizer_layout, speed_up
@@ -171,23 +164,6 @@ def test_changes_are_made_and_listed() -> None:
     changed = {name for name, module in model.named_modules() if type(module) is not kinds[name]}
     assert all(name.startswith(('backbone', *extractors)) for name in changed)
     assert not any('RoIAlign ->' in line for line in speed_up(model))
-
-
-def test_gradients_of_several_processes() -> None:
-    plain, x = (
-        nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)).double(),
-        torch.randn(2, 3, 9, 9).double(),
-    )
-    dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1)
-    try:
-        wrapped = DistributedDataParallel(copy.deepcopy(plain))
-        speed_up(wrapped)
-        for model in (plain, wrapped):
-            model(x).square().sum().backward()
-        for mine, theirs in zip(wrapped.parameters(), plain.parameters(), strict=True):
-            torch.testing.assert_close(mine.grad, theirs.grad)
-    finally:
-        dist.destroy_process_group()
 
 
 def test_other_roi_layers_stay() -> None:
@@ -345,37 +321,3 @@ def test_run_with_an_average_of_the_weights_goes_on(tmp_path: Path) -> None:
     states = [torch.load(tmp_path / name / 'epoch_2.pth', weights_only=False) for name in ('fast', 'plain')]
     for part in ('state_dict', 'ema_state_dict'):
         assert_states_close(states[0][part], states[1][part])
-
-
-# Freed memory stays in the process where glibc lets it; elsewhere nothing happens, and it is said.
-FAULTS = """
-import json, resource
-import torch
-from mmres2net.engine.speed import keep_freed_memory
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(10):
-        torch.empty(64 * 2**20, dtype=torch.uint8).fill_(1)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-first = faults()
-done = keep_freed_memory()
-faults()
-kept = faults()
-print(json.dumps({'first': first, 'done': done, 'kept': kept, 'back': keep_freed_memory(False)}))
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='glibc alone has the switches')
-def test_pages_are_mapped_once() -> None:
-    """Ten blocks of 64 MiB: ten times 16,384 new pages as glibc does it, hardly any with freed memory kept."""
-    done = subprocess.run([sys.executable, '-c', FAULTS], capture_output=True, text=True, check=True)
-    found = json.loads(done.stdout)
-    assert found['done']
-    assert found['back']
-    assert found['first'] > 10 * found['kept']
-
-
-def test_says_where_it_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speed.platform, 'libc_ver', lambda: ('', ''))
-    assert speed.keep_freed_memory() is False
-    assert speed.keep_freed_memory(False) is False

@@ -143,24 +143,6 @@ def test_figures_of_one_set_have_plain_names(dataset: str | None, monkeypatch: p
     assert list(run(samples_of(range(2), dataset), prefix='sal')) == [f'sal/{name}' for name in NAMES]
 
 
-def test_which_f_is_which() -> None:
-    """One map is right; the other finds a quarter of its object. Pooled: precision 1, recall 5/8. By image: 1 and
-    1.3 / 4 / (0.3 + 1 / 4).
-    """
-    mask = np.zeros((4, 4), bool)
-    mask[:2, :2] = True
-    part = np.zeros((4, 4))
-    part[0, 0] = 1
-    figures = run([sample(mask, mask), sample(part, mask)])
-    assert figures['maxF'] == pytest.approx(1.3 * 0.625 / (0.3 + 0.625), abs=1e-12)
-    assert figures['maxF_images'] == pytest.approx((1 + 1.3 / 4 / (0.3 + 1 / 4)) / 2, abs=1e-12)
-    # At the lowest threshold, one of 256, all pixels are found: a quarter of them rightly.
-    everything = 1.3 / 4 / (0.3 / 4 + 1)
-    assert figures['meanF'] == pytest.approx((255 * figures['maxF_images'] + everything) / 256, abs=1e-12)
-    assert figures['adpF'] == pytest.approx(figures['maxF_images'], abs=1e-12)
-    assert figures['MAE'] == pytest.approx(3 / 16 / 2, abs=1e-12)
-
-
 def edge_cases() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     grey, mask = object_map(3)
     nothing, everything = np.zeros_like(mask), np.ones_like(mask)

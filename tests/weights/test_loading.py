@@ -21,7 +21,7 @@ from mmres2net.weights.naming import recognise
 from tests.reference.compare import assert_close, randomise
 from tests.reference.res2net import TIMM_NAMES
 from tests.support.hostile import hostile
-from tests.support.timm_models import DLA, dla_features, resnet_features
+from tests.support.timm_models import DLA
 from tests.weights.networks import build, numbered, state_of
 
 SMALL = dict(depths=(1, 2, 1, 1), base_width=8)
@@ -56,17 +56,6 @@ def same_features(net, state, run_theirs):
             assert_close(out, want, 1e-10, f'stage {i}')
 
 
-@pytest.mark.parametrize('arch', by_kind([*TIMM_NAMES, *DLA, 'se_res2net50_26w_4s']))
-def test_timm_models_give_the_same_features(arch):
-    timm = pytest.importorskip('timm')
-    options = {'num_classes': 10}
-    if arch.startswith('se_'):
-        options |= {'block_args': {'scale': 4, 'attn_layer': pytest.importorskip('timm.layers').SEModule}}
-    model = randomise(timm.create_model({**TIMM_NAMES, **DLA}.get(arch, 'res2net50_26w_4s'), **options)).eval()
-    assert recognise(model.state_dict()).arch == arch
-    same_features(build(arch), model.state_dict(), dla_features(model) if arch in DLA else resnet_features(model))
-
-
 @pytest.mark.parametrize('depth', [50, pytest.param(101, marks=pytest.mark.slow)])
 def test_mmdet_gives_the_same_features_under_its_stage_pool(depth):
     model = randomise(pytest.importorskip('mmdet.models.backbones').Res2Net(depth=depth))
@@ -76,18 +65,6 @@ def test_mmdet_gives_the_same_features_under_its_stage_pool(depth):
     with pytest.raises(UserError, match=r"trained with stage_pool='mmdet', the network has 'official'.*Set stage_pool"):
         same_features(build(arch), detector, model)
     same_features(build(arch, stage_pool='mmdet'), detector, model)
-
-
-@pytest.mark.parametrize(
-    'name', by_kind(['50_48w_2s', '50_26w_4s', '50_14w_8s', '50_26w_8s', '50_v1b_26w_4s', '101_26w_4s'])
-)
-def test_mmpretrain_gives_the_same_features(name):
-    backbones = pytest.importorskip('mmpretrain.models.backbones')
-    row = ARCHS[f'res2net{name}']
-    options = {key: getattr(row, key) for key in ('base_width', 'scales', 'deep_stem', 'avg_down')}
-    model = backbones.Res2Net(depth=int(name.split('_')[0]), out_indices=(0, 1, 2, 3), **options)
-    randomise(model).eval()
-    same_features(build(f'res2net{name}'), model.state_dict(), model)
 
 
 @pytest.mark.parametrize('arch', by_kind([n for n in OUTSIDE if n not in {*TIMM_NAMES, *DLA, 'se_res2net50_26w_4s'}]))

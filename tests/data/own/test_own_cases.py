@@ -12,7 +12,6 @@ import pytest
 import yaml
 from PIL import Image
 
-from mmres2net.data.check.job import check_splits
 from mmres2net.data.own.data_file import KEYS
 from mmres2net.data.own.dataset import recognize
 from mmres2net.data.own.standard import write_standard
@@ -217,14 +216,6 @@ def test_equal_images_stay_together_and_seeds_differ(tmp_path: Path) -> None:
         drawn.append(sorted(sample.image for sample in data.splits['val'].source.samples))
     assert drawn[0] == drawn[1] != drawn[2]
     assert 4 <= len(drawn[0]) <= 14
-
-
-def test_a_second_check_finds_the_same(tmp_path: Path) -> None:
-    yolo(tmp_path)
-    (tmp_path / 'images/0.jpg').write_bytes(b'')
-    splits = [split.source for split in recognize(tmp_path).splits.values()]
-    first, second = ([one for report in check_splits(splits) for one in report.findings] for _ in range(2))
-    assert first == second != []
 
 
 def test_images_in_no_list_are_told(tmp_path: Path) -> None:
