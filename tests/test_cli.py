@@ -19,7 +19,6 @@ LIGHT = [name for name in VERBS if name in flags.VERBS]
 
 
 def run(*command: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run a command with the checkout importable."""
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), **env}
     return subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=300)
 

@@ -68,7 +68,7 @@ COMMANDS = list(commands())
 
 
 class ParsedError(Exception):
-    """The arguments were parsed; ``args`` holds the namespace."""
+    pass
 
 
 @pytest.fixture
@@ -141,7 +141,6 @@ NOT_RUN_SNIPPETS = {
 
 @pytest.mark.parametrize(('page', 'text'), SNIPPETS, ids=[page.name for page, _ in SNIPPETS])
 def test_python_runs(page: Path, text: str, tmp_path: Path) -> None:
-    """A config loads; anything else runs."""
     if any(needle in text for needle in NOT_RUN_SNIPPETS):
         compile(text, page, 'exec')
     elif '_base_' in text:

@@ -18,11 +18,10 @@ TYPES = ['Pretrained', 'mmengine.Pretrained', 'mmres2net.Pretrained', 'Pretraine
 
 
 class OwnInit(PretrainedInit):
-    """A project's own initializer."""
+    pass
 
 
 def forms(node: dict) -> list[Any]:
-    """Return an initializer in every form that MMEngine takes."""
     override = {**KAIMING, 'override': {'name': 'conv1', **node}}
     return [node, [node], (node,), [KAIMING, node], (KAIMING, node), [node, KAIMING], [[node]], override, [override]]
 

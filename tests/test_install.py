@@ -31,8 +31,6 @@ exit $(cat "status-$name")
 
 @dataclass
 class Venv:
-    """An environment of recorded programs."""
-
     folder: Path
 
     def write(self, name: str, text: object) -> None:

@@ -84,7 +84,6 @@ CASES: dict[str, tuple[str, int, str, str, float]] = {
 
 
 def train(config: str, data: str, folder: Path, *flags: str) -> dict[str, float]:
-    """Train a config and return the metrics of its last evaluation."""
     assert main(['train', config, '--data', str(data_root(data)), '--work-dir', str(folder / 'run'), *flags]) == 0
     (scalars,) = folder.glob('run/*/vis_data/scalars.json')
     return json.loads(scalars.read_text().splitlines()[-1])

@@ -34,7 +34,6 @@ def build(source: Path, target: Path) -> Path:
 
 @pytest.fixture(scope='module')
 def copied(tmp_path_factory: pytest.TempPathFactory) -> Copy:
-    """Copy what is packaged, so that a build cannot touch the checkout and old build products cannot help it."""
     target = tmp_path_factory.mktemp('tree') / 'copy'
     for name in SOURCES:
         shutil.copytree(ROOT / name, target / name, ignore=IGNORED)
@@ -58,7 +57,6 @@ def sdist(copied: Copy, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope='module')
 def target(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder into which the wheel alone is installed."""
     folder = tmp_path_factory.mktemp('target')
     command = [sys.executable, '-m', 'pip', 'install', '-q', '--no-deps', '--no-index', '--target', str(folder)]
     subprocess.run([*command, str(wheel)], check=True, capture_output=True)
@@ -100,7 +98,6 @@ def test_metadata_names_version_licence_extras_and_command(wheel: Path) -> None:
 
 
 def python_in(target: Path, *arguments: str) -> str:
-    """Run Python away from the checkout with the installed wheel in front."""
     how = dict(cwd=target, env={**os.environ, 'PYTHONPATH': str(target)}, check=True)
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, **how).stdout
 
@@ -129,7 +126,6 @@ PINS = re.findall(r'^(\S+)==(\S+)(.*(?:\n +--hash.*)*)', REQUIREMENTS, re.MULTIL
 
 
 def pinned(name: str) -> list[str]:
-    """Return the versions of a package: more than one where they differ by Python version."""
     return [version for entry, version, _ in PINS if entry == name]
 
 

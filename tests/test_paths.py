@@ -11,7 +11,6 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture
 def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make a small package of our layout with its configs beside it, and return the folder of these."""
     for name in ('faster_rcnn_r50.py', 'faster_rcnn_r2n50.py', 'demo/faster_rcnn_r2n50.py', '_base_/runtime.py'):
         path = tmp_path / 'configs' / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +59,6 @@ def test_wrong_name_lists_what_comes_close_or_all(shipped: Path) -> None:
 
 @pytest.fixture
 def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make an importable package that ships configs as the OpenMMLab libraries do, and one that ships none."""
     for name in ('retina/retina_r50-d8_1x.py', 'retina/twice.py', 'other/twice.py', '_base_/model.py'):
         path = tmp_path / 'somelib' / '.mim' / 'configs' / name
         path.parent.mkdir(parents=True, exist_ok=True)

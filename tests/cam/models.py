@@ -20,7 +20,6 @@ STEPS = [
 
 
 def classifier(backbone: dict | None = None, classes: tuple[str, ...] = CLASSES, channels: int = 2048) -> dict:
-    """A classifier of ``classes`` that sees the centre of an image."""
     model = dict(
         type='ImageClassifier',
         data_preprocessor=dict(mean=tiny.PIXELS['mean'], std=tiny.PIXELS['std'], to_rgb=True),
@@ -46,7 +45,6 @@ def write_image(path: Path, height: int, width: int, mode: str = 'RGB') -> Path:
 
 
 def state_of(model: torch.nn.Module) -> list:
-    """Return everything of a model that a map could leave changed."""
     found: list = [(name, module.training, len(module._forward_hooks)) for name, module in model.named_modules()]
     found += [len(module._backward_hooks) + len(module._forward_pre_hooks) for module in model.modules()]
     found += [(name, value.requires_grad) for name, value in model.named_parameters()]
@@ -55,7 +53,6 @@ def state_of(model: torch.nn.Module) -> list:
 
 
 def config_of(steps: list, scope: str) -> Config:
-    """Return a config that has nothing but a test pipeline."""
     return Config(dict(default_scope=scope, test_dataloader=dict(dataset=dict(pipeline=steps))))
 
 

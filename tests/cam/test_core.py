@@ -53,7 +53,6 @@ def scored(model: Small, image: Tensor) -> Callable[[], tuple[Tensor, str]]:
 
 
 def by_hand(model: Small, image: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Return activations and gradients (C, h, w) of the layer."""
     model.eval()
     with torch.no_grad():
         activations = model.body(model.stem(image))

@@ -46,7 +46,6 @@ def seen(path: Path, steps: list, divisor: int = 1) -> PreprocessedImage:
 
 
 def centre(weights: np.ndarray) -> np.ndarray:
-    """Return where the bright point is, in pixels from the upper left corner."""
     weights = (weights - 0.5 * weights.max()).clip(0)
     rows, columns = (np.arange(length) + 0.5 for length in weights.shape)
     return np.array([weights.sum(1) @ rows, weights.sum(0) @ columns]) / weights.sum()

@@ -38,7 +38,6 @@ def map_of(network: Network, view: PreprocessedImage, label: int | None) -> tupl
 
 
 def map_by_hand(activations: Tensor, score: Tensor) -> np.ndarray:
-    """Return the map of Grad-CAM's equations 1 and 2."""
     gradient = torch.autograd.grad(score, activations, retain_graph=True)[0]
     return (gradient.mean((2, 3), keepdim=True) * activations).sum(1)[0].relu().detach().numpy()
 

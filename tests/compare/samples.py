@@ -18,8 +18,6 @@ CLASSES = ('a', 'b', 'c')
 
 @dataclass(frozen=True)
 class Population:
-    """Records of the evaluations of two sides on the same images."""
-
     sides: tuple[Records, Records]
 
     @property
@@ -28,13 +26,11 @@ class Population:
 
     @property
     def difference(self) -> float:
-        """The difference on the whole population."""
         one = Draws(np.ones((self.size, 1)))
         values = [self.metric(side, np.arange(self.size), one)[0] for side in (0, 1)]
         return values[1] - values[0]
 
     def metric(self, side: int, images: Array, draws: Draws) -> Array:
-        """Replicates of the main metric of a sample of images."""
         records = [self.sides[side][i] for i in images]
         return next(iter(measure(collected(records, CLASSES), draws).metrics.values()))
 
@@ -56,7 +52,6 @@ def classified(size: int = 2000) -> Population:
 
 
 def segmented(size: int = 2000) -> Population:
-    """Two segmentors; images differ in what they show and how hard they are."""
     rng = np.random.default_rng(8)
     hard, shown, sides = rng.uniform(0.5, 0.9, size), rng.dirichlet([1, 1, 1], size), []
     for skill in (0.0, 0.04):
@@ -85,7 +80,6 @@ class Detected(Population):
 
 
 def detected(size: int = 1500) -> Population:
-    """Two detectors; the second one misses less."""
     truth, sides = coco_truth(size, 3, 9), []
     mine: dict[int, list] = {image['id']: [] for image in truth['images']}
     for entry in truth['annotations']:

@@ -49,7 +49,6 @@ def test_replicates_equal_pycocotools_on_drawn_images(
 
 
 def plain_voc(right: list[bool], objects: int, mode: str) -> float:
-    """VOC's AP by its definition."""
     found, points = 0, []
     for rank, one in enumerate(right, 1):
         found += one

@@ -43,8 +43,6 @@ def made(task: str = 'detection', level: str = r.CHECKPOINTS, value: float = 1.2
 
 
 class Parsed(HTMLParser):
-    """Tags with their attributes, and the text of a page."""
-
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
@@ -59,7 +57,6 @@ class Parsed(HTMLParser):
 
 
 def check_page(text: str) -> Parsed:
-    """Check that a page is one file without scripts, and return its parts."""
     page = Parsed(text)
     for tag, attributes in page.tags:
         assert tag not in ('script', 'link', 'iframe', 'object')

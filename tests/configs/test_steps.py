@@ -78,7 +78,6 @@ def data_of(name: str, shapes: Path, folder: Path) -> Path:
 
 
 def shrink(cfg: Config) -> Config:
-    """The same steps on fewer and smaller images and regions."""
     for part in ('train', 'val', 'test'):
         cfg[f'{part}_dataloader'].update(num_workers=0, persistent_workers=False)
         for _, step in walk(cfg[f'{part}_dataloader'].dataset, ''):
@@ -143,7 +142,6 @@ def evaluate(model: nn.Module, cfg: Config) -> dict[str, float]:
 
 
 def check_saliency(metrics: dict[str, float], sets: tuple[str, ...]) -> None:
-    """Metrics of each data set: the same pixels in each, PNG in one and JPEG in the others."""
     assert {key.rpartition('/')[0] for key in metrics} == set(sets)
     assert all(0 < metrics[f'{data}/{key}'.strip('/')] < 1 for data in sets for key in ('maxF', 'MAE'))
     assert len({round(metrics[f'{data}/MAE'.strip('/')], 6) for data in sets}) == 1

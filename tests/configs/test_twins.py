@@ -28,7 +28,6 @@ Backbones = list[dict[str, Any]]
 
 
 def take_backbones(cfg: dict[str, Any]) -> Backbones:
-    """Take the backbones out of a config."""
     taken = []
     for place in PLACES:
         *parents, last = place.split('.')
@@ -93,7 +92,6 @@ def build(node: dict[str, Any], cfg: Config, device: str = 'meta') -> nn.Module:
 
 
 def stages_of(backbone: nn.Module) -> dict[str, dict[str, set[Any]]]:
-    """What each stage, and the stem, hold in training besides their architecture."""
     stages: dict[str, dict[str, set[Any]]] = {}
     for name, module in backbone.named_modules():
         stage = next((part for part in name.split('.') if part.startswith(('layer', 'level'))), '')
@@ -136,7 +134,6 @@ def start_of(backbone: nn.Module) -> dict[str, Any]:
 
 
 def ways_to_start() -> list[tuple[str, str]]:
-    """A pair for each way in which two backbones start."""
     pairs: dict[str, tuple[str, str]] = {}
     for pair in PAIRS:
         ours, theirs = load_pair(pair, True)[0]

@@ -27,14 +27,12 @@ def root(spec: ShapesSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope='session')
 def scenes(spec: ShapesSpec) -> dict[str, Scene]:
-    """Scenes by file stem."""
     keys = [('train', i) for i in range(spec.n_train)] + [('val', i) for i in range(spec.n_val)]
     return {shapes_layout.stem(split, index): draw_scene(spec, split, index) for split, index in keys}
 
 
 @pytest.fixture(scope='session')
 def coco(root: Path) -> dict[str, COCO]:
-    """COCO annotations by split, as pycocotools reads them."""
     return {split: COCO(root / 'annotations' / f'instances_{split}2017.json') for split in ('train', 'val')}
 
 

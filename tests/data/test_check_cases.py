@@ -32,7 +32,6 @@ def errors_before_a_run(cfg: Config) -> set[str]:
 
 
 def found_by_command(path: Path) -> tuple[int, set[str], set[str]]:
-    """Return the exit status of ``check-data``, the kinds of errors and the kinds of notes."""
     report = path.parent / 'report.json'
     result = run_cli('check-data', path, '--samples', '0', '--json', report, '--workers', '1')
     splits = json.loads(report.read_text())['splits'] if result.status < 2 else []
@@ -41,7 +40,6 @@ def found_by_command(path: Path) -> tuple[int, set[str], set[str]]:
 
 
 def change(function: Callable[..., Any]) -> Callable[..., Change]:
-    """Turn a function of a set and of arguments into a function of the arguments that returns a change."""
     return lambda *args, **options: lambda made: function(made, *args, **options)
 
 
@@ -115,7 +113,6 @@ def damage(path: Path) -> None:
 
 @change
 def first_image(made: TinySet, make: Callable[[Path], Any], name: str = '0.jpg') -> None:
-    """Replace the first training image by what ``make`` writes to the path."""
     (made.root / 'train/0.jpg').unlink()
     made.content['train']['images'][0]['file_name'] = name
     make(made.root / 'train' / name)
@@ -141,7 +138,6 @@ def other_evaluator(made: TinySet) -> None:
 
 
 def challenge(made: TinySet) -> None:
-    """The test split of a challenge: no annotations, detections are written."""
     made.content['test'] = {key: made.content['val'][key] for key in ('images', 'categories')}
     made.cfg.test_dataloader.dataset.ann_file = 'test.json'
     files = dict(ann_file=str(made.root / 'test.json'), outfile_prefix=str(made.root / 'out'))
@@ -245,7 +241,6 @@ MASKS: Cases = {
 
 @change
 def xml(made: TinySet, old: str, new: str, *, name: str = 'train0') -> None:
-    """Replace a text in an annotation file, once."""
     path = made.root / f'Annotations/{name}.xml'
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new, 1))
@@ -379,7 +374,6 @@ def repeated(made: TinySet) -> None:
 
 
 def two_training_sets(made: TinySet) -> None:
-    """The road is in one of them alone."""
     for path in (made.root / 'ann/val').iterdir():
         Image.new('L', (WIDTH, HEIGHT)).save(path)
     made.dataset().update(data_prefix=dict(img_path='img/val', seg_map_path='ann/val'))

@@ -31,7 +31,6 @@ def check(cfg: Config, *parts: str, **options: Any) -> list[Report]:
 
 
 def entries(report: Report) -> dict[str, list[tuple[str, str]]]:
-    """Return the findings by kind, with the names of files instead of their paths."""
     return {kind: [(f.where.rsplit('/', 1)[-1], f.what) for f in found] for kind, found in report.kinds().items()}
 
 
@@ -77,7 +76,6 @@ def test_classes_that_are_left_out_are_ignored(changes: dict[str, Any], name: st
 
 
 def test_run_lengths() -> None:
-    """Those of pycocotools are sound."""
     rng = np.random.default_rng(0)
     for _ in range(5):
         mask = np.asfortranarray(rng.random((rng.integers(1, 90), rng.integers(1, 90))) < rng.random(), dtype=np.uint8)

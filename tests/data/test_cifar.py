@@ -145,8 +145,6 @@ def test_nothing_but_the_parts_of_arrays_is_found(tmp_path: Path) -> None:
 
 
 class Odd:
-    """An array that says of itself what no array is."""
-
     def __init__(self, *arguments: Any) -> None:
         self.arguments = arguments
 

@@ -27,7 +27,6 @@ def voc_config() -> Config:
 
 
 def fill(root: Path, *paths: str) -> Path:
-    """Make empty files and folders, those of COCO unless others are named."""
     for path in paths or (*COCO_FILES, 'train2017/', 'val2017/'):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).mkdir() if path.endswith('/') else (root / path).write_text('')

@@ -43,7 +43,6 @@ def coco(server: Server, root: Path, monkeypatch: Patch) -> DataSet:
 
 
 def check_coco(made: Path, original: Path) -> None:
-    """The folder is the original, in the layout that the shipped config reads."""
     folders = ('train2017/', 'val2017/', 'annotations/')
     assert contents(made) == {name: data for name, data in contents(original).items() if name.startswith(folders)}
     cfg = point_at(Config.fromfile(config_dir() / 'faster_rcnn_r2n50.py'), made)
@@ -78,7 +77,6 @@ def test_coco_is_made_once_and_again_what_was_lost(
 
 
 def test_damaged_ones_are_fetched(server: Server, coco: DataSet, root: Path, tmp_path: Path, capsys: Capture) -> None:
-    """Those of the user are left; a damaged download is removed."""
     source, downloads = tmp_path / 'given', tmp_path / 'data/downloads'
     source.mkdir()
     downloads.mkdir(parents=True)
@@ -265,7 +263,6 @@ def test_shipped_configs_read_what_is_made(name: str) -> None:
 
 
 def test_data_that_others_laid_out(server: Server, coco: DataSet, root: Path, tmp_path: Path) -> None:
-    """Complete ones are accepted; files too many and too few are named, and nothing is fetched in vain."""
     (tmp_path / 'coco').symlink_to(root)
     prepare(Job(coco, tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ['coco']

@@ -14,7 +14,6 @@ from mmres2net.data.shapes_scene import Instance, Scene
 
 
 def _annotated(scenes: dict[str, Scene], coco: dict[str, COCO]) -> list[tuple[Instance, dict, COCO]]:
-    """Each drawn instance with its COCO entry."""
     pairs = []
     for name, scene in scenes.items():
         api = coco['val' if int(name) > shapes_layout.VAL_STEM else 'train']

@@ -23,14 +23,11 @@ OBJECT = (
 
 @dataclass
 class TinySet:
-    """A data set on disk, what was written, and a config that trains and evaluates on it."""
-
     root: Path
     cfg: Config
     content: dict[str, Any]  # of COCO: the annotation files by part
 
     def write(self) -> Path:
-        """Write annotation files and config; return the config."""
         for part, content in self.content.items():
             (self.root / f'{part}.json').write_text(json.dumps(content))
         path = self.root / 'config.py'
@@ -50,7 +47,6 @@ def draw(path: Path, seed: int, *, size: tuple[int, int] = (WIDTH, HEIGHT), **op
 
 
 def turned(path: Path, seed: int, size: tuple[int, int]) -> Path:
-    """Write an image that EXIF turns by 90 degrees, of ``size`` as stored."""
     tag = Image.Exif()
     tag[0x0112] = 6
     return draw(path, seed, size=size, exif=tag)
@@ -100,7 +96,6 @@ def coco_set(root: Path, *, masks: bool = False) -> TinySet:
 
 
 def voc_set(root: Path) -> TinySet:
-    """The same as VOC XML."""
     for part, count in COUNTS.items():
         for i in range(count):
             draw(root / f'JPEGImages/{part}{i}.jpg', 10 * count + i)
@@ -144,7 +139,6 @@ def mask_set(root: Path, change: Callable[[np.ndarray], Any] = lambda mask: mask
 
 
 def folder_set(root: Path) -> TinySet:
-    """Class folders cat and dog, with four images for training and two for validation."""
     for part, count in COUNTS.items():
         for i in range(count):
             draw(root / part / ('cat', 'dog')[i % 2] / f'{i}.jpg', 10 * count + i)

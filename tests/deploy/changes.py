@@ -15,7 +15,6 @@ CHANGES = ('in place', 'statistics', 'data', 'convolution', 'options', 'assigned
 
 @torch.no_grad()
 def change(how: str, model: nn.Module) -> None:
-    """Give ``model`` other weights or options."""
     block = model.layer1[0]
     if how in ('in place', 'data'):
         for parameter in model.parameters():
@@ -37,7 +36,6 @@ def change(how: str, model: nn.Module) -> None:
 
 
 def subclassed(model: nn.Module, kind: type) -> None:
-    """Replace all modules of a kind by those of a subclass with other outputs."""
     other = type(kind.__name__, (kind,), {'forward': lambda self, x: kind.forward(self, x) * 0.9})
     for module in list(model.modules()):
         if type(module) is kind:
@@ -87,7 +85,6 @@ MODIFICATIONS: dict[str, Callable[[nn.Module], object]] = {
 
 
 def modify(how: str, patch: pytest.MonkeyPatch, *models: nn.Module) -> None:
-    """Let a part of each model compute something else, or differ in kind."""
     if how == 'patched class':
         usual = nn.BatchNorm2d.forward
         patch.setattr(nn.BatchNorm2d, 'forward', lambda self, x: usual(self, x) + 1)

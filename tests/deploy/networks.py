@@ -16,14 +16,12 @@ IMAGE = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
 def network(seed: int = 0, **options: Any) -> nn.Module:
-    """A network with random norms, in float32 and evaluation mode."""
     options = {**SMALL, **options} if 'arch' not in options else options
     kind = Res2NetDLA if 'arch' in options and ARCHS[options['arch']].family == 'dla' else Res2Net
     return random_network(lambda: kind(**options), seed).float().eval()
 
 
 def fused_pair(**options: Any) -> tuple[nn.Module, nn.Module]:
-    """The plain network, and an equal one whose blocks fuse their operations."""
     plain = network(**options)
     fused = copy.deepcopy(plain)
     assert use_fused_blocks(fused) > 0

@@ -30,7 +30,6 @@ ARCHS_BY_KIND = {
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The fused convolutions that are run."""
     assert onednn.onednn_works()  # runs some itself, once in a process
     found: list[Any] = []
     for name in ('__call__', 'add_relu'):
@@ -225,7 +224,6 @@ def test_gradients_and_function_transforms_are_those_of_the_modules() -> None:
 
 
 def train_step(model: nn.Module, run: Any = None) -> list[Tensor]:
-    """Loss, gradients and buffers of one step."""
     model.train()
     model.zero_grad()
     outs = (model if run is None else run)(torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(4)))

@@ -58,7 +58,6 @@ KEPT: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize('name', [*FOLDED, *KEPT])
 def test_conv_modules(name: str) -> None:
-    """mmcv's ConvModule, which necks and heads consist of, with each switch of its forward pass."""
     options = (FOLDED | KEPT)[name]
     plain = randomise(revert_sync_batchnorm(ConvModule(8, 8, 3, padding=1, **options))).float().eval()
     fused = fuse(plain)
@@ -74,7 +73,6 @@ def test_conv_modules(name: str) -> None:
 
 
 def test_sequences() -> None:
-    """What is foldable in a sequence is folded; the order and the numbering of the rest are kept."""
     shared = nn.Conv2d(4, 4, 1)
     parts = [
         nn.AvgPool2d(2), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Sigmoid(), shared, nn.BatchNorm2d(4), shared,

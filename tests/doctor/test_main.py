@@ -23,7 +23,6 @@ Install = Callable[..., None]
 
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Return a function that replaces the installed distributions by others, given by version and requirements."""
 
     def run(versions: dict[str, str], requires: dict[str, list[str]] | None = None) -> None:
         def version(name: str) -> str:
@@ -141,7 +140,6 @@ def test_machine(
 
 @pytest.fixture
 def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder in front of the search path, for modules that break."""
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
 

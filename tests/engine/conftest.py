@@ -25,7 +25,6 @@ def _no_visualizers() -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder, which holds the config ``tiny.py``."""
     monkeypatch.chdir(tmp_path)
     write_config(tmp_path)
     return tmp_path
@@ -33,7 +32,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[Path]:
-    """An empty folder of downloaded checkpoints."""
     before = torch.hub.get_dir()
     torch.hub.set_dir(str(tmp_path / 'hub'))
     yield tmp_path / 'hub' / 'checkpoints'

@@ -19,7 +19,6 @@ SMALL = [
 
 
 def train_demo(work_dir: Path, data: Path, *flags: str, epochs: int = 1) -> CliResult:
-    """Train by the command line."""
     options = ('--cfg-options', *SMALL, f'train_cfg.max_epochs={epochs}')
     return run_cli('train', CONFIG, '--data', data, '--work-dir', work_dir, *flags, *options)
 
@@ -27,7 +26,6 @@ def train_demo(work_dir: Path, data: Path, *flags: str, epochs: int = 1) -> CliR
 def evaluate_demo(
     checkpoint: str | Path, work_dir: str | Path, data: str | Path, *flags: str | Path, options: Sequence[str] = ()
 ) -> CliResult:
-    """Test a checkpoint by the command line."""
     where = ('--data', data, '--work-dir', work_dir)
     return run_cli('test', CONFIG, checkpoint, *where, *flags, '--cfg-options', *SMALL, *options)
 

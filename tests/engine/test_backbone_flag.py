@@ -29,7 +29,6 @@ CLASSIFIER = LIBRARY_CLASSIFIER.replace('backbone=backbone', "backbone=dict(type
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Work in a folder of its own, with the configs in it."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'detector.py').write_text(DETECTOR)
     (tmp_path / 'classifier.py').write_text(CLASSIFIER)

@@ -14,7 +14,6 @@ CONFIG = 'demo/faster_rcnn_r2n50.py'
 
 @pytest.fixture
 def copied(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the embedded set in the working folder."""
     shutil.copytree(shapes, tmp_path / 'shapes')
     monkeypatch.chdir(tmp_path)
     return tmp_path / 'shapes'

@@ -31,7 +31,6 @@ def image(tmp_path: Path) -> str:
 
 
 def detection(image: str, box: tuple[float, ...] = (20, 20, 80, 80), score: float = 0.9) -> DetDataSample:
-    """A cat is annotated with a mask, a dog is predicted."""
     mask = np.zeros((1, 100, 200), np.uint8)
     mask[0, 20:80, 20:80] = 1
     truth = InstanceData(bboxes=torch.tensor([box]), labels=torch.tensor([0]), masks=BitmapMasks(mask, 100, 200))
@@ -58,7 +57,6 @@ def classification(image: str) -> DataSample:
 
 
 def share(sheet: np.ndarray, color: tuple[int, int, int]) -> float:
-    """The share of pixels that lean to a color by 60 or more."""
     lean = sheet[..., color.index(250)].astype(int) - sheet[..., 2 - color.index(250)]
     return float((lean > 60).mean())
 

@@ -109,7 +109,6 @@ def test_one_image_per_batch_behind_a_pooling_to_one_pixel(shapes: Path, tmp_pat
 
 
 def make_pets(shapes: Path, folder: Path) -> None:
-    """Copy two images to ``folder/pets``, one a class, as classifiers read them."""
     images = sorted((shapes / 'train2017').iterdir())
     for split, (name, image) in itertools.product(('train', 'val'), zip('ab', images, strict=False)):
         target = folder / 'pets' / split / name

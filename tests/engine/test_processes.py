@@ -50,7 +50,6 @@ def restarted(rank: int, port: int) -> dict[str, str]:
 
 
 def at_step_3(model: Any, action: Callable[[], None]) -> None:
-    """Have one process act in its third step."""
     forward = model.forward
 
     def acting(self: Any, inputs: Any, data_samples: Any = None, mode: str = 'tensor') -> Any:
@@ -105,7 +104,6 @@ def scenarios(rank: int, ports: list[int], folder: str) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports of the range that Slurm's job numbers lead to."""
     found: list[int] = []
     for port in range(20000 + os.getpid() % 9000, 30000):
         with socket.socket() as probe:

@@ -16,7 +16,6 @@ PARTS = {'waiting for data', 'data_preprocessor', 'backbone', 'neck', 'rpn_head'
 
 
 def shares(text: str) -> dict[str, float]:
-    """The share of each part in percent, and 100 for a step."""
     return {name: float(share) for share, name in re.findall(r'^ *[\d.]+ +([\d.]+)%  (.+)$', text, re.MULTILINE)}
 
 

@@ -29,7 +29,6 @@ def two_epochs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def trained(folder: Path, two_epochs: Path) -> Path:
-    """A work dir with the checkpoints of two epochs."""
     shutil.copytree(two_epochs, folder / WORK_DIR)
     return folder / WORK_DIR
 

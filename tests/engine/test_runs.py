@@ -12,7 +12,6 @@ from tests.support.realdata import data_root
 
 
 def scalars(work_dir: Path) -> list[dict]:
-    """All logged scalars, oldest run first."""
     files = sorted(work_dir.glob('*/vis_data/scalars.json'))
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 

@@ -73,7 +73,6 @@ def build(name: str) -> nn.Module:
 
 
 def batch(name: str) -> dict[str, Any]:
-    """Return what a data loader gives for two images."""
     generator = np.random.default_rng(0)
     images = [torch.from_numpy(generator.integers(0, 256, (3, *SIZE))).double() for _ in range(2)]
     return {'inputs': images, 'data_samples': [sample(name, generator) for _ in images]}
@@ -89,7 +88,6 @@ def sample(name: str, generator: np.random.Generator) -> Any:
 
 
 def train(model: nn.Module, name: str) -> dict[str, Tensor]:
-    """Return losses and gradients of one training step."""
     model.train()
     model.zero_grad()
     torch.manual_seed(1)
@@ -101,7 +99,6 @@ def train(model: nn.Module, name: str) -> dict[str, Tensor]:
 
 
 def predict(model: nn.Module, name: str) -> list[Tensor]:
-    """Return all tensors that the model predicts for the two images."""
     model.eval()
     with torch.no_grad():
         data = model.data_preprocessor(batch(name), False)
@@ -209,8 +206,6 @@ def test_other_parameters_and_devices_are_left_alone() -> None:
 
 @MODELS.register_module('SpeedTiny')
 class Tiny(BaseModel):
-    """A convolution of each kind, as a whole model."""
-
     def __init__(self, init_cfg: dict[str, Any] | None = None) -> None:
         super().__init__(BaseDataPreprocessor(), init_cfg)
         self.first = nn.Conv2d(3, 64, 3, padding=1)
@@ -275,7 +270,6 @@ def test_autocast_and_compilation() -> None:
 
 @DATASETS.register_module('SpeedNoise')
 def noise() -> list[dict[str, Tensor]]:
-    """Return four images of noise."""
     return [{'inputs': IMAGE[i % 2]} for i in range(4)]
 
 

@@ -114,7 +114,6 @@ def test_code_that_calls_torch_itself(bad: str, marker: Path, monkeypatch: pytes
 
 @pytest.fixture
 def trained(folder: Path) -> Path:
-    """A folder with a config and the work dir ``own`` of a run of one epoch."""
     assert train('--work-dir', 'own', train_cfg__max_epochs=1).status == 0
     return folder
 

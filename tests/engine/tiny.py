@@ -37,8 +37,6 @@ randomness = dict(seed=0)
 
 
 class SendsSignal:
-    """Sends SIGTERM to this process at its end, where Python drops what is raised."""
-
     def __del__(self) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -112,8 +110,6 @@ class RunMetric(BaseMetric):
 
 @METRICS.register_module()
 class RunMean(RunMetric):
-    """The mean of the predictions, weighted by their place in the data set."""
-
     def process(self, data_batch: Any, data_samples: Any) -> None:
         self.results += [sample['value'].sum().item() for sample in data_samples]
 

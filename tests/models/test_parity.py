@@ -149,7 +149,6 @@ def check(
 
 
 def options_of(spec: Spec, **more: object) -> dict:
-    """Return the constructor's options for a network outside the table."""
     options = spec._asdict()
     v1b, _ = options.pop('v1b'), options.pop('cifar')
     return dict(options, deep_stem=v1b, avg_down=v1b, **more)

@@ -18,7 +18,6 @@ DLA = dict(type='mmres2net.Res2NetDLA', arch='dla60_res2net')
 
 
 def registry_of(library):
-    """Return the library's model registry; the test is skipped where the library is absent."""
     return pytest.importorskip(f'{library}.registry').MODELS
 
 

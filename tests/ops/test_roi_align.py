@@ -39,7 +39,6 @@ def assert_equal(got: tuple[Tensor, ...], wanted: tuple[Tensor, ...], atol: floa
 
 
 def run(layer: torch.nn.Module, x: Tensor, rois: Tensor) -> tuple[Tensor, Tensor]:
-    """Return output and gradient of the features for a fixed gradient of the output."""
     x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
     out = layer(x, rois)
     generator = torch.Generator().manual_seed(2)

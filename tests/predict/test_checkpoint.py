@@ -34,7 +34,6 @@ def photo(tmp_path: Path) -> Path:
 
 
 def saved(path: Path, model: tuple[str, str], **changes: object) -> Path:
-    """Write a checkpoint of a tiny model as MMEngine does, with its config's text, changed by ``changes``."""
     cfg = Config.fromfile(model[0])
     cfg.merge_from_dict(changes)
     state = torch.load(model[1], weights_only=True)['state_dict']
@@ -46,7 +45,6 @@ def saved(path: Path, model: tuple[str, str], **changes: object) -> Path:
 def test_predictions_are_those_of_testing_and_so_are_their_metrics(
     trained_demo: Path, shapes: Path, tmp_path: Path
 ) -> None:
-    """In batches, from a work dir, with the ids of the annotations."""
     coco = pytest.importorskip('pycocotools.coco')
     evaluation = pytest.importorskip('pycocotools.cocoeval')
     tested = evaluate_demo(trained_demo / 'epoch_1.pth', tmp_path / 'run', shapes, '--out', tmp_path / 'found.pkl')

@@ -16,7 +16,6 @@ SCENES = [draw_scene(DEFAULT_SPEC, 'val', i).image for i in range(3)]
 
 @pytest.fixture
 def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Seven images, one of them broken, for shards of parts of two."""
     monkeypatch.setattr(shards, 'SIZE', 2)
     folder = tmp_path / 'images'
     folder.mkdir()

@@ -8,7 +8,6 @@ from torch import Tensor
 
 
 def count_macs(model: nn.Module, shape: tuple[int, ...]) -> int:
-    """Multiply-accumulates of one forward pass over an input of `shape` (N, C, H, W); the model may be on 'meta'."""
     total = 0
 
     def add(module: nn.Module, _: tuple, out: Tensor) -> None:

@@ -42,7 +42,6 @@ def curves(grey: np.ndarray, mask: np.ndarray, stretch: bool = True) -> np.ndarr
 
 
 def adaptive(values: np.ndarray) -> np.ndarray:
-    """The map cut at twice its mean."""
     return values >= min(2 * values.mean(), 1.0)
 
 
@@ -82,7 +81,6 @@ def _similarity(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def one_image(grey: np.ndarray, mask: np.ndarray, stretch: bool = True) -> dict[str, np.ndarray | float]:
-    """These measures of one map of uint8."""
     values = stretched(grey) if stretch else grey / 255
     measured = dict(zip(('precision', 'recall', 'F'), curves(grey, mask, stretch), strict=True))
     adaptive_f = f_measure(*precision_recall(adaptive(values), mask))

@@ -7,7 +7,6 @@ Box = Sequence[float]
 
 
 def iou(a: Box, b: Box) -> Fraction:
-    """Overlap of two boxes whose corner pixels belong to them, without rounding."""
     ax1, ay1, ax2, ay2 = map(Fraction, a)
     bx1, by1, bx2, by2 = map(Fraction, b)
     width, height = min(ax2, bx2) - max(ax1, bx1) + 1, min(ay2, by2) - max(ay1, by1) + 1

@@ -32,7 +32,6 @@ def mask_of(width: int, height: int) -> Image.Image:
 
 
 def make(root: Path, images: str, masks: str, suffix: str = '.jpg', names: str = 'abc') -> Path:
-    """Write images of 8 x 6 pixels and upwards, with masks."""
     (root / images).mkdir(parents=True, exist_ok=True)
     (root / masks).mkdir(parents=True, exist_ok=True)
     for i, name in enumerate(names):

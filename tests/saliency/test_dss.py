@@ -25,7 +25,6 @@ SMALL = dict(channels=(4, 4, 4, 4, 4))
 
 
 def segmentor(name: str, **head: Any) -> nn.Module:
-    """A small DSS in evaluation mode, with norms that do something."""
     init_default_scope('mmseg')
     backbone, channels = BACKBONES[name]
     model = MODELS.build(

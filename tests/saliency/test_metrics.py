@@ -30,7 +30,6 @@ from tests.reference.saliency import one_image
 
 
 def sample(prediction: Any, mask: Any, name: str = 'dog.jpg', dataset: str | None = None) -> SegDataSample:
-    """As mmseg returns it: (1, H, W) of probabilities, and of labels."""
     one = SegDataSample(metainfo={'img_path': name, **({'dataset_name': dataset} if dataset else {})})
     one.seg_logits = PixelData(data=torch.as_tensor(np.asarray(prediction), dtype=torch.float32)[None])
     one.gt_sem_seg = PixelData(data=torch.as_tensor(np.asarray(mask), dtype=torch.uint8)[None])
@@ -99,7 +98,6 @@ def test_one_map_beside_the_definitions(kind: Any, seed: int, stretch: bool) -> 
 
 
 def whole_set(samples: Sequence[SegDataSample]) -> dict[str, float]:
-    """The library over all images in one go, and the pooled F from its averaged curves."""
     handlers = {
         'fm': library.FmeasureHandler(with_dynamic=True, with_adaptive=True, beta=0.3),
         'p': library.PrecisionHandler(with_dynamic=True, with_adaptive=False),
@@ -232,8 +230,6 @@ class Listed(BaseDataset):
 
 
 class Recalls(BaseModel):
-    """Predicts what it was given."""
-
     def __init__(self, answers: Sequence[SegDataSample]) -> None:
         super().__init__()
         self.answers = {one.img_path: one for one in answers}

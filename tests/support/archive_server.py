@@ -49,13 +49,11 @@ class Server:
         return f'{self.base}/{path}'
 
     def ranges(self, path: str) -> list[str | None]:
-        """The Range header of each request for ``path``."""
         return [asked for name, asked in self.log if name == path]
 
 
 @contextmanager
 def serving() -> Iterator[Server]:
-    """Serve on a free local port until the end of the block."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -117,7 +115,6 @@ def serving() -> Iterator[Server]:
 
 
 def zip_of(files: Mapping[str, bytes]) -> bytes:
-    """A zip file with these members."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, 'w', zipfile.ZIP_DEFLATED) as archive:
         for name, content in files.items():
@@ -178,6 +175,5 @@ def heed_interrupts() -> None:
 
 
 def retry_soon(monkeypatch: pytest.MonkeyPatch, tries: int = 2) -> None:
-    """Let downloads try again at once."""
     for name, value in {'TRIES': tries, 'PAUSE': 0.01, 'TIMEOUT': 5.0}.items():
         monkeypatch.setattr(download, name, value)

@@ -12,8 +12,6 @@ from mmres2net.cli import main
 
 @dataclass(frozen=True)
 class CliResult:
-    """What a command returned and printed."""
-
     status: int
     out: str
     err: str

@@ -57,7 +57,6 @@ def settings(masks: bool) -> dict:
 
 
 def detector(*, masks: bool = True, agnostic: bool = False) -> dict:
-    """A detector with a feature pyramid."""
     model = dict(
         type='MaskRCNN' if masks else 'FasterRCNN',
         data_preprocessor=dict(type='DetDataPreprocessor', **PIXELS, pad_size_divisor=32),
@@ -115,7 +114,6 @@ def segmentor() -> dict:
 
 
 def write_model(folder: Path, name: str, config: dict) -> tuple[str, str]:
-    """Write a config and a checkpoint into ``folder``; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     cfg = Config(config)
     cfg.dump(folder / f'{name}.py')

@@ -11,7 +11,6 @@ from mmres2net.data.prepare.finish import write_mask
 
 
 def save_mat(path: Path, mask: np.ndarray) -> None:
-    """Write a mask as SBD has it: a struct with boundaries and categories around it."""
     boundaries = np.empty((20, 1), dtype=object)
     boundaries[:, 0] = [csc_array(np.atleast_2d(mask == i + 1)) for i in range(20)]
     savemat(path, {'GTcls': {'Boundaries': boundaries, 'Segmentation': mask, 'CategoriesPresent': np.unique(mask)}})

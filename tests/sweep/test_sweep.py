@@ -32,7 +32,6 @@ SMALL = Network(11, 2, 1, 4)
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Eight images in the layout of CIFAR-100."""
     root = tmp_path / 'cifar-100-python'
     root.mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (8, 3072), np.uint8)
@@ -69,7 +68,6 @@ def write_log(folder: Path, accuracies: dict[int, float], start: str = '20260101
 
 
 def write_run(root: Path, network: Network, accuracies: dict[int, float], seed: int = 0, epochs: int = 3) -> Path:
-    """A work dir as training leaves it."""
     folder = root / f'{network.name}_seed{seed}'
     write_log(folder, accuracies)
     options = '\n'.join(f'{option.replace("model.backbone.", "")},' for option in network.options)

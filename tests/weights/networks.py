@@ -9,7 +9,6 @@ from mmres2net.models import ARCHS, Res2Net, Res2NetDLA
 
 
 def build(arch: str, **options) -> nn.Module:
-    """A network of the table."""
     return (Res2NetDLA if ARCHS[arch].family == 'dla' else Res2Net)(arch, **options)
 
 
@@ -23,7 +22,6 @@ def numbered(shapes: dict[str, tuple[int, ...]], *, first: int = 1) -> dict[str,
 
 
 def state_of(arch: str, **options) -> dict[str, Tensor]:
-    """What a backbone of the table would save."""
     return dict(_state_of(arch, **options))
 
 
@@ -42,5 +40,4 @@ def classifier(arch: str, name: str = 'fc') -> dict[str, Tensor]:
 
 
 def under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same behind a prefix."""
     return {prefix + name: tensor for name, tensor in state.items()}

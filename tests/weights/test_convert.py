@@ -172,7 +172,6 @@ def weights():
 
 @pytest.fixture
 def source(tmp_path, weights):
-    """A file as the official release has them."""
     path = tmp_path / 'official.pth'
     torch.save({**weights, **numbered({'fc.weight': (10, 2048), 'fc.bias': (10,)})}, path)
     return path

@@ -69,7 +69,6 @@ def test_mmdet_gives_the_same_features_under_its_stage_pool(depth):
 
 @pytest.mark.parametrize('arch', by_kind([n for n in OUTSIDE if n not in {*TIMM_NAMES, *DLA, 'se_res2net50_26w_4s'}]))
 def test_rows_without_a_name_in_timm_are_compared_by_numbers(arch):
-    """What is left of the table, built in timm by its shape."""
     pytest.importorskip('timm')
     state = randomise(build(arch)).state_dict()
     found = compare(state, recognise(state), 'timm')

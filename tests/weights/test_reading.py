@@ -53,7 +53,6 @@ def test_both_forms_of_torch_and_safetensors(tmp_path: Path) -> None:
 
 
 def record() -> dict[str, object]:
-    """What MMEngine writes beside weights, as its runner does."""
     buffer = HistoryBuffer([1.5, 2.5, 4.0], [1, 1, 2], max_length=5)
     twice = np.arange(6, dtype=np.float32).reshape(2, 3)
     return {
@@ -114,7 +113,6 @@ def test_other_forms_of_a_hostile_pickle_are_not_run(tmp_path: Path) -> None:
 
 
 def program(*steps: bytes) -> bytes:
-    """A pickle of protocol 2 out of its steps."""
     return b'\x80\x02' + b''.join(steps) + b'.'
 
 

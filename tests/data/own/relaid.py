@@ -26,7 +26,6 @@ class Photo:
     objects: list[tuple[str, tuple[float, ...], list[list[float]]]] = field(default_factory=list)
 
     def at(self, place: str) -> str:
-        """A path with the names of the split and of the file."""
         return place.format(split=self.split, stem=self.path.stem, part=PARTS[self.split])
 
 
@@ -68,7 +67,6 @@ def boxes_in(path: Path, folder: Path) -> dict[str, list[tuple[str, list[float]]
 
 
 def assert_close(found: list[tuple[str, list[float]]], truth: list[tuple[str, list[float]]], most: float) -> None:
-    """Sorted boxes of an image have the same classes, and differ by at most so many pixels."""
     assert [label for label, _ in found] == [label for label, _ in truth]
     for (_, box), (_, true) in zip(found, truth, strict=True):
         assert box == pytest.approx(true, abs=most)
@@ -145,7 +143,6 @@ def masks(root: Path, pairs: Sequence[tuple[Photo, Path]], image: str, mask: str
 
 
 def from_voc12(root: Path, most: int = 12) -> list[tuple[Photo, Path]]:
-    """Images and their masks."""
     root = root / 'VOCdevkit/VOC2012'
     return [
         (Photo(root / f'JPEGImages/{stem}.jpg', split, (0, 0)), root / f'SegmentationClass/{stem}.png')

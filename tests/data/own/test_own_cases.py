@@ -70,7 +70,6 @@ def one_color(mode: str, color: Any) -> Callable[[Path], Any]:
 
 
 def photos(image: str, masks: str, *, mode: str = 'L', value: int = 255, deep: bool = False) -> Callable[[Path], Any]:
-    """Images and their masks, at paths with {i}."""
 
     def make(root: Path) -> None:
         for i in range(5):

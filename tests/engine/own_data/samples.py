@@ -25,5 +25,4 @@ def own_data(task: str, count: int = 3, *, images: int = 240, empty: int = 0, te
 
 
 def own_data_for(cfg: Config, count: int = 3) -> OwnData:
-    """Data that fit a config."""
     return own_data(task_of(cfg, 'config'), 2 if is_saliency(cfg) else count)

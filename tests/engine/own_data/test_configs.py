@@ -60,7 +60,6 @@ OTHER_TASKS = (
 
 
 def check_parts(cfg: Config, before: Config, classes: tuple[str, ...]) -> None:
-    """All data sets and evaluators read the own data, by the pipelines that were there."""
     assert head_faults(cfg.model, classes) == []
     for part in PARTS:
         for dataset, old in zip(datasets_of(cfg, part), datasets_of(before, part), strict=False):

@@ -71,7 +71,6 @@ def train(config: str, data: str | Path, *flags: str, epochs: int = 1) -> CliRes
 
 
 def evaluate(*args: str | Path, options: Sequence[str] = ()) -> dict[str, float]:
-    """Test by the command line and return the metrics."""
     done = run_cli('test', *args, '--work-dir', 'tested', '--cfg-options', *QUICK, *options)
     assert done.status == 0, done.err
     return json.loads(max(Path('tested').glob('2*/*.json')).read_text())
@@ -129,7 +128,6 @@ def test_two_data_files_of_a_folder_have_work_dirs_of_their_own(tmp_path: Path) 
 
 @pytest.fixture(scope='module')
 def classifier(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with class folders, `animals`, and a classifier trained on them, `work_dirs`; for reading only."""
     place = tmp_path_factory.mktemp('classifier')
     folders(place / 'animals', shapes)
     done = run_cli('train', SMALL, '--data', 'animals', '--cfg-options', *QUICK, 'train_cfg.max_epochs=1', cwd=place)
@@ -139,7 +137,6 @@ def classifier(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copied(classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The work dir in a copy of what was trained, which is the working folder."""
     shutil.copytree(classifier, tmp_path / 'copy', symlinks=True)
     monkeypatch.chdir(tmp_path / 'copy')
     return Path('work_dirs/coarse_mini_res2next20-animals')
