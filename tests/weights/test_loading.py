@@ -81,13 +81,12 @@ def test_plain_networks_have_weights_with_their_classifier(arch: str, tmp_path: 
     timm = pytest.importorskip('timm')
     theirs = timm.create_model({'res2net_dla60_4s': 'dla60_res2net'}.get(arch, arch), num_classes=10).eval()
     torch.save(theirs.state_dict(), tmp_path / 'weights.pth')
-    ours, pooled, other = (
-        create_model(arch, pretrained=str(tmp_path / 'weights.pth'), num_classes=count).eval() for count in (10, 0, 3)
-    )
+    path, image, theirs = str(tmp_path / 'weights.pth'), IMAGE.double(), theirs.double()
+    ours, pooled, other = (create_model(arch, pretrained=path, num_classes=n).double().eval() for n in (10, 0, 3))
     with torch.no_grad():
-        torch.testing.assert_close(ours(IMAGE), theirs(IMAGE), rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(pooled(IMAGE), theirs.forward_head(theirs.forward_features(IMAGE), pre_logits=True))
-    assert other(IMAGE).shape == (2, 3)
+        torch.testing.assert_close(ours(image), theirs(image))
+        torch.testing.assert_close(pooled(image), theirs.forward_head(theirs.forward_features(image), pre_logits=True))
+    assert other(image).shape == (2, 3)
 
 
 @pytest.mark.parametrize('arch', ['res2net50_26w_4s', 'res2net_dla60_4s', 'res2next29_6c24w4s'])
