@@ -144,6 +144,7 @@ class Res2Net(FreezableBackbone):
         family: ``res2net`` (default), or ``cifar`` for images of 32 pixels (section 4.3): a 3x3 stem of stride 1, three
             stages at most, and plain ResNeXt blocks as their first blocks.
         in_channels: Channels of the image.
+        base_channels: Channels of the stem and planes of the first stage; each later stage has twice as many planes.
         out_indices: Stages whose output is returned, ascending; all by default. Later stages are not built.
         strides: Stride of each stage, (1, 2, 2, 2) by default.
         dilations: Dilation of each stage, 1 by default.
@@ -195,6 +196,7 @@ class Res2Net(FreezableBackbone):
         cardinality: int | None = None,
         family: Family | None = None,
         in_channels: int = 3,
+        base_channels: int = 64,
         out_indices: Sequence[int] | None = None,
         strides: Sequence[int] | None = None,
         dilations: Sequence[int] | None = None,
@@ -229,31 +231,34 @@ class Res2Net(FreezableBackbone):
         self.out_indices = out_indices
         self.zero_init_residual = zero_init_residual
         options = BlockOptions(conv_cfg, norm_cfg, with_cp, stage_pool)
-        self._build_stem(spec, check_int('in_channels', in_channels, 1), options)
+        check_int('base_channels', base_channels, -(-64 // spec.base_width))  # a split has a channel or more
+        self._build_stem(spec, check_int('in_channels', in_channels, 1), base_channels, options)
         stage_dcn = dcn_by_stage(dcn, stage_with_dcn, num_stages)
         stage_plugins = plugins_by_stage(plugins, num_stages)
         self.stage_names = tuple(f'layer{i + 1}' for i in range(num_built))
-        channels = 64
+        channels, planes = base_channels, [base_channels * 2**i for i in range(num_stages)]
         for i, name in enumerate(self.stage_names):
             stage_options = replace(options, dcn=stage_dcn[i], plugins=stage_plugins[i])
-            self.add_module(name, build_stage(spec, plans[i], channels, STAGE_PLANES[i], stage_options, drop_paths))
-            channels = STAGE_PLANES[i] * EXPANSION
-        self.out_channels = tuple(STAGE_PLANES[i] * EXPANSION for i in out_indices)
+            self.add_module(name, build_stage(spec, plans[i], channels, planes[i], stage_options, drop_paths))
+            channels = planes[i] * EXPANSION
+        self.out_channels = tuple(planes[i] * EXPANSION for i in out_indices)
         stem_stride = 1 if spec.family == 'cifar' else 4
         totals = list(accumulate((plan.stride for plan in plans), mul, initial=stem_stride))
         self.out_strides = tuple(totals[i + 1] for i in out_indices)
         self.freeze()
 
-    def _build_stem(self, spec: Arch, in_channels: int, options: BlockOptions) -> None:
+    def _build_stem(self, spec: Arch, in_channels: int, channels: int, options: BlockOptions) -> None:
         small = spec.family == 'cifar'
         stride = 1 if small else 2
         if spec.deep_stem:
-            first, second = (options.conv(*shape) for shape in ((in_channels, 32, 3, stride), (32, 32, 3)))
-            layers = [first, options.norm(32), nn.ReLU(inplace=True), second, options.norm(32), nn.ReLU(inplace=True)]
-            self.conv1: nn.Module = nn.Sequential(*layers, options.conv(32, 64, 3))
+            half = channels // 2
+            first, second = (options.conv(*shape) for shape in ((in_channels, half, 3, stride), (half, half, 3)))
+            norms = options.norm(half), options.norm(half)
+            layers = [first, norms[0], nn.ReLU(inplace=True), second, norms[1], nn.ReLU(inplace=True)]
+            self.conv1: nn.Module = nn.Sequential(*layers, options.conv(half, channels, 3))
         else:
-            self.conv1 = options.conv(in_channels, 64, 3 if small else 7, stride)
-        self.bn1 = options.norm(64)
+            self.conv1 = options.conv(in_channels, channels, 3 if small else 7, stride)
+        self.bn1 = options.norm(channels)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, 2, padding=1)
 

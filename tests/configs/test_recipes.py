@@ -17,15 +17,18 @@ from mmres2net.data.layout import datasets_of
 from mmres2net.engine.build import build_dataset, build_model
 from mmres2net.engine.config import load_config, single_process_norms, without_weights
 from mmres2net.engine.weights import check_normalization
+from mmres2net.models import Res2Net
 from tests.configs.pairs import CONFIGS
+from tests.reference.complexity import count_macs, count_parameters
 
 SETS = ('ECSSD', 'PASCAL-S', 'HKU-IS', 'DUT-OMRON')
 # By name: images per step, processes, learning rate, weight decay, epochs or steps, where the learning rate falls.
 RECIPES: dict[str, tuple[Any, ...]] = {
+    'cifar10/res.*20_': (128, 1, 0.3, 0.0005, 12, None),
     'cifar100/coarse_mini': (50, 1, 0.002, 0.05, 15, None),
     'cifar100/wrn28_10': (128, 1, 0.1, 0.0005, 200, [60, 120, 160]),
     'cifar100/densenet': (64, 1, 0.1, 0.0001, 300, [150, 225]),
-    'cifar100/': (64, 1, 0.05, 0.0005, 300, [150, 225]),
+    'cifar100?/': (64, 1, 0.05, 0.0005, 300, [150, 225]),
     'demo/dss_.*photos': (4, 1, 0.0008, 0.05, 24, None),
     'demo/': (4, 1, 0.0008, 0.05, 4, None),
     'imagenet/': (256, 4, 0.1, 0.0001, 100, [30, 60, 90]),
@@ -86,6 +89,36 @@ def test_dss_solver_takes_the_steps_of_caffe() -> None:
 
 
 # Data
+
+
+def test_scales_on_cifar10_cost_the_same_and_differ_in_scale_and_width_alone() -> None:
+    costs = {}
+    for name in (name for name in CONFIGS if re.match('cifar10/res.*20_', name)):
+        backbone = load_config(name).model.backbone
+        model = Res2Net(**{key: value for key, value in backbone.items() if key != 'type'})
+        costs[backbone.scales] = count_parameters(model), count_macs(model, (1, 3, 32, 32))
+    assert sorted(costs) == [1, 2, 3, 4, 6]
+    for parameters, macs in costs.values():
+        assert parameters == pytest.approx(costs[1][0], rel=0.02)
+        assert macs == pytest.approx(costs[1][1], rel=0.02)
+        assert 10e6 < macs < 40e6
+
+
+def test_training_on_cifar10_is_validated_on_images_that_are_held_out_of_the_training_set(tmp_path: Path) -> None:
+    names = [f'{part}/cat/{i:04d}.jpg' for part in ('train', 'val') for i in range(40)]
+    cfg = load_config('cifar10/resnext20_2c22w.py')
+    for label in cfg.metainfo.classes:
+        for part in ('train', 'val'):
+            (tmp_path / part / label).mkdir(parents=True)
+    for name in names:
+        (tmp_path / name).touch()
+    read = {}
+    for part in ('train', 'val', 'test'):
+        data = build_dataset(cfg, {**cfg[f'{part}_dataloader'].dataset, 'data_root': str(tmp_path)})
+        read[part] = {str(Path(data.get_data_info(i)['img_path']).relative_to(tmp_path)) for i in range(len(data))}
+    assert read['val'] == {name for name in names[:40] if name.endswith('0.jpg')}
+    assert read['train'] == set(names[:40]) - read['val']
+    assert read['test'] == set(names[40:])
 
 
 def scales_of(cfg: Config, part: str) -> list[Any]:

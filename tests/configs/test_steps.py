@@ -6,6 +6,8 @@ Image sizes and numbers of regions are reduced: the step is the same.
 import io
 import math
 import shutil
+from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +29,22 @@ from tests.configs.test_recipes import SETS
 from tests.support.realdata import data_root
 
 KINDS = {
-    'cifar100/res2next29_6c24w4s.py', 'imagenet/res2net50_26w_4s_smooth.py', 'dss_r2n50.py', 'deeplabv3plus_r2n50.py',
+    'cifar10/res2next20_2c7w4s.py', 'cifar100/res2next29_6c24w4s.py', 'imagenet/res2net50_26w_4s_smooth.py',
+    'dss_r2n50.py', 'deeplabv3plus_r2n50.py',
     'faster_rcnn_r2n50.py', 'faster_rcnn_r2n50_c4_voc07.py', 'mask_rcnn_r2n50_paper.py',
     'demo/deeplabv3plus_r2n50.py', 'demo/dss_r2n50.py', 'demo/mask_rcnn_r2n50.py',
 }  # fmt: skip
 SMALL, SIDE = (240, 180), 64
 
 
-def write_classes(root: Path, classes: int, *, images: int = 1) -> Path:
+def write_classes(root: Path, names: Iterable[str], *, images: int = 1, suffix: str = '.JPEG') -> Path:
     """Write ``train`` and ``val`` with a folder of small images for each class, in ImageNet's layout."""
     file = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(file, 'JPEG')
-    for part in ('train', 'val'):
-        for name in (f'n{i:08d}' for i in range(classes)):
-            (root / part / name).mkdir(parents=True)
-            for i in range(images):
-                (root / part / name / f'{i}.JPEG').write_bytes(file.getvalue())
+    for part, name in product(('train', 'val'), names):
+        (root / part / name).mkdir(parents=True)
+        for i in range(images):
+            (root / part / name / f'{i}{suffix}').write_bytes(file.getvalue())
     return root
 
 
@@ -65,7 +67,9 @@ def write_saliency(root: Path, shapes: Path) -> Path:
 
 def data_of(name: str, shapes: Path, folder: Path) -> Path:
     if name.startswith('imagenet/'):
-        return write_classes(folder, 1000)
+        return write_classes(folder, [f'n{i:08d}' for i in range(1000)])
+    if name.startswith('cifar10/'):
+        return write_classes(folder, load_config(name).metainfo.classes, images=2, suffix='.jpg')
     if name.startswith('cifar100/'):
         return data_root('cifar100_mini')
     if name.startswith('dss'):

@@ -177,6 +177,7 @@ MISTAKES = [
     (dict(ROW, se_reduction=0), ['se_reduction=0', '1 or more']),
     (dict(ROW, se_reduction=512), ['se_reduction=512', '256']),
     (dict(ROW, in_channels=0), ['in_channels=0', '1 or more']),
+    (dict(ROW, base_channels=2), ['base_channels=2', '3 or more']),
     (dict(ROW, out_indices=(0, 4)), ['(0, 4)', '(0, 1, 2, 3)']),
     (dict(ROW, out_indices=(1, 1)), ['(1, 1)', 'each once']), (dict(ROW, out_indices=(2, 1)), ['(2, 1)', 'ascending']),
     (dict(ROW, out_indices=()), ['()', 'at least one']), (dict(ROW, out_indices=3), ['out_indices=3', 'list or tuple']),

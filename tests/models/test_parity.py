@@ -91,13 +91,25 @@ def library_pair(
 
 @pytest.mark.parametrize(
     ('options', 'stem'),
-    [(dict(deep_stem=False, avg_down=False, **PLAN), {}), (dict(deep_stem=True, avg_down=True), MMPRETRAIN_STEM)],
-    ids=['v1 dilated', 'v1b'],
+    [
+        (dict(deep_stem=False, avg_down=False, **PLAN), {}),
+        (dict(deep_stem=True, avg_down=True, base_channels=32), MMPRETRAIN_STEM),
+    ],
+    ids=['v1 dilated', 'v1b of half the channels'],
 )
 def test_mmpretrain(options: dict, stem: dict[str, str]) -> None:
     library = pytest.importorskip('mmpretrain.models.backbones')
+    channels = options.get('base_channels', 64)
     ours, theirs = library_pair(
-        lambda: library.Res2Net(depth=50, base_width=26, scales=4, out_indices=(0, 1, 2, 3), **options),
+        # The width of its splits is that of the first stage, ours that of 64 planes.
+        lambda: library.Res2Net(
+            depth=50,
+            scales=4,
+            out_indices=(0, 1, 2, 3),
+            base_width=26 * channels // 64,
+            stem_channels=channels,
+            **options,
+        ),
         stem,
         depths=(3, 4, 6, 3),
         **options,
