@@ -303,8 +303,8 @@ runs RUN...  two sides or more, the first one is the reference. A RUN is the wor
 {TRUST}
 
 Exit status: 0; 2 if nothing was compared; 1 if a test ended early.""",
-    'sweep': """Figure 4 of the paper: test accuracy on CIFAR-100 by the size of the network, for cardinality, depth and
-    scale, each varied alone.
+    'sweep': """Figure 4 of the paper: accuracy on CIFAR-100 by the size of the network, for cardinality, depth and
+    scale, each varied alone. Networks of equal size are drawn by the scale itself.
 
 """,
     'sweep run': f"""train the networks one after another; finished runs are skipped
@@ -323,8 +323,7 @@ Exit status: 0; 2 if nothing was compared; 1 if a test ended early.""",
     'sweep draw': """draw finished runs and write their table
 
 folders WORK_DIR...  the --out of a sweep, or work dirs of runs
---figure FILE  default: figure4.png in the first WORK_DIR
---best  draw the best epoch of each run, chosen by the test images themselves, instead of the last""",
+--figure FILE  default: figure4.png in the first WORK_DIR; the points are in figure4.json beside it""",
     'complexity': """Count parameters, multiply-adds and activations from shapes alone; nothing is computed.
 
 names ARCH_OR_CONFIG...  such as res2net50_26w_4s, a config, or LIBRARY::NAME

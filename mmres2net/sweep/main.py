@@ -14,7 +14,6 @@ from statistics import mean, stdev
 from typing import Any
 
 from mmres2net.engine.config import load_config
-from mmres2net.engine.result_plots import write_rows
 from mmres2net.engine.train import prepare_training
 from mmres2net.errors import UserError
 from mmres2net.files import write_atomic
@@ -104,13 +103,13 @@ def _keep_settings(args: argparse.Namespace) -> None:
 def _draw(args: argparse.Namespace) -> int:
     runs = find_runs(args.folders)
     states = {run.folder: run.state for run in runs}
-    rows, others = points_of([run for run in runs if states[run.folder] == 'finished'], best=args.best)
+    rows, others = points_of([run for run in runs if states[run.folder] == 'finished'])
     states |= {run.folder: 'differs from the baseline in several dimensions' for run in others}
     for folder, state in states.items():
         if state != 'finished':
             print(f'left out: {folder}: {state}', file=sys.stderr)
-    files = write(Path(args.figure or Path(args.folders[0]) / 'figure4.png'), rows, best=args.best)
-    keys = ('axis', 'depth', 'cardinality', 'scale', 'parameters', 'seeds')
+    files = write(Path(args.figure or Path(args.folders[0]) / 'figure4.png'), rows)
+    keys = ('axis', 'depth', 'cardinality', 'scale', 'width', 'parameters', 'seeds')
     numbers = [[f'{row[key]:.2f}' if row[key] is not None else '' for key in ('top1', 'std')] for row in rows]
     table = [(*(row[key] for key in keys), *pair) for row, pair in zip(rows, numbers, strict=True)]
     print(format_table(table, (*keys, 'top-1', 'std')))
@@ -118,62 +117,63 @@ def _draw(args: argparse.Namespace) -> int:
     return 0
 
 
-def points_of(runs: Sequence[Run], *, best: bool = False) -> tuple[list[dict[str, Any]], list[Run]]:
+def points_of(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], list[Run]]:
     """Return a row for each network along each axis, and the runs that differ from the baseline in several.
 
-    The baseline, the smallest network in each dimension, is the first point of each axis. A point is the mean of its
-    runs, which differ in their seeds, and their standard deviation (None for a single run). A UserError says that there
-    is no baseline or no other run, or that widths or numbers of epochs differ.
+    The baseline, the smallest network in each dimension, is the first point of each axis. Networks of other scales may
+    have other widths, as those of equal complexity. A point is the mean of its runs, which differ in their seeds, and
+    their standard deviation (None for a single run). A UserError says that there is no baseline or no other run, or
+    that widths or numbers of epochs differ.
     """
     if not runs:
         raise UserError('none of these runs is finished')
-    for name, values in (('width', {r.network.width for r in runs}), ('number of epochs', {r.epochs for r in runs})):
-        if len(values) > 1:
-            raise UserError(f'all runs must have the same {name}, but have {sorted(values)}; draw them separately')
     groups: dict[Network, list[Run]] = {}
     for run in sorted(runs, key=lambda run: run.network):
         groups.setdefault(run.network, []).append(run)
-    baseline = Network(**{axis: min(getattr(n, axis) for n in groups) for axis in AXES}, width=runs[0].network.width)
-    if baseline not in groups:
-        raise UserError(f'no finished run has the baseline {baseline.name}, the smallest network in each dimension')
+    baseline = min(groups)
+    if any(getattr(network, axis) < getattr(baseline, axis) for network in groups for axis in AXES):
+        raise UserError(f'no finished run is the smallest network in each dimension; {baseline.name} is not')
+    widths = {network.width for network in groups if network.scale == baseline.scale}
+    for name, values in (('width at one scale', widths), ('number of epochs', {run.epochs for run in runs})):
+        if len(values) > 1:
+            raise UserError(f'all runs must have the same {name}, but have {sorted(values)}; draw them separately')
     rows = []
     for axis in AXES:
         line = [network for network in groups if baseline.changed(network) in ([], [axis])]
-        rows += [_point(axis, groups[network], best) for network in line if len(line) > 1]
+        rows += [_point(axis, groups[network]) for network in line if len(line) > 1]
     if not rows:
         raise UserError(f'no run differs from {baseline.name} in one dimension; there is no line to draw')
     return rows, [run for run in runs if len(baseline.changed(run.network)) > 1]
 
 
-def _point(axis: str, runs: Sequence[Run], best: bool) -> dict[str, Any]:
-    accuracies = [run.accuracies() for run in runs]
-    values = [max(each.values()) if best else each[runs[0].epochs] for each in accuracies]
+def _point(axis: str, runs: Sequence[Run]) -> dict[str, Any]:
+    values = [run.accuracies()[run.epochs] for run in runs]
     return {
         'axis': axis, **vars(runs[0].network), 'parameters': runs[0].parameters, 'epochs': runs[0].epochs,
         'top1': mean(values), 'std': stdev(values) if len(values) > 1 else None, 'seeds': len(values),
-        'runs': ' '.join(str(run.folder) for run in runs),
+        'runs': {str(run.folder): value for run, value in zip(runs, values, strict=True)},
     }  # fmt: skip
 
 
-def write(path: Path, rows: Sequence[dict[str, Any]], *, best: bool) -> list[Path]:
-    """Write the plot ``path`` and beside it the same points as CSV and JSON; return all three files."""
-    files = [path, path.with_suffix('.csv'), path.with_suffix('.json')]
+def write(path: Path, rows: Sequence[dict[str, Any]]) -> list[Path]:
+    """Write the plot ``path`` and beside it the same points as JSON; return both files."""
+    files = [path, path.with_suffix('.json')]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        which = 'best of all epochs' if best else 'last epoch'
-        save(path, lambda figure: _draw_axes(figure.subplots(), rows, which), width=6.4, height=4.6)
-        write_rows(files[1], rows)
-        write_atomic(files[2], json.dumps(rows, indent=1) + '\n')
+        save(path, lambda figure: _draw_axes(figure.subplots(), rows), width=6.4, height=4.6)
+        write_atomic(files[1], json.dumps(rows, indent=1) + '\n')
     except (OSError, ValueError) as error:
         raise UserError(f'--figure {path}: {error}') from error
     return files
 
 
-def _draw_axes(axes: Any, rows: Sequence[dict[str, Any]], which: str) -> None:
+def _draw_axes(axes: Any, rows: Sequence[dict[str, Any]]) -> None:
+    sizes = [row['parameters'] for row in rows]
+    equal = max(sizes) < 1.05 * min(sizes)  # then the size tells nothing, and the axis itself is drawn
     for axis, (color, marker) in STYLES.items():
         line = [row for row in rows if row['axis'] == axis]
-        x, y = [row['parameters'] / 1e6 for row in line], [row['top1'] for row in line]
-        errors = [row['std'] or 0 for row in line]
+        x = [row[axis] if equal else row['parameters'] / 1e6 for row in line]
+        y, errors = [row['top1'] for row in line], [row['std'] or 0 for row in line]
         if line:
             axes.errorbar(x, y, yerr=errors, label=axis, color=color, marker=marker, markersize=5, capsize=3)
         for row, *point in zip(line, x, y, strict=True):
@@ -181,7 +181,8 @@ def _draw_axes(axes: Any, rows: Sequence[dict[str, Any]], which: str) -> None:
     seeds = sorted({row['seeds'] for row in rows})
     count = f'{seeds[0]} to {seeds[-1]}' if len(seeds) > 1 else str(seeds[0])
     axes.set_title(f'mean and standard deviation of {count} seeds per point', fontsize=9)
-    axes.set_xlabel('parameters (M)')
-    axes.set_ylabel(f'test accuracy, top-1 (%), {which}')
+    alike = f'{rows[0]["axis"]}, at {min(sizes) / 1e6:.2f} to {max(sizes) / 1e6:.2f} M parameters'
+    axes.set_xlabel(alike if equal else 'parameters (M)')
+    axes.set_ylabel('top-1 accuracy in validation (%), last epoch')
     axes.margins(x=0.1)
     axes.legend(fontsize=8)

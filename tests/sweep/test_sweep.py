@@ -1,6 +1,5 @@
 """A sweep: its networks, what is started, skipped and resumed, what a failing run leaves of the others, its plot."""
 
-import csv
 import json
 import pickle
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from mmengine.config import Config, DictAction
 
 from mmres2net.complexity import parameters_of
@@ -17,7 +17,7 @@ from mmres2net.errors import UserError
 from mmres2net.flags import SWEEP_CONFIG, SWEEP_VALUES, parse
 from mmres2net.paths import config_dir
 from mmres2net.sweep import main as sweep
-from mmres2net.sweep.main import main, points_of
+from mmres2net.sweep.main import main
 from mmres2net.sweep.runs import AXES, Network, find_runs, network_of, networks_of
 
 TINY = ['--depth', '11', '--cardinality', '1', '--scale', '1', '2', '--axes', 'scale', '--width', '2', '--seeds', '0']
@@ -67,13 +67,15 @@ def write_log(folder: Path, accuracies: dict[int, float], start: str = '20260101
     return path
 
 
-def write_run(root: Path, network: Network, accuracies: dict[int, float], seed: int = 0, epochs: int = 3) -> Path:
+def write_run(
+    root: Path, network: Network, accuracies: dict[int, float], seed: int = 0, epochs: int = 3, base: str = SWEEP_CONFIG
+) -> Path:
     folder = root / f'{network.name}_seed{seed}'
     write_log(folder, accuracies)
     options = '\n'.join(f'{option.replace("model.backbone.", "")},' for option in network.options)
-    base = str(config_dir() / SWEEP_CONFIG)
-    text = f'_base_ = {base!r}\nmodel = dict(backbone=dict({options}))\ntrain_cfg = dict(max_epochs={epochs})\n'
-    (folder / 'config.py').write_text(f'{text}randomness = dict(seed={seed})\n')
+    text = f'_base_ = {str(config_dir() / base)!r}\nmodel = dict(backbone=dict({options}))\n'
+    text += f'train_cfg = dict(max_epochs={epochs})\nrandomness = dict(seed={seed})\n'
+    (folder / 'config.py').write_text(text)
     return folder
 
 
@@ -178,24 +180,42 @@ def finished(tmp_path: Path) -> Path:
 
 def test_points_are_means_over_seeds(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(['draw', str(finished)]) == 0
-    with (finished / 'figure4.csv').open(newline='') as stream:
-        rows = list(csv.DictReader(stream))
-    points = [(row['axis'], int(row[row['axis']]), float(row['top1']), row['std'], int(row['seeds'])) for row in rows]
-    std = str(8**0.5)  # of 20 and 24
+    rows = json.loads((finished / 'figure4.json').read_text())
+    points = [(row['axis'], row[row['axis']], row['top1'], row['std'], row['seeds']) for row in rows]
+    std = pytest.approx(8**0.5)  # of 20 and 24
     assert points == [
-        ('depth', 11, 22.0, pytest.approx(std), 2), ('depth', 20, 25.0, '', 1),
-        ('scale', 1, 22.0, pytest.approx(std), 2), ('scale', 2, 40.0, '', 1),
+        ('depth', 11, 22.0, std, 2), ('depth', 20, 25.0, None, 1),
+        ('scale', 1, 22.0, std, 2), ('scale', 2, 40.0, None, 1),
     ]  # fmt: skip
-    assert [row['top1'] for row in json.loads((finished / 'figure4.json').read_text())] == [22.0, 25.0, 22.0, 40.0]
     left_out = capsys.readouterr().err
     assert '2 of 3 epochs' in left_out
     assert Network(20, 2, 2, 4).name in left_out
-    rows, _ = points_of([run for run in find_runs([finished]) if run.state == 'finished'], best=True)
-    assert rows[0]['top1'] == (30 + 24) / 2
     folder = write_run(finished / 'resumed', SMALL, {1: 10.0, 2: 30.0})  # is read from all its logs
     later = write_log(folder, {2: 31.0, 3: 32.0}, '20260102_000000')
     later.write_text(later.read_text() + '{"accuracy/top1": 99')
     assert find_runs([folder])[0].accuracies() == {1: 10.0, 2: 31.0, 3: 32.0}
+
+
+def test_networks_of_equal_complexity_are_drawn_by_their_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr(sweep, 'save', lambda path, draw, **_: draw(drawn.append(Figure()) or drawn[-1]))
+    values = {(1, 22): (70.0, 72.0), (4, 7): (75.0, 71.0), (6, 5): (60.0, 64.0)}
+    for (scale, width), accuracies in values.items():
+        for seed, value in enumerate(accuracies):
+            write_run(tmp_path, Network(20, 2, scale, width), {3: value}, seed, base='cifar10/resnext20_2c22w.py')
+    assert main(['draw', str(tmp_path)]) == 0
+    points = [(row['scale'], row['top1']) for row in json.loads((tmp_path / 'figure4.json').read_text())]
+    assert points == [(1, 71.0), (4, 73.0), (6, 62.0)]
+    (axes,) = drawn[0].axes
+    (container,) = axes.containers
+    assert container.lines[0].get_xydata().tolist() == [list(point) for point in points]
+    bars = [segment[:, 1].tolist() for segment in container.lines[2][0].get_segments()]
+    assert bars == [
+        [value - std, value + std] for (_, value), std in zip(points, (2**0.5, 8**0.5, 8**0.5), strict=True)
+    ]
+    write_run(tmp_path, Network(20, 2, 1, 23), {3: 5.0})
+    with pytest.raises(UserError, match=r'width.*22, 23'):
+        main(['draw', str(tmp_path)])
 
 
 def test_mistakes_are_one_error(finished: Path, tmp_path: Path) -> None:
@@ -204,7 +224,7 @@ def test_mistakes_are_one_error(finished: Path, tmp_path: Path) -> None:
     write_run(tmp_path / 'longer', SMALL, {4: 20.0}, seed=7, epochs=4)
     without_baseline = [finished / name for name in ('depth20_2c4w1s_seed0', 'depth11_2c4w2s_seed0')]
     for named, flags in (
-        ('empty', [tmp_path / 'empty']), ('baseline', without_baseline), ('again', [finished, tmp_path / 'again']),
+        ('empty', [tmp_path / 'empty']), ('smallest', without_baseline), ('again', [finished, tmp_path / 'again']),
         ('epochs', [finished, tmp_path / 'longer']), ('--figure', [finished, '--figure', tmp_path / 'figure.nothing']),
     ):  # fmt: skip
         with pytest.raises(UserError, match=named):
