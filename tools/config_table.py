@@ -26,6 +26,7 @@ MIN_SEEDS = 3  # a pair is printed once each side has as many
 
 GROUPS = {
     'ImageNet': ('imagenet/', 'paper script'),
+    'CIFAR-10': ('cifar10/', 'paper short'),
     'CIFAR-100': ('cifar100/', 'paper'),
     'Faster R-CNN, as in the paper': ('faster_rcnn_', 'paper'),
     'Faster R-CNN, usual settings': ('faster_rcnn_', 'fair'),
@@ -71,11 +72,12 @@ def cost_of(name: str) -> dict[str, Any]:
     """Return millions of parameters, billions of multiply-adds of a test image (also the backbone's), and its size."""
     cfg = load_config(name)
     cost = complexity_of(cfg, image_size(cfg))
+    decimals = 2 if cost.macs >= 1e8 else 4
     return {
         'params': round(cost.parameters / 1e6, 2),
         'backbone_params': round(cost.backbone_parameters / 1e6, 2),
-        'macs': round(cost.macs / 1e9, 2),
-        'backbone_macs': round(cost.backbone_macs / 1e9, 2),
+        'macs': round(cost.macs / 1e9, decimals),
+        'backbone_macs': round(cost.backbone_macs / 1e9, decimals),
         'size': '{}x{}'.format(*cost.size),
     }
 
@@ -153,7 +155,7 @@ def configs_page(meta: Meta) -> str:
             cost = entry['cost']
             size = '' if cost['size'] == usual else f' ({cost["size"]})'
             link = f'[{name.removesuffix(".py")}](../configs/{name})'
-            macs = f'{cost["macs"]:.1f}{size}'
+            macs = f'{cost["macs"]:.{1 if cost["macs"] >= 0.1 else 4}f}{size}'
             here = '' if entry['status'] == 'steps' else f'[{entry["status"]}](results.md)'
             rows.append([link, target_text(entry.get('target')), here, f'{cost["params"]:.2f}', macs, weights_of(name)])
         table = format_table(rows, ['config', 'published', 'here', 'params (M)', 'MACs (G)', 'weights'], markdown=True)
