@@ -54,6 +54,23 @@ def activations_by_hooks(model: nn.Module, shape: tuple[int, ...]) -> int:
     return total
 
 
+MEMORY = {'densenet161': 268, 'resnet101': 162, 'res2net101_26w_4s': 179}  # of table 2, in "M"
+
+
+@pytest.mark.parametrize('name', MEMORY)
+def test_memory_in_table_2_is_that_of_the_outputs_of_all_layers(name: str) -> None:
+    """MiB of one image in float32; a layer that is called several times, as the ReLU of a block, counts once."""
+    with torch.device('meta'):
+        model = (Res2Net(name) if name in ARCHS else getattr(torchvision_models, name)()).eval()
+    sizes: dict[nn.Module, int] = {}
+    for module in model.modules():
+        if not list(module.children()) and not isinstance(module, nn.Identity | nn.Sequential):
+            module.register_forward_hook(lambda module, _, out: sizes.update({module: out.numel()}))
+    with torch.no_grad():
+        model(torch.empty(1, 3, 224, 224, device='meta'))
+    assert round(4 * sum(sizes.values()) / 2**20) == MEMORY[name]
+
+
 @pytest.mark.parametrize('name', [name for name, arch in ARCHS.items() if sum(arch.depths) < 20])
 def test_arch_is_what_an_independent_counter_counts(name: str) -> None:
     row = ARCHS[name]
