@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 
 from mmres2net.errors import Interrupted, RunError
@@ -19,8 +20,8 @@ _held = _ends_children = False
 
 
 def raise_received() -> None:
-    """Raise :class:`Interrupted` again if a signal was received: Python drops what is raised inside of a destructor."""
-    if received:
+    """Raise :class:`Interrupted` again unless signals are held: Python drops what is raised inside of a destructor."""
+    if received and not _held:
         raise Interrupted(received[0])
 
 
@@ -34,12 +35,17 @@ def hold_signals(hold: bool) -> bool:
     return before
 
 
-def ignore_signals(then: Callable[[int], None] | None = None, worker: int = 0) -> None:
-    """Ignore them in a data worker, and call ``then``: who signals all processes of a job means the first one.
+def worker_init(then: Callable[[int], None] | None) -> Callable[[int], None]:
+    """Return what a data worker begins with: it ignores signals, which the first process of a job handles, then calls
+    ``then``.
 
-    That is for workers of :func:`interruptible`, which ends them; Python itself would wait for them.
+    Workers of :func:`interruptible` are ended by it; for others Python would wait.
     """
-    for number in SIGNALS if _ends_children else ():
+    return partial(_begin_worker, _ends_children, then)  # the flag is not set in workers that are spawned
+
+
+def _begin_worker(ignore: bool, then: Callable[[int], None] | None, worker: int) -> None:
+    for number in SIGNALS if ignore else ():
         signal.signal(number, signal.SIG_IGN)
     if then is not None:
         then(worker)

@@ -55,7 +55,7 @@ sweep: complexity engine errors files flags models plots text
 submit.py: errors flags
 doctor: environment files flags registry
 cli.py: errors flags notices signals version
-__main__.py: cli
+__main__.py: cli errors
 """
 PARTS = (line.partition(':') for line in TABLE.strip().replace('\n ', '').splitlines())
 ALLOWED = {part: set(others.split()) for part, _, others in PARTS}

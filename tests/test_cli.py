@@ -102,3 +102,18 @@ def test_scripts_run_by_their_path_as_the_readme_has_them(script: str) -> None:
     assert os.access(path, os.X_OK)
     done = run(path, '--help', PATH=f'{Path(sys.executable).parent}:{os.environ["PATH"]}')
     assert (done.returncode, done.stdout[:6]) == (0, 'usage:')
+
+
+@pytest.mark.parametrize(('name', 'status'), [('SIGTERM', 143), ('SIGUSR1', 75)])
+def test_signals_before_the_command_can_take_them(name: str, status: int) -> None:
+    code = f"""
+import os, runpy, signal, sys, mmres2net.errors
+class Sends:
+    def find_spec(self, module, *_):
+        if module == 'mmres2net.cli':
+            os.kill(os.getpid(), signal.{name})
+sys.meta_path.insert(0, Sends())
+runpy.run_module('mmres2net', run_name='__main__')
+"""
+    done = run(sys.executable, '-c', code)
+    assert (done.returncode, done.stderr) == (status, f'\nstopped by {name}\n')

@@ -94,7 +94,11 @@ def test_metadata_names_version_licence_extras_and_command(wheel: Path) -> None:
     assert {'License-Expression: Apache-2.0', 'Requires-Python: >=3.10'} <= set(metadata.splitlines())
     extras = {'seg', 'cls', 'export', 'cam', 'sal', 'cluster', 'serve', 'all', 'dev', 'ops'}
     assert set(re.findall(r'^Provides-Extra: (\w+)$', metadata, re.MULTILINE)) == extras
-    assert ('mmres2net = mmres2net.cli:main' in commands, f'{info}/licenses/LICENSE' in contents(wheel)) == (True, True)
+    command = 'mmres2net = mmres2net.__main__:main'
+    assert (command in commands, f'{info}/licenses/LICENSE' in contents(wheel)) == (
+        True,
+        True,
+    )
 
 
 def python_in(target: Path, *arguments: str) -> str:

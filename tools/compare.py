@@ -3,6 +3,6 @@
 
 import sys
 
-from mmres2net.cli import main
+from mmres2net.__main__ import main
 
 sys.exit(main(['compare', *sys.argv[1:]]))

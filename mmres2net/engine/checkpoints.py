@@ -9,12 +9,13 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
-from mmengine.dist import is_main_process, master_only
+from mmengine.dist import all_reduce, get_world_size, is_main_process, master_only
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
@@ -25,7 +26,7 @@ from mmres2net.engine.console import QuietRunner
 from mmres2net.errors import RunError, UserError
 from mmres2net.files import NO_SPACE, atomic_path, digest_of, write_atomic
 from mmres2net.registry import HOOKS
-from mmres2net.signals import ignore_signals
+from mmres2net.signals import worker_init
 
 POINTER = 'last_checkpoint'  # MMEngine's file with the path of the newest checkpoint
 LAST = 'last.pth'  # between those that the config asks for
@@ -95,7 +96,7 @@ class DurableRunner(QuietRunner):
     def build_dataloader(dataloader: Any, seed: int | None = None, diff_rank_seed: bool = False) -> DataLoader[Any]:
         """Build MMEngine's data loader, with workers that ignore the signals which end a run."""
         loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
-        loader.worker_init_fn = partial(ignore_signals, loader.worker_init_fn)
+        loader.worker_init_fn = worker_init(loader.worker_init_fn)
         return loader
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
@@ -110,6 +111,24 @@ class DurableRunner(QuietRunner):
                     self._without_space = [*self._without_space, hook]
                     name = type(hook).__name__
                     print_log(f'the disk is full: files of {name} are left out', 'current', logging.WARNING)
+
+
+def is_accumulating(runner: Runner) -> bool:
+    """Whether a run is between two updates of accumulated gradients."""
+    return getattr(runner.optim_wrapper, '_accumulative_counts', 1) > 1 and not runner.optim_wrapper.should_update()
+
+
+def average_gradients(runner: Runner) -> None:
+    """Give all processes the mean of the gradients that they have accumulated: a checkpoint holds those of one."""
+    if get_world_size() == 1 or not is_accumulating(runner):
+        return
+    parameters = list(runner.model.parameters())
+    known = torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.uint8)
+    all_reduce(known, 'max')
+    for parameter in compress(parameters, known.tolist()):
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        all_reduce(parameter.grad, 'mean')
 
 
 class _Later:
@@ -198,6 +217,7 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     def _guard(self, runner: Runner, save: Callable[..., Any], *args: Any) -> None:
         """Save by a method, and remove what it removes when that is done; if it fails nothing has changed."""
+        average_gradients(runner)
         info, later = runner.message_hub.runtime_info, _Later(self.file_backend)
         before, own = dict(info), {k: copy.copy(v) if isinstance(v, dict | deque) else v for k, v in vars(self).items()}
         self.file_backend = later

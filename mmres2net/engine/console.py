@@ -229,8 +229,11 @@ def _schedule(runner: Runner) -> list[tuple[str, str]]:
         batch += f' = {size} x {get_world_size()} processes x {counts} accumulated'
     length = f'epochs: {runner.max_epochs} of {len(loader)} steps' if _by_epoch(runner) else f'{runner.max_iters} steps'
     optimizer = wrapper.get('optimizer') or {}
+    rate, groups = optimizer.get('lr'), getattr(runner.optim_wrapper, 'param_groups', None)
+    if runner.iter and isinstance(groups, list):  # a checkpoint brings its own; the last one is without multipliers
+        rate = groups[-1].get('initial_lr', groups[-1].get('lr'))
     done = [f'{runner.iter} steps are done'] if runner.iter else []
-    text = ', '.join([length, f'{optimizer.get("type")} with lr={optimizer.get("lr")}', *done])
+    text = ', '.join([length, f'{optimizer.get("type")} with lr={rate}', *done])
     return [('batch', batch), ('schedule', text)]
 
 

@@ -19,7 +19,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
 from mmres2net.engine.build import unwrapped
-from mmres2net.engine.checkpoints import EVALUATED
+from mmres2net.engine.checkpoints import EVALUATED, is_accumulating
 from mmres2net.signals import hold_signals
 
 POSITION = 'position'  # in the meta data of a checkpoint: batches done in the epoch, images of a batch of all processes
@@ -179,10 +179,10 @@ class ExactHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Add the position, and gradients that wait for their update."""
-        meta, wrapper = checkpoint['meta'], runner.optim_wrapper
+        meta = checkpoint['meta']
         done = meta['iter'] - self._begin if self._by_steps or meta['epoch'] == self._epoch else 0
         meta[POSITION] = [done, self._images()]
-        if getattr(wrapper, '_accumulative_counts', 1) > 1 and not wrapper.should_update():
+        if is_accumulating(runner):
             named = unwrapped(runner.model).named_parameters()
             checkpoint[GRADIENTS] = {name: p.grad.cpu() for name, p in named if p.grad is not None}
 

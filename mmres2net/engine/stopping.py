@@ -114,8 +114,8 @@ class StopHook(Hook):
             return
         if not hold_signals(True):  # within an evaluation
             for hook in runner.hooks:
-                if isinstance(hook, EMAHook):  # it evaluates averaged weights instead of the model's
-                    hook._swap_ema_parameters()
+                if isinstance(hook, EMAHook):  # swaps the averaged weights, which it evaluates, with the model's
+                    hook.before_val_epoch(runner)
             self._save(runner)
         runner.call_hook('after_run')
 

@@ -11,9 +11,16 @@ from tests.stress.runs import Runs, differences, outcome, slow_disk
 
 
 @pytest.mark.parametrize(
-    ('config', 'workers', 'most'), [('numbers', 2, 2), ('steps', 1, 3), ('accumulated', 0, 4), ('detector', 0, 1)]
-)
+    ('config', 'workers', 'most'),
+    [
+        ('numbers', 2, 2), ('steps', 1, 3), ('accumulated', 0, 4), ('wrapped', 1, 3), ('repeated', 0, 4),
+        ('spawned', 1, 1), ('detector', 0, 1),
+    ],
+)  # fmt: skip
 def test_runs_that_are_stopped_after_each_step(tmp_path: Path, config: str, workers: int, most: int) -> None:
+    if config == 'repeated':
+        pytest.importorskip('mmpretrain.engine')
+        pytest.importorskip('mmpretrain.datasets')
     runs, stops = Runs(tmp_path, config, workers), 0
     assert runs.finish(tmp_path / 'whole') == 0
     while (status := runs.finish(tmp_path / 'stopped', '--max-minutes', '1e-9' if stops < most else '99')) == 75:

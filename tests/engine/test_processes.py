@@ -81,6 +81,9 @@ def scenarios(rank: int, ports: list[int], folder: str) -> None:
     run('train', by_torchrun, *train, 'wd')
     run('test', by_slurm, 'test', 'tiny.py', 'wd/epoch_2.pth', '--work-dir', f'wt{rank}')
     run('norms', by_slurm, *train, 'wn', options=('model.norm.type=SyncBN',))
+    counts = ('optim_wrapper.accumulative_counts=3', 'train_cfg.max_epochs=3')
+    run('counts', by_torchrun, *train, 'wc', options=counts)  # two epochs end between two updates
+    run('again', by_torchrun, *train, 'wa', '--resume', 'wc/epoch_1.pth', options=counts)
     run('refused', by_mpi, *train, 'wd')
     run('data', by_torchrun, *train, 'wd', '--overwrite', options=('train_dataloader.dataset.broken=0',))
     run('restarted', restarted, *train, 'wd', '--overwrite', options=('train_cfg.max_epochs=3',))
@@ -118,7 +121,7 @@ def free_ports(count: int) -> list[int]:
 def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
     folder = tmp_path_factory.mktemp('processes')
     write_config(folder, TEXT)
-    mp.spawn(scenarios, (free_ports(12), str(folder)), nprocs=2)
+    mp.spawn(scenarios, (free_ports(14), str(folder)), nprocs=2)
     return folder, [json.loads((folder / f'{rank}.json').read_text()) for rank in (0, 1)]
 
 
@@ -141,6 +144,17 @@ def test_two_processes_train_and_evaluate_as_one(ended: Any) -> None:
     torch.testing.assert_close(weights(folder / 'wd/epoch_2.pth'), weights(folder / 'alone/epoch_2.pth'))
     assert score(first['train'][1]) == score(first['test'][1]) == score(alone.out)
     assert not (folder / '.dist_test').exists()
+
+
+def test_gradients_that_two_processes_accumulate_are_those_of_one_and_survive_a_resume(ended: Any) -> None:
+    folder, (first, _) = ended
+    assert (first['counts'][0], first['again'][0]) == (0, 0)
+    expected, found = weights(folder / 'wc/epoch_3.pth'), weights(folder / 'wa/epoch_3.pth')
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    forget_visualizers()
+    options = ('optim_wrapper.accumulative_counts=3', 'train_cfg.max_epochs=3', 'train_dataloader.batch_size=4')
+    assert run_cli('train', 'tiny.py', '--work-dir', 'one', '--cfg-options', *options, cwd=folder).status == 0
+    torch.testing.assert_close(weights(folder / 'one/epoch_3.pth'), expected)
 
 
 def test_batch_norm_of_each_process_is_evaluated_and_saved_as_that_of_the_first(ended: Any) -> None:

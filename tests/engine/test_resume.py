@@ -135,6 +135,7 @@ def test_what_cannot_be_kept_is_said(trained: Path) -> None:
     assert done.status == 0
     for text in ('a step had 2 images', 'has 4 now', 'optim_wrapper.optimizer of this config has no effect'):
         assert text in done.out
+    assert 'SGD with lr=0.01, 8 steps are done' in done.out  # that of the checkpoint
     assert 'loop_stage' not in done.out + done.err  # of the run that had ended
     assert 'left 0:00:0' in done.out.split('epoch 3/3')[1]  # with fewer steps an epoch than before
     start = read_start(Path('again/epoch_2.pth'))

@@ -57,25 +57,21 @@ def kills(
     return tried, faults
 
 
-def tell(pipe: int, phase: str) -> None:
-    """Say that this process is in a phase, and stay there until the signal has come."""
-    os.write(pipe, phase.encode())
-    time.sleep(0.2)
-
-
 def prepare_phase(pipe: int, phase: str) -> None:
-    """Have this process tell when it gets into a phase."""
-    steps = iter(range(10**6))
+    """Have this process tell when it gets into a phase, and stay there until the signal has come."""
+    steps, told = iter(range(10**6)), list[str]()
 
     def before(owner: Any, name: str, tells: Callable[[], bool] = lambda: True) -> None:
         call = getattr(owner, name)
 
-        def told(*args: Any, **kwargs: Any) -> Any:
-            if tells():
-                tell(pipe, phase)
+        def telling(*args: Any, **kwargs: Any) -> Any:
+            if not told and tells():
+                told.append(phase)
+                os.write(pipe, phase.encode())
+                time.sleep(0.2)
             return call(*args, **kwargs)
 
-        setattr(owner, name, told)
+        setattr(owner, name, telling)
 
     if phase == 'data check':
         from mmres2net.engine import run

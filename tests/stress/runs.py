@@ -12,10 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmcv.transforms import BaseTransform
+from mmdet.structures.bbox import HorizontalBoxes
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 from mmengine.evaluator import BaseMetric
 from mmengine.fileio import LocalBackend
 from mmengine.model import BaseModel
-from mmengine.registry import DATASETS, METRICS, MODELS
+from mmengine.registry import DATASETS, METRICS, MODELS, TRANSFORMS
 from torch.utils.data import Dataset
 
 from mmres2net.cli import main
@@ -55,6 +59,26 @@ param_scheduler = param_scheduler[:1]
 train_cfg = dict(by_epoch=False, max_iters=28, val_interval=14)
 default_hooks['checkpoint'] |= dict(by_epoch=False, interval=7)
 """
+WRAPPED = """
+train_dataloader['dataset'] = dict(
+    type='mmdet.MultiImageMixDataset',
+    dataset=dict(type='RepeatDataset', times=2, dataset=dict(
+        type='ClassBalancedDataset', oversample_thr=0.5, dataset=dict(type='StressScenes', pipeline=[]),
+    )),
+    pipeline=[
+        dict(type='mmdet.Mosaic', img_scale=(16, 16)),
+        dict(type='mmdet.RandomAffine', border=(-8, -8)),
+        dict(type='mmdet.MixUp', img_scale=(16, 16)),
+        dict(type='StressPack'),
+    ],
+)
+"""
+SPAWNED = "train_dataloader['multiprocessing_context'] = 'spawn'"
+# Averaged weights that are not what is evaluated first, of a data set each of whose images is in a batch three times.
+REPEATED = """
+train_dataloader['sampler'] = dict(type='mmpretrain.RepeatAugSampler')
+custom_hooks = [dict(type='mmpretrain.EMAHook', momentum=0.1, begin_epoch=2, evaluate_on_origin=True)]
+"""
 DETECTOR = """
 _base_ = {base!r}
 model = dict(
@@ -72,10 +96,20 @@ randomness = dict(seed=3)
 default_hooks = dict(checkpoint=dict(interval=1, save_best='auto'), results=None)
 """
 EVERY = '3it'
+
+
+def numbers(more: str = '', counts: int = 1, sampler: str = 'DefaultSampler') -> Callable[[int], str]:
+    """Return what makes the config of small runs for a number of workers."""
+    return lambda workers: NUMBERS.format(workers=workers, counts=counts, sampler=sampler) + more
+
+
 CONFIGS: dict[str, Callable[[int], str]] = {
-    'numbers': lambda workers: NUMBERS.format(workers=workers, counts=1, sampler='DefaultSampler'),
-    'accumulated': lambda workers: NUMBERS.format(workers=workers, counts=3, sampler='DefaultSampler'),
-    'steps': lambda workers: NUMBERS.format(workers=workers, counts=1, sampler='InfiniteSampler') + STEPS,
+    'numbers': numbers(),
+    'accumulated': numbers(counts=3),
+    'steps': numbers(STEPS, sampler='InfiniteSampler'),
+    'wrapped': numbers(WRAPPED),
+    'repeated': numbers(REPEATED),
+    'spawned': numbers(SPAWNED),
     'detector': lambda workers: DETECTOR.format(
         workers=workers, base=str(find_config('demo/faster_rcnn_r2n50.py').resolve())
     ),
@@ -95,6 +129,31 @@ class StressNumbers(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         noise = torch.rand(8) + torch.from_numpy(np.random.rand(8)).float() + random.random()
         return dict(inputs=index + noise, data_samples=index)
+
+
+@DATASETS.register_module()
+class StressScenes(BaseDataset):
+    """Five images with a box in each."""
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        return [dict(number=i) for i in range(5)]
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        return [idx % 4]  # two images have a class of their own: they are repeated
+
+    def prepare_data(self, idx: int) -> dict[str, Any]:
+        image, box = np.random.randint(0, 255, (16, 16, 3), np.uint8), HorizontalBoxes(torch.tensor([[2.0, 2, 9, 9]]))
+        labels = dict(gt_bboxes_labels=np.array([0]), gt_ignore_flags=np.array([False]))
+        return dict(labels, img=image, img_shape=(16, 16), gt_bboxes=box)
+
+
+@TRANSFORMS.register_module()
+class StressPack(BaseTransform):
+    """Eight numbers of an image."""
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        values = torch.from_numpy(np.ascontiguousarray(results['img'])).float().reshape(8, -1).mean(1)
+        return dict(inputs=values / 64, data_samples=0)
 
 
 @MODELS.register_module()
@@ -160,6 +219,9 @@ class Runs:
             with open(log or f'{work_dir}.log', 'a') as output:
                 os.dup2(output.fileno(), 1)
                 os.dup2(output.fileno(), 2)
+            torch.set_num_threads(1)  # the threads of the process that was forked are not there
+            # Formatting its config takes most of the time of a small checkpoint.
+            Config.pretty_text = property(lambda cfg: '\n'.join(f'{k} = {v!r}' for k, v in cfg.to_dict().items()))
             if prepare is not None:
                 prepare()
             where = ['--work-dir', str(work_dir), '--checkpoint-every', EVERY, *['--skip-data-check'] * (not checks)]
