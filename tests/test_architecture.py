@@ -37,7 +37,7 @@ __init__.py: mmcv_ops predict swap version weights
 mmcv_ops: errors
 models: init_cfg registry
 fetch: errors files
-data: drawing environment errors fetch files flags numpy_pickles registry text version
+data: drawing environment errors fetch files flags registry text version
 weights: errors fetch files flags init_cfg models numpy_pickles registry text
 swap: data errors init_cfg models registry weights
 deploy: models

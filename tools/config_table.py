@@ -6,6 +6,7 @@ They are made from configs/metafile.yml and from the reports of comparisons, doc
 
 import argparse
 import json
+import math
 import re
 import sys
 from collections import Counter
@@ -52,14 +53,19 @@ CONFIGS_HEAD = f"""{WRITTEN}
 RESULTS_HEAD = f"""{WRITTEN}
 # Results
 
-No recipe was trained at full size here, and no value below reproduces one of the paper. Published values are in
-[configs.md](configs.md). All runs start from random weights (`--from-scratch`).
+No recipe of the paper was trained at full size here, and no value below reproduces one of the paper. Published values
+are in [configs.md](configs.md). All runs start from random weights (`--from-scratch`).
 
 ## Pairs
 
 A Res2Net is printed beside its baseline only if both were trained with at least {MIN_SEEDS} seeds. One seed says
 little: the same DeepLabv3+ demo gave a mIoU of 80.9 and of 93.5 with two seeds. [compare.md](compare.md) says how
 differences and their intervals are computed.
+"""
+SWEEP_HEAD = """
+## Scale on CIFAR-10
+
+Figure 4 along the scale, at equal parameters and multiply-adds: the accuracy of the last epoch on the held-out images.
 """
 
 
@@ -183,27 +189,52 @@ def pairs_of(meta: Meta) -> Iterator[tuple[str, Meta, str, Meta]]:
 
 
 def report_text(file: Path) -> str:
-    """Return the verdict of a comparison, a report.json, as a table of its metrics."""
+    """Return a comparison, a report.json, as a table: a row for each metric and each side after the first."""
     report = json.loads(file.read_text())
     first, *others = [side['name'] for side in report['sides']]
-    seeds = ', '.join(f'{side["name"]} {len(side["runs"])}' for side in report['sides'])
-    head = ['metric', first]
-    for name in others:
-        head += [name, 'difference', '95 % interval', 'P(> 0)']
+    metrics = [row for row in report['metrics'] if all(one['value'] is not None for one in row['differences'])]
     rows = []
-    for row in (row for row in report['metrics'] if all(one['value'] is not None for one in row['differences'])):
-        rows.append([f'{row["group"]} {row["name"]}'.strip(), f'{row["sides"][0]["value"]:.1f}'])
-        for side, one in zip(row['sides'][1:], row['differences'], strict=True):
-            interval = f'{one["low"]:.1f} to {one["high"]:.1f}'
-            rows[-1] += [f'{side["value"]:.1f}', f'{one["value"]:+.1f}', interval, f'{one["above"]:.3f}']
+    for row in metrics:
+        for name, side, one in zip(others, row['sides'][1:], row['differences'], strict=True):
+            values = [f'{row["sides"][0]["value"]:.1f}', f'{side["value"]:.1f}', f'{one["value"]:+.1f}']
+            label = f'{row["group"]} {row["name"]}'.strip() + f', {name}' * (len(others) > 1)
+            rows.append([label, *values, f'{one["low"]:.1f} to {one["high"]:.1f}', f'{one["above"]:.3f}'])
+    head = ['metric', first, others[0] if len(others) == 1 else 'other', 'difference', '95 % interval', 'P(> 0)']
+    seeds = ', '.join(f'{side["name"]} {len(side["runs"])}' for side in report['sides'])
     runs = f'Seeds: {seeds}; {len(report["images"]["names"])} images, {report["samples"]} replicates.'
-    command = f'`{report["command"]}` ([{file.name}]({file.name}))'
-    title = f'### {first} and {", ".join(others)}: {report["task"]}'
-    return f'\n{title}\n\n{command}. {runs}\n\n{format_table(rows, head, markdown=True)}\n'
+    files = ', '.join(side['runs'][0]['config_file'] for side in report['sides'])
+    title = f'### {first} and {", ".join(others)}: {report["task"]} ({files})'
+    verdict = ' '.join(
+        verdict_text(name, metrics[0], one) for name, one in zip(others, metrics[0]['differences'], strict=True)
+    )
+    table = format_table(rows, head, markdown=True)
+    return f'\n{title}\n\n{verdict}\n\n`{report["command"]}` ([{file.name}]({file.name})). {runs}\n\n{table}\n'
 
 
-def results_page(meta: Meta) -> str:
-    """Return the text of docs/results.md."""
+def verdict_text(name: str, row: Meta, one: Meta) -> str:
+    """Return whether a side differs in the main metric and, if that cannot be told, what it would take."""
+    what = f'{name}: {one["value"]:+.1f} {row["name"]}, from {one["low"]:.1f} to {one["high"]:.1f}'
+    if one['low'] > 0 or one['high'] < 0:
+        return f'{what}; a difference is shown.'
+    times = ((one['high'] - one['low']) / 2 / one['value']) ** 2 if one['value'] else math.inf
+    need = f'about {times:.0f} times as many images and seeds' if 1.5 < times < 1000 else 'more images and seeds'
+    return f'{what}; no difference is shown. To tell one of this size would take {need}.'
+
+
+def sweep_text(file: Path) -> str:
+    """Return the points of a sweep, the JSON beside its figure, as a table."""
+    rows = [
+        [row['axis'], str(row[row['axis']]), str(row['width']), f'{row["parameters"] / 1e6:.3f}', str(row['seeds']),
+         f'{row["top1"]:.2f}', '' if row['std'] is None else f'{row["std"]:.2f}']
+        for row in json.loads(file.read_text())
+    ]  # fmt: skip
+    head = ['axis', 'value', 'width', 'parameters (M)', 'seeds', 'top-1 (%)', 'std']
+    image = file.with_suffix('.png').name
+    return f'\n![Accuracy by scale]({image})\n\n{format_table(rows, head, markdown=True)}\n'
+
+
+def results_page(meta: Meta, docs: Path = ROOT / 'docs') -> str:
+    """Return the text of docs/results.md; the reports are in ``docs``."""
     head = ['config', 'data', 'training', 'result', 'command']
     pairs, shown = [], set()
     for name, ours, baseline, theirs in pairs_of(meta):
@@ -216,19 +247,13 @@ def results_page(meta: Meta) -> str:
         for measured in entry.get('measured', []):
             # A single run of a network is not printed beside one of its counterpart.
             if id(measured) not in shown and name not in measured_baselines:
-                row = [
-                    name,
-                    measured['data'],
-                    measured['schedule'],
-                    measured_text(measured),
-                    f'`{measured["command"]}`',
-                ]
-                singles.append(row)
+                singles.append(row_of(name, measured))
     machines = sorted({m['machine'] for e in meta['configs'].values() for m in e.get('measured', [])})
     return (
         RESULTS_HEAD
         + ('\n' + format_table(pairs, head, markdown=True) + '\n' if pairs else '')
-        + ''.join(report_text(file) for file in sorted((ROOT / 'docs').glob('compare_*.json')))
+        + ''.join(report_text(file) for file in sorted(docs.glob('compare_*.json')))
+        + ''.join(SWEEP_HEAD + sweep_text(file) for file in sorted(docs.glob('sweep_*.json')))
         + f'\n## Runs that show that a recipe learns\n\nMachine: {", ".join(machines)}.\n\n'
         + format_table(singles, head, markdown=True)
         + '\n'
@@ -252,7 +277,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             file.write_text(costs)
     meta = read_meta()
     status = 0
-    for name, text in {'configs.md': configs_page(meta), 'results.md': results_page(meta)}.items():
+    for name, text in {'configs.md': configs_page(meta), 'results.md': results_page(meta, args.docs)}.items():
         page = args.docs / name
         if not args.check:
             page.write_text(text)

@@ -1,6 +1,6 @@
 """ResNeXt-20 on 900 images and the 20 coarse classes of CIFAR-100: the baseline of coarse_mini_res2next20.py.
 
-Trained on the first 900 images of the file `test`, tested on the first 480 of `train`.
+Trained on the first 900 images of `test.bin`, tested on the first 480 of `train.bin`.
 Recipe: demo (random weights, minutes on two CPU cores).
 Run: tools/train.py configs/cifar100/coarse_mini_resnext20.py
 """

@@ -71,7 +71,7 @@ def _run(args: argparse.Namespace) -> int:
         for i, (run, flags) in enumerate(tasks):
             state = run.state
             print(f'[{i + 1}/{len(tasks)}] {run.folder.name}: {state}', flush=True)
-            if state != 'finished' and not state.startswith('damaged'):
+            if state != 'finished':
                 resume = ['--resume'] if run.folder.is_dir() else []  # it starts anew where there is no checkpoint
                 command = [sys.executable, '-m', 'mmres2net', 'train', *flags, *resume]
                 status = subprocess.run(command, check=False).returncode
@@ -151,7 +151,7 @@ def _point(axis: str, runs: Sequence[Run]) -> dict[str, Any]:
     return {
         'axis': axis, **vars(runs[0].network), 'parameters': runs[0].parameters, 'epochs': runs[0].epochs,
         'top1': mean(values), 'std': stdev(values) if len(values) > 1 else None, 'seeds': len(values),
-        'runs': {str(run.folder): value for run, value in zip(runs, values, strict=True)},
+        'runs': {str(run.folder): run.accuracies() for run in runs},
     }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ sizes. The width is that of the paper's Res2NeXt-29 of cardinality 6 (table 4).
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -109,11 +110,8 @@ class Run:
 
     @property
     def state(self) -> str:
-        """``finished``, ``not started``, how many epochs are done, or what is wrong with its logs."""
-        try:
-            done = max(self.accuracies(), default=0)
-        except UserError as error:
-            return f'damaged: {error}'
+        """``finished``, ``not started``, or how many epochs are done."""
+        done = max(self.accuracies(), default=0)
         return 'finished' if done >= self.epochs else f'{done} of {self.epochs} epochs' if done else 'not started'
 
     @cached_property
@@ -122,21 +120,13 @@ class Run:
         return parameters_of(self.config)
 
     def accuracies(self) -> dict[int, float]:
-        """Return the top-1 accuracy on the test images in percent, by epoch; of a resumed run the later ones.
-
-        A damaged log is a UserError; a last line that was cut off is ignored.
-        """
+        """Return the top-1 accuracy of each evaluation in percent, by epoch; of a resumed run the later ones."""
         found: dict[int, float] = {}
         for path in sorted(self.folder.glob('*/vis_data/scalars.json')):  # one for each start of the run
-            lines = path.read_bytes().splitlines()
-            for i, line in enumerate(lines):
-                try:
+            for line in path.read_text(encoding='utf-8', errors='replace').splitlines():
+                with suppress(ValueError, TypeError, KeyError):  # a line that was cut off
                     entry = json.loads(line)
-                    if METRIC in entry:
-                        found[int(entry['step'])] = float(entry[METRIC])
-                except (ValueError, TypeError, KeyError) as error:
-                    if i < len(lines) - 1:
-                        raise UserError(f'line {i + 1} of {path} is not an entry of a log: {error!r}') from error
+                    found[int(entry['step'])] = float(entry[METRIC])
         return found
 
 

@@ -26,7 +26,7 @@ from mmres2net.engine.build import build_dataset, build_model, scope_of
 from mmres2net.engine.config import load_config, single_process_norms, without_weights
 from tests.configs.pairs import CONFIGS
 from tests.configs.test_recipes import SETS
-from tests.support.realdata import data_root
+from tests.support.realdata import cifar100_mini, data_root
 
 KINDS = {
     'cifar10/res2next20_2c7w4s.py', 'cifar100/res2next29_6c24w4s.py', 'imagenet/res2net50_26w_4s_smooth.py',
@@ -34,7 +34,7 @@ KINDS = {
     'faster_rcnn_r2n50.py', 'faster_rcnn_r2n50_c4_voc07.py', 'mask_rcnn_r2n50_paper.py',
     'demo/deeplabv3plus_r2n50.py', 'demo/dss_r2n50.py', 'demo/mask_rcnn_r2n50.py',
 }  # fmt: skip
-SMALL, SIDE = (240, 180), 64
+SMALL, SIDE = (240, 180), 80
 
 
 def write_classes(root: Path, names: Iterable[str], *, images: int = 1, suffix: str = '.JPEG') -> Path:
@@ -71,7 +71,7 @@ def data_of(name: str, shapes: Path, folder: Path) -> Path:
     if name.startswith('cifar10/'):
         return write_classes(folder, load_config(name).metainfo.classes, images=2, suffix='.jpg')
     if name.startswith('cifar100/'):
-        return data_root('cifar100_mini')
+        return cifar100_mini(folder)
     if name.startswith('dss'):
         return write_saliency(folder, shapes)
     if 'photos' in name:

@@ -4,7 +4,7 @@ Padded with the mean, which is 0 after normalization, as in the ResNeXt code tha
 """
 
 dataset_type = 'mmres2net.CIFAR100'
-data_root = 'data/cifar-100-python/'
+data_root = 'data/cifar-100-binary/'
 
 train_pipeline = [
     dict(type='RandomCrop', crop_size=32, padding=4, pad_val=(124, 116, 104)),
@@ -19,7 +19,7 @@ train_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
-    dataset=dict(type=dataset_type, data_root=data_root, ann_file='train', pipeline=train_pipeline),
+    dataset=dict(type=dataset_type, data_root=data_root, ann_file='train.bin', pipeline=train_pipeline),
 )
 val_dataloader = dict(
     batch_size=100,
@@ -27,7 +27,7 @@ val_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='default_collate'),
-    dataset=dict(type=dataset_type, data_root=data_root, ann_file='test', pipeline=test_pipeline, test_mode=True),
+    dataset=dict(type=dataset_type, data_root=data_root, ann_file='test.bin', pipeline=test_pipeline, test_mode=True),
 )
 test_dataloader = val_dataloader
 

@@ -1,4 +1,4 @@
-"""900 images to train on and 480 to test on, the first of CIFAR-100's files `test` and `train`; 20 coarse classes."""
+"""20 coarse classes: the first 900 images of CIFAR-100's `test.bin` to train on, 480 of `train.bin` to test on."""
 
 _base_ = 'cifar100.py'
 
@@ -7,12 +7,12 @@ train_dataloader = dict(
     batch_size=50,
     num_workers=0,
     persistent_workers=False,
-    dataset=dict(type=dataset_type, ann_file='test', indices=900),
+    dataset=dict(type=dataset_type, ann_file='test.bin', indices=900),
 )
 val_dataloader = dict(
     batch_size=60,
     num_workers=0,
     persistent_workers=False,
-    dataset=dict(type=dataset_type, ann_file='train', indices=480),
+    dataset=dict(type=dataset_type, ann_file='train.bin', indices=480),
 )
 test_dataloader = val_dataloader
