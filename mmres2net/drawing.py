@@ -6,6 +6,7 @@ lines grow with the image, so that they are legible at any size.
 
 import colorsys
 import math
+import textwrap
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -49,15 +50,9 @@ def line_width(height: int, width: int) -> int:
     return max(1, round(font_size(height, width) / 7))
 
 
-def _font(size: int, text: str = '') -> Any:
-    return _load_font(size, text.isascii())
-
-
 @cache
-def _load_font(size: int, ascii_only: bool) -> Any:
-    """Return Pillow's font, or for other letters that of matplotlib, which has Latin, Greek and Cyrillic ones."""
-    if ascii_only:
-        return ImageFont.load_default(size)
+def _font(size: int) -> Any:
+    """Return the font of matplotlib, which has Latin, Greek and Cyrillic letters."""
     from matplotlib import get_data_path
 
     return ImageFont.truetype(Path(get_data_path()) / 'fonts/ttf/DejaVuSans.ttf', size)
@@ -94,7 +89,7 @@ def draw_boxes(
         _outline(pen, box, colors[index % len(colors)], width)
     placed: dict[int, Rectangle] = {}
     for index, box in [(index, box) for index, box in drawn if index < len(texts) and texts[index]]:
-        placed[index] = _label_place(pen, canvas.size, texts[index], box, list(placed.values()))
+        placed[index] = _label_place(canvas.size, texts[index], box, list(placed.values()))
     for index, place in reversed(placed.items()):
         _write_label(pen, place[:2], texts[index], colors[index % len(colors)], font_size(*image.shape[:2]))
     return np.asarray(canvas)
@@ -117,11 +112,9 @@ def _outline(pen: ImageDraw.ImageDraw, box: Rectangle, color: Color, width: int)
     pen.rectangle((left, top, right, bottom), outline=color, width=width)
 
 
-def _label_place(
-    pen: ImageDraw.ImageDraw, size: tuple[int, int], text: str, box: Rectangle, placed: Sequence[Rectangle]
-) -> Rectangle:
+def _label_place(size: tuple[int, int], text: str, box: Rectangle, placed: Sequence[Rectangle]) -> Rectangle:
     """Return the first rectangle around ``box`` that no other label takes."""
-    width, height = _label_size(pen, text, font_size(size[1], size[0]))
+    width, height = _label_size(text, font_size(size[1], size[0]))
     columns = (box[0], box[2] - width)
     rows = (box[1] - height, box[1], box[3], box[3] - height, (box[1] + box[3] - height) / 2)
     right, bottom = max(size[0] - width, 0), max(size[1] - height, 0)
@@ -134,17 +127,16 @@ def _overlap(a: Rectangle, b: Rectangle) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _label_size(pen: ImageDraw.ImageDraw, text: str, font: int) -> tuple[float, float]:
-    return pen.textlength(text, font=_font(font, text)) + font / 2, font * 1.3
+def _label_size(text: str, font: int) -> tuple[float, float]:
+    return _font(font).getlength(text) + font / 2, font * 1.3
 
 
-def _write_label(pen: ImageDraw.ImageDraw, place: tuple[float, float], text: str, color: Color, font: int) -> float:
-    """Write ``text`` on a patch of ``color``; return the width of the patch."""
-    width, height = _label_size(pen, text, font)
+def _write_label(pen: ImageDraw.ImageDraw, place: tuple[float, float], text: str, color: Color, font: int) -> None:
+    """Write ``text`` on a patch of ``color``."""
+    width, height = _label_size(text, font)
     pen.rectangle((place[0], place[1], place[0] + width, place[1] + height), fill=color)
     middle = (place[0] + font / 4, place[1] + height / 2)
-    pen.text(middle, text, fill=text_color(color), font=_font(font, text), anchor='lm')
-    return width
+    pen.text(middle, text, fill=text_color(color), font=_font(font), anchor='lm')
 
 
 def draw_masks(image: Array, masks: Iterable[Array], colors: Sequence[Color], *, alpha: float = 0.5) -> Array:
@@ -188,30 +180,18 @@ def draw_heat_map(image: Array, heat: Array, *, alpha: float = 0.5) -> Array:
 
 
 def wrap_text(text: str, width: float, font: int) -> list[str]:
-    """Return ``text`` in lines no wider than ``width`` pixels, broken at blanks, and in words that are wider."""
-    lines = ['']
-    for word in text.split():
-        longer = f'{lines[-1]} {word}'.strip()
-        if _font(font, text).getlength(longer) <= width:
-            lines[-1] = longer
-            continue
-        lines += [''] if lines[-1] else []
-        for letter in word:
-            if lines[-1] and _font(font, text).getlength(lines[-1] + letter) > width:
-                lines.append('')
-            lines[-1] += letter
-    return lines
+    """Return ``text`` in lines of about ``width`` pixels at most, broken at blanks, and in words that are wider."""
+    letters = 0.9 * width * len(text) / max(_font(font).getlength(text), 1)
+    return textwrap.wrap(text, max(int(letters), 1))
 
 
 def add_legend(image: Array, title: str, entries: Sequence[tuple[str, Color]] = ()) -> Array:
     """Return ``image`` with a title and labels of classes in their colors below it; wider where a label is."""
     font = font_size(*image.shape[:2])
-    line, margin = round(font * 1.6), font // 3
-    probe, rows, used = ImageDraw.Draw(Image.new('RGB', (1, 1))), 1 if entries else 0, 0.0
-    extents = [_label_size(probe, text, font)[0] + margin for text, _ in entries]
+    line, margin, rows, used = round(font * 1.6), font // 3, 1 if entries else 0, 0.0
+    extents = [_label_size(text, font)[0] + margin for text, _ in entries]
     width = max(image.shape[1], *(math.ceil(extent) + margin for extent in extents), 0)
-    titles = wrap_text(title, width - 2 * margin, font) if title else []
-    places = []
+    titles, places = wrap_text(title, width - 2 * margin, font), []
     for extent in extents:
         if used and used + extent > width - margin:
             rows, used = rows + 1, 0.0
@@ -221,28 +201,19 @@ def add_legend(image: Array, title: str, entries: Sequence[tuple[str, Color]] = 
     sheet.paste(Image.fromarray(image))
     pen, top = ImageDraw.Draw(sheet), image.shape[0] + margin
     for number, text in enumerate(titles):
-        pen.text((margin, top + line * number), text, fill=WHITE, font=_font(font, text))
+        pen.text((margin, top + line * number), text, fill=WHITE, font=_font(font))
     for (text, color), (x, row) in zip(entries, places, strict=True):
         _write_label(pen, (x, top + line * (len(titles) + row)), text, color, font)
     return np.asarray(sheet)
 
 
 def make_sheet(
-    images: Sequence[Array],
-    titles: Sequence[Sequence[str]] = (),
-    *,
-    columns: int | None = None,
-    footer: str = '',
-    color_bar: tuple[str, str] | None = None,
+    images: Sequence[Array], titles: Sequence[Sequence[str]] = (), *, columns: int | None = None, footer: str = ''
 ) -> Array:
-    """Return images in a grid with a title above each, centered in cells of equal size.
+    """Return images of any size in a grid, centered in cells of equal size.
 
-    Args:
-        images: The images; sizes may differ.
-        titles: For each image its lines, which are wrapped; empty: no titles.
-        columns: Images in a row; None: all of them.
-        footer: A line below the grid.
-        color_bar: What dark and light colors of a heat map mean, written at the ends of a bar below the grid.
+    Above each are the lines of its title, which are wrapped. ``columns`` is the number of images in a row, by default
+    all of them; ``footer`` is a line below the grid.
     """
     columns = columns or len(images)
     height, width = (max(image.shape[side] for image in images) for side in (0, 1))
@@ -250,33 +221,18 @@ def make_sheet(
     gap, line = font, round(font * 1.35)
     width = max(width, 16 * font)  # room for a title
     wrapped = [[row for text in lines for row in wrap_text(text, width, font)] for lines in titles]
-    rows = -(-len(images) // columns)
-    above = [max((len(lines) for lines in wrapped[r * columns : (r + 1) * columns]), default=0) for r in range(rows)]
-    below = line + gap if footer or color_bar else 0
-    total = gap + sum(line * lines + height + gap for lines in above) + below
+    starts = range(0, len(images), columns)
+    above = [max((len(lines) for lines in wrapped[start : start + columns]), default=0) for start in starts]
+    total = gap + sum(line * lines + height + gap for lines in above) + (line + gap if footer else 0)
     sheet = Image.new('RGB', (gap + (width + gap) * columns, total), WHITE)
     pen, top = ImageDraw.Draw(sheet), gap
-    for row in range(rows):
-        for column, image in enumerate(images[row * columns : (row + 1) * columns]):
-            left, index = gap + (width + gap) * column, row * columns + column
+    for start, lines in zip(starts, above, strict=True):
+        for index, image in enumerate(images[start : start + columns], start):
+            left = gap + (width + gap) * (index - start)
             for number, text in enumerate(wrapped[index] if index < len(wrapped) else ()):
-                pen.text((left, top + line * number), text, fill=BLACK, font=_font(font, text))
-            corner = left + (width - image.shape[1]) // 2, top + line * above[row]
-            sheet.paste(Image.fromarray(image), corner)
-        top += line * above[row] + height + gap
-    right = _draw_color_bar(sheet, top, font, *color_bar) if color_bar else sheet.width
+                pen.text((left, top + line * number), text, fill=BLACK, font=_font(font))
+            sheet.paste(Image.fromarray(image), (left + (width - image.shape[1]) // 2, top + line * lines))
+        top += line * lines + height + gap
     if footer:
-        pen.text((gap, top), wrap_text(footer, right - 2 * gap, font)[0], fill=BLACK, font=_font(font))
+        pen.text((gap, top), wrap_text(footer, sheet.width - 2 * gap, font)[0], fill=BLACK, font=_font(font))
     return np.asarray(sheet)
-
-
-def _draw_color_bar(sheet: Image.Image, top: int, font: int, low: str, high: str) -> int:
-    """Draw the colors of heat maps at the right end of a line of ``sheet``; return where they begin."""
-    pen, width = ImageDraw.Draw(sheet), 7 * font
-    right = sheet.width - font - round(pen.textlength(high, font=_font(font))) - font // 2
-    bar = np.repeat(heat_colors(np.linspace(0, 1, width)[None]), font, 0)
-    left = right - width - font // 2 - round(pen.textlength(low, font=_font(font)))
-    sheet.paste(Image.fromarray(bar), (right - width, top))
-    pen.text((right + font // 2, top), high, fill=BLACK, font=_font(font))
-    pen.text((left, top), low, fill=BLACK, font=_font(font))
-    return left

@@ -10,7 +10,6 @@ import importlib.metadata
 import os
 import re
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 PACKAGE = 'mmres2net'
@@ -62,7 +61,6 @@ def visible_cores() -> int:
 def granted_cores() -> float:
     """Return the CPU time that this process gets, in cores: the visible ones, or less by the quota of a container."""
     quotas = [text.split() for text in _control_files('cpu.max') if text]
-    quotas.append([_read(CGROUP / f'cpu/cpu.cfs_{name}_us') for name in ('quota', 'period')])
     limits = [int(quota) / int(period) for quota, period in quotas if quota.isdigit() and period.isdigit()]
     return min([visible_cores(), *limits])
 
@@ -74,12 +72,10 @@ def available_memory() -> int | None:
         return None
     free = [int(found[1]) * 1024]
     names = ('memory.max', 'memory.current', 'memory.stat')
-    groups = list(zip(*(_control_files(name) for name in names), strict=True))
-    v1 = ('memory.limit_in_bytes', 'memory.usage_in_bytes', 'memory.stat')
-    for limit, used, stat in [*groups, tuple(_read(CGROUP / 'memory' / name) for name in v1)]:
+    for limit, used, stat in zip(*(_control_files(name) for name in names), strict=True):
         if limit.isdigit() and used.isdigit():
             # Files in the page cache count as used, but the kernel frees them when memory is short.
-            cache = re.search(r'^(?:total_)?inactive_file (\d+)', stat, re.MULTILINE)
+            cache = re.search(r'^inactive_file (\d+)', stat, re.MULTILINE)
             free.append(int(limit) - int(used) + (int(cache[1]) if cache else 0))
     return max(0, min(free))
 
@@ -115,21 +111,3 @@ def nvidia_driver() -> str | None:
     text = _read(PROC / 'driver/nvidia/version')
     found = re.search(r'Kernel Module.*?\s(\d+\.[\d.]+)', text)
     return found[1] if found else 'unknown' if text else None
-
-
-def runs_on(archs: Sequence[str], capability: tuple[int, int]) -> bool:
-    """Return whether code compiled for ``archs`` runs on a GPU of that compute capability.
-
-    Machine code (``sm_86``) runs on its own major version from its minor one upwards, intermediate code
-    (``compute_90``) on every later GPU; an architecture with a letter (``sm_90a``) on that one alone. Source: CUDA
-    C++ Programming Guide, sections "Binary Compatibility" and "PTX Compatibility".
-    """
-    for kind, _, digits in (arch.partition('_') for arch in archs):
-        if not digits.isdigit():
-            if digits[:-1] == f'{capability[0]}{capability[1]}':
-                return True
-            continue
-        built = int(digits[:-1]), int(digits[-1])
-        if built <= capability and (kind == 'compute' or built[0] == capability[0]):
-            return True
-    return False

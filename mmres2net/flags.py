@@ -333,7 +333,6 @@ names ARCH_OR_CONFIG...  such as res2net50_26w_4s, a config, or LIBRARY::NAME
 Exit status: 0, or 2 if something cannot be counted.""",
     'doctor': f"""Check the versions, operators, GPUs, registries and folders of this environment.
 
---json FILE  also write the results as JSON
 --require {_choices(REQUIRABLE)}...  fail without
 
 Exit status: 0: no check failed (there may be warnings); 1: a check failed; 2: wrong usage.""",

@@ -3,6 +3,7 @@
 Only the standard library is imported.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -15,35 +16,23 @@ _SIZE = re.compile(r'([1-9][0-9]{0,5})[xX]([1-9][0-9]{0,5})')
 
 
 def format_table(rows: Iterable[Sequence[Any]], header: Sequence[Any] | None = None, *, markdown: bool = False) -> str:
-    """Return ``rows`` as an aligned table; columns of numbers are aligned to the right, all others to the left.
+    """Return ``rows`` of equal length as an aligned table; columns of numbers are aligned to the right.
 
-    Args:
-        rows: Rows of equal length. Cells are printed by ``str``; None is printed as an empty cell.
-        header: Names of the columns, printed above a rule.
-        markdown: Return a table that Markdown renders, with pipes escaped in cells.
-
-    Raises:
-        ValueError: Rows of different lengths.
+    Cells are printed by ``str``, None as an empty one. The ``header`` has a rule below it. With ``markdown`` it is a
+    table that Markdown renders, with pipes escaped in cells.
     """
     body = [['' if cell is None else str(cell) for cell in row] for row in rows]
     if markdown:
         body = [[cell.replace('|', '\\|') for cell in row] for row in body]
     lines = [*([[str(cell) for cell in header]] if header is not None else []), *body]
-    if len({len(line) for line in lines}) > 1:
-        raise ValueError(f'the rows of a table must be of equal length, got {sorted({len(line) for line in lines})}')
     columns = range(len(lines[0]) if lines else 0)
     widths = [max(3, *(len(line[i]) for line in lines)) for i in columns]
     right = [any(row[i] for row in body) and all(_NUMBER.match(row[i]) for row in body if row[i]) for i in columns]
     if header is not None:
         ends = [':' if markdown and numbers else '-' for numbers in right]
         lines.insert(1, ['-' * (width - 1) + end for width, end in zip(widths, ends, strict=True)])
-    padded = [
-        [
-            cell.rjust(width) if numbers else cell.ljust(width)
-            for cell, width, numbers in zip(line, widths, right, strict=True)
-        ]
-        for line in lines
-    ]
+    sides = [str.rjust if numbers else str.ljust for numbers in right]
+    padded = [[side(cell, width) for cell, width, side in zip(line, widths, sides, strict=True)] for line in lines]
     return '\n'.join(f'| {" | ".join(cells)} |' if markdown else '  '.join(cells).rstrip() for cells in padded)
 
 
@@ -77,19 +66,13 @@ def overall(metrics: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any
     return {name: value for name, value in metrics.items() if not (ends and name.endswith(ends))}
 
 
-def metric_table(metrics: Mapping[str, Any], title: str, best: Mapping[str, Any] | None = None) -> str:
+def metric_table(metrics: Mapping[str, Any], title: str) -> str:
     """Return ``metrics`` as an aligned table of names and values under ``title``.
 
     Values are printed as the evaluator gives them: those of COCO and VOC as fractions, -1 where no object is of that
-    kind. They may be numbers, arrays or tensors (a long one by its shape), text or None. The values of the ``best``
-    evaluation are a second column.
+    kind. They may be numbers, arrays or tensors (a long one by its shape), text or None.
     """
-    if not metrics:
-        return f'{title}: no metrics'
-    rows = [[name, value_text(value)] for name, value in metrics.items()]
-    if best:
-        rows = [[*row, value_text(best[row[0]]) if row[0] in best else ''] for row in rows]
-    table = format_table(rows, ['metric', 'last', 'best'] if best else None)
+    table = format_table([[name, value_text(value)] for name, value in metrics.items()] or [['no metrics']])
     return '\n'.join([title, *(f'  {line}' for line in table.splitlines())])
 
 
@@ -102,9 +85,8 @@ def value_of(value: Any) -> Any:
 def value_text(value: Any) -> str:
     """Return a metric's value with three decimals; lists and arrays of numbers in brackets."""
     if hasattr(value, 'tolist'):  # tensors, arrays and scalars of torch and NumPy
-        count = value.numel() if hasattr(value, 'numel') else value.size
-        if count > LONGEST:
-            return f'{count} values of shape {tuple(value.shape)}'
+        if math.prod(value.shape) > LONGEST:
+            return f'{math.prod(value.shape)} values of shape {tuple(value.shape)}'
         value = value.tolist()
     if isinstance(value, list | tuple):
         return f'[{", ".join(map(value_text, value))}]'

@@ -131,7 +131,7 @@ def draw_results(path: Path, results: Sequence[Result], method: str) -> Array:
         lines += [] if result.image.visible.is_all_of(result.image.size) else ['the frame is what the network gets']
         titles.append(lines + ([] if result.heat.any() else ['no region supports the class: the map is empty']))
     layers = list(dict.fromkeys(result.network.layer for result in results))
-    return make_sheet(panels, titles, footer=f'{method} at {", ".join(layers)}', color_bar=('weak', 'strong'))
+    return make_sheet(panels, titles, footer=f'dark: weak, light: strong; {method} at {", ".join(layers)}')
 
 
 def draw_panel(plain: Array, result: Result) -> Array:

@@ -23,14 +23,7 @@ SIZES = {'s': ' small', 'm': ' medium', 'l': ' large'}
 
 
 class Bootstrap:
-    """The weights of images and seeds, and what follows for replicates of all sides.
-
-    Args:
-        seeds: How many each side has.
-        images: Their number.
-        samples: Number of replicates.
-        seed: Of the random numbers.
-    """
+    """The weights of a number of images and of the ``seeds`` of each side in ``samples`` replicates."""
 
     def __init__(self, seeds: Sequence[int], images: int, samples: int, seed: int) -> None:
         rng = np.random.default_rng(seed)
@@ -49,19 +42,13 @@ class Bootstrap:
         self, key: tuple[str, str], runs: Sequence[Sequence[Array]], paper: Sequence[float | None] = ()
     ) -> parts.Row:
         """Return the row of a metric from the replicates (R,) of the runs of each side."""
-        first, *rest = paper or [None] * len(runs)
-        gaps = [None if one is None or first is None else one - first for one in rest]
-        return parts.Row(
-            name=key[1],
-            group=key[0],
-            higher_is_better=key[1] not in ERRORS,
-            sides=tuple(statistics.estimate(self.side(i, one)) for i, one in enumerate(runs)),
-            differences=tuple(
-                statistics.difference(self.difference(i, one, runs[0]), gap)
-                for (i, one), gap in zip(list(enumerate(runs))[1:], gaps, strict=True)
-            ),
-            paper=tuple(paper),
-        )
+        differences = []
+        for i, one in list(enumerate(runs))[1:]:
+            known = [value for value in (paper[0], paper[i]) if value is not None] if paper else []
+            gap = known[1] - known[0] if len(known) == 2 else None
+            differences.append(statistics.difference(self.difference(i, one, runs[0]), gap))
+        sides = tuple(statistics.estimate(self.side(i, one)) for i, one in enumerate(runs))
+        return parts.Row(key[1], key[0], key[1] not in ERRORS, sides, tuple(differences), tuple(paper))
 
 
 def compare(sides: dict[str, list[Evaluated]], *, samples: int, seed: int, command: str) -> parts.Comparison:
@@ -84,10 +71,13 @@ def compare(sides: dict[str, list[Evaluated]], *, samples: int, seed: int, comma
             for key in pick(found[0][0])
         )
 
-    several = [len(side) > 1 for side in runs]
+    one, confusions = found[0][0], [_confusion(group, classes, found) for group in found[0][0].confusion]
+    by_class = [_adjusted(rows(lambda run: _classes(run, group, classes))) for group in one.by_class]  # noqa: B023
+    curves = [_curve(boot, [[run.plots[i] for run in side] for side in found]) for i in range(len(one.plots))]
+    scores = parts.plain([np.mean([run.scores for run in side], 0) for side in found])
     return parts.Comparison(
         task=task_of(first),
-        level=parts.RECIPES if all(several) else parts.CHECKPOINTS,
+        level=parts.RECIPES if all(len(side) > 1 for side in runs) else parts.CHECKPOINTS,
         command=command,
         seed=seed,
         samples=samples,
@@ -95,23 +85,13 @@ def compare(sides: dict[str, list[Evaluated]], *, samples: int, seed: int, comma
         sides=tuple(parts.Side(name, tuple(one.run for one in tested)) for name, tested in sides.items()),
         classes=classes,
         metrics=rows(lambda run: run.metrics, paper=True),
-        by_class=tuple(
-            row
-            for group in found[0][0].by_class
-            for row in _adjusted(rows(lambda run: _classes(run, group, classes)))  # noqa: B023 - used at once
-        ),
-        metric={group: name for group, (name, _) in found[0][0].by_class.items()},
-        curves=tuple(
-            _curve(boot, [[run.plots[i] for run in side] for side in found]) for i in range(len(found[0][0].plots))
-        ),
+        by_class=tuple(row for group in by_class for row in group),
+        metric={group: name for group, (name, _) in one.by_class.items()},
+        curves=tuple(curves),
         calibration=tuple(_calibrations(list(sides), found)),
         errors=tuple(replace(row, higher_is_better=False) for row in rows(lambda run: run.errors)),
-        confusions=tuple(_confusion(group, classes, found) for group in found[0][0].confusion),
-        images=parts.Images(
-            tuple(map(str, first['images'])),
-            parts.plain([np.mean([run.scores for run in side], 0) for side in found]),
-            found[0][0].score,
-        ),
+        confusions=tuple(confusions),
+        images=parts.Images(tuple(map(str, first['images'])), scores, one.score),
     )
 
 

@@ -10,9 +10,8 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from mmres2net.compare.statistics import Array, Draws, class_mean
-from mmres2net.evaluation.matches import BKG, BOTH, CLS, DUPE, FALSE, GRID, IGNORED, LIMIT, LOC, TRUE, Matches
+from mmres2net.evaluation.matches import BKG, BOTH, CLS, DUPE, FALSE, GRID, IGNORED, LIMIT, LOC, SIZES, TRUE, Matches
 
-SIZES = {'s': 1, 'm': 2, 'l': 3}  # index of the range of areas
 KINDS = {'Cls': CLS, 'Loc': LOC, 'Both': BOTH, 'Dupe': DUPE, 'Bkg': BKG, 'Miss': 0}
 
 

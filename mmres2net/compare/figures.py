@@ -11,18 +11,17 @@ from typing import Any
 import numpy as np
 
 from mmres2net.compare.result import Calibration, Comparison, Confusion, Cost, Curve, Row, Side
-from mmres2net.plots import MOST_BARS, MOST_CELLS, PALETTE, class_labels, save
+from mmres2net.plots import PALETTE, Line, class_labels, draw_lines, save
 
 GREY = '#9a9a9a'
 METRIC = re.compile(r'(.*/)?(bbox_mAP|segm_mAP|mAP|mIoU|top1|maxF)')  # the column of results.csv that is drawn
-Points = tuple[str, str, Any, Any, tuple[Any, Any] | None]  # name, color, x, y, and the band around y
+MOST = 30  # rows and cells that are drawn
 
 
 def as_uri(draw: Callable[[Any], None], width: float, height: float) -> str:
     """Return what ``draw`` puts into a figure of ``width`` x ``height`` inches."""
     with TemporaryDirectory() as folder:
-        path = Path(folder) / 'plot.svg'
-        save(path, draw, width, height)
+        save(path := Path(folder) / 'plot.svg', draw, width, height)
         return f'data:image/svg+xml;base64,{b64encode(path.read_bytes()).decode()}'
 
 
@@ -30,20 +29,9 @@ def _values(values: Sequence[float | None]) -> np.ndarray:
     return np.array([np.nan if value is None else value for value in values], float)
 
 
-def _line_plot(panels: Mapping[tuple[str, str, str], Sequence[Points]]) -> str:
-    """Draw lines in panels with the given title and labels of x and y; empty without a panel."""
-
-    def draw(figure: Any) -> None:
-        for axes, (words, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-            for name, color, x, y, band in lines:
-                axes.plot(x, y, color=color, label=name, marker='o' if len(x) < 30 else '', markersize=4)
-                if band:
-                    axes.fill_between(x, *band, color=color, alpha=0.2, linewidth=0)
-            axes.set(title=words[0], xlabel=words[1], ylabel=words[2])
-            axes.margins(0.1)
-            axes.legend(fontsize=8)
-
-    return as_uri(draw, max(4.2 * len(panels), 5), 3.6) if panels else ''
+def _line_plot(panels: Mapping[tuple[str, str, str], Sequence[Line]]) -> str:
+    """Draw lines in panels; empty without a panel."""
+    return as_uri(lambda figure: draw_lines(figure, panels), max(4.2 * len(panels), 5), 3.6) if panels else ''
 
 
 def _named(sides: Sequence[Side]) -> list[tuple[str, str]]:
@@ -66,7 +54,7 @@ def curve_plot(curves: Sequence[Curve], sides: Sequence[Side]) -> str:
 def calibration_plot(found: Sequence[Calibration], sides: Sequence[Side]) -> str:
     """Draw accuracy by confidence for each group, a line for each side."""
     colors = {side.name: named for side, named in zip(sides, _named(sides), strict=True)}
-    panels: dict[tuple[str, str, str], list[Points]] = {}
+    panels: dict[tuple[str, str, str], list[Line]] = {}
     for one in found:
         lines = panels.setdefault((f'calibration {one.group}', 'confidence', 'accuracy'), [])
         lines += [] if lines else [('calibrated', GREY, [0, 1], [0, 1], None)]
@@ -77,7 +65,7 @@ def calibration_plot(found: Sequence[Calibration], sides: Sequence[Side]) -> str
 
 def cost_plot(costs: Sequence[Cost], row: Row, sides: Sequence[Side]) -> str:
     """Draw a metric against the time of an image and against its multiply-adds, with intervals as bars."""
-    panels: dict[tuple[str, str, str], list[Points]] = {}
+    panels: dict[tuple[str, str, str], list[Line]] = {}
     for (name, color), one, y in zip(_named(sides), costs, row.sides, strict=False):
         time, macs = one.milliseconds, one.macs and one.macs / 1e9
         for label, x in (('ms an image', (time.low, time.value, time.high)), ('multiply-adds (G)', (macs,) * 3)):
@@ -90,7 +78,7 @@ def cost_plot(costs: Sequence[Cost], row: Row, sides: Sequence[Side]) -> str:
 
 def training_plot(result: Comparison) -> str:
     """Draw loss, metric and learning rate of all runs by step, from their ``results.csv``; empty without any."""
-    panels: dict[tuple[str, str, str], list[Points]] = {}
+    panels: dict[tuple[str, str, str], list[Line]] = {}
     for side, (name, color) in zip(result.sides, _named(result.sides), strict=True):
         for number, run in enumerate(side.runs):
             rows = _table(Path(run.folder) / 'results.csv')
@@ -122,9 +110,9 @@ def difference_plot(rows: Sequence[Row], sides: Sequence[Side], shown: Callable[
         short = class_labels([row.name for row in mine])
         labels |= {row: f'{group} {label}'.strip() for row, label in zip(mine, short, strict=True)}
     rows = [row for row in rows if row.differences[0].value is not None]
-    if len(rows) > MOST_BARS:
+    if len(rows) > MOST:
         rows = sorted(rows, key=lambda row: -(row.differences[0].value or 0))
-        rows = [*rows[: MOST_BARS // 2], *rows[-MOST_BARS // 2 :]]
+        rows = [*rows[: MOST // 2], *rows[-MOST // 2 :]]
     others = _named(sides)[1:]
 
     def draw(figure: Any) -> None:
@@ -148,7 +136,7 @@ def confusion_plot(confusion: Confusion, sides: Sequence[Side]) -> str:
     """Draw the confusion matrix of each side in percent of the row, and how the others differ from the first one."""
     tables = np.array(confusion.tables, float)
     wrong = (tables.sum(1) + tables.sum(2) - 2 * np.diagonal(tables, axis1=1, axis2=2)).sum(0)
-    kept = np.sort(np.argsort(-wrong, kind='stable')[:MOST_CELLS])
+    kept = np.sort(np.argsort(-wrong, kind='stable')[:MOST])
     share = 100 * tables[:, kept][:, :, kept] / np.maximum(tables[:, kept].sum(2, keepdims=True), 1)
     names, labels = [name for name, _ in _named(sides)], class_labels([confusion.names[k] for k in kept])
     panels = [(name, one, 'Blues', 0.0, 100.0, '.0f') for name, one in zip(names, share, strict=True)]

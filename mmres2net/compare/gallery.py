@@ -12,6 +12,7 @@ from mmengine.dataset import pseudo_collate
 from mmres2net.compare.result import Comparison, Images, Run
 from mmres2net.drawing import Array, resize_within
 from mmres2net.engine.build import build_dataset, scope_of
+from mmres2net.engine.config import configs_in
 from mmres2net.engine.draw import draw_part
 from mmres2net.engine.embedded import embedded_config, registered_only
 from mmres2net.engine.source import channel_order_of, make_source, place_on
@@ -32,8 +33,8 @@ class Network:
 
     def __init__(self, run: Run) -> None:
         # What a test used, which is not what its config file says if it was given other data.
-        kept = [file.read_text(encoding='utf-8') for file in Path(run.arrays).parent.parent.glob('*.py')]
-        self.cfg = embedded_config({'meta': {'cfg': kept[0] if len(kept) == 1 else run.config}})
+        kept = configs_in(Path(run.arrays).parent.parent)
+        self.cfg = embedded_config({'meta': {'cfg': kept[0].read_text() if len(kept) == 1 else run.config}})
         self.device = 'cuda' if torch.cuda.is_available() else 'cpu'
         with registered_only():
             loader = self.cfg.get('test_dataloader') or self.cfg.get('val_dataloader') or {}

@@ -31,26 +31,16 @@ class Plot(NamedTuple):
 
 @dataclass
 class Measured:
-    """What is computed of a run.
+    """What is computed of a run, in R replicates, by group and name."""
 
-    Attributes:
-        metrics: Replicates (R,) by group and name, the main metric first.
-        by_class: Replicates (R, K) by group, and what they are.
-        errors: Replicates (R,) of what each kind of error costs, by group and name.
-        plots: Curves.
-        confidence: Confidences and whether they are right, by group.
-        confusion: Counts by group; rows are annotated classes.
-        scores, score: (I,) Of each image, and what they are.
-    """
-
-    metrics: dict[tuple[str, str], Array] = field(default_factory=dict)
-    by_class: dict[str, tuple[str, Array]] = field(default_factory=dict)
-    errors: dict[tuple[str, str], Array] = field(default_factory=dict)
+    metrics: dict[tuple[str, str], Array] = field(default_factory=dict)  # (R,), the main metric first
+    by_class: dict[str, tuple[str, Array]] = field(default_factory=dict)  # by group: what it is, (R, K)
+    errors: dict[tuple[str, str], Array] = field(default_factory=dict)  # (R,), what each kind of error costs
     plots: list[Plot] = field(default_factory=list)
-    confidence: dict[str, tuple[Array, Array]] = field(default_factory=dict)
-    confusion: dict[str, Array] = field(default_factory=dict)
-    scores: Array = field(default_factory=lambda: np.empty(0))
-    score: str = ''
+    confidence: dict[str, tuple[Array, Array]] = field(default_factory=dict)  # by group: scores, and which are right
+    confusion: dict[str, Array] = field(default_factory=dict)  # counts by group; rows are annotated classes
+    scores: Array = field(default_factory=lambda: np.empty(0))  # (I,) of each image
+    score: str = ''  # what they are
 
 
 def task_of(arrays: Arrays) -> str:

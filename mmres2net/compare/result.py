@@ -1,8 +1,8 @@
 """What a comparison found, as plain values: the page is drawn from it, and ``report.json`` is it.
 
 Metrics are in percent, save those of saliency, which are fractions. None stands for a value that is not defined, such
-as the AP of small objects where there are none. The first side is the reference: differences are those of the other
-sides to it. Intervals are of 95 %.
+as the AP of small objects where there are none. Differences are those of the other sides to the first one, the
+reference. Intervals are of 95 %.
 """
 
 import json
@@ -11,39 +11,28 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 CHECKPOINTS, RECIPES = 'checkpoints', 'recipes'
+Values = tuple[float | None, ...]
 
 
 @dataclass(frozen=True)
 class Run:
-    """One trained network.
+    """One trained network."""
 
-    Attributes:
-        folder: The work dir, or where the evaluation was kept.
-        config: Text of the resolved config.
-        config_file: Its name.
-        checkpoint, sha256: The file that was evaluated, and its hash.
-        seed: Of the training, None if unknown.
-        versions: Of Python, torch and the OpenMMLab libraries at the evaluation, by name.
-        data_sha256: Hash of the images' names and their annotations.
-        arrays: The file with what was found in each image.
-        command: How to evaluate it again.
-    """
-
-    folder: str
-    config: str
-    config_file: str
-    checkpoint: str
-    sha256: str
-    seed: int | None
-    versions: dict[str, str]
-    data_sha256: str
-    arrays: str
-    command: str
+    folder: str  # the work dir, or where the evaluation was kept
+    config: str  # text of the resolved config
+    config_file: str  # its name
+    checkpoint: str  # the file that was evaluated
+    sha256: str  # its hash
+    seed: int | None  # of the training, None if unknown
+    versions: dict[str, str]  # of Python, torch and the OpenMMLab libraries at the evaluation, by name
+    data_sha256: str  # of the images' names and their annotations
+    arrays: str  # the file with what was found in each image
+    command: str  # evaluates it again
 
 
 @dataclass(frozen=True)
 class Side:
-    """A network or, with several seeds, a recipe: ``name`` and its ``runs``."""
+    """A network or, with several seeds, a recipe."""
 
     name: str
     runs: tuple[Run, ...]
@@ -62,54 +51,40 @@ class Estimate:
 class Difference(Estimate):
     """A side's value less that of the first side.
 
-    Attributes:
-        above: Probability that it is greater than 0: share of the replicates, mirrored at ``value`` as in the interval;
-            of those equal to 0, one half.
-        bias: Mean of the replicates less ``value``, which intervals correct for.
-        p: Two-sided, from the replicates' standard deviation; in rows by class adjusted for their number (Holm), where
-            it decides whether the row may be called a difference.
-        paper: The published difference of the two configs, None if there is none.
+    ``above`` is the probability that it is greater than 0: the share of the replicates, mirrored at ``value`` as in the
+    interval; of those equal to 0, one half. ``p`` is two-sided, from the replicates' standard deviation.
     """
 
     above: float | None
-    bias: float | None
-    p: float | None
-    paper: float | None = None
+    bias: float | None  # mean of the replicates less value, which intervals correct for
+    p: float | None  # in rows by class adjusted for their number (Holm), where it decides about a difference
+    paper: float | None = None  # the published difference of the two configs
 
 
 @dataclass(frozen=True)
 class Row:
-    """A metric.
+    """A metric, or the main metric of a class."""
 
-    Attributes:
-        name: Such as ``AP50``, or of a row by class the name of the class.
-        group: ``bbox``, ``segm``, a saliency data set, or empty: rows of one table.
-        higher_is_better: False for errors.
-        sides: A value for each side.
-        differences: One for each side after the first.
-        paper: The published value of each side, None if there is none.
-    """
-
-    name: str
-    group: str
+    name: str  # such as AP50, or the name of the class
+    group: str  # bbox, segm, a saliency data set, or empty: rows of one table
     higher_is_better: bool
     sides: tuple[Estimate, ...]
-    differences: tuple[Difference, ...]
-    paper: tuple[float | None, ...] = ()
+    differences: tuple[Difference, ...]  # one for each side after the first
+    paper: Values = ()  # the published value of each side
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a plot, of one side: ``y`` with the band from ``low`` to ``high``; both may be empty."""
+    """A line of a plot, of one side, with its band; a band may be empty."""
 
-    y: tuple[float | None, ...]
-    low: tuple[float | None, ...] = ()
-    high: tuple[float | None, ...] = ()
+    y: Values
+    low: Values = ()
+    high: Values = ()
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A plot with one line for each side: ``title``, labels of both axes, and the values of ``x``."""
+    """A plot with one line for each side."""
 
     title: str
     group: str
@@ -121,140 +96,92 @@ class Curve:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Confidence against accuracy of a side, in bins of equal width.
-
-    Attributes:
-        confidence, accuracy: Means in each bin, None in an empty one.
-        count: Detections, images or pixels in each bin.
-        ece: The expected calibration error, a fraction (Guo et al., ICML 2017, equation 5).
-    """
+    """Mean confidence against accuracy of a side, in bins of equal width; None in an empty bin."""
 
     group: str
     side: str
-    confidence: tuple[float | None, ...]
-    accuracy: tuple[float | None, ...]
-    count: tuple[float, ...]
-    ece: float | None
+    confidence: Values
+    accuracy: Values
+    count: tuple[float, ...]  # detections, images or pixels in each bin
+    ece: float | None  # expected calibration error, a fraction (Guo et al., ICML 2017, equation 5)
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """Confusion matrices: annotated classes in rows, found ones in columns.
-
-    Attributes:
-        group: ``bbox``, ``segm`` or empty.
-        names: Of rows and columns; the last one is the background for detection.
-        tables: Counts of each side, of objects, pixels or images; means over its seeds.
-    """
+    """Confusion matrices: annotated classes in rows, found ones in columns."""
 
     group: str
-    names: tuple[str, ...]
-    tables: tuple[tuple[tuple[float, ...], ...], ...]
+    names: tuple[str, ...]  # of rows and columns; the last one is the background for detection
+    tables: tuple[tuple[tuple[float, ...], ...], ...]  # of each side; objects, pixels or images, means over seeds
 
 
 @dataclass(frozen=True)
 class Images:
-    """The evaluated images, in the order of the data set, with their own score in [0, 1] by side.
+    """The evaluated images, in the order of the data set."""
 
-    Attributes:
-        names: Paths as the first run saw them; image i is also sample i of the data set of each run's config.
-        scores: (sides, images); None where there is nothing to find and nothing was found.
-        score: What the score is, such as ``F1 of boxes at score 0.3``.
-    """
-
-    names: tuple[str, ...]
-    scores: tuple[tuple[float | None, ...], ...]
-    score: str
+    names: tuple[str, ...]  # paths as the first run saw them; image i is sample i of each run's data set
+    scores: tuple[Values, ...]  # (sides, images) in [0, 1]; None where nothing is to be found and nothing was found
+    score: str  # what the score is
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting that is not the same in the configs of all sides.
+    """A setting that is not the same in the configs of all sides."""
 
-    Attributes:
-        key, values: Such as ``model.backbone.depth``, and a text for each side, ``-`` where it has none.
-        belongs: Such as ``architecture``; empty if it is none of what may differ when backbones are compared.
-    """
-
-    key: str
-    values: tuple[str, ...]
-    belongs: str
+    key: str  # such as model.backbone.depth
+    values: tuple[str, ...]  # of each side, - where it has none
+    belongs: str  # such as architecture; empty if it is none of what may differ when backbones are compared
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a part of a side's network started from: the name of a checkpoint, or ``random weights``.
-
-    Hash (the first digits, as its publisher names them), recipe and licence are empty if they are unknown.
-    """
+    """What a part of a side's network started from; what is unknown is empty."""
 
     side: str
     part: str
-    name: str
-    sha256: str = ''
+    name: str  # of a checkpoint, or "random weights"
+    sha256: str = ''  # the first digits, as its publisher names them
     recipe: str = ''
     licence: str = ''
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one image costs a side in testing; None stands for what was not measured.
-
-    Attributes:
-        macs, size: Multiply-adds for an image of ``size`` (height, width).
-        milliseconds: Median time of an image, from the prepared image to its predictions.
-        ratio: Median of this time over that of the first side in the same turn.
-        memory: Most bytes of tensors at a time, beside the weights.
-    """
+    """What one image costs a side in testing; None stands for what was not measured."""
 
     side: str
     parameters: int | None
-    macs: int | None
+    macs: int | None  # multiply-adds for an image of size (height, width)
     size: tuple[int, int] | None
-    milliseconds: Estimate
-    ratio: Estimate
-    memory: int | None
+    milliseconds: Estimate  # median time from the prepared image to its predictions
+    ratio: Estimate  # median of this time over that of the first side in the same turn
+    memory: int | None  # most bytes of tensors at a time, beside the weights
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A comparison of two or more sides on the same images.
+    """A comparison of two or more sides on the same images."""
 
-    Attributes:
-        task: ``detection``, ``segmentation``, ``classification`` or ``saliency``; masks of instances are the group
-            ``segm`` of detection.
-        level: ``checkpoints``: one run a side, or ``recipes``: several seeds on each side.
-        command: How to repeat the comparison.
-        seed, samples: Of the bootstrap.
-        banners: What makes the comparison doubtful, to be shown in red at the top; empty if nothing does.
-        metrics: All metric rows; the first one is the task's main metric.
-        by_class: The main metric by class, differences with adjusted p.
-        errors: The AP that each kind of error costs (Bolya et al., TIDE, ECCV 2020); detection only.
-        metric: What the rows of ``by_class`` are, by group, such as ``{'bbox': 'AP'}``.
-        settings, starts: What differs in the configs, and the starting weights.
-        costs: One for each side; ``cost_note`` says where and how it was measured, or why it was not.
-    """
-
-    task: str
-    level: str
-    command: str
-    seed: int
+    task: str  # detection (masks are its group segm), segmentation, classification or saliency
+    level: str  # checkpoints: one run a side, or recipes: several seeds on each side
+    command: str  # repeats the comparison
+    seed: int  # of the bootstrap
     samples: int
-    banners: tuple[str, ...]
+    banners: tuple[str, ...]  # what makes the comparison doubtful, shown in red
     sides: tuple[Side, ...]
     classes: tuple[str, ...]
-    metrics: tuple[Row, ...]
-    by_class: tuple[Row, ...]
-    metric: dict[str, str]
+    metrics: tuple[Row, ...]  # the first one is the task's main metric
+    by_class: tuple[Row, ...]  # the main metric by class
+    metric: dict[str, str]  # what by_class is, by group, such as {'bbox': 'AP'}
     curves: tuple[Curve, ...]
     calibration: tuple[Calibration, ...]
-    errors: tuple[Row, ...]
+    errors: tuple[Row, ...]  # the AP that each kind of error costs (Bolya et al., TIDE, ECCV 2020); detection only
     confusions: tuple[Confusion, ...]
     images: Images
-    settings: tuple[Setting, ...] = ()
+    settings: tuple[Setting, ...] = ()  # that differ
     starts: tuple[Start, ...] = ()
-    costs: tuple[Cost, ...] = ()
-    cost_note: str = ''
+    costs: tuple[Cost, ...] = ()  # one for each side
+    cost_note: str = ''  # where and how they were measured, or why not
 
 
 def plain(value: Any) -> Any:

@@ -9,27 +9,17 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from mmres2net import environment as env
 from mmres2net.doctor.probes import PROBES
-from mmres2net.files import writable_file, write_atomic
 from mmres2net.flags import parse
 
 ORDER = ('fail', 'warn', 'skip', 'note', 'ok')
 LIBRARIES = ('mmdet', 'mmseg', 'mmpretrain')
 IMPORT_NAMES = {'cv2': env.OPENCV, **env.OPENMMLAB}
 GB = 10**9
-# The probes whose failure explains that of another one.
-NEEDS = {
-    **dict.fromkeys(('torchvision', 'gpu', 'mmengine.runner'), ('torch',)),
-    'mmcv.cnn': ('mmengine.runner', 'cv2'),
-    **dict.fromkeys(('operators', 'registry'), ('mmcv.cnn', 'torchvision')),
-    **dict.fromkeys(LIBRARIES, ('operators', 'registry')),
-}
 # The child gets this process's search path, so that it imports what the user's programs import.
 CHILD = 'import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from mmres2net.doctor.probes import main; main()'
 # What an error message contains, and what to do; the first match counts.
@@ -39,7 +29,7 @@ REMEDIES = (
     (r'libGL|libgthread|libglib', 'pip uninstall -y opencv-python && pip install --no-deps opencv-python-headless'),
     (r'size changed|multiarray|_ARRAY_API|using NumPy 1', 'reinstall this package, or pip install "numpy<2"'),
     (r'is used but incompatible', 'install the version that the message names, or the maintained onedl-* package'),
-    (r'this torch has code for', 'install a torch release or build with code for this GPU'),
+    (r'no kernel image', 'install a torch release or build with code for this GPU'),
     (r"No module named '(?!mm)", 'pip install the missing module'),
     (r'', 'reinstall the package that the message names: pip install --force-reinstall --no-deps NAME'),
 )
@@ -52,13 +42,6 @@ class Result(NamedTuple):
     status: str
     detail: str
     remedy: str = ''
-
-
-def check_python(version: tuple[int, ...] = sys.version_info[:3]) -> Iterator[Result]:
-    """Compare the Python version with those that the project supports and is tested with."""
-    status = 'fail' if version < (3, 10) else 'warn' if version >= (3, 14) else 'ok'
-    detail = f'{".".join(map(str, version))} at {sys.executable}'
-    yield Result('Python', status, detail, '' if status == 'ok' else 'use Python 3.10 to 3.13')
 
 
 def check_libraries(required: Sequence[str] = ()) -> Iterator[Result]:
@@ -112,7 +95,7 @@ def check_requirements() -> Iterator[Result]:
 
 
 def check_machine() -> Iterator[Result]:
-    """Check memory, threads, disk space, and that runs can write into the folders that they use."""
+    """Check memory, threads and disk space."""
     memory, cores, threads = env.available_memory(), env.granted_cores(), os.environ.get('OMP_NUM_THREADS', '')
     if memory is not None and memory < 4 * GB:
         detail = f'{memory / GB:.1f} GB available; training with two loader workers needs about 4 GB'
@@ -123,13 +106,6 @@ def check_machine() -> Iterator[Result]:
     if (disk := env.free_disk('work_dirs')) < 3 * GB:
         detail = f'{disk / GB:.1f} GB free; a run keeps up to 3 GB of checkpoints'
         yield Result('disk', 'warn', detail, 'choose another disk with --work-dir')
-    cache = Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()
-    for setting, folder in (('--work-dir', Path.cwd()), ('TMPDIR', tempfile.gettempdir()), ('XDG_CACHE_HOME', cache)):
-        try:
-            existing = next(place for place in (Path(folder), *Path(folder).parents) if place.exists())
-            tempfile.TemporaryFile(dir=existing).close()
-        except OSError as error:
-            yield Result('folders', 'fail', f'{folder}: {error.strerror}', f'choose a writable folder with {setting}')
 
 
 def run_probes(names: Sequence[str], time_limit: float = 120.0) -> list[Result]:
@@ -143,19 +119,18 @@ def run_probes(names: Sequence[str], time_limit: float = 120.0) -> list[Result]:
         except subprocess.TimeoutExpired as late:
             out, ending = late.stdout or b'', f'no answer within {time_limit:.0f} s'
         answers = [json.loads(line) for line in out.decode().splitlines()] or [(left[0], '', ending)]
-        results |= {name: Result(name, 'fail' if error else 'ok', error or found) for name, found, error in answers}
-    return [_explained(result, results) for result in results.values()]
+        for name, found, error in answers:
+            results[name] = _explained(name, found, error, results.values())
+    return list(results.values())
 
 
-def _explained(result: Result, results: Mapping[str, Result]) -> Result:
-    """Return a failed result with its remedy, or as skipped where a probe that it needs failed."""
-    if result.status == 'ok':
-        return result
-    for need in NEEDS.get(result.name, ()):
-        if need in results and results[need].status != 'ok':
-            return Result(result.name, 'skip', f'{need} failed')
-    remedy = next(remedy for pattern, remedy in REMEDIES if re.search(pattern, result.detail))
-    return Result(result.name, 'fail', ' '.join(result.detail.split())[:400], remedy)
+def _explained(name: str, found: str, error: str, earlier: Iterable[Result]) -> Result:
+    """Return the result of a probe, with the remedy of its error, or as skipped where an earlier one had that error."""
+    error = ' '.join(error.split())[:400]
+    if same := next((one.name for one in earlier if error and one.detail == error), ''):
+        return Result(name, 'skip', f'{same} failed')
+    remedy = next(remedy for pattern, remedy in REMEDIES if re.search(pattern, error))
+    return Result(name, 'fail', error, remedy) if error else Result(name, 'ok', found)
 
 
 def check_required(found: Mapping[str, str], required: Sequence[str]) -> Iterator[Result]:
@@ -176,7 +151,7 @@ def check_required(found: Mapping[str, str], required: Sequence[str]) -> Iterato
 
 def all_results(required: Sequence[str]) -> list[Result]:
     """Run all checks; return their results, the worst first."""
-    results = [*check_python(), *check_libraries(required), *check_requirements(), *check_machine()]
+    results = [*check_libraries(required), *check_requirements(), *check_machine()]
     absent = {name for name in LIBRARIES if not env.installed_of(IMPORT_NAMES[name])}
     absent |= {'pycocotools.mask'} if env.installed_version('pycocotools') is None else set()
     results += run_probes([name for name in PROBES if name not in absent])
@@ -185,20 +160,11 @@ def all_results(required: Sequence[str]) -> list[Result]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the checks and print a line for each, the faults first; return 1 if one failed, else 0.
-
-    Raises:
-        UserError: The JSON file cannot be written.
-    """
-    args = parse('doctor', argv)
-    if args.json:
-        writable_file(args.json, '--json')
-    results = all_results(args.require)
+    """Run the checks and print a line for each, the faults first; return 1 if one failed, else 0."""
+    results = all_results(parse('doctor', argv).require)
     width = max(len(result.name) for result in results)
     for result in results:
         print(f'{result.status:<4}  {result.name:<{width}}  {result.detail}')
         if result.remedy:
             print(f'{"":{width + 6}}  -> {result.remedy}')
-    if args.json:
-        write_atomic(args.json, json.dumps([result._asdict() for result in results], indent=1) + '\n')
     return int(any(result.status == 'fail' for result in results))

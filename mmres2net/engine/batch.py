@@ -42,9 +42,9 @@ class Measured(NamedTuple):
 def fitting_batch(cfg: Config, *, plain: bool = False) -> tuple[int, str]:
     """Return how many images a batch may have in a single process, and a line with the arithmetic.
 
-    It is the number that fits in 80 % of the free memory, of the GPU or else of the machine, and at most that which the
-    learning rate is for (``auto_scale_lr.base_batch_size``), else the batch size of the config. ``plain`` measures
-    without what makes a run faster on the CPU. A UserError says that the steps failed, or that two images do not fit.
+    It is the number that fits in 80 % of the free memory, and at most that which the learning rate is for
+    (``auto_scale_lr.base_batch_size``), else the batch size of the config. ``plain`` measures without what makes a run
+    faster on the CPU. A UserError says that the steps failed, or that two images do not fit.
     """
     base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
     most = max(1, base // cfg.optim_wrapper.get('accumulative_counts', 1)) if base else 0
@@ -69,10 +69,8 @@ def _measured(cfg: Config, plain: bool) -> Measured:
         try:
             return pool.submit(_take_steps, cfg.to_dict(), plain).result()
         except (BrokenProcessPool, torch.OutOfMemoryError) as error:
-            raise UserError(
-                '--batch auto: the memory does not suffice for a step of two images: use --batch 1, smaller ones, or '
-                '--amp'
-            ) from error
+            text = 'the memory does not suffice for a step of two images: use --batch 1, smaller ones, or --amp'
+            raise UserError(f'--batch auto: {text}') from error
         except Exception as error:  # a model and a pipeline are programs
             raise UserError(f'--batch auto: a step of training failed: {reason_of(error)}') from error
 
@@ -110,5 +108,4 @@ def _largest(cfg: Config) -> tuple[Any, float]:
     samples = [dataset[int(index)] for index in np.linspace(0, len(dataset) - 1, min(SAMPLES, len(dataset)))]
     areas = [sample['inputs'].shape[-1] * sample['inputs'].shape[-2] for sample in samples]
     padded = [max(sample['inputs'].shape[axis] for sample in samples) for axis in (-1, -2)]
-    sorts = 'AspectRatio' in str((cfg.train_dataloader.get('batch_sampler') or {}).get('type'))
-    return samples[int(np.argmax(areas))], 1.0 if sorts else padded[0] * padded[1] / max(areas)
+    return samples[int(np.argmax(areas))], padded[0] * padded[1] / max(areas)

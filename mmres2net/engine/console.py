@@ -1,14 +1,13 @@
 """The console of a run: what the run is, a line that follows it, its metrics, and what it wrote.
 
-The log file has everything. On the console are the messages that are meant for it, and warnings and errors, except
-warnings that every run has.
+On the console are the messages that are meant for it, and warnings and errors, except warnings that every run has.
 """
 
 import logging
+import math
 import resource
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -31,6 +30,7 @@ from mmres2net.text import format_table, join_some, metric_table, overall, value
 
 SECONDS = {'plain': 30.0, 'rich': 0.2}  # between two lines, between two changes of the live line
 NOTES, NOTES_OF_KIND = 8, 2  # that are shown on the console; those of one flag begin alike
+NOTES_TITLE = 'notes on this run:'
 KEPT = ('resumed epoch', 'evaluated on')  # other messages that are shown
 USUAL = (
     'Failed to search registry with scope',
@@ -48,17 +48,12 @@ def say(text: str, short: str = '') -> None:
 
 
 def log_notes(notes: Sequence[str]) -> None:
-    """Log what the flags changed, and what the user should know."""
+    """Log what the flags changed, and what the user should know; the first ones of each kind are for the console."""
+    kinds = [note.partition(': ')[0] for note in notes]
+    shown = [note for i, note in enumerate(notes) if kinds[:i].count(kinds[i]) < NOTES_OF_KIND][:NOTES]
+    more = [f'and {len(notes) - len(shown)} more in the log file'] if len(shown) < len(notes) else []
     if notes:
-        counts: Counter[str] = Counter()
-        shown: list[str] = []
-        for note in notes:
-            kind = note.partition(': ')[0]
-            counts[kind] += 1
-            shown += [note] if counts[kind] <= NOTES_OF_KIND and len(shown) < NOTES else []
-        more = [f'and {len(notes) - len(shown)} more in the log file'] if len(shown) < len(notes) else []
-        title = 'notes on this run:'
-        say('\n  '.join([title, *notes]), '\n  '.join([title, *shown, *more]))
+        say('\n  '.join([NOTES_TITLE, *notes]), '\n  '.join([NOTES_TITLE, *shown, *more]))
 
 
 class ConsoleHandler(logging.Handler):
@@ -138,11 +133,8 @@ class ConsoleHook(Hook):
         place = f'step {runner.iter + 1}/{runner.max_iters}'
         if _by_epoch(runner):
             place = f'epoch {runner.epoch + 1}/{runner.max_epochs}  step {batch_idx + 1}/{steps}'
-        values = [
-            f'{name} {hub.get_scalar(f"train/{name}").current():.4g}'
-            for name in ('loss', 'lr')
-            if f'train/{name}' in hub.log_scalars
-        ]
+        names = [name for name in ('loss', 'lr') if f'train/{name}' in hub.log_scalars]
+        values = [f'{name} {hub.get_scalar(f"train/{name}").current():.4g}' for name in names]
         self._show(runner, [place, *values], runner.iter + 1, runner.max_iters)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
@@ -156,8 +148,8 @@ class ConsoleHook(Hook):
         self.close()
         lines = _reached(runner) if runner.message_hub.runtime_info.get('max_iters') else []
         written = join_some(written_since(Path(runner.work_dir), self._began), limit=30)
-        time_ = timedelta(seconds=int(time.time() - self._began))
-        say('\n'.join([*lines, f'time: {time_}', f'written to {runner.work_dir}: {written}']))
+        lines.append(f'time: {timedelta(seconds=int(time.time() - self._began))}')
+        say('\n'.join([*lines, f'written to {runner.work_dir}: {written}']))
 
     def close(self) -> None:
         """Remove the live line."""
@@ -212,29 +204,24 @@ def _overview(runner: Runner, mode: str) -> list[tuple[str, str]]:
     backbone = (runner.cfg.get('model') or {}).get('backbone') or {}
     kind = ' '.join(str(backbone[key]).split('.')[-1] for key in ('type', 'arch', 'depth') if key in backbone)
     counts = [sum(p.numel() for p in model.parameters() if p.requires_grad or not trained) / 1e6 for trained in (0, 1)]
-    size = f'{counts[0]:.1f} M parameters' + (f', {counts[1]:.1f} M of them trained' if counts[0] != counts[1] else '')
+    size = f'{counts[0]:.1f} M parameters, {counts[1]:.1f} M of them trained'
     device = next((p.device for p in model.parameters()), torch.device('cpu'))
     name = torch.cuda.get_device_name(device) if device.type == 'cuda' else f'CPU, threads: {torch.get_num_threads()}'
-    many = f'{get_world_size()} x ' if get_world_size() > 1 else ''
     network = ', '.join(part for part in (type(model).__name__, kind, size) if part)
-    return [('data', data), ('model', network), ('device', many + name)]
+    return [('data', data), ('model', network), ('device', f'{get_world_size()} x {name}')]
 
 
 def _schedule(runner: Runner) -> list[tuple[str, str]]:
     wrapper, loader = runner.cfg.get('optim_wrapper') or {}, runner.train_dataloader
-    size, counts = runner.cfg.train_dataloader.get('batch_size', 1), wrapper.get('accumulative_counts', 1)
-    images = size * get_world_size() * counts
-    batch = f'{images} images a step'
-    if images > size:
-        batch += f' = {size} x {get_world_size()} processes x {counts} accumulated'
+    counts = runner.cfg.train_dataloader.get('batch_size', 1), get_world_size(), wrapper.get('accumulative_counts', 1)
+    batch = '{} images a step = {} x {} processes x {} accumulated'.format(math.prod(counts), *counts)
     length = f'epochs: {runner.max_epochs} of {len(loader)} steps' if _by_epoch(runner) else f'{runner.max_iters} steps'
     optimizer = wrapper.get('optimizer') or {}
     rate, groups = optimizer.get('lr'), getattr(runner.optim_wrapper, 'param_groups', None)
     if runner.iter and isinstance(groups, list):  # a checkpoint brings its own; the last one is without multipliers
         rate = groups[-1].get('initial_lr', groups[-1].get('lr'))
-    done = [f'{runner.iter} steps are done'] if runner.iter else []
-    text = ', '.join([length, f'{optimizer.get("type")} with lr={rate}', *done])
-    return [('batch', batch), ('schedule', text)]
+    done = f', {runner.iter} steps are done' if runner.iter else ''
+    return [('batch', batch), ('schedule', f'{length}, {optimizer.get("type")} with lr={rate}{done}')]
 
 
 def _places(runner: Runner) -> list[tuple[str, str]]:
@@ -253,27 +240,19 @@ def written_since(folder: Path, began: float) -> list[str]:
 
 
 def _reached(runner: Runner) -> list[str]:
-    """Return the last and the best metrics of a training, and the best checkpoint."""
-    hub = runner.message_hub
-    history = {name[4:]: one.data[0] for name, one in hub.log_scalars.items() if name.startswith('val/')}
-    last = {name: values[-1] for name, values in history.items()}
+    """Return the last metrics of a training, and its checkpoints."""
+    hub, lines = runner.message_hub, ['']
+    last = {name[4:]: one.data[0][-1] for name, one in hub.log_scalars.items() if name.startswith('val/')}
     last |= {name[4:]: value for name, value in hub.runtime_info.items() if name.startswith('val/')}
-    hooks = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook) and hook.save_best]
-    best: dict[str, Any] = {}
-    lines = []
-    for key in [key for hook in hooks for key in hook.key_indicators]:
-        suffix = f'_{key}' if len(hooks[0].key_indicators) > 1 else ''
-        path, score = (hub.runtime_info.get(f'{name}{suffix}') for name in ('best_ckpt', 'best_score'))
-        if path:
-            lines.append(f'best checkpoint: {path} ({key} {value_text(score)})')
-            place = next((i for i, value in enumerate(history.get(key, ())) if value == score), None)
-            best |= {
-                name: values[place] for name, values in history.items() if place is not None and len(values) > place
-            }
+    shown = overall(last, _classes(runner.train_dataloader))
+    lines.append(metric_table({k: v for k, v in shown.items() if k not in ('time', 'data_time')}, 'last evaluation'))
+    for hook in [hook for hook in runner.hooks if isinstance(hook, CheckpointHook) and hook.save_best]:
+        for key in hook.key_indicators:
+            suffix = f'_{key}' if len(hook.key_indicators) > 1 else ''
+            path, score = (hub.runtime_info.get(f'{name}{suffix}') for name in ('best_ckpt', 'best_score'))
+            lines += [f'best checkpoint: {path} ({key} {value_text(score)})'] if path else []
     kept = sorted((path.stat().st_mtime_ns, path) for path in Path(runner.work_dir).glob('[!b]*.pth'))
     if kept:
         before = f'; before it: {join_some([path.name for _, path in kept[:-1]])}' if len(kept) > 1 else ''
         lines.append(f'last checkpoint: {kept[-1][1]}{before}')
-    shown = overall(last, _classes(runner.train_dataloader))
-    table = metric_table({k: v for k, v in shown.items() if k not in ('time', 'data_time')}, 'last evaluation', best)
-    return ['', table, *lines, f'checkpoints and logs: {runner.work_dir}/']
+    return [*lines, f'checkpoints and logs: {runner.work_dir}/']

@@ -28,8 +28,7 @@ def with_amp(cfg: Config, precision: str, *, cuda: bool, bfloat16: bool) -> Chan
     ``cuda`` tells whether torch sees a GPU, and ``bfloat16`` whether that, or else the CPU, computes in bfloat16. A
     UserError says that the hardware does not have it, or that the config's optimizer wrapper does not fit.
     """
-    if precision == 'auto':
-        precision = 'fp16' if cuda else 'bf16'
+    precision = ('fp16' if cuda else 'bf16') if precision == 'auto' else precision
     if precision == 'fp16' and not cuda:
         raise UserError('--amp fp16 needs a GPU, and torch sees none; on a CPU: --amp bf16')
     if precision == 'bf16' and not bfloat16:

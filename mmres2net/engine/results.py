@@ -1,8 +1,11 @@
-"""The files that a run leaves: a table of its evaluations, plots, images with truth and prediction, and predictions."""
+"""The files that a run leaves: a table of its evaluations, curves, images with truth and prediction, predictions."""
 
 import csv
+import io
+import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,33 +14,94 @@ import torch
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.evaluator import DumpResults
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from PIL import Image
 from pycocotools.mask import encode
 
 from mmres2net.drawing import make_sheet, resize_within
-from mmres2net.engine import result_plots
-from mmres2net.engine.draw import batch_images, draw_annotations, draw_sample
+from mmres2net.engine.draw import draw_sample
 from mmres2net.engine.launcher import gather_results
-from mmres2net.engine.result_plots import left_out_on_error
+from mmres2net.errors import reason_of
 from mmres2net.evaluation.per_image import Record, collected, record_of
-from mmres2net.files import atomic_path
-from mmres2net.plots import NothingToDraw
+from mmres2net.files import atomic_path, write_atomic
+from mmres2net.plots import PALETTE, Line, draw_lines, save
 from mmres2net.registry import HOOKS, METRICS
+from mmres2net.text import overall, value_of
 
 TABLE, ARRAYS, IMAGES = 'results.csv', 'evaluation/matches.npz', 'predictions'
+TIMES = ('time', 'data_time', 'memory')
 # Annotations, and per-pixel scores: those of 19 classes at 1024 x 2048 take 160 MB an image.
 DROPPED = ('gt_', 'ignored_', 'seg_logits', 'i_seg_logits', 'proposals')
-TILE, BATCH_IMAGES, BATCHES = 640, 8, 4  # pixels of an image on a sheet; images from at most so many batches
+TILE = 640  # pixels of an image on a sheet
+
+
+@contextmanager
+def left_out_on_error(what: str, seen: set[str] | None = None) -> Iterator[None]:
+    """Log what fails in the block, once for each `what` in `seen`, and continue: a plot is not worth a run."""
+    try:
+        yield
+    except Exception as error:
+        if seen is None or what not in seen:
+            print_log(f'{what} is left out: {reason_of(error)}', 'current', logging.WARNING)
+        if seen is not None:
+            seen.add(what)
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write ``rows`` as CSV, with a column for each name that any of them has."""
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(dict.fromkeys(name for row in rows for name in row)), lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomic(path, table.getvalue())
+
+
+def _numbers(metrics: Mapping[str, Any] | None) -> dict[str, float]:
+    values = {name: value_of(value) for name, value in (metrics or {}).items()}
+    return {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
+
+
+def history_of(runner: Runner) -> dict[str, np.ndarray]:
+    """Return what training logged at each step: losses, learning rates and others, by name."""
+    logged = {name[6:]: one.data[0] for name, one in runner.message_hub.log_scalars.items() if name[:6] == 'train/'}
+    return {name: np.asarray(values, float) for name, values in logged.items() if name not in TIMES and len(values)}
+
+
+def draw_history(
+    path: Path, step: int, history: Mapping[str, np.ndarray], rows: Sequence[Mapping[str, Any]], classes: Sequence[str]
+) -> None:
+    """Draw losses (means of a twentieth of the steps), the metrics over all classes, and the learning rate by step."""
+    panels: dict[tuple[str, str, str], list[Line]] = {}
+
+    def add(title: str, name: str, x: np.ndarray, y: np.ndarray) -> None:
+        lines = panels.get((title, 'step', ''), [])
+        if np.isfinite(y).any() and len(lines) < len(PALETTE):
+            panels[title, 'step', ''] = [*lines, (name, PALETTE[len(lines)], x, y, None)]
+
+    for name, values in history.items():
+        window = max(len(values) // 20, 1)
+        means = np.convolve(values, np.full(window, 1 / window), 'valid')
+        if 'loss' in name:
+            add('losses', name, np.arange(len(means)) + step - len(means) + 1, means)
+    for name in overall(dict.fromkeys(key for row in rows for key in row if key not in history), classes):
+        points = [(int(row['step']), float(row[name])) for row in rows if row.get(name) not in (None, '')]
+        steps, found = np.array(points).T
+        if name not in ('epoch', 'step', *TIMES):
+            add('metrics', name, steps, np.where(found == -1, np.nan, found))  # -1: no object has the size
+    if 'lr' in history:
+        add('learning rate', 'lr', np.arange(len(history['lr'])) + step - len(history['lr']) + 1, history['lr'])
+    if panels:
+        save(path, lambda figure: draw_lines(figure, panels), width=max(4 * len(panels), 5))
 
 
 @HOOKS.register_module()
 class ResultsHook(Hook):
-    """Write ``results.csv``, plots, and the best and worst images of each evaluation into the work dir.
+    """Write ``results.csv``, curves, and the best and worst images of each evaluation into the work dir.
 
-    A later evaluation replaces the plots and images of the one before. What cannot be drawn is left out, and the log
-    says why. ``default_hooks.results=None`` leaves the hook out.
+    A later evaluation replaces the images of the one before. What cannot be drawn is left out, and the log says why.
+    ``default_hooks.results=None`` leaves the hook out.
 
     Args:
         images: Number of images that are drawn of an evaluation: one half the best, one half the worst by their own
@@ -51,41 +115,22 @@ class ResultsHook(Hook):
         self.score_thr = score_thr
         self.count = {'best': images - images // 2, 'worst': images // 2}
         self.rows: list[dict[str, Any]] = []
-        self._row_began = 0  # the step
         self._records: list[Record | None] = []
         self._drawn: dict[str, list[tuple[tuple[float, str], np.ndarray]]] = {}
-        self._batches: list[list[tuple[np.ndarray, list[str]]]] | None = []
         self._failed: set[str] = set()
 
     def before_train(self, runner: Runner) -> None:
-        folder = Path(runner.work_dir)
-        if not is_main_process():
-            return
-        if runner.iter and (folder / TABLE).is_file():  # resumed
-            with left_out_on_error(f'the beginning of {TABLE}'), (folder / TABLE).open(newline='') as file:
+        table = Path(runner.work_dir) / TABLE
+        if runner.iter and is_main_process() and table.is_file():  # resumed
+            with left_out_on_error(f'the beginning of {TABLE}'), table.open(newline='') as file:
                 self.rows = [dict(row) for row in csv.DictReader(file) if int(row['step']) <= runner.iter]
-        self._row_began = int(self.rows[-1]['step']) if self.rows else 0
-        with left_out_on_error('labels.png'):
-            draw_annotations(folder, runner.train_dataloader.dataset)
-
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        if self._batches is None or not is_main_process():
-            return
-        batches, self._batches = self._batches, None
-        with left_out_on_error('train_batch.png'):
-            batches.append(batch_images(data_batch, runner.train_dataloader.dataset))
-            images = [image for batch in batches for image in batch][:BATCH_IMAGES]
-            path = Path(runner.work_dir) / 'train_batch.png'
-            _save_sheet(path, [image for image, _ in images], [lines for _, lines in images], 4)
-            self._batches = batches if len(images) < BATCH_IMAGES and len(batches) < BATCHES else None
 
     def after_train_epoch(self, runner: Runner) -> None:
-        if is_main_process() and 'max_epochs' in (runner.cfg.get('train_cfg') or {}):
+        if 'max_epochs' in (runner.cfg.get('train_cfg') or {}):
             self._add_row(runner, runner.epoch + 1, {})
 
     def after_train(self, runner: Runner) -> None:
-        if is_main_process():
-            self._draw_history(runner)
+        self._draw_history(runner)
 
     def before_val(self, runner: Runner) -> None:
         self._records, self._drawn = [], {name: [] for name in self.count}
@@ -99,35 +144,37 @@ class ResultsHook(Hook):
             self._collect(outputs or (), _meta(getattr(runner, f'{mode}_dataloader')))
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        if is_main_process():
-            self._add_row(runner, runner.epoch, metrics or {})
-            self._draw_history(runner)
+        self._add_row(runner, runner.epoch, metrics)
+        self._draw_history(runner)
         self._finish(runner, runner.val_loop, f'val, step {runner.iter}')
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         if is_main_process():
             with left_out_on_error(f'test_{TABLE}'):
-                result_plots.write_rows(Path(runner.work_dir) / f'test_{TABLE}', [result_plots.numbers(metrics or {})])
+                write_rows(Path(runner.work_dir) / f'test_{TABLE}', [_numbers(metrics)])
         self._finish(runner, runner.test_loop, 'test')
 
-    def _add_row(self, runner: Runner, epoch: int, metrics: Mapping[str, Any]) -> None:
+    def _add_row(self, runner: Runner, epoch: int, metrics: Mapping[str, Any] | None) -> None:
         """Add a row of means over the steps since the last one, or metrics to the row of this step; write the table."""
+        if not is_main_process():
+            return
         with left_out_on_error(TABLE):
-            if not self.rows or int(self.rows[-1]['step']) != runner.iter:
-                since = max(runner.iter - self._row_began, 1)
-                logged = {
-                    k: v[-1] if k.endswith('lr') else v[-since:].mean()
-                    for k, v in result_plots.history_of(runner).items()
-                }
+            before = int(self.rows[-1]['step']) if self.rows else 0
+            if not self.rows or before != runner.iter:
+                since = max(runner.iter - before, 1)
+                logged = {k: v[-1] if k.endswith('lr') else v[-since:].mean() for k, v in history_of(runner).items()}
                 self.rows.append({'epoch': epoch, 'step': runner.iter, **{k: float(v) for k, v in logged.items()}})
-                self._row_began = runner.iter
-            self.rows[-1].update(result_plots.numbers(metrics))
-            result_plots.write_rows(Path(runner.work_dir) / TABLE, self.rows)
+            self.rows[-1].update(_numbers(metrics))
+            write_rows(Path(runner.work_dir) / TABLE, self.rows)
 
     def _draw_history(self, runner: Runner) -> None:
-        with left_out_on_error('curves.png'):
-            classes = _meta(runner.train_dataloader).get('classes') or ()
-            result_plots.draw_history(Path(runner.work_dir) / 'curves.png', runner, self.rows, classes)
+        if is_main_process():
+            with left_out_on_error('curves.png'):
+                path, classes = (
+                    Path(runner.work_dir) / 'curves.png',
+                    _meta(runner.train_dataloader).get('classes') or (),
+                )
+                draw_history(path, runner.iter, history_of(runner), self.rows, classes)
 
     def _collect(self, samples: Sequence[Any], meta: Mapping[str, Any]) -> None:
         """Keep a record of each image, and draw it if it is among the best or the worst so far."""
@@ -160,7 +207,8 @@ class ResultsHook(Hook):
         with left_out_on_error(ARRAYS):
             known = [one for one in records if one is not None]
             if not known or len(known) < len(records):
-                raise NothingToDraw(f'{len(records) - len(known)} of {len(records)} images are not annotated')
+                print_log(f'{ARRAYS} is left out: of {len(records)} images, {len(known)} are annotated', 'current')
+                return
             matches = next((one.matches for one in loop.evaluator.metrics if getattr(one, 'matches', None)), None)
             arrays = collected(known, classes, matches)
             for metric in loop.evaluator.metrics:
@@ -168,32 +216,22 @@ class ResultsHook(Hook):
             (folder / ARRAYS).parent.mkdir(exist_ok=True)
             with atomic_path(folder / ARRAYS) as draft, draft.open('wb') as file:
                 np.savez_compressed(file, split=title, step=runner.iter, **arrays)
-            result_plots.draw_evaluation(folder, arrays, title)
 
     def _write_images(self, folder: Path, gathered: Sequence[Mapping[str, Any]]) -> None:
         """Write the best and the worst images, each as a file and all of them on a sheet."""
         for old in folder.glob('*.png'):
             old.unlink()
-        shown: dict[str, tuple[str, np.ndarray]] = {}  # by path, so that none is shown twice
+        shown: dict[str, tuple[list[str], np.ndarray]] = {}  # by path, so that none is shown twice
         for name, count in self.count.items():
             items = {rank: image for part in gathered for rank, image in part[name] if rank[1] not in shown}
             for number, (score, path) in enumerate(sorted(items)[:count], 1):
-                image = items[score, path]
+                image, title = items[score, path], f'{name} {number}: {Path(path).name}, score {abs(score):.2f}'
                 folder.mkdir(exist_ok=True)
                 Image.fromarray(image).save(folder / f'{name}_{number}_{Path(path).stem}.png')
-                shown[path] = (
-                    f'{name} {number}: {Path(path).name}, score {abs(score):.2f}',
-                    resize_within(image, 1, TILE),
-                )
-        if sum(self.count.values()):
-            titles = [[title] for title, _ in shown.values()]
-            _save_sheet(folder.with_suffix('.png'), [image for _, image in shown.values()], titles, 2)
-
-
-def _save_sheet(path: Path, images: Sequence[np.ndarray], titles: Sequence[Sequence[str]], columns: int) -> None:
-    if not images:
-        raise NothingToDraw('there are no images')
-    Image.fromarray(make_sheet(images, titles, columns=min(columns, len(images)))).save(path)
+                shown[path] = [title], resize_within(image, 1, TILE)
+        if shown:
+            titles, images = zip(*shown.values(), strict=True)
+            Image.fromarray(make_sheet(images, titles, columns=min(2, len(images)))).save(folder.with_suffix('.png'))
 
 
 def _meta(loader: Any) -> Mapping[str, Any]:

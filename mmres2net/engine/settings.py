@@ -13,13 +13,6 @@ from mmres2net.errors import UserError
 from mmres2net.text import join_some
 
 
-class Allowed(NamedTuple):
-    """What a setting may be, in words and as a test."""
-
-    words: str
-    test: Callable[[Any], bool]
-
-
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -28,31 +21,33 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+class Allowed(NamedTuple):
+    """What a setting may be, in words and as a test."""
+
+    words: str
+    test: Callable[[Any], bool]
+
+
 POSITIVE = Allowed('a whole number, 1 or more', lambda value: _is_whole(value) and value >= 1)
 COUNT = Allowed('a whole number, 0 or more', lambda value: _is_whole(value) and value >= 0)
-INTERVAL = Allowed('a whole number, 1 or more, or -1 for never', lambda value: POSITIVE.test(value) or value == -1)
-KEEP = Allowed('a whole number, 1 or more, or -1 for all', INTERVAL.test)
+INTERVAL = Allowed(
+    'a whole number, 1 or more, or -1 for never or all', lambda value: POSITIVE.test(value) or value == -1
+)
 RATE = Allowed('a number greater than 0', lambda value: _is_number(value) and value > 0)
 DECAY = Allowed('a number, 0 or more', lambda value: _is_number(value) and value >= 0)
 SEED = Allowed('a whole number, 0 to 4294967295', lambda value: _is_whole(value) and 0 <= value < 2**32)
 
 TRAIN = {
-    'train_cfg.max_epochs': POSITIVE,
-    'train_cfg.max_iters': POSITIVE,
-    'train_cfg.val_interval': POSITIVE,
-    'train_cfg.val_begin': COUNT,
-    'default_hooks.checkpoint.interval': INTERVAL,
-    'default_hooks.checkpoint.max_keep_ckpts': KEEP,
-    'default_hooks.checkpoint.save_begin': COUNT,
-    'default_hooks.finite_loss.patience': POSITIVE,
-    'optim_wrapper.optimizer.lr': RATE,
-    'optim_wrapper.optimizer.weight_decay': DECAY,
-    'optim_wrapper.optimizer.momentum': DECAY,
+    **{f'train_cfg.{name}': POSITIVE for name in ('max_epochs', 'max_iters', 'val_interval')},
+    **{f'default_hooks.checkpoint.{name}': INTERVAL for name in ('interval', 'max_keep_ckpts')},
+    **{f'optim_wrapper.optimizer.{name}': DECAY for name in ('weight_decay', 'momentum')},
+    **dict.fromkeys(('train_cfg.val_begin', 'default_hooks.checkpoint.save_begin'), COUNT),
+    **dict.fromkeys(('optim_wrapper.optimizer.lr', 'optim_wrapper.clip_grad.max_norm'), RATE),
+    **dict.fromkeys(('default_hooks.finite_loss.patience', 'auto_scale_lr.base_batch_size'), POSITIVE),
     'optim_wrapper.accumulative_counts': POSITIVE,
-    'optim_wrapper.clip_grad.max_norm': RATE,
-    'auto_scale_lr.base_batch_size': POSITIVE,
 }
 ANY = {'default_hooks.logger.interval': POSITIVE, 'randomness.seed': SEED, 'env_cfg.dist_cfg.timeout': RATE}
+EXAMPLE = 'dict(type="SGD", lr=0.01)'
 LOADER = {'batch_size': POSITIVE, 'num_workers': COUNT, 'prefetch_factor': POSITIVE}
 
 
@@ -92,22 +87,15 @@ def value_at(cfg: Any, path: str) -> Any:
 def _check_optimizer(cfg: Config) -> None:
     wrapper = cfg.get('optim_wrapper')
     if not isinstance(wrapper, Mapping):
-        raise UserError(
-            'optim_wrapper is missing in the config: give one, such as dict(optimizer=dict(type="SGD", lr=0.01))'
-        )
+        raise UserError(f'optim_wrapper is missing in the config: give one, such as dict(optimizer={EXAMPLE})')
     if 'constructor' in wrapper and 'optimizer' not in wrapper:
         return  # several optimizers, which their constructor knows
     optimizer = wrapper.get('optimizer')
     if not isinstance(optimizer, Mapping) or 'type' not in optimizer:
-        raise UserError(
-            f'optim_wrapper.optimizer={optimizer!r}: give the type of the optimizer and its options, such as '
-            'dict(type="SGD", lr=0.01)'
-        )
+        raise UserError(f'optim_wrapper.optimizer={optimizer!r}: give its type and its options, such as {EXAMPLE}')
     name = optimizer['type']
     with scope_of(cfg):
         known = not isinstance(name, str) or OPTIMIZERS.get(name) is not None
     if not known:  # MMEngine would call None
-        close = difflib.get_close_matches(name, OPTIMIZERS.module_dict, cutoff=0.4)
-        raise UserError(
-            f'optim_wrapper.optimizer.type={name!r}: no such optimizer; close matches: {join_some(close) or "none"}'
-        )
+        close = join_some(difflib.get_close_matches(name, OPTIMIZERS.module_dict, cutoff=0.4)) or 'none'
+        raise UserError(f'optim_wrapper.optimizer.type={name!r}: no such optimizer; close matches: {close}')

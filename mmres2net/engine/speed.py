@@ -16,12 +16,8 @@ from mmres2net.engine.build import unwrapped, wrappers_of
 from mmres2net.ops import RoIAlign, guard_mmcv_operators
 from mmres2net.registry import HOOKS
 
-# <malloc.h> of glibc.
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4
-# The value that glibc itself reaches after a process has freed large blocks (mallopt(3)).
-MMAP_THRESHOLD_MAX = 32 * 2**20
-GROW_BY = 256 * 2**20
-NEVER = -1
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # <malloc.h> of glibc
+GROW_BY, NEVER = 256 * 2**20, -1
 
 
 @HOOKS.register_module()
@@ -54,11 +50,7 @@ def speed_up(model: nn.Module, device: str | torch.device = 'cpu') -> list[str]:
     Convolution weights get the channels_last memory format (not in DistributedDataParallel, which permutes gradients if
     strides change after it is built), mmcv's RoIAlign is replaced by ours, and the blocks of our own networks fuse
     their operations in inference. Parameters and state dict keep their names and values. Results differ by rounding
-    alone. Other devices are left alone.
-
-    Args:
-        model: A built model, in a data-parallel wrapper or not.
-        device: Where it computes.
+    alone. On another ``device`` nothing is changed. The model may be in a data-parallel wrapper.
     """
     if torch.device(device).type != 'cpu':
         return []
@@ -122,15 +114,12 @@ def _replace_roi_layers(model: nn.Module) -> list[str]:
     return lines
 
 
-def keep_freed_memory(keep: bool = True) -> bool:
+def keep_freed_memory() -> bool:
     """Let this process keep the memory that it frees, so that the next image or step reuses it without new pages.
 
     glibc returns a block of more than 32 MiB to the system as soon as it is freed, and a network frees its activations
     at every image. Each page is then cleared and mapped again, which costs as much as a convolution on it. Results do
     not change; the process holds the most memory that it needed so far.
-
-    Args:
-        keep: False restores glibc's defaults and releases free memory.
 
     Returns:
         Whether it was done. Only glibc has these switches (not musl, macOS or Windows). Another preloaded allocator
@@ -138,15 +127,5 @@ def keep_freed_memory(keep: bool = True) -> bool:
     """
     if sys.platform != 'linux' or platform.libc_ver()[0] != 'glibc':
         return False
-    libc = ctypes.CDLL(None)
-    if keep:
-        settings = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: NEVER, M_TOP_PAD: GROW_BY}
-    else:
-        settings = {
-            M_MMAP_MAX: 65536, M_MMAP_THRESHOLD: MMAP_THRESHOLD_MAX, M_TRIM_THRESHOLD: 2 * MMAP_THRESHOLD_MAX,
-            M_TOP_PAD: 131072,
-        }  # fmt: skip
-    done = all(libc.mallopt(name, value) == 1 for name, value in settings.items())
-    if not keep:
-        libc.malloc_trim(0)
-    return done
+    libc, settings = ctypes.CDLL(None), {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: NEVER, M_TOP_PAD: GROW_BY}
+    return all(libc.mallopt(name, value) == 1 for name, value in settings.items())

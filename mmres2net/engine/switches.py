@@ -4,7 +4,6 @@ import argparse
 import copy
 import os
 from collections.abc import Callable
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -31,22 +30,27 @@ EMA_SHARE = 10  # of the steps so far: a tenth
 
 def with_training_switches(cfg: Config, args: argparse.Namespace) -> Change:
     """Turn on what the flags of training ask for; a UserError says what does not fit the config or this machine."""
-    changes: list[Callable[[Config], Change]] = []
+    notes: list[str] = []
+
+    def apply(change: Callable[..., Change], *options: Any, **more: Any) -> None:
+        nonlocal cfg
+        cfg, lines = change(cfg, *options, **more)
+        notes.extend(lines)
+
     if args.amp:
         cuda = torch.cuda.is_available()
         bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else computes_bfloat16()
-        changes.append(lambda cfg: with_amp(cfg, args.amp, cuda=cuda, bfloat16=bfloat16))
+        apply(with_amp, args.amp, cuda=cuda, bfloat16=bfloat16)
     if args.early_stop:
-        changes.append(lambda cfg: with_early_stop(cfg, args.early_stop))
-    changes += [with_ema] * args.ema + [partial(with_writer, name=name) for name in WRITERS if getattr(args, name)]
+        apply(with_early_stop, args.early_stop)
+    if args.ema:
+        apply(with_ema)
+    for name in [name for name in WRITERS if getattr(args, name)]:
+        apply(with_writer, name)
     if args.batch == 'auto':
         if args.launcher != 'none':
             raise UserError('--batch auto measures in one process: run it without --launcher, then give --batch N')
-        changes.append(lambda cfg: with_batch(cfg, *fitting_batch(cfg, plain=args.plain)))
-    notes: list[str] = []
-    for change in changes:
-        cfg, lines = change(cfg)
-        notes += lines
+        apply(with_batch, *fitting_batch(cfg, plain=args.plain))
     return cfg, notes
 
 
@@ -94,7 +98,7 @@ def with_early_stop(cfg: Config, patience: int) -> Change:
             'auto for the first: --cfg-options default_hooks.checkpoint.save_best=auto'
         )
     line = f'--early-stop: training stops after {patience} evaluations without a better value (save_best={metric})'
-    return _with_hook(cfg, {'type': 'mmres2net.EarlyStopHook', 'patience': patience}), [line]
+    return _with_hook(cfg, type='mmres2net.EarlyStopHook', patience=patience), [line]
 
 
 def with_ema(cfg: Config) -> Change:
@@ -106,11 +110,11 @@ def with_ema(cfg: Config) -> Change:
     if averages_weights(cfg):
         return cfg, ['--ema: the config has an EMAHook, which stays as it is']
     options = {'ema_type': 'MomentumAnnealingEMA', 'momentum': 1 / EMA_STEPS, 'gamma': EMA_SHARE}
-    cfg = _with_hook(cfg, {'type': 'EMAHook', 'update_buffers': True, **options})
+    cfg = _with_hook(cfg, type='EMAHook', update_buffers=True, **options)
     return cfg, [f'--ema: an average of the weights is evaluated and saved, momentum {1 / EMA_STEPS:g} in long runs']
 
 
-def _with_hook(cfg: Config, hook: dict[str, Any]) -> Config:
+def _with_hook(cfg: Config, **hook: Any) -> Config:
     cfg = copy.deepcopy(cfg)
     cfg.custom_hooks = [*(cfg.get('custom_hooks') or ()), hook]
     return cfg
@@ -143,8 +147,7 @@ def with_tta(cfg: Config) -> Change:
     """Return ``cfg`` with a model that averages the predictions for augmented copies of each test image.
 
     ``tta_model`` and ``tta_pipeline`` of the config are used; where they are absent, the class of the library, and the
-    test pipeline once as it is and once flipped horizontally. A UserError says that the library has no class that
-    merges the predictions of this model, or that the pipeline has no end that could be flipped.
+    test pipeline once as it is and once flipped horizontally. A UserError says what cannot be merged or flipped.
     """
     cfg = copy.deepcopy(cfg)
     wrapper = cfg.get('tta_model') or _default_model(cfg)

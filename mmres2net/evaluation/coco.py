@@ -8,21 +8,18 @@ others at 1,000, and counts images of the file that were never shown as missed.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from mmengine.evaluator import BaseMetric
-from mmengine.fileio import dump, exists, get
+from mmengine.fileio import exists, get
 from mmengine.logging import print_log
 from pycocotools import mask as coco_masks
 
 from mmres2net.data.formats.coco import category_fault, coco_content
 from mmres2net.errors import UserError
-from mmres2net.evaluation.annotations import usable_annotation
-from mmres2net.evaluation.coco_protocol import Metrics, evaluate
 from mmres2net.evaluation.labels import check_labels, class_names, class_table
-from mmres2net.evaluation.matches import Matches, match
-from mmres2net.files import writable_dir
+from mmres2net.evaluation.matches import SIZES, Matches, average_precision, match, recall_at, usable_annotation
 from mmres2net.registry import METRICS
 
 KINDS = ('bbox', 'segm')
@@ -37,8 +34,6 @@ class COCOMetric(BaseMetric):
         ann_file: The COCO annotation file of the split.
         metric: ``bbox``, ``segm`` or both.
         classwise: Also give ``bbox_AP_NAME`` for each class, and log a table.
-        outfile_prefix: Write the detections to ``PREFIX.bbox.json`` and ``PREFIX.segm.json``, in COCO's form.
-        format_only: Write them without evaluation, for a split whose annotations are not public.
         backend_args: As everywhere in MMEngine: where ``ann_file`` lies, if not on disk.
         collect_device: Where results of several processes meet: ``cpu`` or ``gpu``.
         prefix: Goes before the names of the metrics.
@@ -55,8 +50,6 @@ class COCOMetric(BaseMetric):
         *,
         metric: str | Sequence[str] = 'bbox',
         classwise: bool = False,
-        outfile_prefix: str | None = None,
-        format_only: bool = False,
         backend_args: dict[str, Any] | None = None,
         collect_device: str = 'cpu',
         prefix: str | None = None,
@@ -68,17 +61,12 @@ class COCOMetric(BaseMetric):
             raise UserError(
                 f'metric={metric!r} is not known: choose from {", ".join(KINDS)} (proposals: mmdet.CocoMetric)'
             )
-        if format_only and not outfile_prefix:
-            raise UserError('format_only=True writes the detections, so outfile_prefix has to say where')
-        self.classwise, self.outfile_prefix, self.format_only = classwise, outfile_prefix, format_only
-        if outfile_prefix:
-            writable_dir(Path(outfile_prefix).parent, 'outfile_prefix')
-        self.ann_file = str(ann_file)
+        self.classwise, self.ann_file = classwise, str(ann_file)
         self.matches: dict[str, Matches] = {}  # of the last evaluation, by kind, for plots
         self._truth = _read(self.ann_file, backend_args)
-        if not format_only and 'annotations' not in self._truth:
+        if 'annotations' not in self._truth:
             raise UserError(
-                f'ann_file={self.ann_file!r} has no annotations: set format_only=True, or use another split'
+                f'ann_file={self.ann_file!r} has no annotations: use another split, or mmres2net predict --ann'
             )
 
     @property
@@ -110,7 +98,7 @@ class COCOMetric(BaseMetric):
                 raise UserError(f'{self.ann_file}: images[{i}] has the id {image["id"]!r} of another one')
             images[image['id']] = image
         ids = {category['id'] for category in self.categories}
-        for i, entry in enumerate(() if self.format_only else self._truth['annotations']):
+        for i, entry in enumerate(self._truth['annotations']):
             try:
                 if entry['category_id'] in ids and entry['image_id'] in images:
                     for kind in self.kinds:
@@ -165,20 +153,14 @@ class COCOMetric(BaseMetric):
         self.matches = {}
         for kind in self.kinds:
             detections = [detection for result in results for detection in self._detections(result, kind)]
-            if self.outfile_prefix:
-                self._write(detections, kind)
-            if not self.format_only:
-                self.matches[kind] = match(truth, detections, kind)
-                metrics |= self._named(evaluate(self.matches[kind]), kind)
+            self.matches[kind] = match(truth, detections, kind)
+            overall, by_class = evaluate(self.matches[kind])
+            metrics |= {f'{kind}_{name}': value for name, value in overall.items()}
+            if self.classwise:
+                metrics |= {f'{kind}_AP_{name}': values['mAP'] for name, values in by_class.items()}
+                rows = [[name, *(values[key] for key in TABLE.values())] for name, values in by_class.items()]
+                print_log(f'{kind} by class:\n' + class_table(['class', *TABLE], rows), 'current')
         return metrics
-
-    def _named(self, found: Metrics, kind: str) -> dict[str, float]:
-        named = {f'{kind}_{name}': value for name, value in found.overall.items()}
-        if self.classwise:
-            named |= {f'{kind}_AP_{name}': values['mAP'] for name, values in found.by_class.items()}
-            rows = [[name, *(values[key] for key in TABLE.values())] for name, values in found.by_class.items()]
-            print_log(f'{kind} by class:\n' + class_table(['class', *TABLE], rows), 'current')
-        return named
 
     def _shown(self, ids: Sequence[Any]) -> dict[str, Any]:
         """Return the part of the annotations that concerns the images ``ids`` and the evaluated classes."""
@@ -215,12 +197,6 @@ class COCOMetric(BaseMetric):
             for id_, score, shape in zip(ids, scores, shapes, strict=True)
         ]
 
-    def _write(self, detections: Sequence[Mapping[str, Any]], kind: str) -> None:
-        path = Path(f'{self.outfile_prefix}.{kind}.json')
-        path.parent.mkdir(parents=True, exist_ok=True)
-        dump([_writable(detection) for detection in detections], str(path))
-        print_log(f'detections: {path}', 'current')
-
 
 def _read(path: str, backend_args: dict[str, Any] | None) -> dict[str, Any]:
     if not exists(path, backend_args=backend_args):
@@ -232,8 +208,31 @@ def _array(values: Any) -> np.ndarray:
     return values.detach().cpu().numpy() if hasattr(values, 'detach') else np.asarray(values)
 
 
-def _writable(detection: Mapping[str, Any]) -> dict[str, Any]:
-    mask = detection.get('segmentation')
-    if mask is None or not isinstance(mask['counts'], bytes):
-        return dict(detection)
-    return {**detection, 'segmentation': {**mask, 'counts': mask['counts'].decode()}}
+class Metrics(NamedTuple):
+    """COCO's twelve metrics as fractions, in its order, over all classes and by class; -1 where nothing counts."""
+
+    overall: dict[str, float]
+    by_class: dict[str, dict[str, float]]
+
+
+def evaluate(matches: Matches) -> Metrics:
+    """Return the twelve metrics of what was matched.
+
+    Protocol: https://cocodataset.org/#detection-eval (IoU 0.50 to 0.95 by 0.05; at most 1, 10 or 100 detections of an
+    image; small, medium and large split at 32 x 32 and 96 x 96 pixels; crowds ignored).
+    """
+    ap = average_precision(matches)
+    values = {'mAP': ap, 'mAP_50': ap[:1], 'mAP_75': ap[5:6]}
+    values |= {f'mAP_{size}': average_precision(matches, area) for size, area in SIZES.items()}
+    values |= {f'AR@{limit}': recall_at(matches, limit) for limit in (1, 10, 100)}
+    values |= {f'AR_{size}@100': recall_at(matches, 100, area) for size, area in SIZES.items()}
+    by_class = {
+        str(name): {metric: _mean(each[:, k]) for metric, each in values.items()}
+        for k, name in enumerate(matches.classes)
+    }
+    return Metrics({metric: _mean(each) for metric, each in values.items()}, by_class)
+
+
+def _mean(values: np.ndarray) -> float:
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if values.size else -1.0

@@ -5,6 +5,7 @@ detections of a class in an image, crowds ignored. The AP follows from the array
 :mod:`mmres2net.compare.detection`.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,10 +13,12 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_masks
 
-from mmres2net.evaluation.annotations import usable_annotation
+from mmres2net.data.formats.base import is_polygon, polygon_numbers, rle_fault
+from mmres2net.data.formats.coco import read_box, read_crowd
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 GRID = np.linspace(0, 1, 101)  # of recalls and of scores
+SIZES = {'s': 1, 'm': 2, 'l': 3}  # index of the range of areas
 AREAS = np.array([(0, 1e10), (0, 32**2), (32**2, 96**2), (96**2, 1e10)])  # all, small, medium, large
 LIMIT = 100
 TRUE, FALSE, IGNORED = 1, 0, -1
@@ -30,33 +33,68 @@ Objects = Sequence[Mapping[str, Any]]
 class Matches:
     """The matches of D detections with G objects; detections are ordered by image, class and falling score.
 
-    Attributes:
-        images: (I,) Names of the images, in the protocol's order; without a file name, their ids.
-        classes: (K,) Names of the classes.
-        image, label, score: (D,) Of each detection.
-        verdict: (4, D, 10) TRUE, FALSE or IGNORED, for each range of areas and IoU threshold.
-        partner: (D,) The object that a detection overlaps most, by 0.5 or more, of those that no detection of a higher
-            score has, whatever the classes; -1 without one.
-        kind: (D,) 0, or why a detection is wrong at IoU 0.5, by TIDE (Bolya et al., ECCV 2020, section 2.2): CLS: on
-            an object of another class; LOC: overlaps one of its class by 0.1 to 0.5; BOTH: the same of another class;
-            DUPE: its object is taken; BKG: overlaps none.
-        target: (D,) The object that a right detection has, or that one of kind CLS or LOC would have; else -1.
-        object_image, object_label: (G,) Of each object.
-        ignored: (4, G) Whether an object does not count in a range of areas.
+    The kinds of wrong detections are TIDE's (Bolya et al., ECCV 2020, section 2.2), at IoU 0.5: CLS: on an object of
+    another class; LOC: overlaps one of its class by 0.1 to 0.5; BOTH: the same of another class; DUPE: its object is
+    taken; BKG: overlaps none.
     """
 
-    images: Array
-    classes: Array
-    image: Array
-    label: Array
-    score: Array
-    verdict: Array
+    images: Array  # (I,) names of the images, in the protocol's order; without a file name, their ids
+    classes: Array  # (K,) names
+    image: Array  # (D,)
+    label: Array  # (D,)
+    score: Array  # (D,)
+    verdict: Array  # (4, D, 10) TRUE, FALSE or IGNORED, for each range of areas and IoU threshold
+    # (D,) the object that a detection overlaps most, by 0.5 or more, of those that no detection of a higher score has,
+    # whatever the classes; -1 without one
     partner: Array
-    kind: Array
-    target: Array
-    object_image: Array
-    object_label: Array
-    ignored: Array
+    kind: Array  # (D,) 0, or why a detection is wrong
+    target: Array  # (D,) the object that a right detection has, or that one of kind CLS or LOC would have; else -1
+    object_image: Array  # (G,)
+    object_label: Array  # (G,)
+    ignored: Array  # (4, G) whether an object does not count in a range of areas
+
+
+def usable_annotation(entry: Mapping[str, Any], kind: str, image: Mapping[str, Any]) -> dict[str, Any]:
+    """Return box, crowd flag, area and, for ``segm``, mask of an annotation of an ``image`` in a COCO file.
+
+    Without ``iscrowd`` it is no crowd; without ``area`` its area is that of its mask or box.
+
+    Raises:
+        ValueError: It cannot be evaluated.
+    """
+    if not all(map(math.isfinite, read_box(entry))):
+        raise ValueError(f'bbox is {entry["bbox"]!r}')
+    result: dict[str, Any] = {'bbox': list(entry['bbox']), 'iscrowd': int(read_crowd(entry))}
+    area = entry.get('area')
+    if area is not None and not isinstance(area, int | float):
+        raise ValueError(f'area is {area!r}, not a number')
+    if kind == 'segm':
+        result['segmentation'] = _run_lengths(entry.get('segmentation'), image)
+    if area is None or not math.isfinite(area):
+        area = float(coco_masks.area(result['segmentation'])) if kind == 'segm' else entry['bbox'][2] * entry['bbox'][3]
+    return {**result, 'area': area}
+
+
+def _run_lengths(segmentation: Any, image: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a mask as compressed run lengths of the image's size; polygons of fewer than three points do not count."""
+    if not segmentation:
+        raise ValueError("no segmentation, but metric='segm' needs the mask of each object")
+    height, width = image.get('height'), image.get('width')
+    if not isinstance(height, int) or not isinstance(width, int):
+        raise ValueError(f'width and height of its image are {width!r} and {height!r}, not whole numbers')
+    if isinstance(segmentation, dict):
+        fault = rle_fault(segmentation)
+        if fault or list(segmentation['size']) != [height, width]:
+            raise ValueError(fault or f'run lengths of size {segmentation["size"]} in an image of {[height, width]}')
+        compressed = isinstance(segmentation['counts'], str | bytes)
+        return segmentation if compressed else coco_masks.frPyObjects(segmentation, height, width)
+    numbers = [polygon_numbers(polygon) for polygon in segmentation] if isinstance(segmentation, list) else [None]
+    if any(one is None for one in numbers):
+        raise ValueError(f'its segmentation {segmentation!r:.60} is neither polygons nor run lengths')
+    polygons = [list(one) for one in numbers if one is not None and is_polygon(one)]
+    if not polygons:
+        raise ValueError("no polygon of three points, but metric='segm' needs the mask of each object")
+    return coco_masks.merge(coco_masks.frPyObjects(polygons, height, width))
 
 
 def match(truth: Mapping[str, Any], detections: Objects, kind: str) -> Matches:
@@ -197,7 +235,11 @@ def precision_at_recall(matches: Matches, area: int = 0) -> Array:
     It is NaN for a class without objects. ``area`` is the index of the range of areas: all, small, medium, large.
     """
     curves = np.full((len(THRESHOLDS), len(matches.classes), len(GRID)), np.nan)
-    for k, (_, right, wrong, objects) in enumerate(_by_class(matches, area)):
+    order = np.argsort(-matches.score, kind='stable')
+    for k in range(len(matches.classes)):
+        objects = (~matches.ignored[area] & (matches.object_label == k)).sum()
+        mine = order[matches.label[order] == k]
+        right, wrong = (np.cumsum(matches.verdict[area, mine] == which, 0) for which in (TRUE, FALSE))
         precision = right / (right + wrong + np.spacing(1))
         best = np.maximum.accumulate(precision[::-1])[::-1]
         for t in range(len(THRESHOLDS)) if objects else ():
@@ -219,27 +261,6 @@ def recall_at(matches: Matches, limit: int = LIMIT, area: int = 0) -> Array:
     objects = np.bincount(matches.object_label[~matches.ignored[area]], minlength=count)
     found = np.stack([np.bincount(labels[one], minlength=count) for one in right])
     return found / np.where(objects, objects, np.nan)
-
-
-def f1_at_score(matches: Matches, threshold: int = 0) -> Array:
-    """Return the F1 (K, 101) of the detections with a score of at least 0, 0.01, ..., 1; NaN without objects."""
-    curves = np.full((len(matches.classes), len(GRID)), np.nan)
-    for k, (score, right, wrong, objects) in enumerate(_by_class(matches)):
-        if objects:
-            count = np.searchsorted(-score, -GRID, side='right')
-            right, wrong = (np.append(0, part[:, threshold])[count] for part in (right, wrong))
-            curves[k] = 2 * right / (objects + right + wrong)
-    return curves
-
-
-def _by_class(matches: Matches, area: int = 0) -> Iterator[tuple[Array, Array, Array, float]]:
-    """Yield for each class the falling scores, right and wrong detections (D, 10) up to each, and how many objects."""
-    order = np.argsort(-matches.score, kind='stable')
-    for k in range(len(matches.classes)):
-        mine = order[matches.label[order] == k]
-        right, wrong = (np.cumsum(matches.verdict[area, mine] == which, 0) for which in (TRUE, FALSE))
-        objects = (~matches.ignored[area] & (matches.object_label == k)).sum()
-        yield matches.score[mine], right, wrong, float(objects)
 
 
 def confusion_matrix(matches: Matches) -> Array:

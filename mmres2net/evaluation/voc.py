@@ -88,17 +88,17 @@ class VOCMetric(BaseMetric):
             name: evaluate_class(mine, iou_thr=self.iou_thr, mode=self.eval_mode)
             for name, mine in zip(classes, images, strict=True)
         }
-        self._keep(images, list(by_class.values()))
+        self.kept = self._kept(images, list(by_class.values()))
         counted = [result.ap for result in by_class.values() if not math.isnan(result.ap)]
         mean = float(np.mean(counted)) if counted else float('nan')
         self._log(by_class, mean)
         name = f'AP{100 * self.iou_thr:g}'
         return {'mAP': mean, name: mean, **{f'{name}_{key}': result.ap for key, result in by_class.items()}}
 
-    def _keep(self, images: Sequence[Sequence[ImageBoxes]], found: Sequence[ClassResult]) -> None:
-        """Keep verdict, score, label and image of each detection, and how many objects (I, K) count."""
+    def _kept(self, images: Sequence[Sequence[ImageBoxes]], found: Sequence[ClassResult]) -> dict[str, Any]:
+        """Return verdict, score, label and image of each detection, and how many objects (I, K) count."""
         places = [np.repeat(np.arange(len(mine)), [len(one.scores) for one in mine]) for mine in images]
-        self.kept = {
+        return {
             'voc.mode': self.eval_mode,
             'voc.iou_thr': self.iou_thr,
             'voc.image': np.concatenate(places),

@@ -6,7 +6,7 @@ box, so that a side is ``x2 - x1 + 1``. A detection belongs to the object that i
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,35 +14,23 @@ TRUE, FALSE, IGNORED = 1, 0, -1
 MODES = ('11points', 'area')
 
 
-@dataclass(frozen=True)
-class ImageBoxes:
-    """Detections and objects of one class in one image.
+class ImageBoxes(NamedTuple):
+    """Detections and objects of one class in one image; boxes are corners x1, y1, x2, y2."""
 
-    Attributes:
-        boxes: (n, 4) corners x1, y1, x2, y2.
-        scores: (n)
-        objects: (m, 4) corners.
-        difficult: (m) Whether an object is marked difficult: finding it is neither right nor wrong.
-    """
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    objects: np.ndarray
-    difficult: np.ndarray
+    boxes: np.ndarray  # (n, 4)
+    scores: np.ndarray  # (n)
+    objects: np.ndarray  # (m, 4)
+    difficult: np.ndarray  # (m) whether an object is marked difficult: finding it is neither right nor wrong
 
 
-@dataclass(frozen=True)
-class ClassResult:
-    """What was found of one class: ``ap`` and ``recall`` are NaN where it has no object that counts.
-
-    ``verdicts`` and ``scores`` (n) are those of the detections, image by image.
-    """
+class ClassResult(NamedTuple):
+    """What was found of one class: ``ap`` and ``recall`` are NaN where it has no object that counts."""
 
     ap: float
     recall: float
     objects: int
-    verdicts: np.ndarray
-    scores: np.ndarray
+    verdicts: np.ndarray  # (n) of the detections, image by image
+    scores: np.ndarray  # (n)
 
 
 def overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -50,11 +38,8 @@ def overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     boxes, others = boxes.astype(np.float64)[:, None], others.astype(np.float64)[None]
     low, high = np.maximum(boxes[..., :2], others[..., :2]), np.minimum(boxes[..., 2:], others[..., 2:])
     both = (high - low + 1).clip(min=0).prod(-1)
-    return both / (_area(boxes) + _area(others) - both)
-
-
-def _area(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[..., 2:] - boxes[..., :2] + 1).prod(-1)
+    areas = [(one[..., 2:] - one[..., :2] + 1).prod(-1) for one in (boxes, others)]
+    return both / (sum(areas) - both)
 
 
 def judge(image: ImageBoxes, iou_thr: float) -> np.ndarray:
@@ -74,10 +59,7 @@ def judge(image: ImageBoxes, iou_thr: float) -> np.ndarray:
 def evaluate_class(images: Sequence[ImageBoxes], *, iou_thr: float = 0.5, mode: str = '11points') -> ClassResult:
     """Evaluate one class over all images; detections of equal score keep the order of the images.
 
-    Args:
-        images: Every image, also those with detections alone.
-        iou_thr: A detection with this overlap or more finds the object.
-        mode: ``11points`` (VOC 2007) or ``area`` (VOC 2010 and later).
+    A detection with an overlap of ``iou_thr`` or more finds an object.
     """
     verdicts = np.concatenate([np.empty(0, np.int8), *(judge(image, iou_thr) for image in images)])
     scores = np.concatenate([np.empty(0), *(image.scores for image in images)])
@@ -89,13 +71,10 @@ def evaluate_class(images: Sequence[ImageBoxes], *, iou_thr: float = 0.5, mode: 
 
 
 def average_precision(right: np.ndarray, objects: int, mode: str) -> float:
-    """Return the AP of detections in falling order of score, NaN without an object.
+    """Return the AP of detections in falling order of score, ``right`` (n) or not; NaN without an object.
 
-    Args:
-        right: (n) Whether each detection is right; ignored ones left out.
-        objects: Number of objects that count.
-        mode: ``11points``: mean of the best precision at a recall of 0, 0.1, ..., 1 or more. ``area``: area under the
-            precision, made to fall with recall.
+    ``11points`` (VOC 2007): mean of the best precision at a recall of 0, 0.1, ..., 1 or more. ``area`` (VOC 2010 and
+    later): area under the precision, made to fall with recall.
     """
     if not objects:
         return float('nan')

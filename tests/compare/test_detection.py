@@ -7,7 +7,7 @@ import pytest
 
 from mmres2net.compare.detection import average_precision, coco_metrics, curves, error_costs
 from mmres2net.compare.statistics import Array, Draws, class_mean, draw_images
-from mmres2net.evaluation.matches import FALSE, IGNORED, TRUE, f1_at_score, match, precision_at_recall
+from mmres2net.evaluation.matches import FALSE, IGNORED, TRUE, Matches, match, precision_at_recall
 from tests.evaluation.samples import coco_detections, coco_truth
 from tests.evaluation.test_coco_protocol import masks_of, of_boxes, official
 
@@ -71,6 +71,19 @@ def test_voc_replicates_equal_its_definition(mode: str) -> None:
         assert ap[r] == pytest.approx(plain_voc(right, per_image @ counts, mode), abs=1e-12)
 
 
+def f1_at_scores(matches: Matches) -> Array:
+    """The F1 (K, 101) of the detections with a score of at least 0, 0.01, ..., 1, by its definition."""
+    curves = []
+    for k in range(len(matches.classes)):
+        objects = (~matches.ignored[0] & (matches.object_label == k)).sum()
+        mine = [
+            matches.verdict[0, (matches.label == k) & (matches.score >= least), 0] for least in np.linspace(0, 1, 101)
+        ]
+        counts = [((one == TRUE).sum(), (one == FALSE).sum()) for one in mine]
+        curves.append([2 * right / (objects + right + wrong) if objects else np.nan for right, wrong in counts])
+    return np.array(curves)
+
+
 def test_curves_are_those_of_the_drawn_images() -> None:
     truth = coco_truth(15, 5, 4)
     found = [{**one, 'score': one['score'] + 1e-6 * i} for i, one in enumerate(coco_detections(truth, 4))]
@@ -80,7 +93,7 @@ def test_curves_are_those_of_the_drawn_images() -> None:
         matches = match(*drawn(truth, found, counts), 'bbox')
         expected = precision_at_recall(matches)[[0, 5]]
         assert precision[:, r] == pytest.approx(class_mean(expected.swapaxes(1, 2)), abs=1e-12)
-        assert f1[r] == pytest.approx(class_mean(f1_at_score(matches).T), abs=1e-12)
+        assert f1[r] == pytest.approx(class_mean(f1_at_scores(matches).T), abs=1e-12)
 
 
 # Two objects of class 0 and one of class 1; the first two are found.

@@ -11,7 +11,7 @@ import pytest
 
 from mmres2net.compare import result as r
 from mmres2net.compare.gallery import chosen
-from mmres2net.compare.page import render, write
+from mmres2net.compare.job import render, write
 
 HOSTILE = '<script>alert(1)</script> & "x" $\\frac$ {{ 7 * 7 }}'
 

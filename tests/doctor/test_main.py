@@ -1,11 +1,7 @@
 """The doctor: checks of metadata and of the machine in made-up environments, probes in child processes, its status."""
 
-import errno
 import importlib.metadata
 import importlib.util
-import io
-import json
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -40,11 +36,6 @@ def statuses(results: Iterable[Result]) -> dict[str, str]:
     results = list(results)
     assert all(result.remedy for result in results if result.status in ('fail', 'warn'))
     return {result.name: result.status for result in results}
-
-
-def test_python() -> None:
-    for version, status in (((3, 9, 18), 'fail'), ((3, 10, 0), 'ok'), ((3, 13, 2), 'ok'), ((3, 14, 0), 'warn')):
-        assert statuses(doctor.check_python(version)) == {'Python': status}
 
 
 NO_MORE = dict(mmseg='note', mmpretrain='note')
@@ -119,23 +110,11 @@ FACTS = dict(available_memory=64 * 10**9, free_disk=64 * 10**9, visible_cores=8,
         ({}, '9', {'cores': 'warn'}),
     ],
 )
-def test_machine(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, changes: dict, threads: str, found: dict[str, str]
-) -> None:
+def test_machine(monkeypatch: pytest.MonkeyPatch, changes: dict, threads: str, found: dict[str, str]) -> None:
     for name, value in {**FACTS, **changes}.items():
         monkeypatch.setattr(environment, name, lambda *_, value=value: value)
     monkeypatch.setenv('OMP_NUM_THREADS', threads)
     assert statuses(doctor.check_machine()) == found
-
-    def temporary_file(dir: Path) -> io.BytesIO:
-        if Path(dir) == tmp_path:
-            raise OSError(errno.EROFS, 'Read-only file system')
-        return io.BytesIO()
-
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'not there yet'))
-    monkeypatch.setattr(tempfile, 'TemporaryFile', temporary_file)
-    results = list(doctor.check_machine())
-    assert (statuses(results), 'XDG_CACHE_HOME' in results[-1].remedy) == ({**found, 'folders': 'fail'}, True)
 
 
 @pytest.fixture
@@ -211,14 +190,10 @@ def test_what_is_required(monkeypatch, gpu, operators, required, driver, visible
 
 
 @pytest.mark.parametrize(('status', 'code'), [('ok', 0), ('warn', 0), ('skip', 0), ('fail', 1)])
-def test_exit_status(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: str, code: int) -> None:
+def test_exit_status(monkeypatch: pytest.MonkeyPatch, status: str, code: int) -> None:
     monkeypatch.setattr(doctor, 'run_probes', lambda names: [Result('first', 'ok', ''), Result('x', status, '', 'y')])
-    for check in ('check_python', 'check_libraries', 'check_requirements', 'check_machine'):
+    for check in ('check_libraries', 'check_requirements', 'check_machine'):
         monkeypatch.setattr(doctor, check, lambda *_: [])
-    done = run_cli('doctor', '--json', tmp_path / 'report.json')
-    assert done.status == code
-    report = json.loads((tmp_path / 'report.json').read_text())
-    assert {entry['name']: entry['status'] for entry in report} == {'first': 'ok', 'x': status}
-    assert done.out.split()[0] == ('ok' if status == 'ok' else status)  # the worst stands first
+    done = run_cli('doctor')
+    assert (done.status, done.out.split()[0]) == (code, status)  # the worst stands first
     assert run_cli('doctor', '--require', 'nope').status == 2
-    assert run_cli('doctor', '--json', tmp_path).status == 2

@@ -9,11 +9,9 @@ import numpy as np
 import pytest
 
 from mmres2net import plots
-from mmres2net.engine import result_plots
+from mmres2net.engine import results
 from mmres2net.evaluation.matches import average_precision, matches_of
 from tests.engine.demo import is_drawn, train_demo
-
-EVERY = ('curves.png', 'labels.png', 'train_batch.png', 'per_class.png', 'confusion_matrix.png', 'predictions.png')
 
 
 def rows_of(work_dir: Path) -> list[dict[str, str]]:
@@ -37,21 +35,39 @@ def test_table_equals_the_log(shapes: Path, tmp_path: Path) -> None:
 
 
 def test_detector(trained_demo: Path) -> None:
-    for name in (*EVERY, 'pr_curve.png', 'f1_curve.png'):
-        assert is_drawn(trained_demo / name), name
+    assert is_drawn(trained_demo / 'curves.png')
+    assert is_drawn(trained_demo / 'predictions.png')
     assert {path.name.split('_')[0] for path in (trained_demo / 'predictions').iterdir()} <= {'best', 'worst'}
     with np.load(trained_demo / 'evaluation/matches.npz', allow_pickle=False) as file:
         ap = average_precision(matches_of(file))
     assert np.nanmean(ap) == pytest.approx(float(rows_of(trained_demo)[-1]['coco/bbox_mAP']), abs=1e-12)
 
 
+def test_curves_and_names_that_are_hard_to_draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: dict[str, Any] = {}
+    with monkeypatch.context() as patch:
+        patch.setattr(results, 'draw_lines', lambda figure, panels: drawn.update(panels))
+        rows = [{'step': step, 'mAP_s': 0.5, 'mAP_l': -1, 'AP_cat': 0.1} for step in (10, 20)]
+        history = {'loss': np.arange(40.0), 'loss_cls': np.full(40, np.nan), 'lr': np.full(40, 0.1)}
+        results.draw_history(tmp_path / 'made.png', 40, history, rows, ['cat'])
+    lines = {title: {line[0]: line[2:4] for line in panel} for (title, *_), panel in drawn.items()}
+    assert {title: list(panel) for title, panel in lines.items()} == {
+        'losses': ['loss'], 'metrics': ['mAP_s'], 'learning rate': ['lr']
+    }  # fmt: skip
+    assert [part[-1] for part in lines['losses']['loss']] == [40, 38.5]  # the mean of two steps
+    assert [part.tolist() for part in lines['metrics']['mAP_s']] == [[10, 20], [0.5, 0.5]]
+    assert plots.class_labels(['$x', 'a' * 300, '\U000f0000']) == [r'\$x', f'{"a" * 14}…{"a" * 9}', 'class 2']
+    odd = {('odd', 'step', ''): [(name, 'red', [1, 2], [3, 4], None) for name in ('$x_1$', '犬', 'кошка', '')]}
+    plots.save(tmp_path / 'odd.png', lambda figure: plots.draw_lines(figure, odd))
+    assert is_drawn(tmp_path / 'odd.png')
+
+
 def test_a_plot_that_fails_does_not_end_a_run(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: Any) -> None:
         raise RuntimeError('no ink')
 
-    for name in ('draw_curves', 'draw_bars'):
-        monkeypatch.setattr(plots, name, fail)
-    monkeypatch.setattr(result_plots, 'write_rows', fail)
+    for name in ('draw_lines', 'write_rows'):
+        monkeypatch.setattr(results, name, fail)
     done = train_demo(tmp_path, shapes)
-    assert (done.status, 'no ink' in done.out, (tmp_path / 'pr_curve.png').exists()) == (0, True, True)
+    assert (done.status, 'no ink' in done.out, (tmp_path / 'predictions.png').exists()) == (0, True, True)
     assert not (tmp_path / 'curves.png').exists()

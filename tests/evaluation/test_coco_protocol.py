@@ -10,8 +10,8 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mmres2net.evaluation.coco_protocol import Metrics
-from mmres2net.evaluation.coco_protocol import evaluate as evaluate_matches
+from mmres2net.evaluation.coco import Metrics
+from mmres2net.evaluation.coco import evaluate as evaluate_matches
 from mmres2net.evaluation.matches import match
 from tests.evaluation.samples import coco_detections, coco_truth, triangle
 
