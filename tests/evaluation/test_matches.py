@@ -1,7 +1,6 @@
 """What follows from matches of detections with objects; the matches are compared with pycocotools' by their metrics."""
 
 import numpy as np
-import pytest
 
 from mmres2net.evaluation.matches import (
     IGNORED,
