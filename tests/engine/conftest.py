@@ -1,4 +1,4 @@
-"""Whole runs: each file begins with no visualizer made; the tiny config; one trained detector for all files."""
+"""Whole runs: each test begins with no visualizer made; the tiny config; one trained detector for all files."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,14 +11,14 @@ from tests.engine.tiny import write_config
 
 
 def forget_visualizers() -> None:
-    """MMEngine keeps visualizers by name as long as the process lives: another file's would log into its own folder."""
+    """MMEngine keeps visualizers by name as long as the process lives: another test's would log into its own folder."""
     kinds = [Visualizer]
     for kind in kinds:
         kinds += kind.__subclasses__()
         kind._instance_dict.clear()
 
 
-@pytest.fixture(autouse=True, scope='module')
+@pytest.fixture(autouse=True)
 def _no_visualizers() -> None:
     forget_visualizers()
 
