@@ -2,7 +2,6 @@
 
 import platform
 import re
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from torch.profiler import ProfilerActivity, profile
+from torch.utils.benchmark.utils.timer import timer  # when a GPU has done all that it was given
 
 from mmres2net.compare.gallery import Network
 from mmres2net.compare.result import Cost, Estimate, Side
@@ -64,13 +64,13 @@ def _times(networks: Sequence[Network], seconds: float) -> np.ndarray:
     count = min(IMAGES, len(networks[0].dataset))
     items = [[network.item(number) for number in range(count)] for network in networks]
     turns: list[list[float]] = []
-    begin = time.perf_counter()
-    while len(turns) < MOST and (len(turns) < LEAST or time.perf_counter() - begin < seconds):
+    begin = timer()
+    while len(turns) < MOST and (len(turns) < LEAST or timer() - begin < seconds):
         turns.append([0.0] * len(networks))
         for side in range(len(networks))[:: -1 if len(turns) % 2 else 1]:
-            since = time.perf_counter()
+            since = timer()
             networks[side].predict(items[side][len(turns) % count])
-            turns[-1][side] = time.perf_counter() - since
+            turns[-1][side] = timer() - since
     return np.array(turns[WARM_UP:]).T
 
 

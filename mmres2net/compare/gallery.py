@@ -51,10 +51,7 @@ class Network:
     def predict(self, item: Any) -> Any:
         """Return the data sample of a prepared image, with annotations and predictions."""
         with scope_of(self.cfg), torch.no_grad():
-            sample = self.model.test_step(pseudo_collate([item]))[0]
-        if self.device == 'cuda':
-            torch.cuda.synchronize()
-        return sample
+            return self.model.test_step(pseudo_collate([item]))[0]
 
 
 def chosen(images: Images, seed: int, each: int = EACH) -> dict[str, list[int]]:

@@ -68,15 +68,15 @@ def fold(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor | None]:
         return weight, bias
     held: dict[str, Any] = {**norm._parameters, **norm._buffers}
     mean, var, scale, shift = (
-        None if held[name] is None else held[name].detach().double()
+        None if held[name] is None else held[name].detach().cpu().double()  # not every device has float64
         for name in ('running_mean', 'running_var', 'weight', 'bias')
     )
     eps: Any = norm.eps
-    double_bias = None if bias is None else bias.double()
+    double_bias = None if bias is None else bias.cpu().double()
     assert mean is not None and var is not None, 'is_foldable was not asked'  # noqa: PT018
-    folded = fuse_conv_bn_weights(weight.double(), double_bias, mean, var, eps, scale, shift)
+    folded = fuse_conv_bn_weights(weight.cpu().double(), double_bias, mean, var, eps, scale, shift)
     with torch.no_grad():
-        return folded[0].detach().to(weight.dtype), folded[1].detach().to(weight.dtype)
+        return folded[0].detach().to(weight), folded[1].detach().to(weight)
 
 
 class FusedConvModule(ConvModule):

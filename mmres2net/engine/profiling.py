@@ -1,7 +1,6 @@
 """``--profile``: where the time of a training step or a test image goes, measured by ``torch.profiler``."""
 
 import sys
-import time
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,9 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
+from torch.autograd import DeviceType
 from torch.profiler import profile, record_function
+from torch.utils.benchmark.utils.timer import timer  # when a GPU has done all that it was given
 
 from mmres2net.engine.build import unwrapped, wrappers_of
 from mmres2net.engine.console import say
@@ -60,7 +61,7 @@ class ProfileHook(Hook):
         self._done += 1
         if self._done == WARM_UP:
             self._profiler.start()
-            self._since = time.perf_counter()
+            self._since = timer()
         elif self._done == WARM_UP + self.steps:
             self.after_train(runner)
 
@@ -68,7 +69,7 @@ class ProfileHook(Hook):
         """Write the profile, also of a run that was too short, and end the run."""
         steps, text = self._done - WARM_UP, f'the run was too short: it must have more than {WARM_UP} steps'
         if steps >= 0:
-            total = 1000 * (time.perf_counter() - self._since)
+            total = 1000 * (timer() - self._since)
             self._profiler.stop()
             text = tables(self._profiler, total, steps) if steps else text
         if is_main_process():
@@ -92,6 +93,8 @@ def tables(profiler: Any, total: float, steps: int) -> str:
     """Return the time of the parts of the model in ``steps`` steps of ``total`` ms, and the longest operators."""
     spent: dict[str, float] = {}
     for event in profiler.key_averages():
+        if event.device_type != DeviceType.CPU:  # a GPU's record of the same part
+            continue
         for prefix, name in {**RECORDED, 'part: ': event.key.removeprefix('part: ')}.items():
             if event.key.startswith(prefix):
                 spent[name] = spent.get(name, 0) + max(event.cpu_time_total, event.device_time_total) / 1000

@@ -92,7 +92,9 @@ def train(model: nn.Module, name: str) -> dict[str, Tensor]:
     model.zero_grad()
     torch.manual_seed(1)
     data = model.data_preprocessor(batch(name), True)
-    loss, log = model.parse_losses(model(data['inputs'].double(), data['data_samples'], mode='loss'))
+    loss, log = model.parse_losses(
+        model(data['inputs'].to(next(model.parameters())), data['data_samples'], mode='loss')
+    )
     loss.backward()
     grads = {f'gradient of {n}': p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     return {key: value.detach() for key, value in log.items()} | grads
@@ -102,7 +104,7 @@ def predict(model: nn.Module, name: str) -> list[Tensor]:
     model.eval()
     with torch.no_grad():
         data = model.data_preprocessor(batch(name), False)
-        found = model(data['inputs'].double(), data['data_samples'], mode='predict')
+        found = model(data['inputs'].to(next(model.parameters())), data['data_samples'], mode='predict')
     if 'deeplab' in name:
         return [part.data for one in found for part in (one.seg_logits, one.pred_sem_seg)]
     keys = ('bboxes', 'scores', 'labels', *(['masks'] if 'mask' in name else []))

@@ -11,6 +11,7 @@ import pytest
 import torch
 from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
 
 from mmres2net.deploy import fuse
 from mmres2net.models import Res2Net
@@ -100,6 +101,15 @@ def test_with_cp_is_exact(name: str) -> None:
         assert {norm.momentum for norm in norms_of(cheap)} == {0.1}
         if not options:
             assert len(calls) == 2 * len(blocks(cheap))
+
+
+def test_no_tensor_is_made_on_another_device(family: Family) -> None:
+    """On tensors without memory, which need no GPU; operations on tensors of two devices fail as they would there."""
+    with FakeTensorMode(), torch.no_grad():
+        with torch.device('cuda'):
+            model, x = family.build(), torch.empty(2, 3, 64, 64)
+        for training in (True, False):
+            assert {out.device.type for out in model.train(training)(x)} == {'cuda'}
 
 
 # State ----------------------------------------------------------------------------------------------------------------
