@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.case import SUITES, Case
+from benchmarks.case import PRECISIONS, SUITES, Case
 from benchmarks.contenders import contenders_of
 from benchmarks.detectors import CONFIGS
 from benchmarks.report import table, write_page
@@ -17,6 +17,7 @@ from mmres2net.files import writable_file, write_atomic
 from mmres2net.text import parse_size
 
 ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / 'benchmarks' / 'results'
 SIZES = {'inference': '224x224', 'training': '320x320', 'step': '320x480', 'image': '320x480'}
 
 
@@ -30,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument('--batch', type=int, help='images per call; default: 2 in training, else 1')
     run.add_argument('--config', choices=CONFIGS, default=CONFIGS[0], help='of whole models; default: %(default)s')
     run.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
+    run.add_argument('--precision', choices=PRECISIONS, default='fp32', help='default: %(default)s; on a CPU also bf16')
     run.add_argument('--threads', type=int, default=max(int(granted_cores()), 1), help='default: %(default)s')
     run.add_argument('--turns', type=int, default=7, help='measurements per contender; default: %(default)s')
     run.add_argument('--seconds', type=float, default=1.0, help='of a turn at least; default: %(default)s')
@@ -51,19 +53,22 @@ def case_of(args: argparse.Namespace) -> Case:
             raise UserError(f'--{flag.replace("_", "-")} {value}: choose a number above 0 and below a million')
     size = parse_size(args.size or SIZES[args.suite], least=32)
     default = 2 if args.suite in ('training', 'step') else 1
-    return Case(args.suite, size, args.batch or default, args.config, args.device, args.threads)
+    if args.device == 'cpu' and args.precision in ('tf32', 'fp16'):
+        raise UserError(f'--precision {args.precision} needs --device cuda')
+    return Case(args.suite, size, args.batch or default, args.config, args.device, args.threads, args.precision)
 
 
 def run(args: argparse.Namespace) -> None:
     """Measure, print the table, write the result."""
     case = case_of(args)
-    contenders = contenders_of(case.suite)
+    contenders = every = contenders_of(case.suite, case.device)
     if args.only:
-        contenders = {name: c for name, c in contenders.items() if any(text in name for text in args.only)}
+        contenders = {name: c for name, c in every.items() if any(text in name for text in args.only)}
         if not contenders:
-            raise UserError(f'--only {" ".join(args.only)}: choose from {"; ".join(contenders_of(case.suite))}')
+            raise UserError(f'--only {" ".join(args.only)}: choose from {"; ".join(every)}')
     name = f'{case.config}_{case.suite}' if case.suite in ('step', 'image') else case.suite
-    out = args.out or ROOT / 'benchmarks' / 'results' / f'{name}_{"x".join(map(str, case.size))}_{case.device}.json'
+    more = f'_{case.batch}_{case.precision}' if case.device == 'cuda' else ''
+    out = args.out or RESULTS / f'{name}_{"x".join(map(str, case.size))}{more}_{case.device}.json'
     writable_file(out, '--out')
     check_load(args.allow_load)
     limits = Limits(args.turns, args.seconds, args.time_limit)
@@ -79,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.part == 'run':
             run(args)
         else:
-            write_page(args.results or sorted((ROOT / 'benchmarks' / 'results').glob('*.json')), args.page)
+            write_page(args.results or sorted(RESULTS.glob('*.json')), args.page)
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2

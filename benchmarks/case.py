@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,8 @@ SUITES = {
     'step': 'training step of a whole model: preprocessing, losses, backward pass, optimizer',
     'image': 'test image of a whole model: preprocessing, network, post-processing',
 }
+# Roundoffs as multiples of float32's, by which outputs may differ more.
+PRECISIONS = {'fp32': 1, 'tf32': 2**13, 'fp16': 2**13, 'bf16': 2**16}
 Outputs = dict[str, NDArray[Any]]
 
 
@@ -34,41 +36,38 @@ class Case:
     config: str = 'faster_rcnn_r2n50'  # of the suites ``step`` and ``image``
     device: str = 'cpu'
     threads: int = 2
+    precision: str = 'fp32'  # a key of ``PRECISIONS``, or fp64
 
     @property
     def title(self) -> str:
         """A name for tables and plots."""
         what = f'{self.config}, {self.suite}' if self.suite in ('step', 'image') else self.suite
-        return f'{what}, {self.batch}x3x{self.size[0]}x{self.size[1]}, {self.device}'
-
-
-class Job(Protocol):
-    """What a contender does in its own process."""
-
-    def run(self) -> Any:
-        """Do once what is timed."""
-
-    def outputs(self) -> Outputs:
-        """Return arrays for the comparison with other contenders."""
+        precision = '' if self.precision == 'fp32' else f'{self.precision}, '
+        return f'{what}, {self.batch}x3x{self.size[0]}x{self.size[1]}, {precision}{self.device}'
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A row of the table."""
+    """A row of the table: its job has ``run``, which is timed, and ``outputs``, the arrays that are compared."""
 
     name: str
     suites: tuple[str, ...]
-    build: Callable[[Case], Job]
+    build: Callable[[Case], Any]
     same_as: str | None = None  # the contender whose outputs it must reproduce, if any computes the same
-    keep_memory: bool = True  # on a CPU
-    ours: bool = False  # code of this package, which plots show in another color
+    devices: tuple[str, ...] = ('cpu', 'cuda')
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is code of this package, which plots show in another color."""
+        return 'ours' in self.name or 'sped up' in self.name
 
 
-def difference(got: Outputs, wanted: Outputs) -> float:
+def difference(got: Outputs, wanted: Outputs, *, near: float = 0.01) -> float:
     """Return the largest difference of two contenders' outputs, as a share of each array's largest value.
 
     Detections (``boxes``, ``labels``, ``scores`` and ``masks``) are compared one to one, since rounding may exchange
-    their order and decide which of two overlapping boxes is suppressed: two in a hundred may have no counterpart.
+    their order and decide which of two overlapping boxes is suppressed: a share of twice ``near`` may have no
+    counterpart with a box and a score as near as that.
     ``DifferenceError``: arrays are missing, not finite or of another shape, or detections differ.
     """
     if got.keys() != wanted.keys():
@@ -76,7 +75,7 @@ def difference(got: Outputs, wanted: Outputs) -> float:
     if not all(np.isfinite(array).all() for array in (*got.values(), *wanted.values())):
         raise DifferenceError('outputs are not finite')
     if 'boxes' in wanted:
-        return _detection_difference(got, wanted)
+        return _detection_difference(got, wanted, near, 2 * near)
     worst = 0.0
     for name, array in wanted.items():
         if got[name].shape != array.shape:
@@ -86,8 +85,8 @@ def difference(got: Outputs, wanted: Outputs) -> float:
     return worst
 
 
-def _detection_difference(got: Mapping[str, Any], wanted: Mapping[str, Any], *, missing: float = 0.02) -> float:
-    """Compare each detection with the nearest one of its label; a mask may differ in two pixels of a hundred."""
+def _detection_difference(got: Mapping[str, Any], wanted: Mapping[str, Any], near: float, missing: float) -> float:
+    """Compare each detection with the nearest one of its label; a mask may differ in as many pixels as are missing."""
     count = len(wanted['boxes'])
     if not count:
         raise DifferenceError('the reference detects nothing, so there is nothing to compare')
@@ -100,7 +99,7 @@ def _detection_difference(got: Mapping[str, Any], wanted: Mapping[str, Any], *, 
             for j in rivals
         ]
         best = int(np.argmin(distances)) if rivals else -1
-        if best < 0 or distances[best] > 0.01:
+        if best < 0 or distances[best] > near:
             lost += 1
             continue
         free.discard(rivals[best])

@@ -1,17 +1,20 @@
 """Whole models: a training step, or a test image from pixels to predictions, on generated images."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.optim import OptimWrapper
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.structures import InstanceData, PixelData
 from torch import nn
 
 from benchmarks.case import Case, MissingError, Outputs
-from benchmarks.networks import imported, name_in, ours, sped_up, weight
+from benchmarks.networks import TYPES, imported, name_in, ours, sped_up, weight
 from mmres2net.engine.build import build_model, scope_of
 from mmres2net.engine.config import load_config, single_process_norms, without_published_weights
+from mmres2net.engine.precision import BFloat16OptimWrapper
+from mmres2net.predict.checkpoint import _set_precision
 
 STOCK = {
     'faster_rcnn_r2n50': 'mmdet::faster-rcnn_r50_fpn_1x_coco',
@@ -20,6 +23,7 @@ STOCK = {
 STOCK_BACKBONE = {'type': 'mmdet.Res2Net', 'scales': 4, 'base_width': 26, 'init_cfg': None}
 CONFIGS = (*STOCK, 'deeplabv3plus_r2n50')
 OBJECTS = 12
+HALF = {'fp16': partial(AmpOptimWrapper, dtype='float16'), 'bf16': BFloat16OptimWrapper}
 
 
 class WholeModel:
@@ -29,9 +33,7 @@ class WholeModel:
     has keys of the backbone that are changed, and ``fast`` speeds the model up as ``train`` and ``test`` do it.
     """
 
-    def __init__(
-        self, case: Case, *, stock: bool = False, resnet: bool = False, backbone: Any = None, fast: bool = False
-    ) -> None:
+    def __init__(self, case: Case, *, stock=False, resnet=False, backbone: Any = None, fast=False) -> None:
         name = case.config.replace('r2n50', 'r50') if resnet else case.config
         if stock:
             imported('mmdet')
@@ -45,19 +47,21 @@ class WholeModel:
         self.model = build_model(cfg).to(case.device)
         seed_weights(self.model, stock)
         self.model.train(case.suite == 'step')
+        if case.suite == 'image' and case.precision in HALF:
+            _set_precision(self.model, case.device, TYPES[case.precision])
         if fast:
             sped_up(self.model)
         with scope_of(cfg):
             self.batch = batch(case, self.model)
-        self.wrapper = OptimWrapper(torch.optim.SGD(self.model.parameters(), lr=0.0, momentum=0.9))
+        optimizer = torch.optim.SGD(self.model.parameters(), lr=0.0, momentum=0.9)
+        self.wrapper = HALF.get(case.precision, OptimWrapper)(optimizer=optimizer)
 
     def run(self) -> Any:
         """Do a training step at a learning rate of 0, or predict."""
-        with scope_of(self.cfg):
+        with scope_of(self.cfg), torch.set_grad_enabled(self.case.suite == 'step'):
             if self.case.suite == 'step':
                 return self.model.train_step(self.batch, self.wrapper)
-            with torch.no_grad():
-                return self.model.test_step(self.batch)
+            return self.model.test_step(self.batch)
 
     def outputs(self) -> Outputs:
         """Return losses, or all predictions of the first image."""

@@ -4,14 +4,14 @@ import importlib
 import tempfile
 import zlib
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.fx.experimental.optimization
 from mmengine.registry import MODELS
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.utils.benchmark import Timer
 
 from benchmarks.case import Case, MissingError, Outputs
 from mmres2net.deploy import fuse
@@ -23,6 +23,7 @@ ARCH = 'res2net50_26w_4s'
 MMDET = {'arch': 'res2net50_v1b_26w_4s', 'stage_pool': 'mmdet'}
 MMDET_STEM = {**{f'conv1.{i}.': f'stem.{i}.' for i in (0, 1, 3, 4, 6)}, 'bn1.': 'stem.7.'}
 OPSET = 17
+TYPES = {'fp64': torch.float64, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 
 
 def ours(kind: str) -> nn.Module:
@@ -92,31 +93,14 @@ def weight(name: str, like: Tensor) -> Tensor:
     return torch.rand(like.shape, generator=generator) * (high - low) + low
 
 
-def folded(network: nn.Module) -> nn.Module:
-    """Fold the batch norms of a timm Res2Net or ResNet, in place, as its users do it by torch's own function."""
-    for module in list(network.modules()):
-        children = module._modules
-        pairs = [(module, f'conv{i}', module, f'bn{i}') for i in (1, 2, 3) if f'bn{i}' in children]
-        if 'convs' in children:
-            pairs += [(module.convs, name, module.bns, name) for name in module.convs._modules]
-        if isinstance(module, nn.Sequential):
-            pairs += [(module, conv, module, norm) for conv, norm in pairwise(children)]
-        for conv_owner, conv, norm_owner, norm in pairs:
-            parts: Any = conv_owner._modules[conv], norm_owner._modules[norm]
-            if type(parts[0]) is nn.Conv2d and isinstance(parts[1], nn.BatchNorm2d):
-                conv_owner._modules[conv] = fuse_conv_bn_eval(*parts)
-                norm_owner._modules[norm] = nn.Identity()
-    return network
-
-
 def images(case: Case) -> Tensor:
     """Return the images of all contenders, (N, 3, H, W)."""
     return torch.randn(case.batch, 3, *case.size, generator=torch.Generator().manual_seed(0)).to(case.device)
 
 
-def last(module: Any) -> Any:
+def last(value: Any) -> Any:
     """Return a module or tensor in channels_last memory format."""
-    return module.to(memory_format=torch.channels_last)
+    return value.to(memory_format=torch.channels_last)
 
 
 def sped_up(network: nn.Module) -> nn.Module:
@@ -128,19 +112,23 @@ def sped_up(network: nn.Module) -> nn.Module:
 MODES: dict[str, Callable[[nn.Module], Any]] = {
     'eager': lambda network: network,
     'channels_last': last,
-    'folded': lambda network: last(folded(network)),
+    'folded': lambda network: last(torch.fx.experimental.optimization.fuse(network)),  # as timm's users do it
     'fused': lambda network: last(fuse(network)),
     'sped up': sped_up,
-    'compiled': lambda network: torch.compile(last(network), dynamic=False),
 }
 
 
 class Inference:
     """A forward pass of a backbone: whose network, which kind (see :func:`ours`), and a key of ``MODES``."""
 
-    def __init__(self, case: Case, *, source: str, kind: str = ARCH, mode: str = 'eager') -> None:
-        self.network = MODES[mode](build(source, kind).to(case.device))
+    def __init__(self, case: Case, *, source: str, kind: str = ARCH, mode: str = 'eager', compiled=False) -> None:
+        self.case, network = case, MODES[mode](build(source, kind).to(case.device))
         self.x = images(case) if mode == 'eager' else last(images(case))
+        if case.suite == 'inference' or case.precision == 'fp64':
+            network, self.x = (value.to(TYPES.get(case.precision, torch.float32)) for value in (network, self.x))
+        if case.suite == 'inference' and case.precision == 'fp64':
+            self.x = self.x[:1]  # a reference
+        self.network = torch.compile(network, dynamic=False) if compiled else network
 
     def run(self) -> Any:
         """Run the network without gradients."""
@@ -148,8 +136,24 @@ class Inference:
             return self.network(self.x)
 
     def outputs(self) -> Outputs:
-        """Return the features of all stages."""
-        return {f'stage {i}': out.float().cpu().numpy() for i, out in enumerate(self.run())}
+        """Return the features of all stages of the first image."""
+        return {f'stage {i}': out[0].double().cpu().numpy() for i, out in enumerate(self.run())}
+
+
+def recorded(job: Any) -> Any:
+    """Return a job whose call replays a CUDA graph of itself."""
+    if not torch.cuda.is_available():
+        raise MissingError('CUDA graphs need a GPU')
+    call, side, graph = job.run, torch.cuda.Stream(), torch.cuda.CUDAGraph()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # libraries choose their algorithms before
+        for _ in range(3):
+            call()
+    torch.cuda.current_stream().wait_stream(side)
+    with torch.cuda.graph(graph):
+        result = call()
+    job.run = lambda: (graph.replay(), result)[1]
+    return job
 
 
 class Training(Inference):
@@ -158,7 +162,11 @@ class Training(Inference):
     def run(self) -> Tensor:
         """Do one step without an optimizer."""
         self.network.zero_grad()
-        loss = sum((out.square().mean() for out in self.network(self.x)), torch.zeros((), device=self.x.device))
+        half = self.case.precision in ('fp16', 'bf16')
+        dtype = TYPES[self.case.precision] if half else torch.bfloat16
+        with torch.autocast(self.case.device, dtype, enabled=half, cache_enabled=False):  # no cache within a graph
+            outs = self.network(self.x)
+        loss = torch.stack([out.to(self.x.dtype).square().mean() for out in outs]).sum()
         loss.backward()
         return loss
 
@@ -170,12 +178,23 @@ class Training(Inference):
         return {'loss': loss.cpu().numpy(), 'gradient': norm.cpu().numpy()}
 
 
+def ceilings(case: Case) -> dict[str, float]:
+    """Return TFLOP/s of a matrix product in the precision of a case, and GB/s of a copy, read and written."""
+    torch.backends.cuda.matmul.allow_tf32 = case.precision != 'fp32'
+    side, dtype = (8192, TYPES.get(case.precision)) if case.device == 'cuda' else (1024, None)
+    a, b = torch.randn(2, side, side, device=case.device, dtype=dtype)
+    long = torch.randn(16 * side**2, device=case.device)
+    found = {}
+    for name, call, amount in (('TFLOP/s', lambda: a @ b, 2e-12 * side**3), ('GB/s', long.clone, 2e-9 * long.nbytes)):
+        timer = Timer('call()', globals={'call': call}, num_threads=case.threads)
+        found[name] = amount / timer.blocked_autorange().median
+    return found
+
+
 class Exported:
     """A network exported to ONNX, in the runtime ``onnxruntime`` or ``openvino``, on the CPU."""
 
     def __init__(self, case: Case, *, source: str, runtime: str) -> None:
-        if case.device != 'cpu':
-            raise MissingError(f'{runtime} is measured on the CPU only')
         library, x = imported(runtime), images(case)
         with tempfile.TemporaryDirectory() as folder, torch.no_grad():
             file = str(Path(folder) / 'network.onnx')

@@ -55,13 +55,17 @@ def section(result: dict[str, Any], plot: str) -> str:
     config = f' --config {case["config"]}' if case['suite'] in ('step', 'image') else ''
     size = 'x'.join(map(str, case['size']))
     command = f'python -m benchmarks run {case["suite"]} --size {size} --batch {case["batch"]}{config}'
+    precision = case.get('precision', 'fp32')
+    command += '' if precision == 'fp32' else f' --precision {precision}'
     command += f' --device {case["device"]} --threads {case["threads"]} --turns {limits["turns"]}'
     versions = ', '.join(f'{name} {version}' for name, version in machine['versions'].items())
     place = f'{machine.get("gpu", machine["cpu"])}, {machine["cores"]:g} cores, Python {machine["python"]}'
+    if ceilings := machine.get('ceilings'):
+        place += ''.join(f', {value:,.1f} {unit}' for unit, value in ceilings.items())
     load = f'{result["load"][0]:.1f} before, {result["load"][1]:.1f} after'
     busy = ' (--allow-load: the machine was busy)' if result['allow_load'] else ''
     return (
-        f'## {case["title"]}\n\n{table(result)}\n\n'
+        f'#### {case["title"]}\n\n{table(result)}\n\n'
         f'- Command: `{command}`, {result["date"]}, mmres2net {result["version"]}\n'
         f'- Machine: {place}; load {load}{busy}\n- Versions: {versions}\n\n![{case["title"]}]({plot})'
     )
@@ -112,5 +116,8 @@ def write_page(files: Sequence[Path], page: Path) -> None:
     plots = {file: page.with_name(f'benchmarks_{file.stem}.png') for file in files}
     for file, plot in plots.items():
         draw(results[file], plot)
-    sections = [section(results[file], plot.name) for file, plot in plots.items()]
-    write_atomic(page, '\n\n'.join([head + begin, *sections, end + tail]))
+    parts = [head + begin]
+    for device, title in (('cpu', '### On a CPU'), ('cuda', '### On a GPU')):
+        mine = [file for file, result in results.items() if result['case']['device'] == device]
+        parts += [title, *(section(results[file], plots[file].name) for file in mine)] if mine else []
+    write_atomic(page, '\n\n'.join([*parts, end + tail]))

@@ -1,44 +1,45 @@
 """Contenders timed in turns (A B C A B C ...), each in a process of its own, after their outputs were compared.
 
 Allocator settings, thread pools and caches belong to a process, so no contender inherits another's. In turns, a busy
-moment of the machine affects all of them.
+moment of the machine affects all of them. On a GPU the outputs are compared with those of a CPU in float64 (of whole
+models, whose operators do not have it, in float32).
 """
 
-import json
+import multiprocessing
 import os
 import platform
-import selectors
 import signal
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from benchmarks.case import Case, Contender, DifferenceError, MissingError, difference
+from benchmarks.case import PRECISIONS, Case, Contender, DifferenceError, difference
+from benchmarks.worker import work
 from mmres2net.environment import OPENMMLAB, granted_cores, installed_version
 from mmres2net.errors import UserError
 from mmres2net.version import __version__
 
 MAX_LOAD = 0.5  # per core
-TOLERANCE = {'inference': 1e-5, 'training': 1e-3, 'step': 2e-2, 'image': 1e-3}
+TOLERANCE = {  # in float32
+    'cpu': {'inference': 1e-5, 'training': 1e-3, 'step': 2e-2, 'image': 1e-3},
+    'cuda': {'inference': 1e-4, 'training': 1e-3, 'step': 2e-2, 'image': 1e-2},
+}
+LARGEST = 0.1  # in any precision
+WARM_UP = {'cpu': 1, 'cuda': 5}  # calls that do not count
+EXACT, CEILINGS = ' on the CPU', 'ceilings'  # behind the name of a contender: its reference
 PAUSE = 0.02  # OpenMP's threads wait actively for some milliseconds after their last work
 LIBRARIES = ('torch', 'timm', 'onnxruntime', 'openvino')
 MAX_CALLS = 1000
+Work = Callable[[Any], None]
 say = partial(print, file=sys.stderr, flush=True)
-
-
-class FailedError(Exception):
-    """A contender failed, ended, or took longer than its time limit."""
 
 
 @dataclass(frozen=True)
@@ -48,66 +49,6 @@ class Limits:
     turns: int = 7
     seconds: float = 1.0  # of a turn at least, by repeated calls
     request: float = 600.0  # seconds after which a contender that does not answer is ended
-
-
-class Process:
-    """The process of a contender; leaving the ``with`` block ends it and all processes that it started."""
-
-    def __init__(self, command: Sequence[str], threads: int, time_limit: float) -> None:
-        count = str(threads)
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
-        self._time_limit = time_limit
-        env = {**os.environ, 'OMP_NUM_THREADS': count, 'MKL_NUM_THREADS': count}
-        pipes: Any = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'stderr': self._log}
-        self._process = subprocess.Popen(command, **pipes, env=env, start_new_session=True)
-
-    def __enter__(self) -> 'Process':
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._log):
-            with suppress(BrokenPipeError):
-                if stream is not None:
-                    stream.close()
-
-    def ask(self, do: str, **request: Any) -> Any:
-        """Return the answer to a request.
-
-        ``MissingError``: it cannot be measured here. ``FailedError``: it failed, ended or took longer than its limit.
-        """
-        assert self._process.stdin is not None
-        with suppress(BrokenPipeError):
-            self._process.stdin.write((json.dumps({'do': do, **request}) + '\n').encode())
-            self._process.stdin.flush()
-        line = self._read_line()
-        if not line:
-            self._log.seek(0)
-            last = self._log.read()[-500:].decode(errors='replace').strip()
-            raise FailedError(f'ended during {do!r}: {last or "no output"}')
-        answer = json.loads(line)
-        if 'missing' in answer:
-            raise MissingError(answer['missing'])
-        if 'error' in answer:
-            raise FailedError(answer['error'])
-        return answer['ok']
-
-    def _read_line(self) -> bytes:
-        """Return a line of the answer, or nothing if the process has ended."""
-        stream: Any = self._process.stdout
-        end, line = time.monotonic() + self._time_limit, b''
-        with selectors.DefaultSelector() as selector:
-            selector.register(stream, selectors.EVENT_READ)
-            while not line.endswith(b'\n'):
-                if not selector.select(max(end - time.monotonic(), 0)):
-                    raise FailedError(f'no answer within {self._time_limit:g} s')
-                part = os.read(stream.fileno(), 65536)
-                if not part:
-                    return b''
-                line += part
-        return line
 
 
 def check_load(allow: bool) -> float:
@@ -121,36 +62,92 @@ def check_load(allow: bool) -> float:
     return load
 
 
+class Processes:
+    """A process for each name; one that fails is ended, and the reason is kept in ``absent``.
+
+    Leaving the ``with`` block ends all, with the processes that they started.
+    """
+
+    def __init__(self, names: Iterable[str], work: Work, time_limit: float) -> None:
+        self._work, self._time_limit, self._context = work, time_limit, multiprocessing.get_context('spawn')
+        self.alive = {name: self._start() for name in names}
+        self.absent: dict[str, str] = {}
+
+    def _start(self) -> tuple[Any, Any]:
+        pipe, theirs = self._context.Pipe()
+        process = self._context.Process(target=self._work, args=(theirs,))
+        process.start()
+        theirs.close()
+        return process, pipe
+
+    def __enter__(self) -> 'Processes':
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for name in list(self.alive):
+            self.end(name)
+
+    def ask(self, names: Sequence[str], do: str, **requests: Mapping[str, Any]) -> dict[str, Any]:
+        """Send a request to all, and return the answers of those that have one.
+
+        ``requests`` has the arguments of each name.
+        """
+        for name in names:
+            with suppress(BrokenPipeError):
+                self.alive[name][1].send((do, {key: values[name] for key, values in requests.items()}))
+        answers = {}
+        for name in names:
+            process, pipe = self.alive[name]
+            try:
+                kind, answer = (
+                    pipe.recv() if pipe.poll(self._time_limit) else ('', f'no answer in {self._time_limit:g} s')
+                )
+            except (EOFError, ConnectionResetError):
+                process.join()
+                kind, answer = '', f'ended during {do!r} with status {process.exitcode}'
+            if kind == 'ok':
+                answers[name] = answer
+            else:
+                self.end(name, answer)
+        return answers
+
+    def end(self, name: str, reason: str = '') -> None:
+        """End a process, for a reason if it was expected to be measured."""
+        if reason:
+            say(f'{name} is not measured: {reason}')
+            self.absent[name] = reason
+        process, pipe = self.alive.pop(name)
+        with suppress(ProcessLookupError, PermissionError):  # its group, which it may not have yet
+            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+        process.join()
+        pipe.close()
+
+
 def measure(
-    case: Case,
-    contenders: Mapping[str, Contender],
-    limits: Limits,
-    *,
-    allow_load: bool = False,
-    worker: Sequence[str] = (sys.executable, '-m', 'benchmarks.worker'),
+    case: Case, contenders: Mapping[str, Contender], limits: Limits, *, allow_load: bool = False, work: Work = work
 ) -> dict[str, Any]:
     """Compare the outputs of the contenders, time them in turns, and return the result as JSON data."""
-    load = check_load(allow_load)
-    rows: dict[str, dict[str, Any]] = {name: {'name': name, 'ours': c.ours} for name, c in contenders.items()}
-    with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
-        alive = {name: stack.enter_context(Process(worker, case.threads, limits.request)) for name in contenders}
-
-        def ask(name: str, do: str, /, **request: Any) -> Any:
-            try:
-                return alive[name].ask(do, **request)
-            except (MissingError, FailedError) as error:
-                say(f'{name} is not measured: {error}')
-                rows[name]['absent'] = str(error)
-                alive.pop(name).__exit__()
-                return None
-
-        for name in contenders:
-            say(f'build {name}')
-            ask(name, 'build', case=asdict(case), name=name)
-        for name in list(alive):
-            ask(name, 'outputs', file=f'{folder}/{list(contenders).index(name)}.npz')
-        compare(case, contenders, rows, alive, Path(folder))
-        run_turns(ask, alive, rows, limits)
+    load, on_gpu = check_load(allow_load), case.device == 'cuda'
+    os.environ |= dict.fromkeys(('OMP_NUM_THREADS', 'MKL_NUM_THREADS'), str(case.threads))  # of the processes
+    cases = dict.fromkeys(contenders, case)
+    reference = {name: c.same_as for name, c in contenders.items()}
+    if on_gpu:
+        reference = {name: f'{root or name}{EXACT}' for name, root in reference.items()}
+        exact = 'fp64' if case.suite in ('inference', 'training') else 'fp32'
+        cases |= dict.fromkeys(reference.values(), replace(case, device='cpu', precision=exact))
+    with Processes([CEILINGS, *cases], work, limits.request) as all_:
+        ceilings = all_.ask([CEILINGS], 'ceilings', case={CEILINGS: case}).get(CEILINGS)
+        if ceilings:
+            all_.end(CEILINGS)
+        # On a GPU at once: a compiler takes a minute, and nothing is timed yet.
+        for names in [list(all_.alive)] if on_gpu else [[name] for name in all_.alive]:
+            say(f'build {", ".join(names)}')
+            all_.ask(names, 'build', case=cases, name={name: name.removesuffix(EXACT) for name in names})
+        rows = compare(case, contenders, reference, all_)
+        run_turns(all_, {name: row for name, row in rows.items() if name in all_.alive}, WARM_UP[case.device], limits)
+    for name in all_.absent.keys() & rows.keys():
+        rows[name]['absent'] = all_.absent[name]
     return {
         'version': __version__,
         'date': datetime.now(timezone.utc).date().isoformat(),
@@ -158,48 +155,44 @@ def measure(
         'limits': asdict(limits),
         'load': [load, os.getloadavg()[0]],
         'allow_load': allow_load,
-        'machine': machine(case),
+        'machine': {**machine(case), 'ceilings': ceilings},
         'contenders': list(rows.values()),
     }
 
 
 def compare(
-    case: Case, contenders: Mapping[str, Contender], rows: Mapping[str, Any], alive: dict[str, Process], folder: Path
-) -> None:
-    """Note the difference of each contender from the one that it must equal; leave out those that differ."""
-    names = list(contenders)
-    outputs = {name: dict(np.load(folder / f'{names.index(name)}.npz')) for name in alive}
-    for name, contender in contenders.items():
-        reference = contender.same_as
-        if name not in alive or reference not in outputs:
+    case: Case, contenders: Mapping[str, Contender], reference: Mapping[str, str | None], all_: Processes
+) -> dict[str, dict[str, Any]]:
+    """Return a row for each contender with the difference from its reference, and end those that differ too much."""
+    rows: dict[str, dict[str, Any]] = {name: {'name': name, 'ours': c.ours} for name, c in contenders.items()}
+    outputs = all_.ask(list(all_.alive), 'outputs')
+    limit = min(TOLERANCE[case.device][case.suite] * PRECISIONS[case.precision], LARGEST)
+    for name, root in reference.items():
+        if name not in outputs or root not in outputs:
             continue
-        rows[name]['same_as'] = reference
+        rows[name]['same_as'] = root
         try:
-            rows[name]['difference'] = found = difference(outputs[name], outputs[reference])
-            reason = '' if found <= TOLERANCE[case.suite] else f'differs by {found:.1e} from {reference}'
+            found = difference(outputs[name], outputs[root], near=0.01 if case.precision == 'fp32' else LARGEST)
+            rows[name]['difference'], reason = found, '' if found <= limit else f'differs by {found:.1e} from {root}'
         except DifferenceError as error:
-            reason = f'differs from {reference}: {error}'
+            reason = f'differs from {root}: {error}'
         if reason:
-            say(f'{name} is not measured: {reason}')
-            rows[name]['absent'] = reason
-            alive.pop(name)
+            all_.end(name, reason)
+    return rows
 
 
-def run_turns(ask: Any, alive: Mapping[str, Process], rows: Mapping[str, dict[str, Any]], limits: Limits) -> None:
-    """Time the contenders in turns, after one call each that does not count."""
-    calls = {}
-    for name in list(alive):
-        answer = ask(name, 'time', calls=1)
-        if answer:
-            calls[name] = min(max(round(limits.seconds / max(answer['seconds'], 1e-9)), 1), MAX_CALLS)
-            rows[name].update(calls=calls[name], seconds=[])
-    for turn in range(limits.turns):
-        say(f'turn {turn + 1} of {limits.turns}')
-        for name in list(alive):
+def run_turns(all_: Processes, rows: Mapping[str, dict[str, Any]], warm_up: int, limits: Limits) -> None:
+    """Time the contenders in turns, after some calls that do not count."""
+    calls = dict.fromkeys(rows, 1)
+    for turn in range(-warm_up, limits.turns):
+        say(f'turn {turn + 1} of {limits.turns}' if turn >= 0 else 'warm-up')
+        for name in [name for name in rows if name in all_.alive]:
             time.sleep(PAUSE)
-            answer = ask(name, 'time', calls=calls[name])
-            if answer:
-                rows[name]['seconds'].append(answer['seconds'])
+            for seconds in all_.ask([name], 'time', calls=calls).values():
+                rows[name].setdefault('seconds', []).append(seconds)
+        for name, row in rows.items() if turn == -1 else ():  # the last call tells how many fill a turn
+            spent = row.pop('seconds', [limits.seconds])[-1]
+            calls[name] = row['calls'] = min(max(round(limits.seconds / max(spent, 1e-9)), 1), MAX_CALLS)
 
 
 def machine(case: Case) -> dict[str, Any]:

@@ -1,66 +1,60 @@
-"""The process of one contender: ``python -m benchmarks.worker``, driven by lines of JSON on standard input.
+"""The process of one contender. Between requests it waits and takes no processor time."""
 
-Between requests it waits and takes no processor time. What libraries print goes to standard error.
-"""
-
-import json
 import os
-import sys
 import traceback
 from typing import Any
 
-import numpy as np
-
-from benchmarks.case import Case, MissingError
+from benchmarks.case import Case, MissingError, Outputs
 
 
 class Worker:
     """Answers requests about one contender."""
 
-    def build(self, name: str, case: dict[str, Any]) -> None:
+    def ceilings(self, case: Case) -> dict[str, float]:
+        """Return what the device reaches in a matrix product and in a copy."""
+        from benchmarks.networks import ceilings
+
+        return ceilings(case)
+
+    def build(self, name: str, case: Case) -> None:
         """Build the job of a contender."""
         import torch
 
-        from benchmarks.contenders import contenders_of
+        from benchmarks.contenders import CONTENDERS
         from mmres2net.engine.speed import keep_freed_memory
 
-        self.case = Case(**{**case, 'size': tuple(case['size'])})
-        if self.case.device == 'cuda' and not torch.cuda.is_available():
+        if case.device == 'cuda' and not torch.cuda.is_available():
             raise MissingError('torch sees no GPU')
-        torch.set_num_threads(self.case.threads)
-        contender = contenders_of(self.case.suite)[name]
-        if contender.keep_memory and self.case.device == 'cpu' and not keep_freed_memory():
+        torch.set_num_threads(case.threads)
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = case.precision != 'fp32'
+        if case.device == 'cpu' and not keep_freed_memory():
             raise MissingError('this C library cannot keep freed memory')
-        self.job = contender.build(self.case)
+        rows = [row for row in CONTENDERS if row.name == name and case.suite in row.suites]
+        self.job, self.threads = rows[0].build(case), case.threads
 
-    def outputs(self, file: str) -> None:
-        """Write the outputs to an ``.npz`` file."""
-        np.savez(file, **self.job.outputs())
+    def outputs(self) -> Outputs:
+        """Return the arrays to be compared."""
+        return self.job.outputs()
 
-    def time(self, calls: int) -> dict[str, Any]:
-        """Return the seconds of one call, as a mean of ``calls`` calls."""
+    def time(self, calls: int) -> float:
+        """Return the seconds of one call, as a mean of ``calls`` calls; torch's timer waits for the device."""
         from torch.utils.benchmark import Timer
 
-        timer = Timer('run()', globals={'run': self.job.run}, num_threads=self.case.threads)
-        return {'seconds': timer.timeit(calls).median}
+        return Timer('run()', globals={'run': self.job.run}, num_threads=self.threads).timeit(calls).median
 
 
-def main() -> None:
-    """Answer each line with one line: ``ok``, ``missing`` or ``error``."""
-    answers = os.fdopen(os.dup(1), 'w')
+def work(pipe: Any) -> None:
+    """Answer requests in a new process: ``ok`` and a value, or ``absent`` and the reason."""
+    os.setsid()
     os.dup2(2, 1)  # whatever libraries print
     worker = Worker()
-    for line in sys.stdin:
-        request = json.loads(line)
+    while True:
+        do, request = pipe.recv()
         try:
-            answer = {'ok': getattr(worker, request.pop('do'))(**request)}
+            pipe.send(('ok', getattr(worker, do)(**request)))
         except MissingError as error:
-            answer = {'missing': str(error)}
+            pipe.send(('absent', str(error)))
         except Exception as error:  # everything is reported to the runner
             traceback.print_exc()
-            answer = {'error': f'{type(error).__name__}: {error}'}
-        print(json.dumps(answer), file=answers, flush=True)
-
-
-if __name__ == '__main__':
-    main()
+            pipe.send(('absent', f'{type(error).__name__}: {error}'))

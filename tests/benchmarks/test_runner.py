@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 import time
 from pathlib import Path
 
@@ -16,14 +15,14 @@ from benchmarks.contenders import CONTENDERS, contenders_of
 from benchmarks.report import BEGIN, END, interval, measured, write_page
 from benchmarks.runner import Limits, measure
 from mmres2net.errors import UserError
+from tests.benchmarks.worker import work
 
-WORKER = (sys.executable, str(Path(__file__).with_name('worker.py')))
 CASE = Case('inference', (32, 32), threads=1)
 
 
 def result_of(*names: str, turns: int = 3) -> dict:
     contenders = {name: Contender(name, ('inference',), None, 'base' if name != 'base' else None) for name in names}
-    return measure(CASE, contenders, Limits(turns, 0.001, 5.0), allow_load=True, worker=WORKER)
+    return measure(CASE, contenders, Limits(turns, 0.001, 5.0), allow_load=True, work=work)
 
 
 @pytest.fixture(scope='module')
@@ -35,7 +34,7 @@ def test_turns_are_measured_and_faults_are_told(result: dict) -> None:
     rows = {row['name']: row for row in result['contenders']}
     assert [rows[name]['seconds'] for name in ('base', 'slow')] == [[0.001] * 3, [0.002] * 3]
     assert (rows['slow']['difference'], rows['slow']['same_as']) == (0, 'base')
-    reasons = {'missing': 'no such package', 'failing': 'ValueError: broken', 'ending': 'last words'}
+    reasons = {'missing': 'no such package', 'failing': 'ValueError: broken', 'ending': 'status 3'}
     for name, reason in {**reasons, 'wrong': 'differs by 1.0e-01'}.items():
         assert reason in rows[name]['absent']
     assert [row['name'] for row in measured(result)] == ['base', 'slow']
