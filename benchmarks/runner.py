@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
@@ -44,8 +44,6 @@ say = partial(print, file=sys.stderr, flush=True)
 
 @dataclass(frozen=True)
 class Limits:
-    """How often and how long is measured."""
-
     turns: int = 7
     seconds: float = 1.0  # of a turn at least, by repeated calls
     request: float = 600.0  # seconds after which a contender that does not answer is ended
@@ -63,10 +61,7 @@ def check_load(allow: bool) -> float:
 
 
 class Processes:
-    """A process for each name; one that fails is ended, and the reason is kept in ``absent``.
-
-    Leaving the ``with`` block ends all, with the processes that they started.
-    """
+    """A process for each name; one that fails is ended, and the reason is kept in ``absent``."""
 
     def __init__(self, names: Iterable[str], work: Work, time_limit: float) -> None:
         self._work, self._time_limit, self._context = work, time_limit, multiprocessing.get_context('spawn')
@@ -80,28 +75,21 @@ class Processes:
         theirs.close()
         return process, pipe
 
-    def __enter__(self) -> 'Processes':
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
+        """End all."""
         for name in list(self.alive):
             self.end(name)
 
     def ask(self, names: Sequence[str], do: str, **requests: Mapping[str, Any]) -> dict[str, Any]:
-        """Send a request to all, and return the answers of those that have one.
-
-        ``requests`` has the arguments of each name.
-        """
+        """Send a request, with arguments of each name, and return the answers of those that have one."""
         for name in names:
             with suppress(BrokenPipeError):
                 self.alive[name][1].send((do, {key: values[name] for key, values in requests.items()}))
-        answers = {}
+        answers, late = {}, f'no answer in {self._time_limit:g} s'
         for name in names:
             process, pipe = self.alive[name]
             try:
-                kind, answer = (
-                    pipe.recv() if pipe.poll(self._time_limit) else ('', f'no answer in {self._time_limit:g} s')
-                )
+                kind, answer = pipe.recv() if pipe.poll(self._time_limit) else ('', late)
             except (EOFError, ConnectionResetError):
                 process.join()
                 kind, answer = '', f'ended during {do!r} with status {process.exitcode}'
@@ -112,7 +100,7 @@ class Processes:
         return answers
 
     def end(self, name: str, reason: str = '') -> None:
-        """End a process, for a reason if it was expected to be measured."""
+        """End a process and those that it started, for a reason if it was expected to be measured."""
         if reason:
             say(f'{name} is not measured: {reason}')
             self.absent[name] = reason
@@ -136,7 +124,7 @@ def measure(
         reference = {name: f'{root or name}{EXACT}' for name, root in reference.items()}
         exact = 'fp64' if case.suite in ('inference', 'training') else 'fp32'
         cases |= dict.fromkeys(reference.values(), replace(case, device='cpu', precision=exact))
-    with Processes([CEILINGS, *cases], work, limits.request) as all_:
+    with closing(Processes([CEILINGS, *cases], work, limits.request)) as all_:
         ceilings = all_.ask([CEILINGS], 'ceilings', case={CEILINGS: case}).get(CEILINGS)
         if ceilings:
             all_.end(CEILINGS)
@@ -206,6 +194,6 @@ def machine(case: Case) -> dict[str, Any]:
         cpu += f' ({", ".join(found)})' if found else ''
     versions = {name: installed_version(name) for name in (*LIBRARIES, *(n for ns in OPENMMLAB.values() for n in ns))}
     facts = {'cpu': cpu, 'cores': granted_cores(), 'python': platform.python_version()}
-    if case.device == 'cuda':
+    if case.device == 'cuda' and torch.cuda.is_available():
         facts['gpu'] = torch.cuda.get_device_name()
     return {**facts, 'versions': {name: version for name, version in versions.items() if version}}

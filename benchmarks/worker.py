@@ -11,13 +11,11 @@ class Worker:
     """Answers requests about one contender."""
 
     def ceilings(self, case: Case) -> dict[str, float]:
-        """Return what the device reaches in a matrix product and in a copy."""
         from benchmarks.networks import ceilings
 
         return ceilings(case)
 
     def build(self, name: str, case: Case) -> None:
-        """Build the job of a contender."""
         import torch
 
         from benchmarks.contenders import CONTENDERS
@@ -34,7 +32,6 @@ class Worker:
         self.job, self.threads = rows[0].build(case), case.threads
 
     def outputs(self) -> Outputs:
-        """Return the arrays to be compared."""
         return self.job.outputs()
 
     def time(self, calls: int) -> float:

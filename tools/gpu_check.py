@@ -3,8 +3,8 @@
 
 It installs the wheels of ``tools/gpu_wheels.py`` beside the machine's own torch, compiles mmcv for CUDA, runs the GPU
 tests on torchvision's operators and on the compiled ones, trains the demo in several ways, and runs the benchmark. A
-stage that fails or takes too long is reported, and the next one begins. ``--out`` gets an archive of logs and results,
-and the compiled wheel: in ``--wheels``, it saves the next call 3 minutes.
+stage that fails or takes too long is reported, and the next one begins. ``--out`` gets logs, results and the compiled
+wheel, which saves the next call 3 minutes in ``--wheels``.
 """
 
 import argparse
@@ -33,11 +33,10 @@ CASES = (  # the most important first: what the time does not suffice for is lef
     'image --size 800x1216 --precision tf32',
     'inference --size 800x1216 --batch 8 --precision bf16',
     'inference --size 224x224 --batch 64 --precision tf32',
-    'inference --size 800x1216 --precision tf32',
     'step --size 800x1216 --precision bf16',
 )
+BUILD = {'MMCV_WITH_OPS': '1', 'FORCE_CUDA': '1', 'TORCH_CUDA_ARCH_LIST': '9.0', 'MAX_JOBS': str(os.cpu_count())}
 STAGES = ('tests', 'demo', 'compiled', 'bench')
-Stage = tuple[str, subprocess.Popen[bytes], float]
 
 
 class Check:
@@ -45,25 +44,24 @@ class Check:
 
     def __init__(self, out: Path, minutes: float) -> None:
         self.out, self.end, self.work = out, time.monotonic() + 60 * minutes, Path(tempfile.mkdtemp())
-        self.kept, self.path, self.rows = self.work / 'kept', [str(ROOT)], list[str]()
-        self.kept.mkdir()
+        self.kept, self.path, self.rows = Path(tempfile.mkdtemp()), [str(ROOT)], list[str]()
 
-    def start(self, name: str, command: str, **variables: str) -> Stage:
-        """Start a stage."""
-        env = {**os.environ, 'PYTHONPATH': os.pathsep.join(self.path), 'PYTHONUNBUFFERED': '1', **variables}
+    def start(self, name: str, command: str) -> tuple[str, subprocess.Popen, float]:
+        env = {**os.environ, 'PYTHONPATH': os.pathsep.join(self.path), 'PYTHONUNBUFFERED': '1'}
         print(f'{name}: python {command}', flush=True)
         with open(self.kept / f'{name}.log', 'wb') as log:
-            arguments = [sys.executable, *command.split()]
-            process = subprocess.Popen(arguments, stdout=log, stderr=log, cwd=ROOT, env=env, start_new_session=True)
-        return name, process, time.monotonic()
+            options = {'stdout': log, 'stderr': log, 'cwd': ROOT, 'env': env, 'start_new_session': True}
+            return name, subprocess.Popen([sys.executable, *command.split()], **options), time.monotonic()
 
-    def finish(self, stage: Stage, limit: float, show: str = '.') -> bool:
+    def finish(self, stage: tuple[str, subprocess.Popen, float], limit: float, show: str = '.') -> bool:
         """Wait so many seconds for a stage, note its last line that matches ``show``, and tell whether it passed."""
         name, process, began = stage
         try:
             status = f'status {process.wait(max(min(limit, self.end - time.monotonic()), 1))}'
         except subprocess.TimeoutExpired:
             status = 'took too long'
+            process.terminate()  # torchrun ends its processes
+            time.sleep(3)
         with suppress(ProcessLookupError):  # and all that it started
             os.killpg(process.pid, signal.SIGKILL)
         lines = (self.kept / f'{name}.log').read_text(errors='replace').splitlines()
@@ -73,7 +71,6 @@ class Check:
         return status == 'status 0'
 
     def install(self, wheels: list[Path]) -> None:
-        """Install wheels for the stages that follow, before what is there."""
         site, files = self.work / f'site{len(self.path)}', ' '.join(map(str, wheels))
         command = f'-m pip install -q --no-index --no-deps --no-compile --target {site} {files}'
         self.finish(self.start(site.name, command), 90)
@@ -95,15 +92,13 @@ def main() -> int:
         check.install([file for file in wheels if file not in compiled])
     source = next(args.wheels.absolute().glob('*mmcv*.tar.gz'), None)
     if source and 'compiled' in args.stages and not compiled:
-        variables = {'TORCH_CUDA_ARCH_LIST': '9.0', **os.environ, 'MMCV_WITH_OPS': '1', 'FORCE_CUDA': '1'}
-        command = f'-m pip wheel --no-deps --no-build-isolation --no-index -w {check.work} {source}'
-        build = check.start('build', command, **{'MAX_JOBS': str(os.cpu_count()), **variables})
+        os.environ |= BUILD | dict(os.environ)
+        build = check.start('build', f'-m pip wheel --no-deps --no-build-isolation --no-index -w {check.work} {source}')
     check.finish(check.start('doctor', '-m mmres2net doctor --require gpu'), 60, 'right on')
-    check.finish(check.start('demo data', '-m mmres2net demo-data'), 60)
-    demos = [
-        check.start(f'demo {name}', DEMO.format(port=port, folder=check.work / name) + more)
-        for port, (name, more) in enumerate(DEMOS.items() if 'demo' in args.stages else (), 29501)
-    ]
+    check.finish(check.start('demo data', '-m mmres2net demo-data'), 30)
+    demos = []
+    for port, name in enumerate(DEMOS if 'demo' in args.stages else (), 29501):
+        demos.append(check.start(f'demo {name}', DEMO.format(port=port, folder=check.work / name) + DEMOS[name]))
     if 'tests' in args.stages:
         check.finish(check.start('tests', PYTEST), 200, 'passed|failed|error')
     for demo in demos:

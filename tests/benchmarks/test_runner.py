@@ -1,8 +1,10 @@
 """The runner: contenders in turns, outputs first, and one that fails, differs or hangs leaves the others alone."""
 
+import itertools
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 
 from benchmarks import runner
 from benchmarks.__main__ import main
-from benchmarks.case import Case, Contender, DifferenceError, difference
+from benchmarks.case import SUITES, Case, Contender, DifferenceError, difference
 from benchmarks.contenders import CONTENDERS, contenders_of
 from benchmarks.report import BEGIN, END, interval, measured, write_page
 from benchmarks.runner import Limits, measure
@@ -20,9 +22,9 @@ from tests.benchmarks.worker import work
 CASE = Case('inference', (32, 32), threads=1)
 
 
-def result_of(*names: str, turns: int = 3) -> dict:
+def result_of(*names: str, turns: int = 3, case: Case = CASE) -> dict:
     contenders = {name: Contender(name, ('inference',), None, 'base' if name != 'base' else None) for name in names}
-    return measure(CASE, contenders, Limits(turns, 0.001, 5.0), allow_load=True, work=work)
+    return measure(case, contenders, Limits(turns, 0.001, 5.0), allow_load=True, work=work)
 
 
 @pytest.fixture(scope='module')
@@ -48,6 +50,28 @@ def test_contender_that_hangs_is_ended() -> None:
     assert '5 s' in rows['hanging']['absent']
     assert len(rows['base']['seconds']) == 3
     assert time.monotonic() - start < 55
+
+
+def test_outputs_on_a_gpu_are_compared_with_a_cpu_and_stand_apart(result: dict, tmp_path: Path) -> None:
+    on_gpu = result_of('base', 'slow', 'wrong', 'failing', case=replace(CASE, device='cuda', precision='bf16'))
+    rows = {row['name']: row for row in on_gpu['contenders']}
+    assert list(rows) == ['base', 'slow', 'wrong', 'failing']
+    assert {row['same_as'] for row in rows.values()} == {'base on the CPU'}
+    assert (rows['base']['seconds'], rows['slow']['calls']) == ([0.001] * 3, 1)
+    assert (rows['wrong']['absent'], rows['failing']['absent']) == (
+        'differs by 1.0e-01 from base on the CPU', 'ValueError: broken'
+    )  # fmt: skip
+    page, sections = tmp_path / 'page.md', []
+    for results in ([result], [result, on_gpu]):
+        files = [tmp_path / f'{one["case"]["device"]}.json' for one in results]
+        for file, one in zip(files, results, strict=True):
+            file.write_text(json.dumps(one))
+        page.write_text(f'{BEGIN}\n{END}')
+        write_page(files, page)
+        sections.append([line for line in page.read_text().splitlines() if line.startswith('#')])
+    assert [line for line in sections[0] if 'GPU' in line or 'cuda' in line] == []
+    assert [line.split()[0] for line in sections[1]] == ['###', '####', '###', '####']
+    assert '### On a GPU' in sections[1]
 
 
 def test_busy_machine_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys) -> None:
@@ -138,9 +162,9 @@ def test_broken_pages_and_results_are_one_error(broken: str, result: dict, tmp_p
 
 
 def test_table_of_contenders() -> None:
-    for suite in ('inference', 'training', 'step', 'image'):
-        rows = contenders_of(suite)
-        assert len(rows) == sum(suite in row.suites for row in CONTENDERS)
+    for suite, device in itertools.product(SUITES, ('cpu', 'cuda')):
+        rows = contenders_of(suite, device)
+        assert len(rows) == sum(suite in row.suites and device in row.devices for row in CONTENDERS)
         assert all(row.same_as is None or rows[row.same_as].same_as is None for row in rows.values())
     wanted = {'timm, folded, channels_last', 'timm, compiled, channels_last', 'ours, eager', 'ours, channels_last'}
     assert wanted < set(contenders_of('inference'))

@@ -7,15 +7,14 @@ import torch
 
 from tests.mmcv_ops.conftest import compiled, provided, use  # noqa: F401 - fixtures
 
-DEVICE = os.environ.get('MMRES2NET_GPU_TESTS_ON', 'cuda')
-
 
 @pytest.fixture(scope='session')
 def device() -> str:
     """Where the tests run; they are not skipped where torch sees no GPU, since then nothing would be tested."""
-    if DEVICE == 'cuda' and not torch.cuda.is_available():
+    name = os.environ.get('MMRES2NET_GPU_TESTS_ON', 'cuda')
+    if name == 'cuda' and not torch.cuda.is_available():
         pytest.exit('torch sees no GPU; MMRES2NET_GPU_TESTS_ON=cpu runs the GPU tests on the CPU', returncode=1)
-    return DEVICE
+    return name
 
 
 @pytest.fixture(autouse=True)
