@@ -237,14 +237,15 @@ inputs INPUT...  images, videos, folders with subfolders, patterns such as 'phot
 --score S  drop detections below it; default: 0.3
 --batch N:1  images at a time; default: %(default)s
 --json  print a JSON object for each image instead of text
---shard I/N  predict the images I, I + N, ... alone, with I from 0 to N - 1, and write them into parts of --out DIR
+| --shard I/N  predict the images I, I + N, ... alone, with I from 0 to N - 1, and write them into parts of --out DIR
     without drawing; run again, it continues. mmres2net merge DIR makes one file of all shards
+| --ray N  predict all images so, by N workers of a Ray cluster, or of this machine
 {RUNTIME}
 {OPTIONS}
 
 .pt and .pt2 files are programs: open them only if you trust their source. Exit status: 0, 1 if images were broken and
 skipped, 2 if nothing was predicted; after Ctrl-C (130) --out holds what was done.""",
-    'merge': """Check that the parts of all shards of mmres2net predict --shard are there, and make one file of them.
+    'merge': """Check that all parts of mmres2net predict --shard or --ray are there, and make one file of them.
 
 folder DIR  their --out; gets predictions.json, .csv or .jsonl, and failed.txt with the broken images
 

@@ -4,8 +4,10 @@ import argparse
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -41,6 +43,19 @@ NOT_RUN = {
     'train': 'needs a data set and hours',
 }
 SAME = ['mask_rcnn_r2n50.py', '--work-dir', '/shared/run', '--checkpoint-every', '10min', '--resume']  # on all clusters
+# What the schemas of Kubeflow Trainer and SkyPilot have of the fields that are used.
+OVERRIDES = 'spec.podTemplateOverrides[]'
+TRAINJOB = f"""apiVersion kind metadata.name spec.runtimeRef.name spec.trainer.image spec.trainer.command[]
+    {OVERRIDES}.targetJobs[].name {OVERRIDES}.spec.volumes[].name {OVERRIDES}.spec.containers[].name
+    {OVERRIDES}.spec.volumes[].persistentVolumeClaim.claimName
+    {OVERRIDES}.spec.containers[].volumeMounts[].name {OVERRIDES}.spec.containers[].volumeMounts[].mountPath"""
+SKYPILOT = 'resources.accelerators file_mounts./shared.name file_mounts./shared.mode setup run'
+NUMBERS = 'trainer.numNodes trainer.numProcPerNode trainer.resourcesPerNode.limits.nvidia.com/gpu'
+FIELDS: dict[str, type] = {
+    **{f'.{name}': str for name in f'{TRAINJOB} {SKYPILOT}'.split()},
+    **{f'.{name}': int for name in ('num_nodes', *(f'spec.{name}' for name in NUMBERS.split()))},
+    '.resources.use_spot': bool,
+}
 ELSEWHERE = ('make', 'source', 'docker', 'pip', 'python', 'git', 'for', 'pytest')  # not of this project
 
 
@@ -113,9 +128,11 @@ def test_paths_in_the_text_exist(page: Path) -> None:
 
 @pytest.mark.parametrize('kind', ['bash', 'shell', 'yaml'])
 def test_ways_to_start_on_a_cluster_parse_and_run_the_same_command(kind: str) -> None:
+    assert subprocess.run([sys.executable, ROOT / 'tools/cluster_recipes.py', '--check']).returncode == 0
     for code in blocks(ROOT / 'docs/cluster.md', kind):
         if kind == 'yaml':
             content = yaml.safe_load(code)
+            assert types(content).items() <= FIELDS.items()
             code = content.get('run') or shlex.join(map(str, content['spec']['trainer']['command']))
         subprocess.run(['bash', '-n'], input=code, text=True, check=True)
         command = re.search(r'mmres2net (\w+ .*)', code.replace('\\\n', ' '))
@@ -124,6 +141,15 @@ def test_ways_to_start_on_a_cluster_parse_and_run_the_same_command(kind: str) ->
         found = flags.parse(verb, argv)
         if verb in ('train', 'submit'):
             assert argv[argv.index('mask_rcnn_r2n50.py') :][:6] == SAME or found.rest[:6] == SAME
+
+
+def types(content: Any, path: str = '') -> dict[str, type]:
+    """Return the types of the values in YAML by their paths; those of a list have one path."""
+    if isinstance(content, dict):
+        return {key: kind for name in content for key, kind in types(content[name], f'{path}.{name}').items()}
+    if isinstance(content, list):
+        return {key: kind for one in content for key, kind in types(one, f'{path}[]').items()}
+    return {path: type(content)}
 
 
 def test_every_page_is_in_the_index_and_readme_is_short() -> None:

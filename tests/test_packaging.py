@@ -92,7 +92,7 @@ def test_metadata_names_version_licence_extras_and_command(wheel: Path) -> None:
         metadata = archive.read(f'{info}/METADATA').decode()
         commands = archive.read(f'{info}/entry_points.txt').decode()
     assert {'License-Expression: Apache-2.0', 'Requires-Python: >=3.10'} <= set(metadata.splitlines())
-    extras = {'seg', 'cls', 'export', 'cam', 'sal', 'cluster', 'serve', 'all', 'dev', 'ops'}
+    extras = {'seg', 'cls', 'export', 'cam', 'sal', 'cluster', 'ray', 'serve', 'all', 'dev', 'ops'}
     assert set(re.findall(r'^Provides-Extra: (\w+)$', metadata, re.MULTILINE)) == extras
     command = 'mmres2net = mmres2net.__main__:main'
     assert (command in commands, f'{info}/licenses/LICENSE' in contents(wheel)) == (

@@ -29,7 +29,7 @@ from mmres2net.errors import UserError  # noqa: E402
 from mmres2net.files import locked, require_space  # noqa: E402
 
 LIBRARIES = {'seg': 'mmseg', 'cls': 'mmpretrain'}
-EXTRAS = (*LIBRARIES, 'export', 'cam', 'sal', 'cluster', 'serve', 'all', 'dev')
+EXTRAS = (*LIBRARIES, 'export', 'cam', 'sal', 'cluster', 'ray', 'serve', 'all', 'dev')
 DISK = 7 * 10**9  # the environment takes 5.7 GB, unfinished downloads up to 1 GB
 JOB_MEMORY = 2 * 10**9  # of one compiler on mmcv's largest files
 TOO_NEW_TO_COMPILE = (2, 14)  # torch needs C++20 from here on; mmcv's build asks for C++17

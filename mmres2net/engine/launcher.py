@@ -12,10 +12,11 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from functools import cache
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -25,6 +26,7 @@ from mmengine.evaluator import metric
 from torch import distributed as dist
 
 from mmres2net.errors import Interrupted, RunError, UserError, reason_of, report
+from mmres2net.files import atomic_path
 
 T = TypeVar('T')
 ADDRESS, PORT = 'MASTER_ADDR', 'MASTER_PORT'
@@ -39,6 +41,7 @@ LAUNCHERS = {
 RANK, SIZE, LOCAL_RANK, LOCAL_SIZE = range(4)
 STARTERS = {'pytorch': 'torchrun --nproc-per-node N', 'slurm': 'srun --ntasks-per-node N', 'mpi': 'mpirun -np N'}
 RESTARTS = ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT')
+BLOCK = 1 << 22  # bytes; torch's store refuses values of over 8 MiB
 START, LEAVE, POLL = 600.0, 3.0, 0.1  # seconds: to meet at the start, to wait for each other at the end, to ask again
 
 
@@ -174,6 +177,26 @@ class Group:
         self._count += 1
         self.store.add(f'here {self._count}', 1)
         self._wait(lambda: self.store.add(f'here {self._count}', 0) == self.size)
+
+    def copy(self, path: Path, target: Path, wanted: bool) -> None:
+        """Copy a file of the first process to ``target`` in processes where it is ``wanted``; all have to call this."""
+        self._count += 1
+        key = f'wanted {self._count}'
+        self.store.add(key, int(wanted))
+        self.meet()
+        if not self.store.add(key, 0):
+            return
+        with ExitStack() as stack:
+            source = stack.enter_context(path.open('rb')) if self.rank == 0 else None
+            out = stack.enter_context(stack.enter_context(atomic_path(target)).open('wb')) if wanted else None
+            block = b'more'
+            while block:
+                block = self.share(lambda: source.read(BLOCK) if source else b'')
+                if out is not None:
+                    out.write(block)
+                self.meet()
+                if self.rank == 0:
+                    self.store.delete_key(f'shared {self._count - 1}')
 
     def leave(self, error: BaseException | None) -> None:
         """Leave, perhaps after an ``error``: the first one of all processes is printed, the others follow from it."""

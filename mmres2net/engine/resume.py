@@ -2,18 +2,17 @@
 
 import math
 import re
-import socket
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from mmengine.config import Config
 
 from mmres2net.engine.checkpoints import EVALUATED, POINTER, checksum_file, read_checksum
 from mmres2net.engine.embedded import saved_config
 from mmres2net.engine.exact import POSITION
-from mmres2net.engine.launcher import Group, from_first_process, wait_for_others
+from mmres2net.engine.launcher import Group, from_first_process
 from mmres2net.engine.settings import SEED, value_at
 from mmres2net.errors import UserError
 from mmres2net.files import digest_of, locked
@@ -21,7 +20,9 @@ from mmres2net.text import join_some
 from mmres2net.weights.loading import check_finite
 from mmres2net.weights.reading import read_checkpoint, unwrap
 
+T = TypeVar('T')
 CHECKPOINT = re.compile(r'(epoch|iter|last)(?:_(\d+))?\.pth')
+COPY = '.resumed.pth'  # of the checkpoint of the first process, on a machine that cannot read it
 BEST = 'best_*.pth'
 NEEDED = ('meta', 'message_hub', 'state_dict')
 HUB = ('log_scalars', 'runtime_info', 'resumed_keys')
@@ -83,22 +84,24 @@ def newest_start(folder: Path, *, allow_pickle: bool = False) -> Start | None:
     return None
 
 
-def same_start(choose: Callable[[], Start | None], allow_pickle: bool) -> Start | None:
-    """Return what the first process chooses to start from; a UserError if another process has not the same file."""
-    start = from_first_process(choose)
-    if start is not None and Group.current and Group.current.rank:
-        way = (
-            f'on {socket.gethostname()}, {start.path} is not what the first process resumes from: use a disk that all '
-        )
-        way += 'machines share, or copy that file there'
-        try:
-            mine = read_start(start.path, allow_pickle=allow_pickle)
-        except (UserError, OSError) as error:
-            raise UserError(f'{way} ({error})') from error
-        if any(mine.meta.get(name) != start.meta.get(name) for name in ('epoch', 'iter', 'time', 'experiment_name')):
-            raise UserError(way)
-    wait_for_others()
-    return start
+def same_start(choose: Callable[[], T], folder: Path, *, allow_pickle: bool, first_here: bool) -> T | Start:
+    """Return what the first process chooses to start from; machines without that file get a copy in ``folder``."""
+    start, group = from_first_process(choose), Group.current
+    if not isinstance(start, Start) or group is None:
+        return start
+    mine: Path | None = None
+    for asks in (first_here, True):  # after the first process of each machine those that have a disk of their own
+        mine = next((path for path in (start.path, folder / COPY) if _is_same(start, path, allow_pickle)), None)
+        group.copy(start.path, folder / COPY, wanted=asks and mine is None)
+    return start._replace(path=mine or folder / COPY)
+
+
+def _is_same(start: Start, path: Path, allow_pickle: bool) -> bool:
+    try:
+        meta = read_start(path, allow_pickle=allow_pickle).meta
+    except (UserError, OSError):
+        return False
+    return all(meta.get(name) == start.meta.get(name) for name in ('epoch', 'iter', 'time', 'experiment_name'))
 
 
 def _pointed_at(folder: Path) -> tuple[list[Path], list[str]]:

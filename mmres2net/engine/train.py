@@ -139,14 +139,18 @@ def find_start(cfg: Config, args: argparse.Namespace) -> Start | None:
         if not args.overwrite and not args.profile and is_first_process(args.launcher):
             check_unused(folder)
         return None
-    if asked == 'auto' or (is_restarted(args.launcher) and checkpoints_in(folder)):
-        start = same_start(lambda: newest_start(folder, allow_pickle=unsafe), unsafe)
-    else:
+    automatic = asked == 'auto' or (is_restarted(args.launcher) and bool(checkpoints_in(folder)))
+
+    def choose() -> Start | str | None:
+        if automatic:
+            return newest_start(folder, allow_pickle=unsafe)
         name = check_checkpoint(asked, 'named by --resume', allow_pickle=unsafe)
-        if not Path(name).is_file():  # a folder or a store, which MMEngine reads itself
-            cfg.resume, cfg.load_from = True, name
-            return None
-        start = same_start(lambda: read_start(Path(name), allow_pickle=unsafe), unsafe)
+        return read_start(Path(name), allow_pickle=unsafe) if Path(name).is_file() else name
+
+    start = same_start(choose, folder, allow_pickle=unsafe, first_here=is_first_here(args.launcher))
+    if isinstance(start, str):  # a folder or a store, which MMEngine reads itself
+        cfg.resume, cfg.load_from = True, start
+        return None
     if start is not None:
         cfg.resume, cfg.load_from = True, str(start.path)
     return start

@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from itertools import islice
@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 
 from mmres2net.errors import UserError
 from mmres2net.flags import parse
+from mmres2net.predict import shards
 from mmres2net.predict.images import Array
 from mmres2net.predict.inputs import Skipped, count_and_rate, find_inputs, frames_of, is_stream
 from mmres2net.predict.model import ExportedModel, Predictor
+from mmres2net.predict.ray import predict_by_ray
 from mmres2net.predict.results import CocoIds, Prediction, Results, describe, format_prediction
-from mmres2net.predict.shards import check_shard, predict_shard
+from mmres2net.predict.shards import check_shard
 
 DEFAULT_SCORE = 0.3
 
@@ -42,8 +44,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError('--ann is for the file that --out writes: give --out DIR')
     out = Path(args.out).expanduser() if args.out else None
     paths = find_inputs(args.inputs, out)
-    if args.shard:
+    if args.shard or args.ray:
         check_shard(args, paths)
+        status = predict_by_ray(args, paths, shards.SIZE, _start) if args.ray else _start(args, paths)(args.shard)
+        print(f'when all shards are done: mmres2net merge {out}', file=sys.stderr)
+        return status
+    model, ids = _load(args, paths)
+    skipped = Skipped()
+    with ExitStack() as stack:
+        results = stack.enter_context(Results(out, paths, model.metadata, ids)) if out else None
+        done = _run(args, model, paths, results, skipped)
+    return skipped.status(done, len(paths))
+
+
+def _load(args: argparse.Namespace, paths: Sequence[Path]) -> tuple[Predictor, CocoIds | None]:
+    """Return the model and the ids of ``--ann``, and set the score that the model needs where none is given."""
     model = Predictor(
         args.model, config=args.config, options=args.cfg_options, device=args.device, precision=args.amp,
         threads=args.threads, allow_unsafe_checkpoint=args.allow_unsafe_checkpoint,
@@ -55,14 +70,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     ids = _ids(args, model, paths)
     if args.score is None:  # metrics count all detections
         args.score = max(0 if ids else DEFAULT_SCORE, model.metadata.score_threshold)
-    skipped = Skipped()
-    if args.shard:
-        predict = partial(_predictions, args, model, skipped=skipped)
-        return predict_shard(args, paths, model.metadata, predict, skipped)
-    with ExitStack() as stack:
-        results = stack.enter_context(Results(out, paths, model.metadata, ids)) if out else None
-        done = _run(args, model, paths, results, skipped)
-    return skipped.status(done, len(paths))
+    return model, ids
+
+
+def _start(args: argparse.Namespace, paths: Sequence[Path]) -> Callable[[tuple[int, int]], int]:
+    """Load the model, and return what predicts shards with it."""
+    model, _ = _load(args, paths)
+
+    def predict(shard: tuple[int, int]) -> int:
+        skipped = Skipped()
+        found = partial(_predictions, args, model, skipped=skipped)
+        return shards.predict_shard(args, shard, paths, model.metadata, found, skipped)
+
+    return predict
 
 
 def _ids(args: argparse.Namespace, model: Predictor, paths: Sequence[Path]) -> CocoIds | None:

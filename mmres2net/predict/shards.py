@@ -35,21 +35,23 @@ def part_path(folder: Path, shard: int, part: int) -> Path:
 
 
 def check_shard(args: argparse.Namespace, paths: Sequence[Path]) -> None:
-    """Check the flags and inputs of a shard; a UserError says what does not go with ``--shard``."""
+    """Check flags and inputs; a UserError says what does not go with ``--shard`` and ``--ray``."""
+    flag = '--ray' if args.ray else '--shard'
     if not args.out or args.json:
-        raise UserError('--shard writes files that are merged later: give --out DIR, and leave out --json')
+        raise UserError(f'{flag} writes files that are merged later: give --out DIR, and leave out --json')
     if stream := next((path for path in paths if is_stream(path)), None):
-        raise UserError(f'--shard is for images, and {stream} is a video or a camera')
+        raise UserError(f'{flag} is for images, and {stream} is a video or a camera')
 
 
 def predict_shard(
-    args: argparse.Namespace, paths: Sequence[Path], metadata: ExportMetadata, predict: Predict, skipped: Skipped
-) -> int:
-    """Write the parts of a shard that are not there yet; return 1 if images of them were broken, else 0.
+    args: argparse.Namespace, which: tuple[int, int], paths: Sequence[Path], metadata: ExportMetadata,
+    predict: Predict, skipped: Skipped,
+) -> int:  # fmt: skip
+    """Write the parts that are not there yet of a shard, ``which`` of how many; return 1 if images were broken, else 0.
 
     A UserError says that the folder has parts of other images, another model or other settings.
     """
-    (shard, count), out = args.shard, Path(args.out).expanduser()
+    (shard, count), out = which, Path(args.out).expanduser()
     writable_dir(out / PARTS, '--out')
     names = hashlib.sha256()
     for path in paths:
@@ -68,7 +70,6 @@ def predict_shard(
             lines = _lines(mine[start : start + SIZE], metadata, predict, skipped, out)
             write_atomic(target, ''.join(f'{json.dumps(line)}\n' for line in lines))
         print(f'shard {shard} of {count}: {min(start + SIZE, len(mine))} of {len(mine)} images', file=sys.stderr)
-    print(f'when all {count} shards are done: mmres2net merge {out}', file=sys.stderr)
     return 1 if skipped else 0
 
 

@@ -1,6 +1,10 @@
 """Shards of a prediction: parts, a second start, and the one file of all of them."""
 
 import json
+import os
+import signal
+from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,7 +12,7 @@ from PIL import Image
 
 from mmres2net.data.shapes import DEFAULT_SPEC, draw_scene
 from mmres2net.errors import UserError
-from mmres2net.predict import shards
+from mmres2net.predict import job, shards
 from tests.support.cli import CliResult, run_cli
 
 SCENES = [draw_scene(DEFAULT_SPEC, 'val', i).image for i in range(3)]
@@ -89,10 +93,36 @@ def test_parts_of_another_run_are_not_mixed(exports: dict, images: Path, tmp_pat
     assert 'of other images' in predict(model, images, '--out', out, '--shard', '0/4').err
 
 
-@pytest.mark.parametrize('flags', ['--shard 4/4', '--shard -1/4', '--shard 1', '--shard 0/0', '--json', ''])
+def test_workers_of_ray_predict_the_same_although_one_is_killed(
+    exports: dict, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip('ray.data', reason='needs the extra ray, which is not among those of the tests')
+    model, out, killed, start = exports['detector.onnx'], tmp_path / 'out', tmp_path / 'killed', job._start
+
+    def dying(args: Namespace, paths: list[Path]) -> Callable[[tuple[int, int]], int]:
+        predict = start(args, paths)
+
+        def once(shard: tuple[int, int]) -> int:
+            if not killed.exists():
+                killed.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return predict(shard)
+
+        return once
+
+    monkeypatch.setattr(job, '_start', dying)
+    assert predict(model, images, '--out', tmp_path / 'one').status == 1
+    assert predict(model, images, '--out', out, '--ray', '2').status == 1
+    assert (killed.exists(), run_cli('merge', out).status, len(list((out / 'parts').iterdir()))) == (True, 1, 4)
+    assert (out / 'predictions.json').read_text() == (tmp_path / 'one/predictions.json').read_text()
+
+
+@pytest.mark.parametrize(
+    'flags', ['--shard 4/4', '--shard -1/4', '--shard 1', '--shard 0/0', '--ray 0', '--ray 2 --shard 0/2', '--json', '']
+)
 def test_bad_flags(exports: dict, images: Path, tmp_path: Path, flags: str) -> None:
     out = ['--out', str(tmp_path / 'out')] if flags else []
-    given = flags if flags.startswith('--shard') else f'--shard 0/2 {flags}'
+    given = flags if flags.startswith(('--shard', '--ray')) else f'--shard 0/2 {flags}'
     assert predict(exports['detector.onnx'], images, *out, *given.split()).status == 2
     assert not (tmp_path / 'out').exists()
 

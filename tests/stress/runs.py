@@ -22,6 +22,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, METRICS, MODELS, TRANSFORMS
 from torch.utils.data import Dataset
 
+import mmres2net.engine.train  # noqa: F401 - before processes are forked
 from mmres2net.cli import main
 from mmres2net.data.shapes import ShapesSpec, make_shapes
 from mmres2net.engine.resume import newest_start
