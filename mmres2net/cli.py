@@ -18,7 +18,7 @@ VERBS: dict[str, tuple[str, str]] = {
     'test': ('evaluate a checkpoint', 'engine.test:main'),
     'configs': ('print the folder of the shipped configs, or list them', 'paths:main'),
     'check-data': ('read all data of a config or a folder, list what is wrong, draw samples', 'engine.check_data:main'),
-    'convert-data': ('write own data in the format of COCO, VOC or YOLO', 'data.own.convert:main'),
+    'convert-data': ('write own data in the format of COCO, VOC or YOLO', 'data.own.standard:main'),
     'prepare-data': ('fetch a public data set and lay it out', 'data.prepare.job:main'),
     'convert-weights': ('convert weights of one library into those of another', 'weights.convert:main'),
     'export': ('write a trained model for ONNX Runtime, OpenVINO, TorchScript or torch.export', 'export.job:main'),

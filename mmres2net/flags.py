@@ -185,8 +185,6 @@ config  {OWN_DATA}; or {CONFIG}
 --show N>=0:5  findings of each kind to list; default: %(default)s
 --samples N>=0:8  images to draw of each split; default: %(default)s
 --out DIR  folder of the drawings; default: work_dirs/check_data/CONFIG
---json FILE  write all counts and findings to this file
---workers N  threads that read; default: one a core, at most 16
 {OPTIONS}
 
 exit status: 0 without errors (notes are fine), 1 with errors in the data, 2 where nothing was checked""",
@@ -202,9 +200,7 @@ path  {OWN_DATA}
 
 dataset {_choices(DATA_SETS)}  the data set
 --root ROOT:data  folder of the data sets (default: %(default)s)
---from SOURCE  use the archives, or files that have to be fetched by hand, in DIR; it is only read
---remove-archives  remove downloads once they are unpacked
---dry-run  print what would be done, and the URLs""",
+--from SOURCE  use the archives, or files that have to be fetched by hand, in DIR; it is only read""",
     'export': f"""Write a model as a file for another runtime, and compare the file with the model.
 
 config  {CONFIG}

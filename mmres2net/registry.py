@@ -17,7 +17,7 @@ DATASETS = Registry(
     'dataset',
     parent=ROOT_DATASETS,
     scope='mmres2net',
-    locations=['mmres2net.data.cifar', 'mmres2net.data.own.paired', 'mmres2net.saliency'],
+    locations=['mmres2net.data.cifar', 'mmres2net.data.registered', 'mmres2net.saliency'],
 )
 MODELS = Registry('model', parent=ROOT_MODELS, scope='mmres2net', locations=['mmres2net.models', 'mmres2net.saliency'])
 HOOKS = Registry(
@@ -30,7 +30,7 @@ TRANSFORMS = Registry(
     'transform',
     parent=ROOT_TRANSFORMS,
     scope='mmres2net',
-    locations=['mmres2net.data.transforms', 'mmres2net.saliency'],
+    locations=['mmres2net.data.registered', 'mmres2net.saliency'],
 )
 METRICS = Registry(
     'metric', parent=ROOT_METRICS, scope='mmres2net', locations=['mmres2net.evaluation', 'mmres2net.saliency']

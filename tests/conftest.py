@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmres2net.data.shapes import ShapesSpec, make_shapes, verify_shapes
+from mmres2net.data.shapes import ShapesSpec, make_shapes
+from tests.support.folders import contents
 
 if TYPE_CHECKING:
     from tests.support.exported import Exports, TinyModels
@@ -32,8 +33,9 @@ def _seeds() -> None:
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The embedded data set with 12 training and 6 validation images, for reading only; copy it to change it."""
     root = make_shapes(tmp_path_factory.mktemp('embedded') / 'shapes', spec=ShapesSpec(n_train=12, n_val=6, seed=1))
+    before = contents(root)
     yield root
-    verify_shapes(root)  # a test that changed it would have spoiled the tests after it
+    assert contents(root) == before, 'a test has changed the data of all tests'
 
 
 @pytest.fixture(scope='session')

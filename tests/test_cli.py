@@ -62,7 +62,7 @@ sys.exit(', '.join(heavy) or 0)
 def test_choices_that_the_flags_restate() -> None:
     from mmres2net.cam.core import METHODS
     from mmres2net.data.layout import PARTS as SPLITS
-    from mmres2net.data.prepare.sources import DATASETS
+    from mmres2net.data.prepare.job import DATASETS
     from mmres2net.export.formats import WRITERS
     from mmres2net.export.graphs import PARTS
     from mmres2net.predict.checkpoint import PRECISIONS

@@ -42,10 +42,7 @@ def datasets_of(cfg: Config, part: str) -> list[dict[str, Any]]:
 
 
 def dataset_of_test(cfg: Config) -> dict[str, Any]:
-    """Return the data set dict of the test images, out of what wraps it, the first of several; empty where none is.
-
-    Where a config names no test data, those of validation are meant.
-    """
+    """Return the data set dict of the test images, else of validation, out of what wraps it; empty where none is."""
     node = (cfg.get('test_dataloader') or cfg.get('val_dataloader') or {}).get('dataset') or {}
     return next((inner for _, inner in walk(node, '') if 'pipeline' in inner), node)
 
@@ -72,13 +69,9 @@ def prefix_of(dataset: dict[str, Any]) -> str:
 def point_at(cfg: Config, folder: str | Path, parts: Sequence[str] = PARTS) -> Config:
     """Return a copy of ``cfg`` that reads its data from ``folder``, never from outside of it.
 
-    Args:
-        cfg: A config of any OpenMMLab library; it stays as it is.
-        folder: The root itself, or a folder that holds it (the parent of ``VOCdevkit``, say).
-        parts: The parts that must be there: of ``train``, ``val``, ``test``. The others follow where they share a root.
-
-    Raises:
-        UserError: No such folder, a layout that does not fit, or a config without data roots.
+    ``folder`` is the root itself or holds it, as the parent of ``VOCdevkit`` does. ``parts`` must be there; others
+    follow where they share a root. A UserError says that a folder is missing, does not fit, or that the config has no
+    root.
     """
     base = Path(folder).expanduser()
     if not str(folder) or not base.is_dir():
@@ -96,10 +89,7 @@ def point_at(cfg: Config, folder: str | Path, parts: Sequence[str] = PARTS) -> C
     # Data sets in the same layout: a folder that holds one of them would pass for all.
     for (old, new), (other, same) in combinations(found.items(), 2):
         if new == same and Path(old) != Path(other) and set(needed[old]) == set(needed[other]):
-            raise UserError(
-                f'--data {folder} would stand for both {old!r} and {other!r} of this config; give the folder that '
-                'holds the folders of its data sets'
-            )
+            raise UserError(f'--data {folder} would stand for both {old!r} and {other!r}; give a folder of both')
     for old in {old for old in others if old} - set(found):
         # A folder that stands for one data set is no other one, though it may have the same layout.
         taken = [place for other, place in found.items() if set(others[old]) <= set(needed.get(other, ()))]
@@ -126,7 +116,6 @@ def _missing(place: Path, paths: Sequence[str]) -> list[str]:
 
 
 def _find_root(base: Path, old: str, paths: Sequence[str]) -> Path:
-    """Return the folder in or at ``base`` that has all ``paths``."""
     nearest = min(_candidates(base, old), key=lambda place: len(_missing(place, paths)))
     if not (missing := _missing(nearest, paths)):
         return nearest

@@ -1,12 +1,9 @@
 """The images of the data set `shapes`: a scene is one image with its instances, drawn from random numbers.
 
-Six classes of shapes on textured backgrounds; size, position, orientation and texture are random. Each class also has
-its own colour, with some variation, and backgrounds are muted: the demo trains from random weights in minutes, and
-learning rotated shapes without colour would take hours.
-
-Masks, boxes and the pixels before JPEG are the same for any numpy version and platform: the random bits are PCG64's raw
-output (numpy guarantees that stream, but not `Generator`'s methods), and all drawing is elementwise +, -, *, / and
-comparison in float64, with sines rounded to 2**-20.
+Each class of shapes has its own colour, with some variation, and backgrounds are muted, so that the demo trains from
+random weights in minutes. Masks, boxes and the pixels before JPEG are the same for any numpy version and platform: the
+random bits are PCG64's raw output (numpy guarantees that stream, but not `Generator`'s methods), and all drawing is
+elementwise +, -, *, / and comparison in float64, with sines rounded to 2**-20.
 """
 
 import math
@@ -45,14 +42,11 @@ class ShapesSpec:
 
 @dataclass(frozen=True, eq=False)
 class Instance:
-    """One annotated object, or one group of them.
-
-    `mask` is bool (H, W), true where the object is seen; `full_area` counts its pixels with nothing in the way.
-    """
+    """One annotated object, or one group of them."""
 
     label: int
-    mask: np.ndarray
-    full_area: int
+    mask: np.ndarray  # bool (H, W), true where the object is seen
+    full_area: int  # pixels with nothing in the way
     crowd: bool
 
     @property
@@ -111,15 +105,11 @@ def _noise(rng: RandomBits, height: int, width: int, cell: float) -> np.ndarray:
     return rows[:, x0] * (1 - fx) + rows[:, x0 + 1] * fx
 
 
-def _octaves(rng: RandomBits, height: int, width: int) -> np.ndarray:
-    cell = rng.uniform(20.0, 60.0)
-    coarse, middle, fine = (_noise(rng, height, width, cell / k) for k in (1, 3, 9))
-    return 0.55 * coarse + 0.3 * middle + 0.15 * fine
-
-
 def _texture(rng: RandomBits, height: int, width: int, dark: np.ndarray, light: np.ndarray) -> np.ndarray:
     """Float64 (H, W, 3) between two colours: clouds, a gradient, stripes or patches, with fine grain."""
-    tone = _octaves(rng, height, width)
+    cell = rng.uniform(20.0, 60.0)
+    coarse, middle, fine = (_noise(rng, height, width, cell / k) for k in (1, 3, 9))
+    tone = 0.55 * coarse + 0.3 * middle + 0.15 * fine
     kind = ('clouds', 'gradient', 'stripes', 'patches')[rng.between(0, 3)]
     if kind in ('gradient', 'stripes'):
         cos, sin = _cos_sin(rng.between(0, 359))
@@ -138,17 +128,6 @@ def _texture(rng: RandomBits, height: int, width: int, dark: np.ndarray, light: 
 def _pair(rng: RandomBits, base: np.ndarray, spread: int) -> tuple[np.ndarray, np.ndarray]:
     offset = np.array([rng.between(-spread, spread) for _ in range(3)])
     return base - offset / 2, base + offset / 2
-
-
-def _background(rng: RandomBits) -> np.ndarray:
-    """A muted colour (3,): a grey with a slight tint."""
-    grey = rng.between(50, 200)
-    return np.array([grey + rng.between(-25, 25) for _ in range(3)])
-
-
-def _colour(rng: RandomBits, label: int) -> np.ndarray:
-    """A colour (3,) near that of a class."""
-    return np.array([channel + rng.between(-30, 30) for channel in COLOURS[label]])
 
 
 def _inside(label: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -206,7 +185,6 @@ def _paste(outline: np.ndarray, x: int, y: int, height: int, width: int) -> np.n
 def _place(
     rng: RandomBits, below: list[Instance], label: int, outline: np.ndarray, shape: tuple[int, int], crowd: bool
 ) -> list[Instance] | None:
-    """Return all instances and a new one on top, or None if no position was found in a few tries."""
     (height, width), full_area = shape, int(np.count_nonzero(outline))
     near = len(outline) // 4  # the centre is at least this far inside, so that cropped shapes stay recognizable
     places = [(rng.between(near, width - near), rng.between(near, height - near)) for _ in range(12)]
@@ -230,17 +208,12 @@ def _sizes(rng: RandomBits, count: int, longest: float) -> list[float]:
 
 
 def draw_scene(spec: ShapesSpec, split: str, index: int) -> Scene:
-    """Draw image `index` (from 0) of a split; a ValueError names an unknown split or a negative index.
-
-    A scene depends on `spec`'s seed, on the split and on the index, not on how many images there are.
-    """
-    if split not in SPLITS:
-        raise ValueError(f'unknown split {split!r}; choose from {", ".join(SPLITS)}')
-    if index < 0:
-        raise ValueError(f'index={index} is negative; count from 0')
+    """Draw image `index` (from 0) of a split; it depends on `spec`'s seed, and not on how many images there are."""
     rng = RandomBits(spec.seed, SPLITS.index(split), index)
     height, width = (16 * rng.between(SIDES[0] // 16, SIDES[1] // 16) for _ in range(2))
-    image = _texture(rng, height, width, *_pair(rng, _background(rng), 50))
+    grey = rng.between(50, 200)
+    background = np.array([grey + rng.between(-25, 25) for _ in range(3)])
+    image = _texture(rng, height, width, *_pair(rng, background, 50))
     instances: list[Instance] = []
     empty = index % EMPTY_EVERY == EMPTY_EVERY - 1
     todo = [] if empty else _objects(rng, index, 0.9 * min(height, width))
@@ -251,12 +224,12 @@ def draw_scene(spec: ShapesSpec, split: str, index: int) -> Scene:
         instances = placed
         x1, y1, x2, y2 = instances[-1].box
         mask = instances[-1].mask[y1:y2, x1:x2]
-        image[y1:y2, x1:x2][mask] = _texture(rng, y2 - y1, x2 - x1, *_pair(rng, _colour(rng, label), 60))[mask]
+        colour = np.array([channel + rng.between(-30, 30) for channel in COLOURS[label]])
+        image[y1:y2, x1:x2][mask] = _texture(rng, y2 - y1, x2 - x1, *_pair(rng, colour, 60))[mask]
     return Scene(np.clip(image, 0, 255).astype(np.uint8), tuple(instances))
 
 
 def _objects(rng: RandomBits, index: int, longest: float) -> list[tuple[int, np.ndarray, bool]]:
-    """Return the objects to place, bottom first: (label, outline, crowd)."""
     sizes = _sizes(rng, rng.between(1, MAX_OBJECTS), longest)
     labels = [rng.between(0, len(CLASSES) - 1) for _ in sizes]
     labels[0] = index % len(CLASSES)  # so that the smallest set has every class

@@ -16,7 +16,7 @@ from mmengine.fileio import exists, get
 from mmengine.logging import print_log
 from pycocotools import mask as coco_masks
 
-from mmres2net.data.formats.coco import category_fault, coco_content
+from mmres2net.data.formats.objects import category_fault, coco_content
 from mmres2net.errors import UserError
 from mmres2net.evaluation.labels import check_labels, class_names, class_table
 from mmres2net.evaluation.matches import SIZES, Matches, average_precision, match, recall_at, usable_annotation

@@ -14,7 +14,7 @@ import numpy as np
 from pycocotools import mask as coco_masks
 
 from mmres2net.data.formats.base import is_polygon, polygon_numbers, rle_fault
-from mmres2net.data.formats.coco import read_box, read_crowd
+from mmres2net.data.formats.objects import read_box, read_crowd
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 GRID = np.linspace(0, 1, 101)  # of recalls and of scores

@@ -2,22 +2,28 @@
 
 import hashlib
 import re
+import shutil
 import socket
+import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterable
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
 
 from mmres2net.errors import UserError
-from mmres2net.fetch.progress import BLOCK, log, progress_bar, write
 from mmres2net.files import file_size, size_text
 
 TRIES = 5  # failures in a row until the next URL; after one that transferred bytes the count starts again
 PAUSE = 2.0  # seconds before the second try, doubled before each further one
 TIMEOUT = 30.0  # seconds without an answer that count as a failure
 TEMPORARY = (408, 425, 429, 500, 502, 503, 504)  # HTTP status: worth another try at the same URL
+BLOCK = 2**20  # bytes
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,21 @@ class Remote:
     digest: str  # its checksum in hexadecimal digits, or the first of them; empty: unknown
     algorithm: str = 'md5'  # of the checksum, as hashlib names it
     ways_out: tuple[str, ...] = ()  # what the user can do if no URL works, besides trying again later
+
+
+def log(text: str) -> None:
+    """Print a line to stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def progress_bar(
+    title: str, total: int | None = None, *, items: Iterable[Any] | None = None, start: int = 0, unit: str = 'B'
+) -> tqdm:
+    """Return a bar on a terminal's stderr, of ``items`` or ``total`` units (None: unknown), ``start`` of them done."""
+    # Python's idea of the size: tqdm draws nothing on a terminal that does not know its own.
+    size = shutil.get_terminal_size()
+    place = {'disable': None, 'ncols': size.columns, 'nrows': size.lines}
+    return tqdm(items, desc=title, total=total, initial=start, unit=unit, unit_scale=unit == 'B', **place)
 
 
 class _InterruptedError(Exception):
@@ -60,34 +81,26 @@ def fetch(remote: Remote, folder: Path) -> Path:
     """Download a file into ``folder`` and return its path.
 
     Until it is complete and verified it is called NAME.part. An existing part is resumed, unless no checksum can tell
-    whether it was a part of this file. A download with a wrong checksum is removed, and tried again at the next URL and
-    then once more at the same.
+    whether it was a part of this file. A download with a wrong checksum is removed, and the next URL is tried.
 
     Raises:
         UserError: No URL gave the file; what was transferred is kept.
         OSError: The file cannot be written; what was transferred is kept.
     """
-    part = folder / f'{remote.name}.part'
+    part, failures = folder / f'{remote.name}.part', []
     if not remote.digest:
         part.unlink(missing_ok=True)
-    urls, failures, damaged = list(remote.urls), [], set()
-    while urls:
-        url = urls.pop(0)
+    for url in remote.urls:
         try:
-            _download(url, part, remote)
-            fault = damage(part, remote)
+            for _ in range(1 + part.exists()):  # it may be a part of another file
+                _download(url, part, remote)
+                if not (fault := damage(part, remote)):
+                    return part.replace(folder / remote.name)
+                part.unlink()
+            raise _UnusableError(f'damaged, {fault}')
         except _UnusableError as error:
             log(f'  {error}')
             failures.append(f'{url}: {error}')
-            continue
-        if not fault:
-            return part.replace(folder / remote.name)
-        part.unlink()
-        log(f'{remote.name} is damaged: {fault}; removed')
-        if url not in damaged:
-            damaged.add(url)
-            urls.append(url)
-        failures.append(f'{url}: damaged, {fault}')
     later = f'run the command again later; the download resumes from {folder}'
     ways_out = (later, *remote.ways_out, 'behind a proxy, set http_proxy and https_proxy')
     listed = [f'  {failure}' for failure in failures] + [f'  - {way}' for way in ways_out]
@@ -95,7 +108,6 @@ def fetch(remote: Remote, folder: Path) -> Path:
 
 
 def _download(url: str, part: Path, remote: Remote) -> None:
-    """Complete the file at ``part``, with as many connections as it takes."""
     if remote.size is not None and file_size(part) > remote.size:
         part.unlink()
     failed = 0
@@ -115,7 +127,6 @@ def _download(url: str, part: Path, remote: Remote) -> None:
 
 
 def _transfer(url: str, part: Path, have: int, remote: Remote) -> None:
-    """Append to ``part``, which has ``have`` bytes, what one connection gives."""
     with _open(url, have) as reply:
         start, total = _range_of(reply, have)
         if None not in (total, remote.size) and total != remote.size:
@@ -132,7 +143,8 @@ def _transfer(url: str, part: Path, have: int, remote: Remote) -> None:
                 start += len(block)
                 if total is not None and start > total:
                     raise _UnusableError(f'it sends more than {total:,} bytes')
-                write(file, block)
+                file.write(block)
+                file.flush()  # a full disk is reported at once
                 bar.update(len(block))
     if total is not None and start < total:
         raise _InterruptedError('the connection was cut')
@@ -159,9 +171,7 @@ def _open(url: str, have: int) -> HTTPResponse:
 def _range_of(reply: HTTPResponse, have: int) -> tuple[int, int | None]:
     """Return where in the file the reply starts, and how many bytes the file has, if the server says so."""
     if reply.status != 206:
-        # two proxies can give the length twice
-        lengths = {text.strip() for text in (reply.headers.get('Content-Length') or '').split(',')}
-        length = lengths.pop() if len(lengths) == 1 else ''
+        length = reply.headers.get('Content-Length') or ''
         return 0, int(length) if length.isdecimal() else None
     given = reply.headers.get('Content-Range') or ''
     found = re.fullmatch(r'bytes (\d+)-\d+/(\d+|\*)', given)

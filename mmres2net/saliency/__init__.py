@@ -1,9 +1,8 @@
 """Salient object detection (section 4.9): DSS, its data sets and its metrics."""
 
-from mmres2net.saliency.datasets import SaliencyDataset
+from mmres2net.saliency.datasets import LoadSaliencyMask, SaliencyDataset
 from mmres2net.saliency.dss import DSSHead, WithStem
 from mmres2net.saliency.maps import SaliencyMapsHook
-from mmres2net.saliency.masks import LoadSaliencyMask
 from mmres2net.saliency.metrics import SaliencyMetric
 
 __all__ = ['DSSHead', 'LoadSaliencyMask', 'SaliencyDataset', 'SaliencyMapsHook', 'SaliencyMetric', 'WithStem']

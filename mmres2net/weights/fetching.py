@@ -20,8 +20,7 @@ from urllib.parse import unquote, urlparse
 import torch
 
 from mmres2net.errors import UserError
-from mmres2net.fetch.download import Remote, damage, fetch
-from mmres2net.fetch.progress import log
+from mmres2net.fetch.download import Remote, damage, fetch, log
 from mmres2net.files import disk_error, locked
 from mmres2net.models.arch import ALIASES, ARCHS, find_arch
 from mmres2net.weights.reading import check_file

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pycocotools.coco import COCO
 
-from mmres2net.data import shapes_layout
+from mmres2net.data import shapes
 from mmres2net.data.shapes import ShapesSpec, draw_scene, make_shapes
 from mmres2net.data.shapes_scene import Scene
 from tests.support.archive_server import Server, retry_soon, serving
@@ -28,7 +28,7 @@ def root(spec: ShapesSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope='session')
 def scenes(spec: ShapesSpec) -> dict[str, Scene]:
     keys = [('train', i) for i in range(spec.n_train)] + [('val', i) for i in range(spec.n_val)]
-    return {shapes_layout.stem(split, index): draw_scene(spec, split, index) for split, index in keys}
+    return {shapes.stem(split, index): draw_scene(spec, split, index) for split, index in keys}
 
 
 @pytest.fixture(scope='session')

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from mmres2net.data.check.config import OTHER_LABELS, evaluator_faults, head_faults
+from mmres2net.data.check.before import OTHER_LABELS, evaluator_faults, head_faults
 from mmres2net.data.formats.read import classes_of, dataset_class
 from mmres2net.data.layout import datasets_of
 

@@ -10,8 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
 from mmres2net.data.check.before import check_before_training
-from mmres2net.data.check.job import check_splits
-from mmres2net.data.check.report import ERRORS
+from mmres2net.data.check.job import ERRORS, check_splits
 from mmres2net.data.cifar import CIFAR100, COARSE, FINE, CIFAR100Coarse
 from mmres2net.data.formats.read import read_splits
 from mmres2net.errors import UserError
@@ -96,7 +95,7 @@ def config_of(kind: str, classes: int, root: str) -> Config:
 def test_check_data_counts_its_classes(tmp_path: Path) -> None:
     write(tmp_path, 'train', 'test')
     splits = read_splits(config_of('CIFAR100Coarse', 20, str(tmp_path)), ['train', 'val'])
-    reports = check_splits(splits, workers=1)
+    reports = check_splits(splits)
     assert [report.count(ERRORS) for report in reports] == [0, 0]
     assert 'aquatic_mammals' in reports[0].as_text(5)
     with pytest.raises(UserError, match='num_classes=100'):

@@ -9,8 +9,7 @@ import pytest
 from scipy.io import savemat
 
 from mmres2net.data.prepare import job
-from mmres2net.data.prepare.job import Job, prepare
-from mmres2net.data.prepare.sources import DATASETS, Check, DataSet
+from mmres2net.data.prepare.job import DATASETS, Check, DataSet, Job, prepare
 from mmres2net.errors import UserError
 from tests.support.archive_server import Server, small_set, zip_of
 from tests.support.folders import contents
@@ -38,23 +37,6 @@ MORE = {'datasets/fixations/pascalFix.mat': b'x', 'algmaps/pascal/humanFix/1.png
 
 def pascal_s() -> DataSet:
     return small_set('pascal-s', {'*.jpg': 4, '*.png': 4})
-
-
-def test_ecssd_from_its_two_archives(server: Server, tmp_path: Path) -> None:
-    images, masks = files('images', '.jpg', 4), files('ground_truth_mask', '.png', 4)
-    packed = {'images': zip_of(images), 'ground_truth_mask': zip_of(masks)}
-    dataset = small_set('ecssd', {'*.jpg': 4, '*.png': 4}, server, **packed)
-    for _ in range(2):
-        prepare(Job(dataset, tmp_path))
-    made = moved(images | masks, {'images': 'ECSSD/images', 'ground_truth_mask': 'ECSSD/masks'})
-    assert contents(tmp_path / 'saliency') == made
-    assert [path for path, _ in server.log] == ['images.zip', 'ground_truth_mask.zip']
-    # Another file of the same size is not the archive.
-    server.files['images.zip'] = server.files['images.zip'][:-1] + b'?'
-    (tmp_path / 'downloads/images.zip').unlink()
-    (tmp_path / 'saliency/ECSSD/images/2.jpg').unlink()
-    with pytest.raises(UserError, match=r'images\.zip.*\n.*SHA256 is \w+, not'):
-        prepare(Job(dataset, tmp_path))
 
 
 def msra_b(server: Server) -> DataSet:
@@ -93,22 +75,6 @@ def test_msra_b_wants_its_lists(server: Server, tmp_path: Path, form: str) -> No
     assert [path for path, _ in server.log] == ['MSRA-B.zip']
 
 
-MSRA_B_LISTS = {'train.txt': b'5\n9\n2\n', 'val.txt': b'1\n', 'test.txt': b'3\n'}
-
-
-@pytest.mark.parametrize(
-    ('lists', 'parts'),
-    [
-        ({'trainImgSet.mat': b'no mat file'}, ['trainImgSet.mat']),
-        (MSRA_B_LISTS, ['train.txt: 2 files for it', 'images/9.jpg', 'test.txt: 1 of 2']),
-    ],
-)
-def test_lists_that_do_not_fit(server: Server, tmp_path: Path, lists: dict[str, bytes], parts: list[str]) -> None:
-    with pytest.raises(UserError) as caught:
-        prepare(Job(msra_b(server), tmp_path / 'data', write(tmp_path / 'given', lists)))
-    assert [part for part in parts if part not in str(caught.value)] == []
-
-
 @pytest.mark.parametrize('begin', ['', 'datasets/', 'salObj/datasets/', 'salObj/'])
 def test_pascal_s_unpacked_anywhere(tmp_path: Path, begin: str) -> None:
     content = PASCAL | MORE
@@ -132,7 +98,7 @@ def test_pascal_s_from_its_archive(tmp_path: Path, where: str) -> None:
     assert contents(tmp_path / 'data/saliency') == moved(PASCAL, PASCAL_PLACES)
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / 'data/saliency').rglob('*.jpg')}
     (tmp_path / 'data/saliency/PASCAL-S/masks/2.png').unlink()
-    prepare(Job(pascal_s(), tmp_path / 'data', source, remove=True))
+    prepare(Job(pascal_s(), tmp_path / 'data', source))
     assert contents(tmp_path / 'data/saliency') == moved(PASCAL, PASCAL_PLACES)
     assert {path: path.stat().st_mtime_ns for path in times} == times, 'nothing twice'
     assert (folder / 'salObj.zip').is_file()
@@ -183,16 +149,6 @@ def test_hku_is_unpacked(tmp_path: Path, begin: str) -> None:
     prepare(Job(small_set('hku-is', {'png': 5}), tmp_path / 'data', write(tmp_path / 'given', content | others)))
     places = {f'{begin}imgs': 'HKU-IS/images', f'{begin}gt': 'HKU-IS/masks'}
     assert contents(tmp_path / 'data/saliency') == moved(content, places)
-
-
-def test_dut_omron_from_its_two_archives(tmp_path: Path) -> None:
-    images, masks = files('DUT-OMRON-image', '.jpg', 3), files('pixelwiseGT-new-PNG', '.png', 3)
-    mac = {'__MACOSX/DUT-OMRON-image/._0.jpg': b'x'}
-    packed = {'DUT-OMRON-image.zip': zip_of(images | mac), 'DUT-OMRON-gt-pixelwise.zip.zip': zip_of(masks)}
-    dataset = small_set('dut-omron', {'*.jpg': 3, '*.png': 3})
-    prepare(Job(dataset, tmp_path / 'data', write(tmp_path / 'given', packed)))
-    places = {'DUT-OMRON-image': 'DUT-OMRON/images', 'pixelwiseGT-new-PNG': 'DUT-OMRON/masks'}
-    assert contents(tmp_path / 'data/saliency') == moved(images | masks, places)
 
 
 def test_what_is_missing_is_told_with_what_to_do(tmp_path: Path) -> None:

@@ -44,13 +44,13 @@ def test_mistakes_name_the_file(tmp_path: Path) -> None:
     mat, photograph = tmp_path / 'VOCdevkit/VOCaug/dataset/cls/e.mat', tmp_path / 'VOCdevkit/VOC2012/JPEGImages/e.jpg'
     too_large = np.where(masks['e'] == 3, 21, masks['e']).astype(np.uint8)
     for spoil, message in (
-        (lambda: save_mat(mat, masks['e'][:, :-1]), r'e\.mat is 11x8, but .*e\.jpg is 12x8'),
-        (lambda: save_mat(mat, too_large), r'e\.mat holds an array of shape \(8, 12\) with values up to 21'),
-        (lambda: save_mat(mat, masks['e'][0]), r'e\.mat holds an array of shape \(12,\)'),
-        (lambda: savemat(mat, {'GTinst': 1}), r"e\.mat is not a mask of SBD: KeyError, 'GTcls'"),
-        (lambda: mat.write_bytes(b'x' * 300), r'e\.mat is not a mask of SBD'),
-        (mat.unlink, r'e\.mat is not a mask of SBD: FileNotFoundError'),
-        (lambda: [save_mat(mat, masks['e']), photograph.write_bytes(b'no image')], r'e\.jpg cannot be read'),
+        (lambda: save_mat(mat, masks['e'][:, :-1]), r'e\.mat is not .*e\.jpg: .*\(8, 11\).* 12x8 pixels'),
+        (lambda: save_mat(mat, too_large), r'e\.mat .*shape \(8, 12\) with values up to 21'),
+        (lambda: save_mat(mat, masks['e'][0]), r'e\.mat .*shape \(12,\)'),
+        (lambda: savemat(mat, {'GTinst': 1}), r"e\.mat .*KeyError, 'GTcls'"),
+        (lambda: mat.write_bytes(b'x' * 300), r'e\.mat is not the mask of'),
+        (mat.unlink, r'e\.mat .*FileNotFoundError'),
+        (lambda: [save_mat(mat, masks['e']), photograph.write_bytes(b'no image')], r'e\.jpg: Unidentified'),
     ):
         spoil()
         with pytest.raises(UserError, match=message):

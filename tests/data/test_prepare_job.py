@@ -16,8 +16,7 @@ from mmengine.config import Config
 from mmres2net.data.layout import datasets_of, needed_paths, point_at
 from mmres2net.data.prepare import job
 from mmres2net.data.prepare.finish import make_trainaug
-from mmres2net.data.prepare.job import Job, prepare
-from mmres2net.data.prepare.sources import DATASETS, Check, DataSet
+from mmres2net.data.prepare.job import DATASETS, Check, DataSet, Job, prepare
 from mmres2net.errors import UserError
 from mmres2net.files import locked
 from mmres2net.paths import config_dir
@@ -68,10 +67,9 @@ def test_coco_is_made_once_and_again_what_was_lost(
     shutil.rmtree(tmp_path / 'downloads')
     lost = sorted((tmp_path / 'coco/val2017').iterdir())[3]
     lost.unlink()
-    prepare(Job(coco, tmp_path, remove=True))
+    prepare(Job(coco, tmp_path))
     check_coco(tmp_path / 'coco', root)
     assert [path for path, _ in server.log[3:]] == ['val2017.zip']
-    assert not (tmp_path / 'downloads').exists()
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / 'coco').rglob('*.jpg') if path != lost}
     assert stamps.items() <= before.items()
 
@@ -86,22 +84,21 @@ def test_damaged_ones_are_fetched(server: Server, coco: DataSet, root: Path, tmp
     content[5000] ^= 1
     (downloads / 'val2017.zip').write_bytes(content)
     before = contents(source)
-    prepare(Job(coco, tmp_path / 'data', source, remove=True))
+    prepare(Job(coco, tmp_path / 'data', source))
     check_coco(tmp_path / 'data/coco', root)
     assert server.log == [('val2017.zip', None), (TRAIN, None)]
     assert contents(source) == before
     told = capsys.readouterr().err
-    for text in (f'{source}/{TRAIN} is damaged', f'val2017.zip is not in {source}', f'{downloads}/val2017.zip is dam'):
+    for text in (f'{source}/{TRAIN} is damaged', f'{downloads}/val2017.zip is damaged'):
         assert text in told
 
 
-def test_broken_archive_is_fetched_once_more(server: Server, tmp_path: Path, capsys: Capture) -> None:
-    """A table's sum that fits, and no zip file: the error ends, and names the file."""
+def test_broken_archive_is_named(server: Server, tmp_path: Path) -> None:
+    """Its checksum fits, and it is no zip file."""
     broken = small_set('ecssd', {}, server, images=b'PK no zip' * 99, ground_truth_mask=b'')
-    with pytest.raises(UserError, match=r'downloads/images\.zip has the right checksum, but it cannot be unpacked'):
+    with pytest.raises(UserError, match=r'downloads/images\.zip cannot be unpacked.*--from'):
         prepare(Job(broken, tmp_path))
-    assert len(server.log) == 2
-    assert 'images.zip is damaged: it cannot be unpacked' in capsys.readouterr().err
+    assert len(server.log) == 1
 
 
 def test_full_disk_is_an_error(server: Server, coco: DataSet, root: Path, tmp_path: Path, monkeypatch: Patch) -> None:
@@ -141,8 +138,6 @@ def test_room_counts_what_is_there_already(server: Server, coco: DataSet, tmp_pa
     expected = {tmp_path / 'coco' / name: size for name, size in unpacked.items()}
     expected[tmp_path / 'downloads'] = annotations.size + train.size - 1000
     assert job.space_needed(Job(coco, tmp_path), coco.archives) == expected
-    expected[tmp_path / 'downloads'] = max(annotations.size, train.size - 1000)
-    assert job.space_needed(Job(coco, tmp_path, remove=True), coco.archives) == expected
 
 
 def test_voc12aug_from_its_two_archives(server: Server, tmp_path: Path) -> None:
@@ -161,13 +156,13 @@ def test_voc12aug_from_its_two_archives(server: Server, tmp_path: Path) -> None:
     broken.parent.mkdir(parents=True)
     broken.touch()  # instead of a folder
     with pytest.raises(UserError, match='SegmentationClassAug'):
-        prepare(Job(dataset, tmp_path / 'data', remove=True))
+        prepare(Job(dataset, tmp_path / 'data'))
     broken.unlink()
-    prepare(Job(dataset, tmp_path / 'data', remove=True))
-    assert len(server.log) == 2  # archives are removed only once all is done
+    prepare(Job(dataset, tmp_path / 'data'))
+    assert len(server.log) == 2
     make_trainaug(tmp_path / 'made')
     (tmp_path / 'made/VOCdevkit/VOCaug/dataset/img/e.jpg').unlink()
-    assert contents(tmp_path / 'data') == contents(tmp_path / 'made')
+    assert contents(tmp_path / 'data/VOCdevkit') == contents(tmp_path / 'made/VOCdevkit')
     # What SBD was needed for is made: it may go.
     for path in (tmp_path / 'data/VOCdevkit/VOCaug/dataset/cls').iterdir():
         path.unlink()
@@ -176,28 +171,13 @@ def test_voc12aug_from_its_two_archives(server: Server, tmp_path: Path) -> None:
     assert server.log == []
 
 
-def test_dry_run_writes_and_fetches_nothing(server: Server, coco: DataSet, tmp_path: Path, capsys: Capture) -> None:
-    part = tmp_path / 'data/downloads/train2017.zip.part'
-    part.parent.mkdir(parents=True)
-    part.write_bytes(b'x' * 1500)
-    (tmp_path / 'data/downloads/val2017.zip').write_bytes(server.files['val2017.zip'])
-    before = sorted(tmp_path.rglob('*'))
-    assert job.main(['coco', '--root', str(tmp_path / 'data'), '--dry-run']) == 0
-    assert sorted(tmp_path.rglob('*')) == before
-    assert server.log == []
-    told = capsys.readouterr().out
-    for text in ('1.5 kB', f'{tmp_path}/data/downloads/val2017.zip', server.url(ANNOTATIONS)):
-        assert text in told
-    assert server.url('val2017.zip') not in told
-
-
 @pytest.mark.parametrize(('how', 'status'), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_killed_job_continues(server: Server, coco: DataSet, root: Path, tmp_path: Path, how: int, status: int) -> None:
     server.answers[TRAIN] = [Answer(pause=0.1)]
     code = (
         'import sys\n'
+        'from mmres2net.data.prepare.job import *\n'
         'from mmres2net.cli import main\n'
-        'from mmres2net.data.prepare.sources import *\n'
         f'DATASETS.update(coco={coco!r})\n'
         f"sys.exit(main(['prepare-data', 'coco', '--root', {str(tmp_path)!r}]))\n"
     )
@@ -211,7 +191,7 @@ def test_killed_job_continues(server: Server, coco: DataSet, root: Path, tmp_pat
     process.send_signal(how)
     told = process.communicate(timeout=30)[1]
     assert process.returncode == status
-    assert ('interrupted' in told, 'Traceback' in told) == (how != signal.SIGKILL, False)
+    assert ('stopped by' in told, 'Traceback' in told) == (how != signal.SIGKILL, False)
     have = part.stat().st_size
     assert 0 < have < len(server.files[TRAIN])
     prepare(Job(coco, tmp_path))
@@ -220,17 +200,9 @@ def test_killed_job_continues(server: Server, coco: DataSet, root: Path, tmp_pat
     assert len(server.log) == 4
 
 
-NUMBERS = {
-    'coco': {118_287, 5_000}, 'voc07': {5_011, 4_952, 9_963}, 'voc12': {17_125, 1_464, 1_449},
-    'voc12aug': {17_125, 1_464, 1_449, 9_118, 1_464 + 9_118}, 'cifar100': set(), 'imagenet': {1_000, 1_281_167, 50_000},
-    'msra-b': {5_000, 2_500, 500, 2_000}, 'ecssd': {1_000}, 'pascal-s': {850}, 'hku-is': {4_447}, 'dut-omron': {5_168},
-}  # fmt: skip
-
-
 @pytest.mark.parametrize('name', DATASETS)
 def test_rows_of_the_table(name: str) -> None:
     dataset = DATASETS[name]
-    assert {check.count for check in dataset.checks if check.count > 1} == NUMBERS[name]
     assert dataset.steps or all(archive.urls for archive in dataset.archives)
     for archive in dataset.archives:
         assert archive.checks

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from mmengine.registry import DATASETS, TRANSFORMS, init_default_scope
 
-from mmres2net.data.transforms import TrainOnDifficult
+from mmres2net.data.registered import TrainOnDifficult
 from mmres2net.engine.config import load_config
 from tests.data.tiny_sets import HEIGHT, OBJECT, WIDTH, XML, draw
 
@@ -18,7 +18,7 @@ def test_flags_are_cleared_in_a_copy() -> None:
     assert found['gt_ignore_flags'].dtype == bool
     assert given['gt_ignore_flags'].tolist() == [True, False]
     assert found['other'] == 1
-    with pytest.raises(KeyError, match='put it after LoadAnnotations'):
+    with pytest.raises(KeyError, match='after LoadAnnotations'):
         TrainOnDifficult()({'img': None})
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from mmres2net.errors import UserError
-from mmres2net.saliency.masks import LoadSaliencyMask, salient_pixels, transparency_fault
+from mmres2net.saliency.datasets import LoadSaliencyMask, salient_pixels
 
 VALUES = np.array([[0, 1, 127, 128], [254, 255, 20, 200]], np.uint8)
 SALIENT = [[0, 0, 0, 1], [1, 1, 0, 1]]
@@ -62,14 +62,6 @@ def test_refused_masks(tmp_path: Path, reason: str) -> None:
         salient_pixels(save(tmp_path / 'm.png', REFUSED[reason]))
 
 
-def test_transparent_images(tmp_path: Path) -> None:
-    assert 'transparent' in transparency_fault(save(tmp_path / 'a.png', transparent(VALUES)))
-    grey = save(tmp_path / 'k.png', VALUES)
-    Image.open(grey).save(tmp_path / 'key.png', transparency=255)
-    assert 'transparent' in transparency_fault(str(tmp_path / 'key.png'))
-    assert transparency_fault(grey) == transparency_fault(save(tmp_path / 'o.png', VALUES, 'RGBA')) == ''
-
-
 def loaded(image: str, mask: str, shape: tuple[int, int]) -> dict:
     return dict(img_path=image, seg_map_path=mask, ori_shape=shape, seg_fields=[])
 
@@ -80,9 +72,6 @@ def test_transform_gives_labels_and_refuses_what_the_check_refuses(tmp_path: Pat
     results = LoadSaliencyMask()(given)
     assert (results['gt_seg_map'].tolist(), results['seg_fields']) == (SALIENT, ['gt_seg_map'])
     assert given == loaded(image, mask, (2, 4))
-    image = save(tmp_path / 'i.png', transparent(VALUES))
-    with pytest.raises(UserError, match=r'i\.png: .*transparent'):
-        LoadSaliencyMask()(loaded(image, mask, (2, 4)))
     other = save(tmp_path / 'o.jpg', Image.new('RGB', (4, 3)))
     with pytest.raises(UserError, match=r'o\.jpg has 4x3.*m\.png has 4x2'):
         LoadSaliencyMask()(loaded(other, mask, (3, 4)))

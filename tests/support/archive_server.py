@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from mmres2net.data.prepare.sources import DATASETS, Archive, Check, DataSet
+from mmres2net.data.prepare.job import DATASETS, Archive, Check, DataSet
 from mmres2net.fetch import download
 
 
@@ -29,7 +29,6 @@ class Answer:
     begin: int | None = None  # the place that the reply claims to begin at
     pause: float = 0.0
     length: bool = True
-    length_text: str = ''  # instead of the number
     chunked: bool = False
 
 
@@ -80,7 +79,7 @@ def serving() -> Iterator[Server]:
             if answer.chunked:
                 self.send_header('Transfer-Encoding', 'chunked')
             elif answer.length:
-                self.send_header('Content-Length', answer.length_text or str(len(content) - begin))
+                self.send_header('Content-Length', str(len(content) - begin))
             self.send_header('ETag', f'"{hashlib.sha1(content).hexdigest()}"')
             self.send_header('X-Repo-Commit', '0' * 40)  # for the client of the Hugging Face hub
             self.end_headers()

@@ -7,7 +7,7 @@ from PIL import Image
 from scipy.io import savemat
 from scipy.sparse import csc_array
 
-from mmres2net.data.prepare.finish import write_mask
+from mmres2net.data.shapes import voc_palette
 
 
 def save_mat(path: Path, mask: np.ndarray) -> None:
@@ -32,7 +32,9 @@ def make_voc(root: Path) -> dict[str, np.ndarray]:
         if name in 'abcd':
             official = mask.copy()
             official[0] = 255
-            write_mask(voc / f'SegmentationClass/{name}.png', official)
+            image = Image.fromarray(official)
+            image.putpalette(voc_palette())
+            image.save(voc / f'SegmentationClass/{name}.png')
         if name in 'bcef':
             masks[name] = mask
             save_mat(sbd / f'cls/{name}.mat', mask)

@@ -6,20 +6,27 @@ import os
 import stat
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image
 
+from mmres2net.environment import granted_cores
 from mmres2net.errors import UserError
+from mmres2net.fetch.download import progress_bar
 from mmres2net.text import join_some
 
+T = TypeVar('T')
+U = TypeVar('U')
+BLOCK = 2048  # items handed to the threads at once
 Box = tuple[float, float, float, float]
 Size = tuple[int, int]  # (width, height) in pixels
 ORIENTATION = 0x0112  # EXIF tag; 5 to 8 swap width and height
+IGNORED = 255  # mmseg turns to this value what it leaves out of masks, whatever the ignore index
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.ppm', '.pgm', '.avif', '.jp2')
 
 
@@ -57,18 +64,12 @@ class Sample:
     raw: Any = None
     mask: str = ''
     pixels: Any = None  # (H, W, 3) RGB where the data set has no image files
-    hint: str = ''  # what is there instead, if the image is not
     parsed: Parsed | None = None  # where its annotations have been read already
 
     def parse(self) -> Parsed:
         """Return what has been read already."""
         size, annotations, findings = self.parsed or (self.size, [], [])
         return size, annotations, list(findings)  # to which checks add theirs
-
-
-def labeled(image: str, label: str) -> Sample:
-    """Return the sample of an image of one class."""
-    return Sample(image, raw=label, parsed=(None, [Annotation(image, label)], []))
 
 
 @dataclass
@@ -87,7 +88,6 @@ class Split:
     mask_values: dict[int, str] = field(default_factory=dict)  # of semantic masks: value -> class name; '' is ignored
     # The data set's own reader of a mask file: labels (H, W) or a UserError; None: the values in it are the labels.
     read_mask: Callable[[str], np.ndarray] | None = None
-    image_fault: Callable[[str], str] | None = None  # the data set's own check of a readable image file
     check_names: Callable[[Iterable[str]], str] | None = None  # why the names of all objects do not fit the classes
     needs_masks: bool = False  # the config reads instance masks
     any_format: bool = False  # images are not loaded by OpenCV
@@ -155,40 +155,37 @@ def image_size(path: str) -> Size | None:
         return None
 
 
+def in_threads(function: Callable[[T], U], items: Sequence[T], text: str = 'reading') -> Iterator[U]:
+    """Yield what ``function`` returns for each item, in order, by a thread for each core, at most 16."""
+    bar = progress_bar(text, len(items), unit=' images')
+    bar.leave = False
+    with ThreadPoolExecutor(max(min(int(granted_cores()), 16), 1)) as pool, bar:
+        for start in range(0, len(items), BLOCK):
+            for result in pool.map(function, items[start : start + BLOCK]):
+                yield result
+                bar.update()
+
+
 def similar_class(name: str, classes: Sequence[str]) -> str | None:
     """Return the class that ``name`` differs from by case and blanks alone; None where there is none."""
     key = ''.join(name.split()).casefold()
     return next((c for c in classes if c != name and ''.join(c.split()).casefold() == key), None)
 
 
-def name_findings(source: str, counts: dict[str, int], classes: Sequence[str]) -> list[Finding]:
-    """Return a finding for each name that the config does not have; one that is spelled almost alike is an error."""
-    findings = []
-    for name, count in sorted(counts.items(), key=lambda pair: -pair[1]):
-        close = similar_class(name, classes)
-        what = f'{count:,} objects of {name!r} are left out; the config has {close!r}: write both alike'
-        unknown = Finding('unknown class', name, f'{count:,} objects')
-        findings.append(Finding('misspelled class', source, what) if close else unknown)
-    return findings
-
-
 def class_fault(source: str, names: Iterable[str], classes: Sequence[str], *, all_needed: bool) -> str:
     """Return why annotations of ``names`` are those of another vocabulary than ``classes``; empty if they are not.
 
-    COCO needs a category for each class. Elsewhere a class without an object is a small split, and an unknown name a
-    wanted subset; both at once, or no known name at all, is another vocabulary. Names that are spelled almost alike are
-    reported one by one.
+    COCO needs a category for each class. Elsewhere unknown names beside absent classes, or no known name, are another
+    vocabulary. Names that are spelled almost alike are reported one by one.
     """
     names = list(dict.fromkeys(names))
     unknown = [name for name in names if name not in classes and similar_class(name, classes) is None]
     absent = [name for name in classes if name not in names]
     if not (absent if all_needed else unknown and (absent or not set(names) & set(classes))):
         return ''
-    return (
-        f'{source} has no category for {len(absent)} of the {len(classes)} classes in the config: {join_some(absent)}; '
-        f'it has {join_some(names) or "none"}. Set metainfo.classes of the data sets and num_classes of the heads to '
-        'those of the annotations, or use the config made for this data set'
-    )
+    missing = f'{source} has no category for {len(absent)} of the {len(classes)} classes: {join_some(absent)}'
+    ways = 'set metainfo.classes of the data sets and num_classes of the heads to those of the annotations'
+    return f'{missing}; it has {join_some(names) or "none"}; {ways}'
 
 
 def left_out(folder: Path, suffixes: tuple[str, ...], *, ignore_case: bool) -> list[Finding]:
@@ -203,6 +200,17 @@ def left_out(folder: Path, suffixes: tuple[str, ...], *, ignore_case: bool) -> l
 
 
 # Geometry
+
+
+def box_text(box: Box) -> str:
+    """Return a box as text: its corners, width and height."""
+    x1, y1, x2, y2 = box
+    return f'{x1:g}, {y1:g} to {x2:g}, {y2:g}: {x2 - x1:g} wide, {y2 - y1:g} high'
+
+
+def is_outside(box: Box, size: Size) -> bool:
+    """Return whether no part of a box is inside an image of ``size``."""
+    return min(box[2], size[0]) <= max(box[0], 0) or min(box[3], size[1]) <= max(box[1], 0)
 
 
 def polygon_numbers(polygon: Any) -> 'array[float] | None':
@@ -222,7 +230,7 @@ def is_polygon(numbers: 'array[float]') -> bool:
 def rle_fault(rle: dict[str, Any]) -> str:
     """Return what is wrong with COCO's run lengths, compressed or not; empty if they fill the size they state.
 
-    The runs are added up and never expanded, so that memory is bounded by the length of the text.
+    They are never expanded, so that memory is bounded by the length of the text.
     """
     try:
         height, width = (int(value) for value in rle['size'])

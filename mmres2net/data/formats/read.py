@@ -5,18 +5,18 @@ does not fit are read here.
 """
 
 import copy
-import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS
+from PIL import Image
 
-from mmres2net.data.formats.base import Finding, Split, labeled, left_out, read_lines
-from mmres2net.data.formats.coco import read_coco
-from mmres2net.data.formats.listed import read_listed
-from mmres2net.data.formats.per_image import read_voc
+from mmres2net.data.formats.base import IGNORED, Annotation, Finding, Parsed, Sample, Split, left_out, read_lines
+from mmres2net.data.formats.objects import read_coco, read_voc
 from mmres2net.data.layout import datasets_of, prefix_of, walk
 from mmres2net.errors import UserError, reason_of
 from mmres2net.text import join_some
@@ -24,16 +24,13 @@ from mmres2net.text import join_some
 # Classes that derive from CocoDataset or XMLDataset but keep their annotations in another way.
 OTHER_FORMATS = {'CocoPanopticDataset', 'LVISV05Dataset', 'V3DetDataset', 'WIDERFaceDataset'}
 NOT_FILES = {'pipeline', 'test_mode', 'filter_cfg', 'indices', '_scope_'}  # keys that do not change what files are read
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')  # mmpretrain's default
 
 
 def read_splits(cfg: Config, parts: Sequence[str]) -> list[Split]:
     """Read the annotations of every data set that ``parts`` of a config name.
 
-    Parts that read the same files come once, as ``val, test``. Damage in annotation files is a finding of the split.
-
-    Raises:
-        UserError: A data set that cannot be built.
+    Parts that read the same files come once, as ``val, test``. Damage in annotation files is a finding of the split; a
+    UserError says that a data set cannot be built.
     """
     found: list[tuple[dict[str, Any], list[tuple[str, str]], dict[str, Any]]] = []
     for part in parts:
@@ -45,7 +42,11 @@ def read_splits(cfg: Config, parts: Sequence[str]) -> list[Split]:
                 same.append((name, part))
             else:
                 found.append((files, [(name, part)], dataset))
-    return [_read(cfg, names, dataset) for _, names, dataset in found]
+    splits = [_read(cfg, names, dataset) for _, names, dataset in found]
+    folders = [folder for *_, dataset in found if (folder := _image_folder(cfg, dataset))]
+    for split in splits[:1]:
+        split.findings += _different_folders(folders)
+    return splits
 
 
 def dataset_class(cfg: Config, dataset: dict[str, Any]) -> type:
@@ -54,17 +55,14 @@ def dataset_class(cfg: Config, dataset: dict[str, Any]) -> type:
     with DATASETS.switch_scope_and_registry(scope) as registry:
         found = registry.get(dataset['type']) if isinstance(dataset.get('type'), str) else dataset.get('type')
     if found is None:
-        raise UserError(
-            f'no data set class {dataset.get("type")!r} is registered under {scope}; is its package installed?'
-        )
+        raise UserError(f'no data set class {dataset.get("type")!r} is known under {scope}; is its package installed?')
     return found
 
 
 def classes_of(cfg: Config, dataset: dict[str, Any]) -> tuple[str, ...] | None:
     """Return the class names of a data set dict: its own, those in a file it names, or its class's; None: none.
 
-    Raises:
-        UserError: They are neither a list of names nor a file of them, or a name comes twice.
+    A UserError says that they are neither a list of names nor a file of them, or that a name comes twice.
     """
     classes, where = (dataset.get('metainfo') or {}).get('classes') or dataset.get('classes'), 'metainfo.classes'
     if not classes:
@@ -72,10 +70,8 @@ def classes_of(cfg: Config, dataset: dict[str, Any]) -> tuple[str, ...] | None:
         classes, where = (getattr(kind, 'METAINFO', None) or {}).get('classes'), f'{kind.__name__}.METAINFO'
     if isinstance(classes, str):
         if not Path(classes).is_file():
-            raise UserError(
-                f'{where}={classes!r} is text, and no file of this name is there; write a list of names, for one class '
-                f"with a comma: ('{classes}',)"
-            )
+            way = f"write a list of names, for one class with a comma: ('{classes}',)"
+            raise UserError(f'{where}={classes!r} is text, and no file of this name is there; {way}')
         classes = read_lines(classes)  # a name a line, as MMEngine reads it
     if classes is None:
         return None
@@ -97,14 +93,14 @@ def _read(cfg: Config, names: Sequence[tuple[str, str]], dataset: dict[str, Any]
     split.unlabeled = not split.training and any(node.get('format_only') for node in evaluators)
     steps = [step for _, step in walk(dataset.get('pipeline') or [], '')]
     loaders = [step for step in steps if 'LoadImage' in str(step.get('type'))]
-    split.any_format = any(step.get('imdecode_backend', 'cv2') != 'cv2' for step in loaders)
     flags = [str(step.get('color_type')) for step in loaders]
+    split.any_format = any(step.get('imdecode_backend', 'cv2') != 'cv2' for step in loaders)
     split.turns_images = not any('unchanged' in flag or 'ignore_orientation' in flag for flag in flags)
-    split.needs_masks = any(step.get('with_mask') for step in steps)
-    split.needs_masks |= any('segm' in (node.get('metric') or ()) for node in evaluators)
+    metrics = [node.get('metric') or () for node in evaluators]
+    split.needs_masks = any(step.get('with_mask') for step in steps) or any('segm' in metric for metric in metrics)
     try:
-        if class_folder := image_folder(cfg, dataset):
-            _read_folders(class_folder, split, classes)
+        if class_folder := _image_folder(cfg, dataset):
+            _read_folders(class_folder, built, split)
         else:
             bases = {base.__name__ for base in type(built).__mro__}
             readers = {'CocoDataset': read_coco, 'XMLDataset': read_voc}
@@ -134,7 +130,7 @@ def _build(cfg: Config, dataset: dict[str, Any]) -> Any:
 # Images in a folder per class, as mmpretrain reads them: it numbers the classes by the names of the folders.
 
 
-def image_folder(cfg: Config, dataset: dict[str, Any]) -> Path | None:
+def _image_folder(cfg: Config, dataset: dict[str, Any]) -> Path | None:
     """Return the folder whose subfolders are the classes of a data set dict; None where a list names the images."""
     if not any(base.__name__ == 'CustomDataset' for base in dataset_class(cfg, dataset).__mro__):
         return None
@@ -143,55 +139,99 @@ def image_folder(cfg: Config, dataset: dict[str, Any]) -> Path | None:
     return None if listed or not dataset.get('with_label', True) else root / prefix_of(dataset)
 
 
-def _read_folders(folder: Path, split: Split, classes: Sequence[str] | None) -> None:
-    try:
-        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
-    except OSError as error:
-        raise UserError(f'{folder} cannot be read: {error.strerror or error}') from error
-    if not names:
+def _read_folders(folder: Path, built: Any, split: Split) -> None:
+    names = sorted(entry.name for entry in folder.glob('*') if entry.is_dir())
+    if split.classes and len(split.classes) != len(names):
         raise UserError(
-            f'{folder} has no folders: its images must be sorted into one folder per class, as {folder}/CLASS/*.jpg'
-        )
-    fault = ''
-    if classes is not None and len(classes) != len(names):
-        fault = (
             f'{folder} has {len(names)} folders ({join_some(names)}), one per class, but {split.node["type"]} has '
-            f'{len(classes)} classes; for classes of your own add to --cfg-options, for each of train, val and test: '
-            f'train_dataloader.dataset.type=CustomDataset, and model.head.num_classes={len(names)}'
+            f'{len(split.classes)} classes; for classes of your own add to --cfg-options, for each of train, val and '
+            f'test: train_dataloader.dataset.type=CustomDataset, and model.head.num_classes={len(names)}'
         )
-    elif classes is not None and set(classes) == set(names) and list(classes) != names:
-        fault = (
-            f'{folder}: labels follow the order of the folders ({join_some(names)}), not that of metainfo.classes '
-            f'({join_some(classes)}); sort metainfo.classes'
-        )
-    split.unit, split.classes = 'images', tuple(names if classes is None or fault else classes)
-    split.findings += [Finding('classes do not fit', str(folder), fault)] if fault else []
-    suffixes = tuple(sorted({suffix.lower() for suffix in split.node.get('extensions', SUFFIXES)}))
-    empty = []
-    for label, name in zip(split.classes, names, strict=True):
-        files = [os.path.join(p, n) for p, _, found in os.walk(folder / name, followlinks=True) for n in sorted(found)]
-        images = [file for file in files if file.lower().endswith(suffixes)]
-        split.samples += [labeled(file, label) for file in images]
-        empty += [] if images else [name]
-    if empty:
-        what = (
-            f'{len(empty)} of the {len(names)} class folders have no images: {join_some(empty)}; images end in '
-            f'{", ".join(suffixes)}. Fill them, or remove the class from all splits'
-        )
-        split.findings.append(Finding('empty class folder', str(folder), what))
-    split.findings += left_out(folder, suffixes, ignore_case=True)
+    read_listed(built, split)
+    if set(split.classes) == set(names) and list(split.classes) != names:
+        fault = f'labels follow the order of the folders ({join_some(names)}); sort metainfo.classes'
+        split.findings.append(Finding('classes do not fit', str(folder), fault))
+    filled = {sample.raw for sample in split.samples}
+    empty = [name for i, name in enumerate(names) if i not in filled]
+    what = f'no image ends in {", ".join(sorted(built.extensions))}; add some, or remove the folder from all splits'
+    split.findings += [Finding('empty class folder', str(folder / name), what) for name in empty]
+    split.findings += left_out(folder, built.extensions, ignore_case=True)
 
 
-def check_same_folders(folders: Sequence[Path]) -> list[Finding]:
-    """Return an error for each of ``folders`` whose subfolders are not those of the first: numbers are by name."""
-    findings = []
+def _different_folders(folders: Sequence[Path]) -> Iterator[Finding]:
+    """Yield an error for each of ``folders`` whose subfolders are not those of the first: numbers are by name."""
     for other in folders[1:]:
-        first, second = ({path.name for path in folder.iterdir() if path.is_dir()} for folder in (folders[0], other))
+        first, second = ({path.name for path in place.glob('*') if path.is_dir()} for place in (folders[0], other))
         if first and second and first != second:
-            what = (
-                f'{folders[0]} and {other} have different classes, and labels are the order of the folders: '
-                f'only the first has {join_some(sorted(first - second)) or "none"}; '
-                f'only the second has {join_some(sorted(second - first)) or "none"}; name the folders alike'
-            )
-            findings.append(Finding('classes do not fit', str(other), what))
-    return findings
+            only = [join_some(sorted(names)) or 'none' for names in (first - second, second - first)]
+            what = f'labels are the order of the folders; only in {folders[0]}: {only[0]}; only here: {only[1]}'
+            yield Finding('classes do not fit', str(other), what)
+
+
+# Data sets whose own class lists the samples: semantic masks, and whatever no other reader knows
+
+
+def read_listed(built: Any, split: Split) -> None:
+    """Read the samples that a data set object lists into ``split``; a UserError where they are not single images."""
+    semantic, salient = hasattr(built, 'reduce_zero_label'), hasattr(built, 'read_mask')
+    if semantic and built.ann_file and not Path(built.ann_file).is_dir():
+        read_lines(built.ann_file)  # says what is wrong with the text
+    infos = built.load_data_list()
+    split.classes = tuple((built.metainfo or {}).get('classes') or split.classes)  # folders may name them
+    for info in infos:
+        image = info.get('img_path') or ''
+        if not isinstance(image, str) or (not image and 'img' not in info):
+            raise UserError(f'{split.dataset} gives samples that are not single images, which cannot be checked here')
+        size = (info['width'], info['height']) if 'width' in info and 'height' in info else None
+        raw, mask = info.get('instances', info.get('gt_label')), info.get('seg_map_path') or ''
+        split.samples.append(Sample(image, size, raw, mask, None if image else info['img']))
+    if semantic or salient:
+        split.unit, split.mask_values = 'pixels', mask_values(built) if semantic else dict(enumerate(split.classes))
+        split.read_mask = getattr(built, 'read_mask', None)
+        images, masks = (str(built.data_prefix.get(key) or '') for key in ('img_path', 'seg_map_path'))
+        if images and not built.ann_file:
+            together = bool(masks) and Path(masks).is_relative_to(images)
+            suffixes = (built.img_suffix, built.seg_map_suffix) if together else (built.img_suffix,)
+            split.findings += left_out(Path(images), suffixes, ignore_case=salient)
+    elif infos and 'instances' in infos[0]:
+        split.unit, split.unlabeled = 'images', True  # only the images are checked
+    else:
+        split.unit, split.parse = 'images', lambda sample: _parse_labels(sample, split.classes)
+
+
+def _parse_labels(sample: Sample, classes: Sequence[str]) -> Parsed:
+    annotations, findings = [], []
+    for index in [] if sample.raw is None else np.atleast_1d(sample.raw).tolist():
+        label = str(index) if not classes else classes[index] if index in range(len(classes)) else None
+        annotations.append(Annotation(sample.image, label))
+        findings += [Finding('label without class', sample.image, str(index))] if label is None else []
+    return sample.size, annotations, findings
+
+
+def mask_values(built: Any) -> dict[int, str]:
+    """Return what each value in the mask files of an mmseg data set stands for: a class name, or '' for ignored."""
+    classes, zero = built.metainfo.get('classes') or (), int(built.reduce_zero_label)
+    values = {IGNORED: ''} if zero or built.label_map is not None else {}
+    values |= {built.ignore_index: '', **({0: ''} if zero else {})}
+    if built.label_map is None:
+        return values | {i + zero: name for i, name in enumerate(classes)}
+    return values | {old + zero: classes[new] if new < len(classes) else '' for old, new in built.label_map.items()}
+
+
+def value_counts(image: Image.Image) -> Counter[int] | None:
+    """Return how many pixels of a mask have which value, as mmseg reads it; None where it has several channels."""
+    if image.mode in ('L', 'P'):
+        return Counter({value: count for value, count in enumerate(image.histogram()) if count})
+    if len(image.getbands()) > 1:
+        return None
+    values, numbers = np.unique(np.asarray(image), return_counts=True)  # also of bool, which is 0 and 1
+    return Counter({int(value): int(number) for value, number in zip(values, numbers, strict=True)})
+
+
+def binary_fault(split: Split, values: Counter[int]) -> Finding | None:
+    """Return an error if the masks of a split with two classes hold 0 and 255 alone, where 255 is ignored."""
+    names = {name for name in split.mask_values.values() if name}
+    if len(names) > 2 or not set(values) <= {0, IGNORED} or IGNORED not in values or split.mask_values.get(IGNORED):
+        return None
+    what = f'the masks hold 0 and {IGNORED}, which is ignored; save them with the numbers of classes, as 0 and 1'
+    return Finding('masks of 0 and 255', split.source, what)

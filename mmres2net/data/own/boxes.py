@@ -11,21 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from mmres2net.data.formats.base import Annotation, Finding, Parsed, Sample, Split, image_size, read_bytes
-from mmres2net.data.formats.coco import coco_content, fill_split, why_dropped
-from mmres2net.data.formats.per_image import parse_voc, parse_yolo
-from mmres2net.data.own.splits import LABEL, Findings, Samples, by_split, in_threads, text_lines, within
-from mmres2net.data.own.tree import AmbiguousError, Index, Tree, split_of, words_of
+from mmres2net.data.formats.base import Annotation, Finding, Parsed, Sample, Split, image_size, in_threads, read_bytes
+from mmres2net.data.formats.objects import coco_content, fill_split, parse_voc, parse_yolo, why_dropped
+from mmres2net.data.own.tree import LABEL, AmbiguousError, Findings, Index, Samples, Tree, split_of, words_of
 from mmres2net.drawing import Color
 from mmres2net.errors import UserError
 from mmres2net.text import join_some
 
 JSON_LIMIT = 4 * 2**30  # bytes
-MOST_JSON = 200  # JSON files that are looked into, the largest ones: some tools write one for each image
 MOST_CLASSES = 10_000  # without names
-NAME_FILES = {
-    'classes.txt', 'class_names.txt', 'labels.txt', 'obj.names', 'classes.names', '_darknet.labels',
-}  # fmt: skip
+NAME_FILES = ['classes.txt', 'class_names.txt', 'labels.txt', 'obj.names', 'classes.names', '_darknet.labels']
 XML = re.compile(rb'<annotation\b')
 
 
@@ -51,14 +46,13 @@ class Source:
 def class_names(tree: Tree) -> Sequence[str]:
     """Return the classes in the data file or in one such as ``classes.txt``; AmbiguousError: two files differ."""
     files = [name for name in tree.files if name.rpartition('/')[2].lower() in NAME_FILES]
-    found = {} if tree.spec.classes else {tuple(text_lines(tree.path(name))): name for name in files}
+    found = {} if tree.spec.classes else {tuple(tree.lines(name)): name for name in files}
     if len(found) > 1:
         raise AmbiguousError(f'these files name different classes: {", ".join(found.values())}')
     return next(iter(found), tree.spec.classes)
 
 
 def _with_masks(tree: Tree, source: Source) -> Source:
-    """Set the task by the masks of the objects."""
     objects = source.annotations()
     without = sum(not one.segmentation for one in objects)
     source.task = 'instances' if objects and not without else 'detection'
@@ -72,9 +66,7 @@ def _with_masks(tree: Tree, source: Source) -> Source:
 
 def coco_files(tree: Tree) -> list[str]:
     """Return the COCO files of boxes or masks in a tree; where some are named as those of instances, these alone."""
-    sizes = {name: size for name in tree.ending('.json') if (size := os.stat(tree.path(name)).st_size) <= JSON_LIMIT}
-    largest = sorted(sizes, key=lambda name: -sizes[name])[:MOST_JSON]
-    found = sorted(name for name in largest if _has_coco_keys(tree.path(name)))
+    found = [name for name in tree.ending('.json') if _has_coco_keys(tree.path(name))]
     return [name for name in found if 'instances' in words_of(name.rpartition('/')[2])] or found
 
 
@@ -157,8 +149,8 @@ def _load(
 
     Of ``files``, those are annotations that begin with ``test``; one without image is a finding of the kind ``stray``.
     """
-    pairs, alone = tree.images.pair(within(tree, files))
-    images, findings = by_split(tree, 'main', pairs)
+    pairs, alone = tree.images.pair(tree.within(files))
+    images, findings = tree.by_split('main', pairs)
     for name in alone:
         if test.search(tree.head(name)):
             part = split_of(name) if split_of(name) in images else next(iter(images), 'train')
@@ -183,7 +175,6 @@ def load_voc(tree: Tree) -> Source:
 
 
 def _parse_xml(sample: Sample, classes: Sequence[str] | None) -> Parsed:
-    """Return size and objects of an XML file; a size of 0, which some tools write, counts as none."""
     if not sample.raw:
         return None, [], []
     size, annotations, findings = parse_voc(sample, classes, exact=True)

@@ -3,7 +3,6 @@
 Also the ``data.yaml`` of YOLO sets is read. Files are data: tags and aliases of YAML are refused.
 """
 
-import difflib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from mmres2net.text import join_some
 FORMATS = ('coco', 'voc', 'yolo', 'folders', 'masks')
 KEYS = ('format', 'path', *PARTS, 'classes', 'palette', 'val_fraction', 'seed')
 LIMIT = 2**20  # bytes of a data file
+CLASSES = 'auto, or a list of names, each once; put words such as yes, no, on and off in quotes'
 
 
 @dataclass(frozen=True)
@@ -36,19 +36,17 @@ class Spec:
     val_fraction: float = 0.2  # share of the training images that becomes the validation set where there is none
     seed: int | None = None  # of that choice; None: that of the caller
 
-    def as_yaml(self, options: Mapping[str, Sequence[str]]) -> str:
+    def as_yaml(self, options: Mapping[str, Sequence[Any]]) -> str:
         """Return the text of a data file; ``options`` are the values that a key can have, the others as a comment."""
-        formats = [self.format] if self.format else options.get('format') or FORMATS
-        of_masks = '{images: FOLDER OR LIST, annotations: FOLDER}'
-        train = of_masks if formats[0] == 'masks' else 'FOLDER, LIST OR JSON FILE'
-        values = {'format': formats, 'path': [str(self.root)], 'train': options.get('train', [train])}
-        values |= {part: [str(list(places))] for part, places in self.places.items()}
-        values['classes'] = [str(list(self.classes)) if self.classes else 'auto']
-        values |= {key: options[key] for key in ('classes', 'palette') if key in options}
-        return '\n'.join(
-            f'{key}: {first}' + (f'  # or {join_some(others)}' if others else '')
-            for key, (first, *others) in values.items()
-        )
+        values: dict[str, Sequence[Any]] = {
+            'format': FORMATS,
+            'path': [self.root],
+            'train': ['FOLDER, LIST OR JSON FILE'],
+        }
+        values |= {part: [list(places)] for part, places in self.places.items()}
+        values |= {'classes': [list(self.classes) or 'auto'], **options}
+        more = {key: f'  # or {join_some(others)}' if others else '' for key, (_, *others) in values.items()}
+        return '\n'.join(f'{key}: {first}{more[key]}' for key, (first, *_) in values.items())
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -83,12 +81,11 @@ def _is_color(value: Any) -> bool:
 
 
 def _names(value: Any) -> list[str]:
-    """Return the texts and numbers in a list as texts."""
     return [str(one).strip() for one in value if type(one) in (str, int)] if isinstance(value, list) else []
 
 
 def _texts(value: Any) -> Any:
-    """Return a list of the places of a split, which can be one, a list of them, or those of images and annotations."""
+    """Return the places of a split as a list: one, several, or those of images and annotations."""
     value = [one for one in value.values() if one] if isinstance(value, dict) else value or []
     return [value] if isinstance(value, str) else value
 
@@ -102,10 +99,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     'format': (FORMATS.__contains__, f'one of {", ".join(FORMATS)}'),
     'path': (lambda v: isinstance(v, str), 'a folder'),
     **dict.fromkeys(PARTS, (_are_places, 'a folder, a list of images or a COCO file, or a list of these')),
-    'classes': (
-        lambda v: v == 'auto' or 0 < len({*_names(v)} - {''}) == len(v),
-        'auto, or a list of names, each once; put words such as yes, no, on and off in quotes',
-    ),
+    'classes': (lambda v: v == 'auto' or 0 < len({*_names(v)} - {''}) == len(v), CLASSES),
     'palette': (lambda v: isinstance(v, list) and all(map(_is_color, v)), 'a color [R, G, B] for each of classes'),
     'val_fraction': (lambda v: isinstance(v, float) and 0 < v < 1, 'a number between 0 and 1'),
     'seed': (lambda v: type(v) is int and v >= 0, 'a whole number, 0 or more'),
@@ -113,11 +107,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def read_data_file(path: Path) -> Spec:
-    """Return what a data file says.
-
-    Raises:
-        UserError: An unknown key, a value that is not allowed, or a place that is not there.
-    """
+    """Return what a data file says, or raise a UserError: an unknown key, a wrong value, a place that is not there."""
     content = read_yaml(path)
     yolo = _is_yolo(content)
     if 'kpt_shape' in content:
@@ -125,9 +115,7 @@ def read_data_file(path: Path) -> Spec:
     if yolo:
         content = {'format': 'yolo', **content, 'classes': _yolo_names(path, content)}
     elif unknown := [key for key in content if key not in KEYS]:
-        close = difflib.get_close_matches(unknown[0], KEYS, n=1)
-        hint = f'did you mean {close[0]!r}? ' if close else ''
-        raise UserError(f'{path}: unknown key {unknown[0]!r}; {hint}allowed are {join_some(KEYS, limit=9)}')
+        raise UserError(f'{path}: unknown key {unknown[0]!r}; allowed are {join_some(KEYS, limit=9)}')
     given = {'format': None, **{key: value for key, value in content.items() if value is not None}}
     wrong = [key for key, (is_sound, _) in RULES.items() if key in given and not is_sound(given[key])]
     classes, colors = _names(given.get('classes')), given.get('palette', ())
@@ -141,7 +129,6 @@ def read_data_file(path: Path) -> Spec:
 
 
 def _yolo_names(path: Path, content: Mapping[str, Any]) -> Any:
-    """Return the names of YOLO's file: a list, or a mapping of all numbers from 0 on to names."""
     count, names = content.get('nc'), content.get('names') or 'none'
     if isinstance(names, dict):
         numbers = {int(key) if str(key).isdecimal() else key: name for key, name in names.items()}

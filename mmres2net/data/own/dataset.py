@@ -9,18 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mmres2net.data.formats.base import Sample, Split, similar_class
-from mmres2net.data.formats.listed import IGNORED
+from mmres2net.data.formats.base import IGNORED, Sample, Split, similar_class
 from mmres2net.data.own.boxes import XML, Source, coco_files, label_files, load_coco, load_voc, load_yolo
 from mmres2net.data.own.data_file import FORMATS, Spec, is_data_file, read_data_file
 from mmres2net.data.own.images import class_folders, find_masks, load_folders, load_masks, spread
-from mmres2net.data.own.splits import LABEL, complete
-from mmres2net.data.own.tree import AmbiguousError, Tree, read_tree, stem_of
+from mmres2net.data.own.tree import LABEL, AmbiguousError, Tree, read_tree, stem_of
 from mmres2net.drawing import BLACK, Color, class_color
 from mmres2net.errors import UserError
 from mmres2net.text import join_some
-
-LISTED_CLASSES = 20
 
 
 @dataclass(frozen=True)
@@ -30,9 +26,7 @@ class OwnSplit:
     name: str
     images: int  # those without annotations included
     annotated: int  # images with an object or a class; 0 for masks
-    # Annotations by class name, every class in label order: objects for detection, images for classification, pixels
-    # for segmentation (0 until write_standard has read the masks).
-    counts: Mapping[str, int]
+    counts: Mapping[str, int]  # by class, in label order: objects, images, or pixels once write_standard has read them
     annotation: Path  # the file in standard form, once it is written; before that the source
     source: Split = field(repr=False, compare=False)  # as the reader of its format gives it
 
@@ -43,9 +37,7 @@ class OwnData:
 
     path: Path  # what the user named: a folder, a data file or an annotation file
     format: str  # one of FORMATS
-    # 'detection', 'instances' (boxes and masks), 'segmentation' (also salient objects: two classes, the first is the
-    # background) or 'classification'.
-    task: str
+    task: str  # detection, instances (boxes and masks), segmentation (also salient objects) or classification
     root: Path  # the folder that the image paths in the standard form are relative to
     classes: tuple[str, ...]  # names in label order
     palette: tuple[Color, ...]  # a color for each class
@@ -58,7 +50,7 @@ class OwnData:
         for name, split in self.splits.items():
             unit, total = split.source.unit, max(sum(split.counts.values()), 1)
             numbers = {n: f'{100 * v / total:.1f}%' if unit == 'pixels' else f'{v:,}' for n, v in split.counts.items()}
-            counts = join_some((f'{label} {number}' for label, number in numbers.items()), limit=LISTED_CLASSES)
+            counts = join_some((f'{label} {number}' for label, number in numbers.items()), limit=20)
             lines.append(f'{name}: {split.images:,} images; {unit}: {counts}')
         return '\n'.join(lines)
 
@@ -77,15 +69,11 @@ def _has_labels(tree: Tree) -> bool:
     return sum(bool(LABEL.match(head)) for head in filled) > len(filled) / 2
 
 
-def _has_xml(tree: Tree) -> bool:
-    return any(XML.search(tree.head(name)) for name in spread(tree.ending('.xml')))
-
-
 BOXES = ('detection', 'instances')
 # The tasks that a format serves, what tells it, and its reader. Any folders could be those of classes: they are last.
 READERS: dict[str, tuple[Sequence[str], Callable[[Tree], object], Callable[[Tree], Source]]] = {
     'coco': (BOXES, coco_files, load_coco),
-    'voc': (BOXES, _has_xml, load_voc),
+    'voc': (BOXES, lambda tree: any(XML.search(tree.head(n)) for n in spread(tree.ending('.xml'))), load_voc),
     'yolo': (BOXES, _has_labels, load_yolo),
     'masks': (['segmentation'], _has_masks, load_masks),
     'folders': (['classification'], class_folders, load_folders),
@@ -93,17 +81,15 @@ READERS: dict[str, tuple[Sequence[str], Callable[[Tree], object], Callable[[Tree
 
 
 def recognize(path: str | Path, *, task: str | None = None, seed: int = 0) -> OwnData:
-    """Recognize the data set in a folder, behind a data file or in a COCO file.
+    """Recognize the data set in a folder, behind a data file (YAML) or in a COCO file (JSON).
 
     Args:
-        path: A folder, a data file (YAML; see :mod:`mmres2net.data.own.data_file`) or a COCO file (JSON).
-        task: What the data are wanted for, as in :class:`OwnData`: it decides where a folder holds annotations for
-            several. ``detection`` takes data of instances. None: whatever the folder holds.
+        path: The folder or file.
+        task: One of :class:`OwnData`, or None: whatever the folder holds. ``detection`` takes data of instances.
         seed: Of the split where there is no validation set; a data file may name another.
 
     Raises:
-        UserError: Nothing, or more than one thing, is recognized, or nothing for ``task``. The message shows the data
-            file to write, filled in as far as it is known.
+        UserError: Nothing, or more than one thing, is recognized; it shows the data file to write.
     """
     spec = _spec(Path(os.path.abspath(Path(path).expanduser())))
     tree = read_tree(replace(spec, seed=seed) if spec.seed is None else spec)
@@ -124,7 +110,7 @@ def recognize(path: str | Path, *, task: str | None = None, seed: int = 0) -> Ow
     faults = [f'{one.kind}: {one.where} {one.what}' for found in source.findings.values() for one in found]
     if faults and not any(source.samples.values()):
         raise UserError(f'{path}: no annotated image can be read: {join_some(faults)}')
-    parts = complete(tree, source.samples, by_class=source.unit == 'images')
+    parts = tree.complete(source.samples, by_class=source.unit == 'images')
     classes = _classes(tree, source, parts)
     colors = spec.palette or source.palette
     palette = [BLACK if n == 'background' and not colors else class_color(i, colors) for i, n in enumerate(classes)]
@@ -143,7 +129,6 @@ def is_own_data(path: str | Path) -> bool:
 
 
 def _spec(path: Path) -> Spec:
-    """Return what is known of the data before their files are listed."""
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.suffix.lower() in ('.yaml', '.yml'))
         files = [file for file in files if file.stem == 'data' or is_data_file(file)]
@@ -161,7 +146,6 @@ def _spec(path: Path) -> Spec:
 
 
 def _recognize_format(tree: Tree, task: str | None) -> str:
-    """Return the format of the files in a tree that serve ``task``."""
     wanted = [name for name, (tasks, *_) in READERS.items() if task is None or task in tasks]
     there: list[str] = []
     for name, (_, is_in, _) in READERS.items():
@@ -171,11 +155,9 @@ def _recognize_format(tree: Tree, task: str | None) -> str:
         raise AmbiguousError(f'it holds data of several formats: {" and ".join(found)}', format=found)
     if not found:
         hint = f'; it holds {join_some(there)}, which is not for {task}' if there else ''
-        raise UserError(
-            f'{tree.spec.root}: no annotations are recognized among {len(tree.files):,} files, '
-            f'{len(tree.images.names):,} of them images{hint}. Recognized are COCO, VOC and YOLO annotations, images '
-            'with masks, and folders of two classes or more'
-        )
+        known = 'COCO, VOC and YOLO annotations, images with masks, and folders of two classes or more'
+        files = f'{len(tree.files):,} files, {len(tree.images.names):,} of them images{hint}'
+        raise UserError(f'{tree.spec.root}: no annotations are recognized among {files}. Recognized are {known}')
     return found[0]
 
 
@@ -184,7 +166,6 @@ def _labels(sample: Sample) -> list[str]:
 
 
 def _classes(tree: Tree, source: Source, parts: Mapping[str, Sequence[Sample]]) -> tuple[str, ...]:
-    """Return the classes in label order; a UserError where there are none, or some are spelled almost alike."""
     if source.classes and not tree.spec.classes:
         return tuple(source.classes)
     counts = Counter(label for samples in parts.values() for sample in samples for label in _labels(sample))

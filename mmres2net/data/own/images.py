@@ -10,12 +10,11 @@ from itertools import product
 import numpy as np
 from PIL import Image
 
-from mmres2net.data.formats.base import IMAGE_SUFFIXES, Sample, image_size, labeled, regular_file, similar_class
-from mmres2net.data.formats.listed import IGNORED
+from mmres2net.data.formats import base
+from mmres2net.data.formats.base import IGNORED, Sample, in_threads, regular_file, similar_class
 from mmres2net.data.own.boxes import Source, class_names
-from mmres2net.data.own.splits import by_split, in_threads, within
 from mmres2net.data.own.tree import AmbiguousError, Index, Tree, folder_of, is_mask_name, mask_word, split_of, stem_of
-from mmres2net.data.shapes_layout import voc_palette
+from mmres2net.data.shapes import voc_palette
 from mmres2net.drawing import Color
 from mmres2net.errors import UserError
 from mmres2net.text import join_some
@@ -26,6 +25,7 @@ JPEG_ERROR = 16  # by which compression makes the channels of a gray image diffe
 VOC_BORDER = 0xE0E0C0  # the color of VOC's ignored pixels
 VALUES = {value: value for value in range(IGNORED + 1)}  # labels of masks whose values are the labels
 MARK = re.compile('[^a-z0-9]|(?<=[0-9])(?=[a-z])|(?<=[a-z])(?=[0-9])')  # between the parts of a name
+COLORED = -1  # no value
 Classes = dict[str, list[str]]  # images by class
 
 
@@ -82,18 +82,15 @@ def load_folders(tree: Tree) -> Source:
     strange = sorted({name for folders in found.values() for name in folders} - set(classes))
     if absent or strange or len(classes) < 2:
         close = [f'{name} ({like}?)' if (like := similar_class(name, classes)) else name for name in strange]
-        raise UserError(
-            f'{tree.spec.root}: {len(classes)} classes, {join_some(classes)}; without a folder in training: '
-            f'{join_some(absent) or "none"}; folders of no class of training: {join_some(close) or "none"}. Class '
-            'folders need two classes or more, of the same names in all splits'
-        )
-    samples = {
-        part: [labeled(tree.path(image), name) for name in sorted(folders) for image in folders[name]]
-        for part, folders in found.items()
-    }
+        faults = f'not in training: {join_some(absent) or "none"}; only in others: {join_some(close) or "none"}'
+        raise UserError(f'{tree.spec.root}: two or more class folders have to be the same in all splits; {faults}')
+    samples: dict[str | None, list[Sample]] = {part: [] for part in found}
+    for part, name in ((part, name) for part, folders in found.items() for name in sorted(folders)):
+        for path in map(tree.path, found[part][name]):
+            samples[part].append(Sample(path, raw=name, parsed=(None, [base.Annotation(path, name)], [])))
     left = len(tree.images.names) - sum(map(len, samples.values()))
     tree.note(left, 'images are in no class folder of a split and are left out.')
-    if others := [name for name in tree.files if '/' in name and not name.lower().endswith(IMAGE_SUFFIXES)]:
+    if others := [name for name in tree.files if '/' in name and not name.lower().endswith(base.IMAGE_SUFFIXES)]:
         kinds = join_some(sorted({os.path.splitext(name)[1] or name for name in others}))
         tree.notes.append(f'{len(others):,} files ({kinds}) are not read as images, such as {others[0]}.')
     return Source('class folders', samples, 'images', 'classification', classes)
@@ -103,13 +100,10 @@ def load_folders(tree: Tree) -> Source:
 
 
 def find_masks(tree: Tree, names: Sequence[str]) -> dict[str, str]:
-    """Return the mask of each image of ``names`` that has one.
+    """Return the mask of each image of ``names`` that has one; AmbiguousError: two masks of an image.
 
     Masks are images of few colors, or in gray where their names say so. They are called like the images but for what
     all of them have in front or behind, such as ``_mask``.
-
-    Raises:
-        AmbiguousError: Two masks of an image.
     """
     groups: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for name in names:
@@ -117,19 +111,18 @@ def find_masks(tree: Tree, names: Sequence[str]) -> dict[str, str]:
     hinted = {key for key, names in groups.items() if is_mask_name(names[0])}
     hinted = set() if len(hinted) == len(groups) else hinted
     count = 4 if len(groups) < 50 else 1
-    like = {
-        key for key, names in groups.items() if all(_is_mask(tree.path(n), key in hinted) for n in spread(names, count))
-    }
+    like = {k for k, names in groups.items() if all(_is_mask(tree.path(n), k in hinted) for n in spread(names, count))}
     chosen = like & hinted or like
     places = {folder for folder, *_ in chosen}
     masks = [name for key in chosen for name in groups[key]]
     images = [n for key in groups if not (key in like and key[0] in places) for n in groups[key]]
     others = [name for key in like - chosen if key[0] not in places for name in groups[key]]
     if others and _pair([name for name in images if name not in set(others)], others):
-        raise AmbiguousError(f'{masks[0]} and {others[0]} both could be masks')
+        train = '{images: FOLDER OR LIST, annotations: FOLDER}'
+        raise AmbiguousError(f'{masks[0]} and {others[0]} both could be masks', format=['masks'], train=[train])
     pairs = _pair(images, masks)
     some = spread(sorted(pairs)) if not like & hinted else []
-    equal = sum(image_size(tree.path(name)) == image_size(tree.path(pairs[name])) for name in some)
+    equal = sum(base.image_size(tree.path(name)) == base.image_size(tree.path(pairs[name])) for name in some)
     return pairs if equal >= 0.9 * len(some) else {}
 
 
@@ -179,22 +172,18 @@ def mask_pixels(path: str, *, colored: bool = False) -> np.ndarray:
     return colors[..., 1]
 
 
-def _values(masks: Sequence[str], *, colored: bool = False) -> list[set[int] | None]:
-    """Return the different values of each mask; None of one in colors, where they are not wanted."""
+def _values(masks: Sequence[str], *, colored: bool = False) -> set[int]:
+    """Return the values or colors in masks; COLORED stands for a mask in colors where values are wanted."""
 
-    def read(path: str) -> set[int] | None:
+    def read(path: str) -> set[int]:
         try:
             return set(np.unique(mask_pixels(path, colored=colored)).tolist())
         except UserError:
-            return None
+            return {COLORED}
         except Exception:  # as above
             return set()
 
-    return list(in_threads(read, masks))
-
-
-def _all_values(masks: Sequence[str], *, colored: bool = False) -> set[int]:
-    return set().union(*(found or () for found in _values(masks, colored=colored)))
+    return set().union(*in_threads(read, masks))
 
 
 def read_labels(path: str, *, codes: Mapping[int, int] = VALUES, colored: bool = False) -> np.ndarray:
@@ -219,8 +208,8 @@ def holds_labels(path: str) -> bool:
 def load_masks(tree: Tree) -> Source:
     """Return the images that have a mask, and how masks are read; AmbiguousError: nothing tells the classes."""
     both = any(len(places) > 1 for places in tree.spec.places.values())  # images and masks
-    pairs = find_masks(tree, within(tree, tree.images.names) if both else tree.images.names)
-    images, findings = by_split(tree, 'segmentation', pairs)
+    pairs = find_masks(tree, tree.within(tree.images.names) if both else tree.images.names)
+    images, findings = tree.by_split('segmentation', pairs)
     samples = {
         part: [Sample(tree.path(name), mask=tree.path(pairs[name])) for name in names if name in pairs]
         for part, names in images.items()
@@ -231,21 +220,20 @@ def load_masks(tree: Tree) -> Source:
     tree.note(len(tree.images.names) - 2 * len(pairs), 'images have no mask and are left out.')
     source = Source('masks', samples, 'pixels', 'segmentation', class_names(tree), tree.spec.palette, findings)
     some = spread(masks)
-    known = source.palette and _all_values(some, colored=True) <= {*_codes(source.palette), VOC_BORDER}
-    if known or None in _values(some):
+    known = source.palette and _values(some, colored=True) <= {*_codes(source.palette), VOC_BORDER}
+    if known or COLORED in (found := _values(some)):
         _read_colors(source, masks)
         tree.notes.append(f'Masks are read by their {len(source.palette)} colors.')
     else:
-        _read_values(tree, source, masks)
+        _read_values(tree, source, masks, found)
     return source
 
 
 def _read_colors(source: Source, masks: Sequence[str]) -> None:
-    """Let masks be read by their colors: those of the palette, or of VOC."""
     if not source.palette:
         flat = voc_palette()
         source.palette = list(zip(flat[::3], flat[1::3], flat[2::3], strict=True))[: len(source.classes)]
-        colors = sorted(_all_values(masks, colored=True) - {VOC_BORDER})
+        colors = sorted(_values(masks, colored=True) - {VOC_BORDER})
         if unknown := [color for color in colors if color not in _codes(source.palette)]:
             palette = [[color >> 16, color >> 8 & 255, color & 255] for color in colors[:FEW]]
             raise AmbiguousError(
@@ -258,7 +246,6 @@ def _read_colors(source: Source, masks: Sequence[str]) -> None:
 
 
 def _codes(palette: Iterable[Color]) -> dict[int, int]:
-    """Return the label of each color as 0xRRGGBB."""
     return {red << 16 | green << 8 | blue: label for label, (red, green, blue) in enumerate(palette)}
 
 
@@ -266,11 +253,9 @@ def _hex(colors: Iterable[int]) -> list[str]:
     return [f'#{color:06x}' for color in colors]
 
 
-def _read_values(tree: Tree, source: Source, masks: Sequence[str]) -> None:
-    """Let masks be read by their values: 0 and 255 and grays between them, or the indices of classes."""
-    some, names = spread(masks), list(source.classes)
-    found = _all_values(some)
-    names = ['background', *names] if len(names) == 1 else names
+def _read_values(tree: Tree, source: Source, masks: Sequence[str], found: set[int]) -> None:
+    """Let masks be read by their values, those of a sample in ``found``: 0 and 255, grays, or indices of classes."""
+    names = ['background'] * (len(source.classes) == 1) + list(source.classes)
     top = max(found - {IGNORED}, default=0)
     grays = masks[0].lower().endswith(('.jpg', '.jpeg')) or (top >= (len(names) or 2 * len(found)) and len(found) > 9)
     if (found <= {0, 255} and 255 in found) or (max(found, default=0) >= 128 and grays):
@@ -279,20 +264,19 @@ def _read_values(tree: Tree, source: Source, masks: Sequence[str]) -> None:
         tree.notes.append(f'Masks hold 0 to 255: from 128 on a pixel is {names[-1]}.')
         found = {0, 1}
     elif not names:
-        found = _all_values(masks)
+        found = _values(masks)
         top = max(found - {IGNORED}, default=0)
         if top < 2 * len(found):  # else nothing says that the values are indices
             names = ['background', *map(str, range(1, top + 1))] if top > 1 else ['background', 'foreground']
         tree.notes.append(f'No file names the classes: the masks hold indices up to {top}.')
     strange = sorted(found - set(range(len(names))) - {IGNORED})
     if strange or len(names) > IGNORED or (source.read_mask and len(names) != 2):
-        values, top = strange or sorted(found), max(strange or found)
-        where = next((mask for mask, held in zip(masks, _values(masks), strict=True) if top in (held or ())), '')
+        top = max(strange or found)
+        where = next((mask for mask in masks if top in _values([mask])), '')
         classes = f'there are {len(names)} classes, numbered from 0: {join_some(names)}' if names else 'none has a name'
-        raise AmbiguousError(
-            f'the masks hold the values {join_some(values)} ({top} in {where}), but {classes}; write classes for all '
-            'values, the background too, or a palette with a color for each class, [V, V, V] for a gray value V'
-        )
-    if source.read_mask is None and not all(map(holds_labels, some)):
+        held = f'the masks hold the values {join_some(strange or sorted(found))} ({top} in {where}), but {classes}'
+        ways = 'write classes for all values, the background too, or a palette, with [V, V, V] for a gray value V'
+        raise AmbiguousError(f'{held}; {ways}')
+    if source.read_mask is None and not all(map(holds_labels, spread(masks))):
         source.read_mask = partial(read_labels, codes=VALUES)
     source.classes = names

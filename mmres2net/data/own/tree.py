@@ -1,16 +1,17 @@
-"""The files below a folder: which belong together by their names, and which split their folders tell."""
+"""The files below a folder: which belong together by their names, and which train and which evaluate."""
 
 import os
+import random
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 from pathlib import Path
 
-from mmres2net.data.formats.base import IMAGE_SUFFIXES, regular_file
+from mmres2net.data.formats.base import IMAGE_SUFFIXES, Finding, Sample, read_text, regular_file
 from mmres2net.data.own.data_file import Spec
 from mmres2net.errors import UserError
 from mmres2net.text import join_some
@@ -25,7 +26,9 @@ MASK_WORDS = {
     'annotations', 'ann', 'anno', 'labelids', 'indexlabel',
 }  # fmt: skip
 SKIPPED = {'__macosx', 'work_dirs', 'segmentationobject'}  # folders of archives, runs, and numbers of objects
-MOST_FILES = 3_000_000
+LABEL = re.compile(rb'\s*\d+(\.0*)?([ \t]+-?[\d.]+(e[-+]?\d+)?){4,}\s*(\n|$)', re.IGNORECASE)  # a line of YOLO
+Samples = dict[str | None, list[Sample]]  # by split; None: no split is told
+Findings = dict[str | None, list[Finding]]
 _SUFFIXES = (*IMAGE_SUFFIXES, '.txt', '.xml', '.json')
 
 
@@ -62,11 +65,107 @@ class Tree:
         """Return the path of a file."""
         return os.path.join(self.spec.root, name)
 
+    def lines(self, name: str) -> list[str]:
+        """Return the lines of a text file that are not empty, without blanks around them."""
+        return [line.strip() for line in read_text(self.path(name), 2**28).splitlines() if line.strip()]
+
     def head(self, name: str) -> bytes:
         """Return the first bytes of a file; none of one that cannot be read."""
         with suppress(OSError, ValueError), open(regular_file(self.path(name)), 'rb') as file:
             return file.read(4096)
         return b''
+
+    # Splits: by lists, by the names of folders, or by a share drawn with a seed
+
+    def by_split(self, prefer: str, annotated: Mapping[str, str]) -> tuple[dict[str | None, list[str]], Findings]:
+        """Return the images of each split, and a finding for each name in a list that is not there.
+
+        The places in a data file count, else lists of images in ``annotated``, first those in a folder ``prefer``, else
+        the names of folders; None has the images that none of these names.
+        """
+        places = self.spec.places or self._lists(prefer, annotated)
+        images: dict[str | None, list[str]] = defaultdict(list)
+        findings: Findings = defaultdict(list)
+        for name in () if places else self.images.names:
+            images[split_of(folder_of(name))].append(name)
+        for part, place in ((part, place) for part, named in places.items() for place in named):
+            if place.lower().endswith('.txt'):
+                found, missing = self.listed(place)
+                images[part] += found
+                findings[part] += [Finding('missing image', self.path(place), name) for name in missing]
+            else:
+                prefix = '' if place == '.' else f'{place}/'
+                images[part] += [name for name in self.images.names if name.startswith(prefix)]
+        if places and not self.spec.places:
+            rest = len(annotated.keys() - {name for names in images.values() for name in names})
+            left_out = f' {rest:,} annotated images are in none of these lists, and are left out.' if rest else ''
+            used = ', '.join(place for named in places.values() for place in named)
+            self.notes.append(f'The splits are those of {used}.{left_out}')
+        return {part: list(dict.fromkeys(names)) for part, names in images.items()}, findings
+
+    def _lists(self, prefer: str, annotated: Mapping[str, str]) -> dict[str, list[str]]:
+        """Return the lists of images by split: files named train.txt, val.txt, ... in the folder that is preferred."""
+        found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+        for name in self.ending('.txt'):
+            word = re.sub(r'[\d_-]+$', '', stem_of(name))
+            if (word in SPLIT_WORDS or word == 'trainval') and not LABEL.match(self.head(name)):
+                found[folder_of(name).rpartition('/')[2].lower()][SPLIT_WORDS.get(word, word)].append(name)
+        for leaf in sorted(found, key=lambda leaf: (leaf != prefer, leaf != 'main', leaf)):
+            lists = found[leaf]
+            if any(image in annotated for names in lists.values() for image in self.listed(names[0])[0]):
+                both = lists.pop('trainval', None)
+                return dict(lists) if both is None or 'train' in lists else {'train': both, **lists}
+        return {}
+
+    def listed(self, place: str) -> tuple[list[str], list[str]]:
+        """Return the images that a list names, and the names that stand for no image."""
+        lines = self.lines(place)
+        found = self.images.locate(lines, place)
+        if not any(found):  # as IMAGE MASK, or NAME 1
+            found = self.images.locate([line.split()[0] for line in lines], place)
+        return [name for name in found if name], [line for line, name in zip(lines, found, strict=True) if not name]
+
+    def within(self, files: Sequence[str]) -> list[str]:
+        """Return those of ``files`` that are in folders or lists of the data file; all of them where none is."""
+        places = [place for named in self.spec.places.values() for place in named]
+        folders = tuple(f'{place}/' for place in places if place != '.' and os.path.isdir(self.path(place)))
+        kept = {n for place in places if place.lower().endswith('.txt') for n in self.listed(place)[0]}
+        return [name for name in files if name in kept or name.startswith(folders)] or list(files)
+
+    def complete(self, samples: Samples, *, by_class: bool) -> dict[str, list[Sample]]:
+        """Return the samples of the splits; without a validation set, a share of the training images becomes one."""
+        samples = {part: found for part, found in samples.items() if found}
+        rest = samples.pop(None, [])
+        if 'train' in samples:
+            self.note(len(rest), 'images are in no split and are left out.')
+        elif rest:
+            samples['train'] = rest
+        else:
+            raise UserError(f'{self.spec.root}: there are no annotated images for training')
+        if 'val' not in samples:
+            total, chosen = len(samples['train']), self._draw(samples['train'], by_class)
+            samples['val'] = [sample for sample in samples['train'] if sample.image in chosen]
+            samples['train'] = [sample for sample in samples['train'] if sample.image not in chosen]
+            drawn = f'{len(samples["val"]):,} of {total:,} training images are drawn for it (seed {self.spec.seed})'
+            self.notes.append(f'There is no validation set: {drawn}.')
+        if 'test' not in samples:
+            self.notes.append('There is no test set: validation images stand for it.')
+        return {part: samples[part] for part in ('train', 'val', 'test') if part in samples}
+
+    def _draw(self, samples: Sequence[Sample], by_class: bool) -> set[str]:
+        strata: dict[str, list[str]] = defaultdict(list)
+        for sample in samples:
+            strata[str(sample.parse()[1][0].label) if by_class else ''].append(sample.image)
+        chosen: set[str] = set()
+        for name, images in strata.items():
+            images.sort()
+            random.Random(f'{self.spec.seed} {name}').shuffle(images)
+            wanted = max(round(self.spec.val_fraction * len(images)), 1)
+            chosen.update(images[: min(wanted, len(images) - 1)])
+        if not chosen:
+            where = f'{self.spec.root}: {len(samples)} image(s) cannot be divided into training and validation'
+            raise UserError(f'{where}; add images, or name train and val in a data file')
+        return chosen
 
 
 def read_tree(spec: Spec) -> Tree:
@@ -85,8 +184,6 @@ def read_tree(spec: Spec) -> Tree:
         if odd := next((name for name in names if re.search('[\t\r\n\ud800-\udfff]', name)), None):
             raise UserError(f'{place}: the name {odd!r} is not plain UTF-8; rename it')
         found += names
-        if len(found) > MOST_FILES:
-            raise UserError(f'{spec.root} holds more than {MOST_FILES:,} files; name the folder of the data alone')
     return Tree(spec, tuple(sorted(found)))
 
 
@@ -107,18 +204,14 @@ def mask_word(name: str) -> str:
 def split_of(name: str) -> str | None:
     """Return the split that a path tells, by the last part of it that tells one; None where none does."""
     for part in reversed(name.split('/')):
-        roots = [
-            re.sub(r'(annot|annotations|masks?|labels?|images?|imgs?|set|data|gt)$', '', word)
-            for word in words_of(part)
-        ]
-        found = {SPLIT_WORDS[word] for word in roots if word in SPLIT_WORDS}
+        found = {SPLIT_WORDS.get(SUFFIX.sub('', word)) for word in words_of(part)} - {None}
         if len(found) == 1:
             return found.pop()
     return None
 
 
 def folder_of(name: str) -> str:
-    """Return the folder part of a relative path; empty for a file at the root."""
+    """Return the folder part of a relative path; empty at the root."""
     return name.rpartition('/')[0]
 
 
@@ -146,13 +239,11 @@ class Index:
             self._by_stem[stem(name)].append(name)
 
     def locate(self, wanted: Sequence[str], near: str) -> list[str | None]:
-        """Return the file that each of ``wanted`` stands for; None for those that are not there.
+        """Return the file that each of ``wanted`` stands for, else None; AmbiguousError: it stands for several files.
 
-        Where no path is there, names without folders count: the folders are often those of another machine. Of files of
-        one name, the nearest to ``near`` counts, the file that names them; another split only where all are of others.
-
-        Raises:
-            AmbiguousError: A name that stands for several files.
+        Where no path is there, names without folders count, as the folders are often those of another machine. Of files
+        of one name, the nearest to the file ``near`` that names them counts; another split only where all are of
+        others.
         """
         paths = [[part for part in re.split(r'[/\\]', name.strip()) if part not in ('', '.', '..')] for name in wanted]
         for last, own in product((False, True), (True, False)):
@@ -172,10 +263,7 @@ class Index:
     def pair(self, others: Iterable[str], stem: Callable[[str], str] = stem_of) -> tuple[dict[str, str], list[str]]:
         """Return the annotation file of each file that has one, and the annotation files that belong to none.
 
-        ``stem`` returns what of an annotation file's name tells the file that it belongs to.
-
-        Raises:
-            AmbiguousError: A file with two annotation files, or the reverse.
+        ``stem`` returns the part of an annotation file's name that tells its file. AmbiguousError: a file has two.
         """
         pairs: dict[str, str] = {}
         alone = []

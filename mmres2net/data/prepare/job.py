@@ -1,26 +1,106 @@
 """``mmres2net prepare-data``: fetch the archives of a data set, unpack and count them.
 
-Nothing is done twice: a complete data set is left alone, whoever made it; an archive that is there is not fetched, a
-partial download is resumed, an unpacked file stays. The state is on disk: the files, and the temporary folder of an
-archive that is being unpacked.
+Nothing is done twice: a complete data set is left alone, a partial download is resumed, an unpacked file stays. The
+state is on disk: the files, and the temporary folder of an archive that is being unpacked.
 """
 
-import shutil
-import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from glob import glob
 from pathlib import Path
 
-from mmres2net.data.prepare.archives import DamagedArchiveError, put, unpack, unpacked_files
-from mmres2net.data.prepare.finish import write_lists
-from mmres2net.data.prepare.sources import DATASETS, Archive, Check, DataSet
+import yaml
+
+from mmres2net.data.prepare.archives import put, unpack, unpacked_files
+from mmres2net.data.prepare.finish import make_trainaug, write_lists
 from mmres2net.errors import UserError
-from mmres2net.fetch.download import damage, fetch
-from mmres2net.fetch.progress import log
-from mmres2net.files import disk_error, file_size, locked, nearest_folder, require_space, size_text
+from mmres2net.fetch.download import Remote, damage, fetch, log
+from mmres2net.files import disk_error, file_size, locked, require_space
 from mmres2net.flags import parse
+
+TABLE = Path(__file__).with_name('datasets.yml')
+
+
+@dataclass(frozen=True)
+class Check:
+    """So many files are there, and each has its companions. Hidden files do not count."""
+
+    # Below the root: a pattern, such as coco/val2017/*.jpg (with a slash at its end, of folders), a text file (.txt)
+    # with a list of names, or another file, which must not be empty.
+    source: str
+    count: int = 1  # files or names
+    files: tuple[str, ...] = ()  # that each of them must have, below the root, with {} for the name without suffix
+
+    def names(self, root: Path) -> list[str]:
+        """Return the names that are there."""
+        if '*' not in self.source and not ((root / self.source).is_file() and (root / self.source).stat().st_size):
+            return []
+        if self.source.endswith('.txt'):
+            return (root / self.source).read_text(encoding='utf-8', errors='replace').split()
+        return [Path(path).stem for path in glob(self.source, root_dir=root)]
+
+    def fault(self, root: Path) -> str:
+        """Return what is wrong below ``root``; empty if nothing is."""
+        names, path = self.names(root), f'{root}/{self.source}'
+        if not names and '*' not in self.source:
+            return f'{path} is missing or empty'
+        if len(names) != self.count:
+            return f'{path}: {len(names):,} of {self.count:,} are there'
+        places = (root / files.format(name) for name in names for files in self.files)
+        missing = [place for place in places if not place.is_file()]
+        return f'{path}: {len(missing):,} files for it are missing, such as {missing[0]}' if missing else ''
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One zip or tar file."""
+
+    name: str  # file name
+    places: Mapping[str, str]  # see `archives.unpack`
+    checks: tuple[Check, ...]  # of the unpacked files
+    urls: tuple[str, ...] = ()  # in the order in which they are tried; none: the user has to fetch it
+    size: int = 0  # bytes; 0: not known
+    unpacked: int = 0  # estimated bytes of the unpacked files; 0: as the archive
+    md5: str = ''  # in hexadecimal digits; empty if only SHA-256 is known, or none
+    sha256: str = ''
+
+    @property
+    def remote(self) -> Remote:
+        """The file to download."""
+        way = 'or download the file in another way, and name its folder with --from DIR'
+        algorithm = 'md5' if self.md5 else 'sha256'
+        return Remote(self.name, self.urls, self.size or None, self.md5 or self.sha256, algorithm, ways_out=(way,))
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set: archives to unpack, and what the user has to do."""
+
+    title: str  # description in one line
+    home: str  # the web page with its terms of use
+    checks: tuple[Check, ...]  # a complete data set passes them; then no archive is needed
+    data: str  # the folder below the root to pass to --data
+    archives: tuple[Archive, ...] = ()
+    config: str = ''  # a shipped config that reads it
+    finish: Callable[[Path], None] | None = None  # called with the root after all archives are unpacked
+    steps: tuple[str, ...] = ()  # what the user has to fetch from where, and to do with it; {root} stands for the root
+    lists: str = ''  # the folder below the root for train.txt, val.txt and test.txt, which the user has to fetch
+
+
+def _read_table() -> dict[str, DataSet]:
+    class Loader(yaml.SafeLoader):
+        """Makes an instance of the class that a tag names, and tuples instead of lists."""
+
+    kinds = {kind.__name__: kind for kind in (DataSet, Archive, Check)}
+    Loader.add_multi_constructor('!', lambda loader, name, node: kinds[name](**loader.construct_mapping(node, True)))
+    Loader.add_constructor('tag:yaml.org,2002:seq', lambda loader, node: tuple(loader.construct_sequence(node, True)))
+    table: dict[str, DataSet] = yaml.load(TABLE.read_text(encoding='utf-8'), Loader)
+    return {**table, 'voc12aug': replace(table['voc12aug'], finish=make_trainaug)}
+
+
+DATASETS = _read_table()
 
 
 @dataclass(frozen=True)
@@ -30,7 +110,6 @@ class Job:
     dataset: DataSet
     root: Path  # the folder of the data sets; its folder `downloads` holds archives
     source: Path | None = None  # a folder of archives and other files of the user; it is only read
-    remove: bool = False  # downloaded archives once their content is in place
 
     @property
     def downloads(self) -> Path:
@@ -45,15 +124,6 @@ class Job:
     def temporary(self, archive: Archive) -> Path:
         """The folder that is there while an archive is being unpacked."""
         return self.downloads / f'{archive.name}.unpacking'
-
-    def present(self, archive: Archive) -> Path | None:
-        """Return the file that seems to be the archive, by name and size."""
-        paths = (folder / archive.name for folder in self.folders)
-        return next((path for path in paths if path.is_file() and archive.size in (0, file_size(path))), None)
-
-    def part_size(self, archive: Archive) -> int:
-        """Return how many bytes of an archive have been downloaded."""
-        return max(file_size(self.downloads / f'{archive.name}.part'), 0)
 
     def faults(self, checks: Iterable[Check]) -> list[str]:
         """Return the faults that ``checks`` find below the root."""
@@ -73,11 +143,7 @@ class Job:
 
 
 def prepare(job: Job) -> None:
-    """Prepare the data set of a job, as far as it is missing.
-
-    Raises:
-        UserError: An archive cannot be fetched, the disk is full, there are extra files, or counts are wrong.
-    """
+    """Prepare the data set of a job, as far as it is missing; a UserError says why that is not possible."""
     try:
         if not job.todo() and not job.faults(job.dataset.checks):
             log('the data set is complete: nothing to do')
@@ -97,14 +163,9 @@ def prepare(job: Job) -> None:
 def _make(job: Job) -> None:
     dataset, todo = job.dataset, job.todo()
     require_space(space_needed(job, todo))
-    absent = []
-    for archive in todo:
-        absent += _install(job, archive)
-        if not dataset.finish:
-            _remove(job, [archive])
+    absent = [what for archive in todo for what in _install(job, archive)]
     if dataset.finish:
         dataset.finish(job.root)
-    _remove(job, dataset.archives)  # not before: if finishing fails, nothing has to be fetched again
     if dataset.lists and job.faults(dataset.checks):
         absent += write_lists(job.root / dataset.lists, job.folders)
     if wrong := job.faults(dataset.checks):
@@ -115,15 +176,7 @@ def _make(job: Job) -> None:
         raise UserError('\n'.join(['the data set is not complete:', *(f'  {fault}' for fault in wrong), *lines]))
 
 
-def _remove(job: Job, archives: Sequence[Archive]) -> None:
-    """Remove downloaded archives, if the job says so; never those of the user."""
-    for archive in archives:
-        if job.remove and archive.urls:
-            (job.downloads / archive.name).unlink(missing_ok=True)
-
-
 def _manual_steps(job: Job) -> list[str]:
-    """Return lines that say what the user has to fetch, and how to pass it on."""
     dataset = job.dataset
     how = ' with --from DIR, the folder that has them' if dataset.archives else ''
     steps = [*(step.format(root=job.root) for step in dataset.steps), f'run the same command again{how}']
@@ -134,108 +187,57 @@ def space_needed(job: Job, todo: Sequence[Archive]) -> dict[Path, int]:
     """Return the bytes that the archives in ``todo`` still need, by folder: an estimate, exact once they are there."""
     space: Counter[Path] = Counter()
     for archive in todo:
-        if job.present(archive) is None:
-            need = max(archive.size - job.part_size(archive), 0)
-            # Archives that are removed before the next one is fetched need the space of the largest.
-            once = job.remove and not job.dataset.finish
-            space[job.downloads] = max(space[job.downloads], need) if once else space[job.downloads] + need
+        fetched = [job.downloads / f'{archive.name}.part', *(folder / archive.name for folder in job.folders)]
+        space[job.downloads] += max(archive.size - max(0, *map(file_size, fetched)), 0)
         places = [job.root / place for place in archive.places.values()]
         have = sum(path.stat().st_size for place in places for path in place.glob('**/*') if path.is_file())
         space[places[0]] += max((archive.unpacked or archive.size) - have, 0)
     return dict(space)
 
 
-def _install(job: Job, archive: Archive, *, again: bool = False) -> list[str]:
+def _install(job: Job, archive: Archive) -> list[str]:
     """Fetch an archive unless it is there, and unpack it; return what the user has to fetch."""
     if not archive.urls:
         members, absent = unpacked_files(archive.places, job.folders)
         if not absent:
             put(members, archive.places, job.root, job.temporary(archive))
             return []
-    path = None if again else _have(job, archive)
+    path = _have(job, archive)
     if path is None and not archive.urls:
         packed = '' if archive.name.endswith('.rar') else f'{archive.name} or '  # which Python cannot unpack
         return [f'{packed}{what}' for what in absent]
-    path = path or fetch(archive.remote, job.downloads)
-    try:
-        unpack(path, archive.places, job.root, job.temporary(archive))
-    except DamagedArchiveError as error:
-        if again:
-            raise UserError(f'{path} has the right checksum, but {error}; this disk or memory may fail') from error
-        _reject(job, archive, path, str(error))
-        return _install(job, archive, again=True)
+    unpack(path or fetch(archive.remote, job.downloads), archive.places, job.root, job.temporary(archive))
     return []
 
 
 def _have(job: Job, archive: Archive) -> Path | None:
-    """Return the path of an archive that is there and undamaged."""
-    for path in (folder / archive.name for folder in job.folders):
-        if path.is_file():
-            fault = damage(path, archive.remote)
-            if not fault:
-                return path
-            _reject(job, archive, path, fault)
-        elif path.parent == job.source and archive.urls:
-            log(f'{archive.name} is not in {job.source}')
+    for path in (folder / archive.name for folder in job.folders if (folder / archive.name).is_file()):
+        fault = damage(path, archive.remote)
+        if not fault:
+            return path
+        if not archive.urls:
+            ways = 'fetch it again, or unpack it with another program and name the folder with --from'
+            raise UserError(f'{path} cannot be used: {fault}; {ways}')
+        log(f'{path} is damaged: {fault}; it is fetched again to {job.downloads}')
+        if path.parent == job.downloads:  # that of the user stays
+            path.unlink()
     return None
 
 
-def _reject(job: Job, archive: Archive, path: Path, fault: str) -> None:
-    """Make way for another download of an archive; a UserError if it cannot be downloaded."""
-    if not archive.urls:
-        ways = 'fetch it again, or unpack it with another program and name the folder with --from'
-        raise UserError(f'{path} cannot be used: {fault}; {ways}')
-    if path.parent == job.downloads:
-        path.unlink()
-        log(f'{path} is damaged: {fault}; it is removed and fetched again')
-    else:
-        log(f'{path} is damaged: {fault}; it is left alone, and the archive is fetched to {job.downloads}')
-
-
-def plan(job: Job) -> str:
-    """Return what :func:`prepare` would do, as a table."""
-    todo, lines = job.todo(), []
-    for archive in job.dataset.archives:
-        present, part = job.present(archive), job.part_size(archive)
-        state = 'will be fetched and unpacked' + (f'; {size_text(part)} are there' if part else '')
-        state = state if archive.urls else 'has to be fetched by hand'
-        state = f'will be unpacked from {present}' if present else state
-        state = state if archive in todo else 'unpacked, or not needed'
-        lines.append(f'  {archive.name:<29} {size_text(archive.size) if archive.size else "":>9}  {state}')
-        lines += [f'    {url}' for url in archive.urls] if archive in todo and not present else []
-    need, free = sum(space_needed(job, todo).values()), shutil.disk_usage(nearest_folder(job.root)).free
-    lines.append(f'  space needed at {job.root}: {size_text(need)}; free: {size_text(free)}')
-    lines += [f'  {line}' for line in _manual_steps(job)] if job.faults(job.dataset.checks) else []
-    return '\n'.join(lines)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prepare the data set that ``argv`` names; return the exit status.
-
-    Raises:
-        UserError: As `prepare`, or a folder that cannot be used.
-    """
+    """Prepare the data set that ``argv`` names; return the exit status."""
     args = parse('prepare-data', argv)
     dataset, root, source = DATASETS[args.dataset], args.root.expanduser(), args.source and args.source.expanduser()
     if source and not source.is_dir():
         raise UserError(f'--from {args.source}: no such folder')
     if root.exists() and not root.is_dir():
         raise UserError(f'--root {args.root}: this is a file, not a folder')
-    if source and source.resolve() == (root / 'downloads').resolve():  # which is searched anyway
-        source = None
-    job = Job(dataset, root, source, args.remove_archives)
+    job = Job(dataset, root, source)
     if args.source and not dataset.archives:
         steps = '\n'.join(_manual_steps(job))
         raise UserError(f'--from {args.source}: {args.dataset} cannot be prepared from a folder; {steps}')
     print(f'{dataset.title}\nterms of use: {dataset.home}')
-    if args.dry_run:
-        print(plan(job))
-        return 0
-    try:
-        prepare(job)
-    except KeyboardInterrupt:
-        print('interrupted: run the same command again to resume', file=sys.stderr)
-        raise
+    prepare(job)
     data = root / dataset.data
     print(f'complete in {data}:')
     print('\n'.join(dict.fromkeys(f'  {check.count:>9,}  {check.source}' for check in dataset.checks)))

@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmres2net.data.check.config import class_heads
+from mmres2net.data.check.before import class_heads
 from mmres2net.data.formats.read import dataset_class
 from mmres2net.data.layout import PARTS, datasets_of, walk
 from mmres2net.data.own.dataset import OwnData

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmres2net.data.shapes_layout import voc_palette
+from mmres2net.data.shapes import voc_palette
 
 SPLITS = ('train', 'val')
 PARTS = {'train': 'Training', 'val': 'valid'}

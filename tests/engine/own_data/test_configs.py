@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmres2net.data.check.config import evaluator_faults, head_faults
+from mmres2net.data.check.before import evaluator_faults, head_faults
 from mmres2net.data.layout import PARTS, datasets_of
 from mmres2net.engine.build import build_model
 from mmres2net.engine.config import load_config, single_process_norms, without_weights
