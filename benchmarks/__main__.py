@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from benchmarks.case import PRECISIONS, SUITES, Case
 from benchmarks.contenders import contenders_of
 from benchmarks.detectors import CONFIGS
@@ -53,13 +55,14 @@ def case_of(args: argparse.Namespace) -> Case:
             raise UserError(f'--{flag.replace("_", "-")} {value}: choose a number above 0 and below a million')
     size = parse_size(args.size or SIZES[args.suite], least=32)
     default = 2 if args.suite in ('training', 'step') else 1
+    if args.device == 'cuda' and not torch.cuda.is_available():
+        raise UserError('--device cuda: torch sees no GPU')
     if args.device == 'cpu' and args.precision in ('tf32', 'fp16'):
         raise UserError(f'--precision {args.precision} needs --device cuda')
     return Case(args.suite, size, args.batch or default, args.config, args.device, args.threads, args.precision)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure, print the table, write the result."""
     case = case_of(args)
     contenders = every = contenders_of(case.suite, case.device)
     if args.only:
@@ -78,7 +81,6 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Return 0, or 2 for a mistake in the flags, the files or the moment."""
     args = parser().parse_args(argv)
     try:
         if args.part == 'run':

@@ -21,8 +21,6 @@ class Worker:
         from benchmarks.contenders import CONTENDERS
         from mmres2net.engine.speed import keep_freed_memory
 
-        if case.device == 'cuda' and not torch.cuda.is_available():
-            raise MissingError('torch sees no GPU')
         torch.set_num_threads(case.threads)
         torch.backends.cudnn.benchmark = True
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = case.precision != 'fp32'

@@ -29,7 +29,7 @@ CASES = (  # the most important first: what the time does not suffice for is lef
     'inference --size 224x224 --batch 64 --precision bf16',
     'inference --size 800x1216 --precision bf16',
     'step --size 800x1216 --precision tf32',
-    'training --size 224x224 --batch 64 --precision bf16',
+    'training --size 224x224 --batch 32 --precision bf16',
     'image --size 800x1216 --precision tf32',
     'inference --size 800x1216 --batch 8 --precision bf16',
     'inference --size 224x224 --batch 64 --precision tf32',
@@ -78,7 +78,6 @@ class Check:
 
 
 def main() -> int:
-    """Run the stages, print a table, and return 1 if one failed."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument('--out', type=Path, required=True, help='folder of the archive and of the compiled wheel')
     flags.add_argument('--wheels', type=Path, default=ROOT / '.wheels', help='default: %(default)s, if it exists')

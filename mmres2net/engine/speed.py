@@ -50,11 +50,11 @@ def speed_up(model: nn.Module, device: str | torch.device = 'cpu') -> list[str]:
     Convolution weights get the channels_last memory format (not in DistributedDataParallel, which permutes gradients if
     strides change after it is built), mmcv's RoIAlign is replaced by ours, and the blocks of our own networks fuse
     their operations in inference. Parameters and state dict keep their names and values. Results differ by rounding
-    alone. On another ``device`` nothing is changed. The model may be in a data-parallel wrapper.
+    alone. On another ``device`` only mmcv's operators are guarded. The model may be in a data-parallel wrapper.
     """
+    guard_mmcv_operators()
     if torch.device(device).type != 'cpu':
         return []
-    guard_mmcv_operators()
     inner, lines = unwrapped(model), []
     if not any(isinstance(module, DistributedDataParallel) for module in model.modules()):
         _use_channels_last(inner)

@@ -1,7 +1,7 @@
 """mmcv's compiled operators and the memory format of tensors.
 
-Several of mmcv's CPU operators (RoIAlign, deformable convolutions and others) read and write tensors as if they were
-contiguous. Given channels_last features, they return wrong numbers without an error.
+Several of mmcv's operators (RoIAlign, deformable convolutions and others) read and write tensors as if they were
+contiguous, on CPUs and GPUs. Given channels_last features, they return wrong numbers without an error.
 """
 
 import importlib
@@ -15,7 +15,7 @@ _GUARDED = '_mmres2net_guarded'
 
 
 def guard_mmcv_operators() -> None:
-    """Let every operator of ``mmcv._ext`` get contiguous CPU tensors, in this process.
+    """Let every operator of ``mmcv._ext`` get contiguous tensors, in this process.
 
     Results change only where they were wrong. Nothing is done where mmcv has no operators; a second call has no effect.
     """
@@ -45,6 +45,6 @@ def _with_contiguous_tensors(operator: Callable[..., Any]) -> Callable[..., Any]
 
 
 def _contiguous(value: Any) -> Any:
-    if isinstance(value, torch.Tensor) and value.device.type == 'cpu' and value.layout is torch.strided:
+    if isinstance(value, torch.Tensor) and value.layout is torch.strided:
         return value.contiguous()  # the same object where it is contiguous already
     return value

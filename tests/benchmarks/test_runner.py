@@ -86,9 +86,18 @@ def test_busy_machine_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 @pytest.mark.parametrize(
     'flags',
-    [['--turns', '0'], ['--size', '8x8'], ['--only', 'nobody'], ['--out', '/proc/x/a.json'], ['--threads', '-1']],
+    [
+        ['--turns', '0'],
+        ['--size', '8x8'],
+        ['--only', 'nobody'],
+        ['--out', '/proc/x/a.json'],
+        ['--threads', '-1'],
+        ['--precision', 'tf32'],
+        ['--device', 'cuda'],
+    ],
 )
-def test_mistakes_are_found_before_anything_starts(flags: list[str], capsys) -> None:
+def test_mistakes_are_found_before_anything_starts(flags: list[str], capsys, monkeypatch) -> None:
+    monkeypatch.setattr('torch.cuda.is_available', lambda: False)
     assert (main(['run', 'inference', '--allow-load', *flags]), flags[-1] in capsys.readouterr().err) == (2, True)
 
 

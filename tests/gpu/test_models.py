@@ -1,7 +1,6 @@
 """Whole models on a GPU: the losses, gradients and predictions of a CPU, and mixed precision."""
 
 import copy
-import math
 
 import pytest
 import torch
@@ -32,12 +31,10 @@ def test_training_step_and_predictions(name: str, device: str) -> None:
     assert of_device < bound(4 * of_cpu)
 
 
-@pytest.mark.parametrize('kind', ['float16', 'bfloat16'])
+@pytest.mark.parametrize('kind', ['bfloat16', *['float16'] * torch.cuda.is_available()])
 @pytest.mark.parametrize('name', MODELS)
 def test_steps_in_mixed_precision(name: str, kind: str, device: str) -> None:
     """Losses are near those of float32, no weight is lost, and the scale of losses is in the wrapper's state."""
-    if (kind, device) == ('float16', 'cpu'):
-        pytest.skip('a CPU has no scaled losses')
     found, data = [], batch(name)
     for amp in (False, True):
         model: nn.Module = build(name).float().to(device).train()
@@ -49,7 +46,7 @@ def test_steps_in_mixed_precision(name: str, kind: str, device: str) -> None:
         torch.manual_seed(1)
         found.append([float(model.train_step(copy.deepcopy(data), wrapper)['loss']) for _ in range(3)])
         assert all(parameter.isfinite().all() for parameter in model.parameters())
-    assert all(math.isfinite(loss) for losses in found for loss in losses)
+    assert torch.tensor(found).isfinite().all()
     # A step in half precision rounds some hundred times, in random directions: by ten roundoffs at most.
     assert found[1][0] == pytest.approx(found[0][0], rel=10 * ROUNDOFF[kind])
     assert ('loss_scaler' in wrapper.state_dict()) == (kind == 'float16')

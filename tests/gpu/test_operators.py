@@ -4,7 +4,9 @@ from types import ModuleType
 
 import pytest
 import torch
+from mmcv import ops
 
+from mmres2net.ops import guard_mmcv_operators
 from tests.gpu.compare import bound, error
 from tests.mmcv_ops.conftest import Use
 from tests.mmcv_ops.test_operators import runs
@@ -28,3 +30,6 @@ def test_operators(kind: str, device: str, use: Use, provided: ModuleType, reque
                 assert error([one], [wanted.double()]) < bound(error([other], [wanted.double()])), name
             else:
                 assert torch.equal(one.cpu(), wanted), name
+    guard_mmcv_operators()
+    x, rois = torch.randn(1, 8, 9, 9, device=device), torch.tensor([[0, 1.0, 1, 7, 8]], device=device)
+    assert torch.equal(ops.roi_align(x.to(memory_format=torch.channels_last), rois, 3), ops.roi_align(x, rois, 3))
