@@ -60,38 +60,32 @@ class SaliencyDataset(BaseDataset):
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Return a dict for each image, in the order of the list, or else sorted by name."""
-        names = self._names_in_list() if self.ann_file else self._names_in_folder()
+        folder, suffix = Path(self.data_prefix.get('img_path', '')), self.img_suffix
+        if not folder.is_dir():
+            raise UserError(f'the images of {self.dataset_name} are missing: there is no folder {folder}')
+        if self.ann_file:  # names with or without suffix, or those of the masks
+            try:
+                lines = Path(self.ann_file).read_text(encoding='utf-8').splitlines()
+            except (OSError, ValueError) as error:
+                raise UserError(f'{self.ann_file} is not a list of images: {error}') from error
+            mask = self.seg_map_suffix
+            bare = [n.removesuffix(suffix if n.endswith(suffix) else mask) for n in map(str.strip, lines) if n]
+            names = [name + suffix for name in bare]
+        else:  # archives made on a Mac have a hidden file beside every image
+            shown = (path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith('.'))
+            names = sorted(name for name in shown if name.lower().endswith(suffix.lower()))
         if not names:
-            where = self.ann_file or f'{self.data_prefix["img_path"]}: no file ends in {self.img_suffix!r}'
+            where = self.ann_file or f'{folder}: no file ends in {suffix!r}'
             raise UserError(f'the split of {self.dataset_name} is empty ({where})')
-        images, masks = self.data_prefix['img_path'], self.data_prefix.get('seg_map_path')
-        infos = []
+        masks, infos = self.data_prefix.get('seg_map_path'), []
         for name in names:
-            info: dict[str, Any] = {'img_path': str(Path(images) / name), 'dataset_name': self.dataset_name}
+            info: dict[str, Any] = {'img_path': str(folder / name), 'dataset_name': self.dataset_name}
             info |= {'label_map': None, 'reduce_zero_label': False, 'seg_fields': []}
             if masks is not None:
                 stem = name[: len(name) - len(self.img_suffix)]  # its suffix may be in upper case
                 info['seg_map_path'] = str(Path(masks) / f'{stem}{self.seg_map_suffix}')
             infos.append(info)
         return infos
-
-    def _names_in_list(self) -> list[str]:
-        try:
-            lines = Path(self.ann_file).read_text(encoding='utf-8').splitlines()
-        except (OSError, ValueError) as error:
-            raise UserError(f'{self.ann_file} is not a list of images: {error}') from error
-        names = [line.strip() for line in lines if line.strip()]
-        mask = self.seg_map_suffix
-        bare = [name.removesuffix(self.img_suffix if name.endswith(self.img_suffix) else mask) for name in names]
-        return [name + self.img_suffix for name in bare]
-
-    def _names_in_folder(self) -> list[str]:
-        folder = Path(self.data_prefix.get('img_path', ''))
-        if not folder.is_dir():
-            raise UserError(f'the images of {self.dataset_name} are missing: there is no folder {folder}')
-        # Archives made on a Mac have a hidden file beside every image.
-        found = sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith('.'))
-        return [name for name in found if name.lower().endswith(self.img_suffix.lower())]
 
     def read_mask(self, path: str) -> np.ndarray:
         """Return the labels (H, W) of a mask file: 0 background, 1 salient; a UserError if it is no such mask."""

@@ -192,11 +192,6 @@ def test_remembered_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert capsys.readouterr().err.splitlines()[1:] == first.splitlines()[1:]  # notes are said again
     os.utime(tmp_path / 'train/2.jpg', (1, 1))
     assert len(check_before_training(made.cfg, ['train', 'val'])) == 2
-    made.cfg.model.roi_head.bbox_head.note = 'another model'
-    monkeypatch.setenv('XDG_CACHE_HOME', str(made.write()))  # a file: nothing can be remembered, which does no harm
-    for _ in range(2):
-        assert len(check_before_training(made.cfg, ['train', 'val'])) == 2
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
     (tmp_path / 'train/2.jpg').unlink()
     for _ in range(2):  # errors are not remembered
         assert before.explain_failure(made.cfg, ['train']) != ''
@@ -266,16 +261,3 @@ def test_coco_mini() -> None:
     assert (val.images, val.annotations, val.count(ERRORS)) == (80, 815, 0)
     assert (len(train.split.classes), len(train.counts), len(val.counts)) == (80, 71, 80)
     assert train.counts['person'] == 259
-
-
-@pytest.mark.realdata
-def test_voc12_mini() -> None:
-    cfg = Config(dict(default_scope='mmseg'))
-    root = str(data_root('voc12_mini') / 'VOCdevkit/VOC2012')
-    prefix = dict(img_path='JPEGImages', seg_map_path='SegmentationClassAug')
-    common = dict(type='PascalVOCDataset', data_root=root, data_prefix=prefix)
-    for part, name in (('train', 'trainaug'), ('val', 'val')):
-        cfg[f'{part}_dataloader'] = dict(dataset=dict(common, ann_file=f'ImageSets/Segmentation/{name}.txt'))
-    train, val = check(cfg, 'train', 'val')
-    assert (train.images, len(train.split.classes), train.findings) == (320, 21, [])
-    assert (val.images, len(val.split.classes), val.findings) == (110, 21, [])

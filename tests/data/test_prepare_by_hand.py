@@ -48,7 +48,7 @@ def msra_b(server: Server) -> DataSet:
 LISTS = {'train': ['5.jpg', '0.jpg', '2.jpg'], 'val': ['1.jpg'], 'test': ['3.jpg', '4.jpg']}
 
 
-@pytest.mark.parametrize('form', ['mat', 'txt', 'pairs'])
+@pytest.mark.parametrize('form', ['mat', 'pairs'])
 def test_msra_b_wants_its_lists(server: Server, tmp_path: Path, form: str) -> None:
     dataset, source, root = msra_b(server), tmp_path / 'given', tmp_path / 'data'
     with pytest.raises(UserError) as caught:
@@ -62,7 +62,7 @@ def test_msra_b_wants_its_lists(server: Server, tmp_path: Path, form: str) -> No
             cells = np.array([[name] for name in names], dtype=object)
             savemat(source / f'{split}ImgSet.mat', {f'{split}ImgSet': cells})
         else:
-            lines = [f'Imgs/{name} Imgs/{Path(name).stem}.png' if form == 'pairs' else name for name in names]
+            lines = [f'Imgs/{name} Imgs/{Path(name).stem}.png' for name in names]
             (source / f'{split}.txt').write_text('\n'.join(lines) + '\n')
     before = contents(source)
     prepare(Job(dataset, root, source))

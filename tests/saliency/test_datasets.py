@@ -143,13 +143,6 @@ def test_files_of_another_suffix_are_noted(usual: Path) -> None:
     report = checked(usual)
     assert list(found(report)) == ['files left out']
     assert found(checked(usual, ann_file='train.txt')) == {}
-    together = usual / 'together'
-    shutil.copytree(usual / 'masks', together)
-    shutil.copy(usual / 'images/a.jpg', together)
-    for name in 'bc':
-        (together / f'{name}.png').unlink()
-    prefix = dict(img_path='together', seg_map_path='together')
-    assert found(checked(usual, data_prefix=prefix)) == {}
 
 
 def test_every_fault_is_found_once(usual: Path) -> None:

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from mmres2net.data.check.sample import Checked, check_sample
-from mmres2net.data.formats.base import Finding, Split, in_threads, similar_class
-from mmres2net.data.formats.read import binary_fault
+from mmres2net.data.formats.base import IGNORED, Finding, Split, in_threads, similar_class
 from mmres2net.text import join_some
 
 # A kind is an error if the run fails because of it, or trains on or measures something wrong.
@@ -211,14 +210,17 @@ def _empty_classes(report: Report, together: Sequence[Report]) -> Iterator[Findi
     if split.unit == 'pixels':
         if any(not sample.mask for sample in split.samples):
             return
-        if empty and (binary := binary_fault(split, report.values)) is not None:
-            yield binary
+        meanings, held = split.mask_values, set(report.values)
+        if empty and IGNORED in held <= {0, IGNORED} and not meanings.get(IGNORED) and len({*meanings.values()}) < 4:
+            what = (
+                f'the masks hold 0 and {IGNORED}, which is ignored; save them with the numbers of classes, as 0 and 1'
+            )
+            yield Finding('masks of 0 and 255', split.source, what)
             return
         if any(other.masks_read < other.images for other in together):
             what = 'no mask of the sample has it; check-data reads all masks'
         elif split.training and split.read_mask is None:
-            held = join_some(sorted(report.values), limit=20)
-            kind, what = 'class without a pixel', f'the masks hold the values {held}'
+            kind, what = 'class without a pixel', f'the masks hold the values {join_some(sorted(held), limit=20)}'
     yield from (Finding(kind, name, what) for name in empty)
 
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from mmres2net.data.formats import base
 from mmres2net.data.formats.base import Annotation, Box, Finding, Size, Split, regular_file
-from mmres2net.data.formats.read import value_counts
 from mmres2net.errors import UserError
 from mmres2net.text import join_some
 
@@ -160,7 +160,8 @@ def _read_mask(
         if decode or not _ends_well(path, image.format):
             image.load()
         if decode:
-            found = value_counts(image if split.read_mask is None else Image.fromarray(split.read_mask(path)))
+            labels = np.asarray(image) if split.read_mask is None else split.read_mask(path)
+            found = Counter({v: count for v, count in enumerate(np.bincount(labels.ravel()).tolist()) if count})
         channels = len(image.getbands())
     if size is not None and image.size != tuple(size):
         what = f'{image.size[0]}x{image.size[1]}, the image {size[0]}x{size[1]}'

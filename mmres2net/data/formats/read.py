@@ -5,15 +5,13 @@ does not fit are read here.
 """
 
 import copy
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS
-from PIL import Image
 
 from mmres2net.data.formats.base import IGNORED, Annotation, Finding, Parsed, Sample, Split, left_out, read_lines
 from mmres2net.data.formats.objects import read_coco, read_voc
@@ -44,8 +42,12 @@ def read_splits(cfg: Config, parts: Sequence[str]) -> list[Split]:
                 found.append((files, [(name, part)], dataset))
     splits = [_read(cfg, names, dataset) for _, names, dataset in found]
     folders = [folder for *_, dataset in found if (folder := _image_folder(cfg, dataset))]
-    for split in splits[:1]:
-        split.findings += _different_folders(folders)
+    for other in folders[1:]:  # labels are the order of the folders
+        first, second = ({path.name for path in place.glob('*') if path.is_dir()} for place in (folders[0], other))
+        if first and second and first != second:
+            only = [join_some(sorted(names)) or 'none' for names in (first - second, second - first)]
+            what = f'labels are the order of the folders; only in {folders[0]}: {only[0]}; only here: {only[1]}'
+            splits[0].findings.append(Finding('classes do not fit', str(other), what))
     return splits
 
 
@@ -158,16 +160,6 @@ def _read_folders(folder: Path, built: Any, split: Split) -> None:
     split.findings += left_out(folder, built.extensions, ignore_case=True)
 
 
-def _different_folders(folders: Sequence[Path]) -> Iterator[Finding]:
-    """Yield an error for each of ``folders`` whose subfolders are not those of the first: numbers are by name."""
-    for other in folders[1:]:
-        first, second = ({path.name for path in place.glob('*') if path.is_dir()} for place in (folders[0], other))
-        if first and second and first != second:
-            only = [join_some(sorted(names)) or 'none' for names in (first - second, second - first)]
-            what = f'labels are the order of the folders; only in {folders[0]}: {only[0]}; only here: {only[1]}'
-            yield Finding('classes do not fit', str(other), what)
-
-
 # Data sets whose own class lists the samples: semantic masks, and whatever no other reader knows
 
 
@@ -216,22 +208,3 @@ def mask_values(built: Any) -> dict[int, str]:
     if built.label_map is None:
         return values | {i + zero: name for i, name in enumerate(classes)}
     return values | {old + zero: classes[new] if new < len(classes) else '' for old, new in built.label_map.items()}
-
-
-def value_counts(image: Image.Image) -> Counter[int] | None:
-    """Return how many pixels of a mask have which value, as mmseg reads it; None where it has several channels."""
-    if image.mode in ('L', 'P'):
-        return Counter({value: count for value, count in enumerate(image.histogram()) if count})
-    if len(image.getbands()) > 1:
-        return None
-    values, numbers = np.unique(np.asarray(image), return_counts=True)  # also of bool, which is 0 and 1
-    return Counter({int(value): int(number) for value, number in zip(values, numbers, strict=True)})
-
-
-def binary_fault(split: Split, values: Counter[int]) -> Finding | None:
-    """Return an error if the masks of a split with two classes hold 0 and 255 alone, where 255 is ignored."""
-    names = {name for name in split.mask_values.values() if name}
-    if len(names) > 2 or not set(values) <= {0, IGNORED} or IGNORED not in values or split.mask_values.get(IGNORED):
-        return None
-    what = f'the masks hold 0 and {IGNORED}, which is ignored; save them with the numbers of classes, as 0 and 1'
-    return Finding('masks of 0 and 255', split.source, what)

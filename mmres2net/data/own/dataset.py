@@ -6,6 +6,7 @@ The layouts are those of docs/own-data.md.
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -56,10 +57,9 @@ class OwnData:
 
 
 def _has_masks(tree: Tree) -> bool:
-    try:
+    with suppress(AmbiguousError):
         return bool(find_masks(tree, tree.images.names))
-    except AmbiguousError:
-        return True
+    return True
 
 
 def _has_labels(tree: Tree) -> bool:

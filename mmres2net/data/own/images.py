@@ -26,7 +26,6 @@ VOC_BORDER = 0xE0E0C0  # the color of VOC's ignored pixels
 VALUES = {value: value for value in range(IGNORED + 1)}  # labels of masks whose values are the labels
 MARK = re.compile('[^a-z0-9]|(?<=[0-9])(?=[a-z])|(?<=[a-z])(?=[0-9])')  # between the parts of a name
 COLORED = -1  # no value
-Classes = dict[str, list[str]]  # images by class
 
 
 def spread(items: Sequence[str], count: int = SAMPLE) -> list[str]:
@@ -38,7 +37,7 @@ def spread(items: Sequence[str], count: int = SAMPLE) -> list[str]:
 # Class folders
 
 
-def class_folders(tree: Tree) -> dict[str | None, Classes]:
+def class_folders(tree: Tree) -> dict[str | None, dict[str, list[str]]]:
     """Return images by split and by class; empty where the folders are not those of classes."""
     names = tree.images.names
     if tree.spec.places:
@@ -46,9 +45,8 @@ def class_folders(tree: Tree) -> dict[str | None, Classes]:
     top = _common(names, '')
     classes = _classes(names, top)
     splits = {head: split for head in classes if (split := split_of(head))}
-    found: dict[str | None, Classes] = {
-        split: _classes(names, _common(names, f'{top}/{head}'.strip('/'))) for head, split in splits.items()
-    }
+    found: dict[str | None, dict[str, list[str]]] = {}
+    found |= {split: _classes(names, _common(names, f'{top}/{head}'.strip('/'))) for head, split in splits.items()}
     if not found.get('train'):
         return {None: classes} if len(classes) > 1 else {}
     if len(found) < len(splits):
@@ -63,9 +61,9 @@ def _common(names: Sequence[str], folder: str) -> str:
     return folder_of(deepest) if deepest in inside else deepest
 
 
-def _classes(names: Sequence[str], folder: str) -> Classes:
+def _classes(names: Sequence[str], folder: str) -> dict[str, list[str]]:
     """Return the images below ``folder`` by the folder in it that they are in."""
-    classes: Classes = defaultdict(list)
+    classes: dict[str, list[str]] = defaultdict(list)
     for name in names:
         head, slash, _ = name.removeprefix(f'{folder}/').partition('/')
         if slash and name.startswith(f'{folder}/' if folder else ''):
