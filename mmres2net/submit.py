@@ -1,6 +1,5 @@
 """``mmres2net submit``: training or testing as a job of a cluster, requeued and resumed when it is preempted."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -25,14 +24,8 @@ class Task:
         """Run the command as torchrun would start it; a RunError says that it failed."""
         import submitit
 
-        job = submitit.JobEnvironment()
-        variables = {
-            'RANK': job.global_rank, 'WORLD_SIZE': job.num_tasks, 'LOCAL_RANK': job.local_rank,
-            'LOCAL_WORLD_SIZE': job.num_tasks // job.num_nodes, 'MASTER_ADDR': job.hostnames[0],
-            'MASTER_PORT': 20000 + int(''.join(filter(str.isdigit, job.job_id))) % 10000,
-        }  # fmt: skip
-        environment = {**os.environ, **{name: str(value) for name, value in variables.items()}}
-        self._child = subprocess.Popen(self.command, env=environment)
+        submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+        self._child = subprocess.Popen(self.command)
         while self._child.poll() is None:  # no wait(), inside of which checkpoint() could not wait
             time.sleep(POLL)
         if self._child.returncode not in (0, TRY_AGAIN):

@@ -38,15 +38,13 @@ ON_ERROR = ('continue', 'stop')
 
 def with_checkpoints(cfg: Config) -> Config:
     """Return ``cfg`` with our checkpoint hook instead of MMEngine's; where there is none, it saves on a stop."""
-    cfg = copy.deepcopy(cfg)
-    hooks = dict(cfg.get('default_hooks') or {})
+    cfg, hooks = copy.deepcopy(cfg), cfg.get('default_hooks') or {}
     own = hooks.get('checkpoint', {})
-    kind = (own or {}).get('type', 'CheckpointHook')
     if own is None:
-        hooks['checkpoint'] = {'type': OWN, 'interval': -1, 'save_last': False}
-    elif getattr(kind, '__name__', str(kind)).removeprefix('mmengine.') == 'CheckpointHook':
-        hooks['checkpoint'] = {**own, 'type': OWN}
-    cfg.default_hooks = hooks
+        own = {'type': 'CheckpointHook', 'interval': -1, 'save_last': False}
+    kind = own.get('type', 'CheckpointHook')
+    is_known = getattr(kind, '__name__', str(kind)).removeprefix('mmengine.') == 'CheckpointHook'
+    cfg.default_hooks = {**hooks, 'checkpoint': {**own, 'type': OWN} if is_known else own}
     return cfg
 
 
@@ -72,8 +70,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 class DurableRunner(QuietRunner):
-    """A runner whose checkpoints are whole or absent, whose data workers leave signals to it, and that a full disk does
-    not stop."""
+    """Checkpoints are whole or absent, data workers leave signals to their process, a full disk does not stop a run."""
 
     _without_space: Sequence[Hook] = ()
 
@@ -93,9 +90,9 @@ class DurableRunner(QuietRunner):
         write_atomic(checksum_file(target), f'{digest}  {target.name}\n# step {meta["iter"]}\n')
 
     @staticmethod
-    def build_dataloader(dataloader: Any, seed: int | None = None, diff_rank_seed: bool = False) -> DataLoader[Any]:
+    def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader[Any]:
         """Build MMEngine's data loader, with workers that ignore the signals which end a run."""
-        loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+        loader = Runner.build_dataloader(*args, **kwargs)
         loader.worker_init_fn = worker_init(loader.worker_init_fn)
         return loader
 
@@ -144,11 +141,10 @@ class _Later:
 
 @HOOKS.register_module()
 class CheckpointHook(MMEngineCheckpointHook):
-    """MMEngine's hook with its settings, which removes an older checkpoint after the new one is on the disk.
+    """MMEngine's hook, which removes an older checkpoint only after the new one is on the disk.
 
-    One more setting, ``on_write_error``: ``continue`` (default) warns if a checkpoint cannot be written, keeps the
-    older ones and trains on; a run whose last checkpoint could not be written then ends with an error. ``stop`` ends
-    the run at once.
+    One more setting, ``on_write_error``: ``continue`` (default) warns if one cannot be written and trains on, but a run
+    whose last one is missing ends with an error; ``stop`` ends the run at once.
     """
 
     file_backend: Any
@@ -231,15 +227,12 @@ class CheckpointHook(MMEngineCheckpointHook):
             text = f'a checkpoint cannot be written: {error.strerror or error}; those before it are kept'
             if self.on_write_error == 'stop':
                 raise RunError(f'{text}. Make room and run the command again with --resume') from error
-            print_log(f'{text}, training continues', 'current', logging.WARNING)
-            return
+            return print_log(f'{text}, training continues', 'current', logging.WARNING)
         self.file_backend = backend = later.backend
         new = [value for value in info.values() if isinstance(value, str)]
         for path in later.paths if is_main_process() else ():
             if path in new or os.path.realpath(os.path.dirname(path)) != os.path.realpath(self.out_dir):
                 continue  # it was written again, or is not of this run
             for file in (path, path + CHECKSUM):
-                if backend.isfile(file):
-                    backend.remove(file)
-                elif backend.isdir(file):  # of several processes, by FlexibleRunner
-                    backend.rmtree(file)
+                if backend.exists(file):  # FlexibleRunner writes folders
+                    (backend.rmtree if backend.isdir(file) else backend.remove)(file)

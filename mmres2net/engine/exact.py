@@ -1,10 +1,8 @@
 """Training that a stop does not change: a resumed run ends with the weights of an uninterrupted one.
 
-Random numbers are not saved and restored: they are drawn anew from what they belong to. Each step starts with
-generators seeded by (seed, step, process), each training sample with generators seeded by (seed, epoch, index). So they
-depend neither on what the process did before, such as evaluations, nor on data workers, and samples not on the number
-of processes. A run is resumed inside an epoch by leaving out the batches that were trained, before their images are
-read.
+Random numbers are not restored but drawn anew: each step starts with generators seeded by (seed, step, process), each
+training sample with generators seeded by (seed, epoch, index). Inside an epoch the batches that were trained are left
+out before their images are read.
 """
 
 import random
@@ -43,10 +41,7 @@ class Sample(int):
 
 
 def seeded(dataset: Any) -> Any:
-    """Have a data set seed the generators before it reads a :class:`Sample`, in place, and return it.
-
-    It gets a subclass of its class, as hooks change attributes of the data set and ask for its class.
-    """
+    """Have a data set seed the generators before it reads a :class:`Sample`, by a subclass of its class; return it."""
     kind = type(dataset)
 
     def get(self: Any, index: Any) -> Any:

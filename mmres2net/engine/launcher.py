@@ -31,7 +31,6 @@ from mmres2net.files import atomic_path
 T = TypeVar('T')
 ADDRESS, PORT = 'MASTER_ADDR', 'MASTER_PORT'
 
-
 # Rank, number of processes, rank and number of processes on this machine; then what else has to be set.
 LAUNCHERS = {
     'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'LOCAL_WORLD_SIZE', ADDRESS, PORT),
@@ -63,13 +62,13 @@ def is_first_process(launcher: str) -> bool:
     return _number(launcher, RANK) == 0
 
 
+def _local_rank(launcher: str) -> int:
+    return _number(launcher, LOCAL_RANK, _number(launcher, RANK) % local_size(launcher))
+
+
 def is_first_here(launcher: str) -> bool:
     """Whether this process is the first one on its machine, which checks and writes files there."""
     return _local_rank(launcher) == 0
-
-
-def _local_rank(launcher: str) -> int:
-    return _number(launcher, LOCAL_RANK, _number(launcher, RANK) % local_size(launcher))
 
 
 def local_size(launcher: str) -> int:
@@ -87,11 +86,7 @@ def is_restarted(launcher: str) -> bool:
 
 
 def check_launcher(launcher: str, gpus: int) -> None:
-    """Check that the launcher has set its variables, and that each process has one of the ``gpus`` that torch sees.
-
-    Raises:
-        UserError: A variable is missing or no number, or there are GPUs, but fewer than processes.
-    """
+    """Check that the launcher set its variables, and that each process has one of the ``gpus``: else a UserError."""
     if launcher == 'none':
         return
     needed = [name for i, name in enumerate(LAUNCHERS[launcher]) if i != LOCAL_SIZE and name != 'SLURM_LOCALID']
@@ -100,8 +95,6 @@ def check_launcher(launcher: str, gpus: int) -> None:
             f'--launcher {launcher}: {", ".join(missing)} not set, so this process was not started by it; start with '
             f'{STARTERS[launcher]} ..., or one process without --launcher'
         )
-    if _number(launcher, RANK) >= world_size(launcher):
-        raise UserError(f'--launcher {launcher}: the rank of this process is not below the number of processes')
     processes = local_size(launcher)
     if 0 < gpus < processes:
         raise UserError(
@@ -166,9 +159,7 @@ class Group:
         self._count += 1
         key = f'shared {self._count}'
         if self.rank == 0:
-            value = make()
-            self.store.set(key, pickle.dumps(value))  # type: ignore[arg-type]
-            return value
+            self.store.set(key, pickle.dumps(make()))  # type: ignore[arg-type]
         self._wait(lambda: self.store.check([key]))
         return pickle.loads(self.store.get(key))
 
@@ -221,11 +212,7 @@ def _tcp_store(host: str, port: int, is_master: bool, seconds: float = START) ->
 
 @contextmanager
 def processes(launcher: str) -> Iterator[None]:
-    """Within the block the processes of a run know each other; the error of one ends all, and is printed once.
-
-    Raises:
-        UserError: The launcher's variables are wrong, there are too few GPUs, or another process has failed.
-    """
+    """Within the block the processes of a run know each other; the error of one ends all, and is printed once."""
     check_launcher(launcher, torch.cuda.device_count())
     if launcher == 'none':
         yield
@@ -254,9 +241,8 @@ def wait_for_others() -> None:
 
 
 def join(cfg: Config) -> None:
-    """Wait for all processes and start torch's process group, before MMEngine would; on CPUs over gloo.
-
-    On CPUs the config gets a wrapper of the model without GPUs. A UserError says that only some processes have GPUs.
+    """Wait for all processes and start torch's process group, before MMEngine would; on CPUs over gloo, for which the
+    config gets a wrapper of the model. A UserError says that only some processes have GPUs.
     """
     group = Group.current
     if group is None or dist.is_initialized():
@@ -282,8 +268,8 @@ def join(cfg: Config) -> None:
 def gather_results(results: Sequence[Any], size: int, *_: Any, **__: Any) -> list[Any] | None:
     """Return the results of all processes, ``size`` of them, in the order of the samples; None in all but the first.
 
-    It takes the place of MMEngine's ``collect_results``, which needs a disk that all machines share. A UserError says
-    that there are more than a sampler repeats so that all processes have as many.
+    MMEngine's ``collect_results`` needs a disk that all machines share. A UserError says that the sampler does not
+    divide them.
     """
     # Objects go over gloo: of any size, they would not fit in the memory of a GPU.
     parts = gather_object(list(results), group=_cpu_group()) if get_world_size() > 1 else [list(results)]

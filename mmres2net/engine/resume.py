@@ -31,17 +31,13 @@ RESTORED = ('optim_wrapper.optimizer', 'optim_wrapper.paramwise_cfg', 'param_sch
 
 
 class Start(NamedTuple):
-    """A checkpoint to resume from, in a form that another process can be told.
-
-    ``meta`` is what MMEngine notes in it, ``parts`` are the names of what it holds, ``evaluated`` is the step of its
-    last evaluation if that is known, and ``notes`` are for the user.
-    """
+    """A checkpoint to resume from, in a form that another process can be told."""
 
     path: Path
-    meta: dict[str, Any]
-    parts: tuple[str, ...]
-    evaluated: int | None
-    notes: list[str]
+    meta: dict[str, Any]  # what MMEngine notes in it
+    parts: tuple[str, ...]  # the names of what it holds
+    evaluated: int | None  # the step of its last evaluation if that is known
+    notes: list[str]  # for the user
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
@@ -58,30 +54,22 @@ def checkpoints_in(folder: Path) -> list[Path]:
 def newest_start(folder: Path, *, allow_pickle: bool = False) -> Start | None:
     """Return the newest checkpoint of a work dir that training can be resumed from; None where there are none.
 
-    The one that ``last_checkpoint`` names comes first. Where that file is missing or names nothing that is there, and
-    where a checkpoint is damaged, the next newest is taken, and the notes say so.
-
-    Raises:
-        UserError: There are checkpoints, but none can be read.
+    The one that ``last_checkpoint`` names comes first. If it is not there or damaged the next newest is taken, and the
+    notes say so. A UserError says that none can be read.
     """
     named, notes = _pointed_at(folder)
-    candidates = list(dict.fromkeys([*named, *checkpoints_in(folder)]))
     faults: list[str] = []
-    for path in candidates:
+    for path in dict.fromkeys([*named, *checkpoints_in(folder)]):
         try:
             start = read_start(path, allow_pickle=allow_pickle)
+            notes += [f'not resumed from the newest checkpoint: {fault}' for fault in faults]
+            return start._replace(notes=notes)
         except UserError as error:
             faults.append(str(error))
-            continue
-        notes += [f'not resumed from the newest checkpoint: {fault}' for fault in faults]
-        return start._replace(notes=notes)
-    if faults:
-        listed = join_some(faults, sep='\n  ')
-        raise UserError(
-            f'--resume: no checkpoint in {folder} can be resumed from:\n  {listed}\n'
-            'name another one with --resume CHECKPOINT, or start anew with --overwrite'
-        )
-    return None
+    if not faults:
+        return None
+    text = f'--resume: no checkpoint in {folder} can be resumed from:\n  {join_some(faults, sep=chr(10) + "  ")}\n'
+    raise UserError(f'{text}name another one with --resume CHECKPOINT, or start anew with --overwrite')
 
 
 def same_start(choose: Callable[[], T], folder: Path, *, allow_pickle: bool, first_here: bool) -> T | Start:
@@ -107,11 +95,7 @@ def _is_same(start: Start, path: Path, allow_pickle: bool) -> bool:
 def _pointed_at(folder: Path) -> tuple[list[Path], list[str]]:
     """Return the checkpoint that ``last_checkpoint`` names, and a note where it names none that is there."""
     pointer = folder / POINTER
-    try:
-        text = pointer.read_bytes()[:4096].decode().strip() if pointer.is_file() else ''
-    except (OSError, UnicodeDecodeError):
-        text = ''
-    text = text.replace('\0', '')
+    text = pointer.read_bytes()[:4096].decode(errors='replace').replace('\0', '').strip() if pointer.is_file() else ''
     beside = folder / Path(text).name  # a work dir that was moved or copied still names its old place
     if beside.is_file():
         return [beside], []
@@ -121,11 +105,7 @@ def _pointed_at(folder: Path) -> tuple[list[Path], list[str]]:
 
 
 def read_start(path: Path, *, allow_pickle: bool = False) -> Start:
-    """Return a checkpoint that training can be resumed from.
-
-    Raises:
-        UserError: It cannot be read, is not what its checksum is of, or lacks what MMEngine needs to resume.
-    """
+    """Return a checkpoint that training can be resumed from; a UserError if it is damaged or lacks what that needs."""
     noted = read_checksum(path)[0]
     if noted and path.is_file() and digest_of(path) != noted:
         raise UserError(f'{path} is damaged: its checksum is not that of {checksum_file(path).name}')
@@ -203,11 +183,8 @@ def changes_since(start: Start, cfg: Config, world_size: int) -> list[str]:
 
 
 def _images_per_step(cfg: Mapping[str, Any], world_size: Any) -> int:
-    parts = (
-        value_at(cfg, 'train_dataloader.batch_size'),
-        world_size,
-        value_at(cfg, 'optim_wrapper.accumulative_counts') or 1,
-    )
+    counts = value_at(cfg, 'optim_wrapper.accumulative_counts') or 1
+    parts = (value_at(cfg, 'train_dataloader.batch_size'), world_size, counts)
     return math.prod(parts) if all(isinstance(part, int) for part in parts) else 0
 
 
@@ -217,11 +194,7 @@ def held(folder: Path) -> AbstractContextManager[None]:
 
 
 def check_unused(folder: Path) -> None:
-    """Check that no earlier run left checkpoints in a work dir.
-
-    Raises:
-        UserError: There are some, which a new run would overwrite.
-    """
+    """Check that an earlier run left no checkpoints, which a new one would overwrite; else a UserError."""
     old = checkpoints_in(folder) or sorted(folder.glob(BEST))
     if old:
         raise UserError(

@@ -26,7 +26,6 @@ class EarlyStopHook(Hook):
     """Stop training after ``patience`` evaluations in a row without a better value of the metric of ``save_best``.
 
     MMEngine's ``EarlyStoppingHook`` forgets its count when a run is resumed and does not know ``save_best='auto'``.
-    This one reads the values of all evaluations in the message hub, which checkpoints hold.
     """
 
     priority = 'LOWEST'  # behind the CheckpointHook, which finds out what 'auto' is
@@ -55,11 +54,8 @@ class EarlyStopHook(Hook):
 class StopHook(Hook):
     """End a run at a step, with a checkpoint, by a signal or a limit of time; save checkpoints between the others.
 
-    Signals are held until a step is done, and all processes stop together. In an evaluation they end the run at once:
-    nothing but the evaluation is lost, and the resumed run begins with it.
-
-    ``exact`` knows whether an evaluation is due. The run began at ``begin`` (monotonic seconds) and may take so many
-    ``minutes``. ``every`` so many steps (``it``) or minutes (``min``) a checkpoint is saved.
+    In an evaluation signals end the run at once, and the resumed run begins with it. The run began at ``begin``
+    (monotonic seconds) and may take so many ``minutes``. A checkpoint is saved ``every`` so many steps or minutes.
     """
 
     priority = 'LOWEST'  # behind the hooks that count and save

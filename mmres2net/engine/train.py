@@ -1,41 +1,19 @@
 """``mmres2net train``: train any config of mmdet, mmseg or mmpretrain."""
 
 import argparse
-import shlex
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from itertools import pairwise
 from pathlib import Path
 
 from mmengine.config import Config
 
+from mmres2net.engine import config, resume
 from mmres2net.engine.checkpoints import remove_leftovers, with_checkpoints
-from mmres2net.engine.config import (
-    RUN,
-    batch_notes,
-    with_hook,
-    with_scaled_lr,
-    without_published_weights,
-    without_weights,
-    write_config,
-)
 from mmres2net.engine.console import log_notes
 from mmres2net.engine.exact import ExactHook
 from mmres2net.engine.launcher import is_first_here, is_first_process, is_restarted, processes, world_size
 from mmres2net.engine.profiling import ProfileDone
-from mmres2net.engine.resume import (
-    Start,
-    changes_since,
-    check_unused,
-    checkpoints_in,
-    clear_work_dir,
-    finished,
-    held,
-    newest_start,
-    read_start,
-    same_start,
-)
 from mmres2net.engine.run import GuardHook, build_runner, check_built, prepare, run
 from mmres2net.engine.stopping import StopHook
 from mmres2net.engine.switches import averages_weights, with_training_switches
@@ -62,27 +40,27 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg, notes = prepare_training(args)
         folder = writable_dir(cfg.work_dir, '--work-dir')
         if is_first_process(args.launcher) and not args.profile:
-            stack.enter_context(held(folder))
+            stack.enter_context(resume.held(folder))
             remove_leftovers(folder)
-        if cfg.filename.endswith(RUN) and is_first_process(args.launcher):
-            notes.append(f'the config with these changes: {write_config(cfg)}')
+        if cfg.filename.endswith(config.RUN) and is_first_process(args.launcher):
+            notes.append(f'the config with these changes: {config.write_config(cfg)}')
         start = find_start(cfg, args)
         if start is not None:
-            if not args.profile and (text := finished(start, cfg)):
+            if not args.profile and (text := resume.finished(start, cfg)):
                 if is_first_process(args.launcher):
                     print(text)
                 return
             if 'ema_state_dict' in start.parts and not averages_weights(cfg):
                 raise UserError(f'{start.path} is of a run with averaged weights: resume it with --ema')
-            notes += [*start.notes, *changes_since(start, cfg, world_size(args.launcher))]
+            notes += [*start.notes, *resume.changes_since(start, cfg, world_size(args.launcher))]
             # MMEngine takes it over when the order of the images is made already.
             if 'seed' in start.meta:
                 cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': start.meta['seed']}
         stop = StopHook(ExactHook(), begin=begin, minutes=args.max_minutes, every=args.checkpoint_every)
-        _train(cfg, args, notes, ['mmres2net', 'train', *(argv or ())], stop)
+        _train(cfg, args, notes, stop)
 
 
-def _train(cfg: Config, args: argparse.Namespace, notes: list[str], command: Sequence[str], stop: StopHook) -> None:
+def _train(cfg: Config, args: argparse.Namespace, notes: list[str], stop: StopHook) -> None:
     cfg, more = load_start(cfg, args)
     runner = build_runner(cfg, plain=args.plain, profile=args.profile, style=args.log_style)
     check_built(runner, PARTS, args)
@@ -90,7 +68,7 @@ def _train(cfg: Config, args: argparse.Namespace, notes: list[str], command: Seq
     runner.register_hook(stop)
     first = is_first_process(args.launcher)
     if args.overwrite and first:
-        notes += [f'deleted: {path}' for path in clear_work_dir(Path(cfg.work_dir))]
+        notes += [f'deleted: {path}' for path in resume.clear_work_dir(Path(cfg.work_dir))]
     log_notes([*notes, *more])
     try:
         with safe_loading(allow_pickle=args.allow_unsafe_checkpoint, work_dir=cfg.work_dir):
@@ -99,7 +77,9 @@ def _train(cfg: Config, args: argparse.Namespace, notes: list[str], command: Seq
         return
     except Interrupted as reason:
         stop.finish(runner)
-        reason.args = (f'{reason} at step {stop.step}; {how_to_resume(Path(cfg.work_dir), command)}',)
+        saved = resume.checkpoints_in(Path(cfg.work_dir))
+        way = 'the same command with --resume, not --overwrite, continues' if saved else 'no checkpoint was saved yet'
+        reason.args = (f'{reason} at step {stop.step}; {way}',)
         raise
 
 
@@ -110,21 +90,21 @@ def prepare_training(args: argparse.Namespace) -> tuple[Config, list[str]]:
         UserError: The config, a flag or the data have an error.
     """
     cfg, notes = prepare(args, PARTS)
-    cfg = with_checkpoints(with_hook(cfg, 'finite_loss', 'mmres2net.FiniteLossHook'))
-    cfg = with_hook(cfg, 'results', 'mmres2net.ResultsHook')
+    cfg = with_checkpoints(config.with_hook(cfg, 'finite_loss', 'mmres2net.FiniteLossHook'))
+    cfg = config.with_hook(cfg, 'results', 'mmres2net.ResultsHook')
     cfg, lines = with_training_switches(cfg, args)
     notes += lines
     scaled = args.auto_scale_lr or bool((cfg.get('auto_scale_lr') or {}).get('enable'))
-    notes += batch_notes(cfg, world_size(args.launcher), scaled=scaled)
+    notes += config.batch_notes(cfg, world_size(args.launcher), scaled=scaled)
     if scaled:
-        cfg = with_scaled_lr(cfg)
+        cfg = config.with_scaled_lr(cfg)
     if args.from_scratch:
-        cfg, lines = without_weights(cfg)
+        cfg, lines = config.without_weights(cfg)
         notes += [f'from scratch: {line}' for line in lines]
     return cfg, notes
 
 
-def find_start(cfg: Config, args: argparse.Namespace) -> Start | None:
+def find_start(cfg: Config, args: argparse.Namespace) -> resume.Start | None:
     """Return the checkpoint that the run is resumed from, None for a new run; the config is set accordingly.
 
     ``resume=True`` in the config means the same as ``--resume``.
@@ -137,17 +117,17 @@ def find_start(cfg: Config, args: argparse.Namespace) -> Start | None:
     cfg.resume = False
     if not asked:
         if not args.overwrite and not args.profile and is_first_process(args.launcher):
-            check_unused(folder)
+            resume.check_unused(folder)
         return None
-    automatic = asked == 'auto' or (is_restarted(args.launcher) and bool(checkpoints_in(folder)))
+    automatic = asked == 'auto' or (is_restarted(args.launcher) and bool(resume.checkpoints_in(folder)))
 
-    def choose() -> Start | str | None:
+    def choose() -> resume.Start | str | None:
         if automatic:
-            return newest_start(folder, allow_pickle=unsafe)
+            return resume.newest_start(folder, allow_pickle=unsafe)
         name = check_checkpoint(asked, 'named by --resume', allow_pickle=unsafe)
-        return read_start(Path(name), allow_pickle=unsafe) if Path(name).is_file() else name
+        return resume.read_start(Path(name), allow_pickle=unsafe) if Path(name).is_file() else name
 
-    start = same_start(choose, folder, allow_pickle=unsafe, first_here=is_first_here(args.launcher))
+    start = resume.same_start(choose, folder, allow_pickle=unsafe, first_here=is_first_here(args.launcher))
     if isinstance(start, str):  # a folder or a store, which MMEngine reads itself
         cfg.resume, cfg.load_from = True, start
         return None
@@ -164,7 +144,7 @@ def load_start(cfg: Config, args: argparse.Namespace) -> tuple[Config, list[str]
     """
     unsafe: bool = args.allow_unsafe_checkpoint
     if cfg.resume:
-        return without_published_weights(cfg), []  # MMEngine would load them first, and need them to be there
+        return config.without_published_weights(cfg), []  # MMEngine would load them first, and need them to be there
     notes = [f'nothing to resume in {cfg.work_dir}: training starts at the beginning'] if args.resume else []
     if cfg.get('load_from'):
         cfg.load_from = str(check_checkpoint(cfg.load_from, 'named by load_from', allow_pickle=unsafe))
@@ -172,16 +152,3 @@ def load_start(cfg: Config, args: argparse.Namespace) -> tuple[Config, list[str]
         notes += check_normalization(cfg)
         fetch_weights(cfg, allow_pickle=unsafe)
     return cfg, notes
-
-
-def how_to_resume(folder: Path, command: Sequence[str]) -> str:
-    """Return what to do after an interruption: the command that continues the run."""
-    if not checkpoints_in(folder):
-        return 'no checkpoint was saved yet'
-    dropped = ('--overwrite', '--resume')
-    rest = [
-        word
-        for before, word in pairwise(['', *command])
-        if word.partition('=')[0] not in dropped and (before != '--resume' or word.startswith('-'))
-    ]
-    return f'resume with: {shlex.join([*rest, "--resume"])}'

@@ -12,13 +12,11 @@ from typing import Any, NamedTuple
 
 from mmres2net.errors import UserError
 from mmres2net.flags import parse
-from mmres2net.predict import shards
 from mmres2net.predict.images import Array
 from mmres2net.predict.inputs import Skipped, count_and_rate, find_inputs, frames_of, is_stream
 from mmres2net.predict.model import ExportedModel, Predictor
-from mmres2net.predict.ray import predict_by_ray
 from mmres2net.predict.results import CocoIds, Prediction, Results, describe, format_prediction
-from mmres2net.predict.shards import check_shard
+from mmres2net.predict.shards import check_shard, predict_by_ray, predict_shard
 
 DEFAULT_SCORE = 0.3
 
@@ -32,11 +30,7 @@ class Frame(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Predict by the flags in ``argv`` and print the predictions; return 1 if images were skipped, else 0.
-
-    Raises:
-        UserError: A mistake in the flags or the model, or no image that can be read.
-    """
+    """Predict by the flags in ``argv`` and print the predictions; return 1 if images were skipped, else 0."""
     args = parse('predict', argv)
     if args.score is not None and not 0 <= args.score <= 1:
         raise UserError(f'--score {args.score}: choose 0 to 1')
@@ -46,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     paths = find_inputs(args.inputs, out)
     if args.shard or args.ray:
         check_shard(args, paths)
-        status = predict_by_ray(args, paths, shards.SIZE, _start) if args.ray else _start(args, paths)(args.shard)
+        status = predict_by_ray(args, paths, _start) if args.ray else _start(args, paths)(args.shard)
         print(f'when all shards are done: mmres2net merge {out}', file=sys.stderr)
         return status
     model, ids = _load(args, paths)
@@ -67,7 +61,13 @@ def _load(args: argparse.Namespace, paths: Sequence[Path]) -> tuple[Predictor, C
         print(f'model: {model.metadata.source}', file=sys.stderr)
     if args.batch > 1 and isinstance(model.model, ExportedModel):
         raise UserError(f'--batch {args.batch}: an exported file takes one image at a time')
-    ids = _ids(args, model, paths)
+    ids = None
+    if args.ann:
+        if model.metadata.task != 'detection':
+            raise UserError(f'--ann is for detectors, and the model is for {model.metadata.task}')
+        ids = CocoIds(args.ann, model.metadata.classes)
+        for path in paths:
+            ids.image(path)
     if args.score is None:  # metrics count all detections
         args.score = max(0 if ids else DEFAULT_SCORE, model.metadata.score_threshold)
     return model, ids
@@ -76,24 +76,7 @@ def _load(args: argparse.Namespace, paths: Sequence[Path]) -> tuple[Predictor, C
 def _start(args: argparse.Namespace, paths: Sequence[Path]) -> Callable[[tuple[int, int]], int]:
     """Load the model, and return what predicts shards with it."""
     model, _ = _load(args, paths)
-
-    def predict(shard: tuple[int, int]) -> int:
-        skipped = Skipped()
-        found = partial(_predictions, args, model, skipped=skipped)
-        return shards.predict_shard(args, shard, paths, model.metadata, found, skipped)
-
-    return predict
-
-
-def _ids(args: argparse.Namespace, model: Predictor, paths: Sequence[Path]) -> CocoIds | None:
-    if not args.ann:
-        return None
-    if model.metadata.task != 'detection':
-        raise UserError(f'--ann is for detectors, and the model is for {model.metadata.task}')
-    ids = CocoIds(args.ann, model.metadata.classes)
-    for path in paths:
-        ids.image(path)
-    return ids
+    return lambda shard: predict_shard(args, shard, paths, model.metadata, partial(_predictions, args, model))
 
 
 def _run(
@@ -157,11 +140,9 @@ def _text(frame: Frame, prediction: Prediction, model: Predictor, as_json: bool)
 
 
 def _progress(paths: Sequence[Path]) -> Any:
-    """Return tqdm's bar over all frames, with rate and time left; None where tqdm is not installed."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return None
+    """Return tqdm's bar over all frames, with rate and time left."""
+    from tqdm import tqdm
+
     counts = [count_and_rate(path)[0] for path in paths]
     known = [count for count in counts if count is not None]
     return tqdm(total=sum(known) if len(known) == len(counts) else None, unit='image')

@@ -7,6 +7,7 @@ each line, that is there completely or not at all: a shard that is started again
 import argparse
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from mmres2net.errors import UserError, reason_of
+from mmres2net.errors import RunError, UserError, reason_of
 from mmres2net.files import atomic_path, writable_dir, write_atomic
 from mmres2net.flags import parse
 from mmres2net.predict.inputs import Skipped, is_stream
@@ -26,7 +27,9 @@ from mmres2net.text import join_some
 PLAN, PARTS, FAILED, LINES = 'plan.json', 'parts', 'failed.txt', 'predictions.jsonl'
 SIZE = 1000  # images of a part
 ARRAYS = ('boxes', 'scores', 'labels')
-Predict = Callable[[Sequence[Path]], Iterator[tuple[Any, Prediction]]]  # of images, each as a Frame
+# What loads a model for images, and returns what predicts shards.
+Start = Callable[[argparse.Namespace, Sequence[Path]], Callable[[tuple[int, int]], int]]
+Predict = Callable[[Sequence[Path], Skipped], Iterator[tuple[Any, Prediction]]]  # of images, each as a Frame
 
 
 def part_path(folder: Path, shard: int, part: int) -> Path:
@@ -44,14 +47,13 @@ def check_shard(args: argparse.Namespace, paths: Sequence[Path]) -> None:
 
 
 def predict_shard(
-    args: argparse.Namespace, which: tuple[int, int], paths: Sequence[Path], metadata: ExportMetadata,
-    predict: Predict, skipped: Skipped,
-) -> int:  # fmt: skip
+    args: argparse.Namespace, which: tuple[int, int], paths: Sequence[Path], metadata: ExportMetadata, predict: Predict
+) -> int:
     """Write the parts that are not there yet of a shard, ``which`` of how many; return 1 if images were broken, else 0.
 
     A UserError says that the folder has parts of other images, another model or other settings.
     """
-    (shard, count), out = which, Path(args.out).expanduser()
+    skipped, (shard, count), out = Skipped(), which, Path(args.out).expanduser()
     writable_dir(out / PARTS, '--out')
     names = hashlib.sha256()
     for path in paths:
@@ -73,11 +75,46 @@ def predict_shard(
     return 1 if skipped else 0
 
 
+class Worker:
+    """Loads a model by ``start``, then predicts shards of one part; Ray makes one in each process."""
+
+    def __init__(self, folder: str, start: Start, args: argparse.Namespace, paths: Sequence[Path], count: int) -> None:
+        os.chdir(folder)  # names of files may be relative
+        self.predict, self.count = start(args, paths), count
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, int]:
+        """Predict the shard with the number ``id``; its ``status`` is 1 if images of it were broken."""
+        return {'status': self.predict((row['id'], self.count))}
+
+
+def predict_by_ray(args: argparse.Namespace, paths: Sequence[Path], start: Start) -> int:
+    """Predict by workers of a Ray cluster, which replaces one that is killed; return 1 if images were broken, else 0.
+
+    A UserError says that Ray is missing or cannot be reached, a RunError that a worker failed.
+    """
+    try:
+        import ray.data
+    except ImportError as error:
+        raise UserError("--ray needs Ray: pip install 'mmres2net[ray]'") from error
+    count, gpus = -(-len(paths) // SIZE), int(str(args.device).startswith('cuda'))
+    try:
+        ray.init(ignore_reinit_error=True)
+        done = ray.data.range(count, override_num_blocks=count).map(
+            Worker, fn_constructor_args=(os.getcwd(), start, args, list(paths), count), concurrency=args.ray,
+            num_cpus=args.threads or 1, num_gpus=gpus,
+        )  # fmt: skip
+        return int(done.max('status'))
+    except ConnectionError as error:
+        raise UserError(f'--ray: {reason_of(error)}') from error
+    except ray.exceptions.RayError as error:
+        raise RunError(f'a worker of Ray failed: {str(error).strip().splitlines()[-1]}') from error
+
+
 def _lines(
     paths: Sequence[Path], metadata: ExportMetadata, predict: Predict, skipped: Skipped, out: Path
 ) -> Iterator[dict[str, Any]]:
     found: dict[Path, dict[str, Any]] = {}
-    for (path, _, image), prediction in predict(paths):
+    for (path, _, image), prediction in predict(paths, skipped):
         found[path] = {'size': image.shape[:2]}
         if 'boxes' in prediction:
             found[path] |= {key: prediction[key].tolist() for key in ARRAYS}
