@@ -95,6 +95,8 @@ def check_launcher(launcher: str, gpus: int) -> None:
             f'--launcher {launcher}: {", ".join(missing)} not set, so this process was not started by it; start with '
             f'{STARTERS[launcher]} ..., or one process without --launcher'
         )
+    if _number(launcher, RANK) >= world_size(launcher):
+        raise UserError(f'--launcher {launcher}: the rank of this process is not below the number of processes')
     processes = local_size(launcher)
     if 0 < gpus < processes:
         raise UserError(
