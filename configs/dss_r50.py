@@ -13,5 +13,3 @@ _base_ = [
 ]
 
 default_hooks = dict(checkpoint=dict(interval=1_500, save_best='maxF', rule='greater'))
-# Every test writes the maps it measures: WORK_DIR/saliency/DATASET/NAME.png.
-custom_hooks = [dict(type='mmres2net.SaliencyMapsHook')]

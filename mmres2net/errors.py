@@ -1,7 +1,9 @@
 """The errors that the command line prints in a line, without a traceback."""
 
+import importlib
 import signal
 import sys
+from typing import Any
 
 
 class UserError(ValueError):
@@ -41,6 +43,15 @@ class TimeIsUp(Interrupted):
     def __init__(self, minutes: float) -> None:
         KeyboardInterrupt.__init__(self, f'stopped after {minutes:g} minutes (--max-minutes)')
         self.status = TRY_AGAIN
+
+
+def optional(module: str, package: str, purpose: str) -> Any:
+    """Import a module of an optional package; a UserError says what it is for and how to install it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        what = f'{purpose} need the package {package}, which cannot be imported ({error})'
+        raise UserError(f"{what}: pip install '{package}'") from error
 
 
 def report(error: BaseException) -> None:

@@ -208,9 +208,8 @@ checkpoint [checkpoint]  a checkpoint of this config; for classifiers also the n
 --to {_choices(FORMATS)}!  the format; torchscript and torch-export files are programs
 --out FILE  default: CONFIG[-backbone].SUFFIX in the current folder
 --overwrite  replace an existing file
---part {_choices(EXPORTED)}  default: whole where it is supported, else backbone
+--part {_choices(EXPORTED)}:whole  default: %(default)s
 --size HxW  image size of the comparison; default: as in testing
---fixed  accept only images of --size, not of any size
 --images PATH...  images or folders for the comparison
 {TRAINED_DATA}
 --tolerance T:0.001  default: %(default)s
@@ -279,11 +278,8 @@ checkpoint [checkpoint]  a checkpoint of this config; for classifiers also publi
 --class C  name or index; default: what each network predicts
 --layer LAYER  name of a layer; default: the last stage of each network's backbone
 --method {_choices(CAM_METHODS)}:gradcam  default: %(default)s
---whole-map  explain a segmentor at all pixels, not only at those of the class
 --out DIR:cam  folder of the images; existing ones are replaced; default: %(default)s
---arrays  also write the maps as arrays, a .npz beside each image
 --device DEVICE:cpu  where the networks run, such as cuda:1; default: %(default)s
---random  random weights where no checkpoint is named, for a trial
 {TRUST}
 {OPTIONS}
 

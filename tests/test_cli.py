@@ -64,14 +64,13 @@ def test_choices_that_the_flags_restate() -> None:
     from mmres2net.data.layout import PARTS as SPLITS
     from mmres2net.data.prepare.job import DATASETS
     from mmres2net.export.formats import WRITERS
-    from mmres2net.export.graphs import PARTS
     from mmres2net.predict.checkpoint import PRECISIONS
     from mmres2net.weights.convert import TARGETS
     from mmres2net.weights.reading import FLAG
 
     assert (set(flags.FORMATS), set(flags.DATA_SETS)) == (set(WRITERS), set(DATASETS))
     assert (set(flags.CAM_METHODS), flags.WEIGHT_FORMS) == (set(METHODS), TARGETS)
-    assert (flags.SPLITS, flags.EXPORTED, flags.UNSAFE) == (SPLITS, PARTS, FLAG)
+    assert (flags.SPLITS, flags.UNSAFE) == (SPLITS, FLAG)
     assert set(flags.PRECISIONS) == set(PRECISIONS)
 
 

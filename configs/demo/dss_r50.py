@@ -18,5 +18,3 @@ model = dict(
 )
 default_hooks = dict(logger=dict(interval=20), checkpoint=dict(by_epoch=True, interval=4, save_best=None))
 log_processor = dict(by_epoch=True)
-# Every test writes the maps it measures: WORK_DIR/saliency/DATASET/NAME.png.
-custom_hooks = [dict(type='mmres2net.SaliencyMapsHook')]

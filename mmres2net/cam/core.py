@@ -6,7 +6,6 @@ the library grad-cam (https://github.com/jacobgil/pytorch-grad-cam). Here is the
 ends at the layer, and no hook that stays.
 """
 
-import importlib
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, TypeVar
@@ -16,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from mmres2net.errors import UserError
+from mmres2net.errors import UserError, optional
 
 Array = npt.NDArray[Any]
 T = TypeVar('T')
@@ -27,11 +26,7 @@ METHODS |= {'xgradcam': 'XGradCAM', 'hirescam': 'HiResCAM', 'layercam': 'LayerCA
 
 def library() -> Any:
     """Return the module of the library; a UserError if it does not import."""
-    try:
-        return importlib.import_module('pytorch_grad_cam')
-    except ImportError as error:
-        what = f'class activation maps need the package grad-cam, which cannot be imported ({error})'
-        raise UserError(f'{what}: pip install grad-cam') from error
+    return optional('pytorch_grad_cam', 'grad-cam', 'class activation maps')
 
 
 def activation_map(

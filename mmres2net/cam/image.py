@@ -39,12 +39,6 @@ class Window:
         top, left = self.top + first[0] * down, self.left + first[1] * right
         return Window(top, left, part[0] * down, part[1] * right)
 
-    def inside(self, size: Size) -> 'Window':
-        """Return the part of it that lies in an image of ``size`` (height, width)."""
-        top, left, bottom, right = self.edges
-        top, left = max(top, 0.0), max(left, 0.0)
-        return Window(top, left, max(min(bottom, size[0]) - top, 0.0), max(min(right, size[1]) - left, 0.0))
-
     def is_all_of(self, size: Size) -> bool:
         """Return whether it covers an image of ``size``, up to half a pixel."""
         return max(self.top, self.left, size[0] - self.height, size[1] - self.width) < 0.5
@@ -68,7 +62,9 @@ class PreprocessedImage:
     @property
     def visible(self) -> Window:
         """The part of the image that the network gets."""
-        return self.window.part(self.inputs.shape[2:], (0, 0), self.content).inside(self.size)
+        top, left, bottom, right = self.window.part(self.inputs.shape[2:], (0, 0), self.content).edges
+        top, left = max(top, 0.0), max(left, 0.0)
+        return Window(top, left, min(bottom, self.size[0]) - top, min(right, self.size[1]) - left)
 
 
 def preprocess_image(cfg: Config, model: Any, path: Path) -> PreprocessedImage:

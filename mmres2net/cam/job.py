@@ -37,14 +37,9 @@ class Result:
     explanation: Explanation  # what the map explains
 
     @property
-    def class_name(self) -> str:
-        """The class that is explained."""
-        return self.network.class_name(self.explanation.label)
-
-    @property
     def text(self) -> str:
         """The class, by the first of its names where it has several as in ImageNet, and its score."""
-        return f'{self.class_name.split(",")[0]}: {self.explanation.text}'
+        return f'{self.network.class_name(self.explanation.label).split(",")[0]}: {self.explanation.text}'
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,8 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     unsafe = args.allow_unsafe_checkpoint
     with safe_loading(allow_pickle=unsafe):
         sources = [read_source(*pair, options=args.cfg_options, data=args.data, allow_pickle=unsafe) for pair in pairs]
-    options = {'layer': args.layer, 'device': args.device, 'all_pixels': args.whole_map}
-    networks = [network_of(source, **options) for source in sources]
+    networks = [network_of(source, layer=args.layer, device=args.device) for source in sources]
     labels = labels_of(args.name, networks)
     paths = paths or list(networks[0].images[:SHOWN])
     if not paths:
@@ -73,28 +67,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             continue
         results = [explain(*pair, path, method=args.method) for pair in zip(networks, labels, strict=True)]
         Image.fromarray(draw_results(path, results, args.method)).save(target)
-        if args.arrays:
-            write_arrays(target.with_suffix('.npz'), results, args.method)
         print(f'{path}: {"; ".join(f"{result.network.title} {result.text}" for result in results)}')
     status = skipped.status(len(paths) - len(skipped), len(paths))
-    print(f'{len(paths) - len(skipped)} images{" and arrays" if args.arrays else ""}: {args.out}')
+    print(f'{len(paths) - len(skipped)} images: {args.out}')
     return status
 
 
 def networks_of(args: argparse.Namespace) -> list[tuple[str, str | None]]:
-    """Return config and checkpoint of each network; a UserError if one has no weights, or ``--random`` is for none."""
+    """Return config and checkpoint of each network; a UserError if one has no weights."""
     named = [[args.config, args.checkpoint], *args.against]
     for words in named:
         if len(words) > 2:
             raise UserError(f'--against {" ".join(words)}: give a config and its checkpoint, each network by a flag')
     pairs = [(words[0], words[1] if len(words) == 2 else None) for words in named]
-    bare = [config for config, checkpoint in pairs if checkpoint is None]
-    if bare and not args.random:
+    if bare := [config for config, checkpoint in pairs if checkpoint is None]:
         what = f'{bare[0]}: name a checkpoint after the config, for a classifier also published weights'
-        names = 'res2net50_26w_4s, timm://NAME, torchvision://resnet50'
-        raise UserError(f'{what} ({names}); or give --random for a trial, whose maps mean nothing')
-    if args.random and not bare:
-        raise UserError('--random is for networks without a checkpoint, and each has one: leave it out')
+        raise UserError(f'{what} (res2net50_26w_4s, timm://NAME, torchvision://resnet50)')
     return pairs
 
 
@@ -144,19 +132,3 @@ def draw_panel(plain: Array, result: Result) -> Array:
         panel = draw_boxes(dark, [(left, top, right, bottom)], colors=[WHITE])
     box = result.explanation.box
     return draw_boxes(panel, [[value * factor for value in box]], colors=[WHITE]) if box else panel
-
-
-def write_arrays(path: Path, results: Sequence[Result], method: str) -> None:
-    """Write the maps of an image and what they explain as a ``.npz`` file; each entry has a row for each network."""
-    np.savez_compressed(
-        path,
-        maps=np.stack([result.heat for result in results]),
-        labels=np.array([result.explanation.label for result in results]),
-        classes=np.array([result.class_name for result in results]),
-        scores=np.array([result.explanation.score for result in results]),
-        layers=np.array([result.network.layer for result in results]),
-        seen=np.array([result.image.visible.edges for result in results]),
-        configs=np.array([result.network.title for result in results]),
-        weights=np.array([result.network.weights for result in results]),
-        method=np.array(method),
-    )

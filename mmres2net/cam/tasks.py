@@ -52,15 +52,13 @@ class Network(ModelSource):
         return self.classes[label] if label < len(self.classes) else f'class {label}'
 
 
-def network_of(
-    source: ModelSource, *, layer: str | None = None, device: str = 'cpu', all_pixels: bool = False
-) -> Network:
+def network_of(source: ModelSource, *, layer: str | None = None, device: str = 'cpu') -> Network:
     """Return a model as a network whose predictions are explained; its parameters get no gradients.
 
-    ``layer`` is the one whose map is drawn, by default the last stage of the backbone, ``all_pixels`` as in
-    :func:`task_of`. A UserError says that there is no such layer or device, or nothing to explain.
+    ``layer`` is the one whose map is drawn, by default the last stage of the backbone. A UserError says that there is
+    no such layer or device, or nothing to explain.
     """
-    task, names = task_of(source.model, source.classes, all_pixels=all_pixels), source.classes
+    task, names = task_of(source.model, source.classes), source.classes
     if task.count == 2 and len(names) == 1:  # a segmentor of one class and the rest
         names = (BACKGROUND, *names)
     name = last_stage(source.model) if layer is None else layer_named(source.model, layer)
@@ -71,25 +69,22 @@ def network_of(
 
 def label_of(text: str, network: Network) -> int:
     """Return the index of the class that ``text`` names, by a name, one of several names, or the index itself."""
-    wanted, names, title = text.strip().lower(), network.classes, network.title
-    owners = [(part.strip().lower(), label) for label, name in enumerate(names) for part in name.split(',')]
+    wanted, names, count = text.strip().lower(), network.classes, network.task.count
+    parts = [(part.strip().lower(), label) for label, name in enumerate(names) for part in name.split(',')]
     found = [label for label, name in enumerate(names) if name.strip().lower() == wanted]
-    found = found or [label for part, label in owners if part == wanted]
-    if len(found) > 1:
-        listed = ', '.join(f'{label} ({names[label]})' for label in found)
-        raise UserError(f'--class {text}: {title} has several classes of this name; give the index: {listed}')
-    if found:
-        return found[0]
-    count = network.task.count
-    if wanted.isdecimal() and int(wanted) < count:
+    found = found or [label for part, label in parts if part == wanted]
+    if not found and wanted.isdecimal() and int(wanted) < count:
         return int(wanted)
-    if wanted.isdecimal() or not names:
-        raise UserError(f'--class {text}: {title} has the classes 0 to {count - 1}{"" if names else " without names"}')
-    parts = dict(owners)
-    near = difflib.get_close_matches(wanted, parts, n=SHOWN, cutoff=0.6)
-    near += [part for part in parts if wanted in part and part not in near]
-    listed = f'close matches: {", ".join(near[:SHOWN])}' if near else f'it has {join_some(names)}'
-    raise UserError(f'--class {text}: {title} has no such class; {listed}')
+    if len(found) == 1:
+        return found[0]
+    if found:
+        hint = f'several classes of this name; give the index: {", ".join(map(str, found))}'
+    elif wanted.isdecimal() or not names:
+        hint = f'the classes 0 to {count - 1}{"" if names else " without names"}'
+    else:
+        near = difflib.get_close_matches(wanted, dict(parts), n=SHOWN, cutoff=0.6)
+        hint = f'no such class; close matches: {", ".join(near)}' if near else f'only {join_some(names)}'
+    raise UserError(f'--class {text}: {network.title} has {hint}')
 
 
 def layer_named(model: nn.Module, name: str) -> str:
@@ -98,10 +93,8 @@ def layer_named(model: nn.Module, name: str) -> str:
     for candidate in (name, f'backbone.{name}', f'backbone.backbone.{name}'):
         if candidate in known:
             return candidate
-    short = {key.removeprefix('backbone.'): key for key in known}
-    near = [short[key] for key in difflib.get_close_matches(name.removeprefix('backbone.'), short, n=SHOWN, cutoff=0.6)]
-    listed = f'close matches: {", ".join(near)}' if near else f'its parts are {", ".join(_parts(model))}'
-    raise UserError(f'--layer {name}: the model has no such layer; {listed}')
+    near = difflib.get_close_matches(f'backbone.{name.removeprefix("backbone.")}', known, n=SHOWN, cutoff=0)
+    raise UserError(f'--layer {name}: the model has no such layer; it has {", ".join(near)}, ...')
 
 
 def last_stage(model: Any) -> str:
@@ -113,31 +106,16 @@ def last_stage(model: Any) -> str:
         last = backbone.stage_modules()[-1]
     elif hasattr(backbone, 'res_layers'):  # every ResNet of the OpenMMLab libraries
         last = backbone.get_submodule(backbone.res_layers[max(backbone.out_indices)])
-    elif hasattr(backbone, 'transitions'):  # mmpretrain's DenseNet
-        last = backbone.transitions[max(backbone.out_indices)]
     for name, module in model.named_modules():
         if module is last:
             return name
-    what = f'the last stage of a {type(backbone or model).__name__} is unknown'
-    raise UserError(f'{what}: name a layer with --layer, below one of {", ".join(_parts(model))}')
+    raise UserError(f'the last stage of a {type(backbone or model).__name__} is unknown: name a layer with --layer')
 
 
-def _parts(model: Any) -> list[str]:
-    """Return the names of the parts of the model and of its backbone."""
-    parts = [name for name, _ in model.named_children() if name != 'data_preprocessor']
-    backbone = getattr(model, 'backbone', None)
-    return parts + [f'backbone.{name}' for name, _ in backbone.named_children()] if backbone is not None else parts
-
-
-def task_of(model: Any, classes: tuple[str, ...], *, all_pixels: bool = False) -> Task:
-    """Return what can be explained of ``model``; a UserError if nothing can.
-
-    ``classes`` are its class names. ``all_pixels``: a segmentor's class is explained also where it is not predicted.
-    """
+def task_of(model: Any, classes: tuple[str, ...]) -> Task:
+    """Return what can be explained of ``model``, whose class names are ``classes``; a UserError if nothing can."""
     if hasattr(model, 'decode_head') and hasattr(model, 'inference'):
-        return _segmentation(model, classes, all_pixels)
-    if all_pixels:
-        raise UserError(f'--whole-map is for segmentors, and this is a {type(model).__name__}')
+        return _segmentation(model, classes)
     if type(model).__name__ in ('FasterRCNN', 'MaskRCNN'):
         head = model.roi_head
         if type(head).__name__ != 'StandardRoIHead' or getattr(head.bbox_head, 'custom_cls_channels', False):
@@ -163,7 +141,7 @@ def _classify(model: Any, image: PreprocessedImage, label: int | None) -> tuple[
     return logits[0, chosen], Explanation(chosen, score, f'{score:.3f}')
 
 
-def _segmentation(model: Any, classes: tuple[str, ...], all_pixels: bool) -> Task:
+def _segmentation(model: Any, classes: tuple[str, ...]) -> Task:
     mode = model.test_cfg.get('mode', 'whole')
     if mode != 'whole':
         what = f'model.test_cfg.mode={mode!r} runs the network several times for one image'
@@ -176,15 +154,15 @@ def _segmentation(model: Any, classes: tuple[str, ...], all_pixels: bool) -> Tas
     def explain(image: PreprocessedImage, label: int | None) -> tuple[Tensor, Explanation]:
         height, width = image.content
         logits = model.inference(image.inputs, [image.sample.metainfo])[0, :, :height, :width]
-        return _of_map(logits, threshold, label, has_background=has_background, all_pixels=all_pixels)
+        return _of_map(logits, threshold, label, has_background=has_background)
 
     return Task(2 if single else int(head.num_classes), explain)
 
 
 def _of_map(
-    logits: Tensor, threshold: float | None, label: int | None, *, has_background: bool, all_pixels: bool
+    logits: Tensor, threshold: float | None, label: int | None, *, has_background: bool
 ) -> tuple[Tensor, Explanation]:
-    """Return the sum of one class's logits (K, h, w), without padding, over its pixels, or over ``all_pixels``.
+    """Return the sum of one class's logits (K, h, w), without padding, over its pixels, or over all if it has none.
 
     With a ``threshold`` there is one logit per pixel, whose probability is above it in the second of two classes. A
     ``label`` of None is the class with the most pixels, the background only if no other class is predicted.
@@ -202,11 +180,9 @@ def _of_map(
             counts[0] = 0
         label = int(counts.argmax())
     mask = predicted == label
-    share = f'{float(mask.float().mean()):.1%} of the pixels'
-    text = f'over its {share}'
-    if all_pixels or not mask.any():
-        text = f'over all pixels; predicted at {share}' if mask.any() else 'over all pixels; predicted nowhere'
-        mask = torch.ones_like(mask)
+    text = f'over its {float(mask.float().mean()):.1%} of the pixels'
+    if not mask.any():
+        text, mask = 'over all pixels; predicted nowhere', torch.ones_like(mask)
     score = float(probabilities[label][mask].mean())
     return logits[label][mask].sum(), Explanation(label, score, f'{score:.3f} {text}')
 

@@ -9,7 +9,7 @@ import numpy as np
 from mmres2net.compare.detection import coco_metrics, curves, error_costs, voc_metrics
 from mmres2net.compare.statistics import Array, Draws, class_mean
 from mmres2net.evaluation.matches import GRID, IGNORED, TRUE, Matches, confusion_matrix, matches_of
-from mmres2net.saliency.measures import dataset_metrics
+from mmres2net.saliency.metrics import dataset_metrics
 
 Arrays = Mapping[str, Array]
 BINS = 10  # of confidence

@@ -20,13 +20,8 @@ def use_fused_blocks(model: nn.Module) -> int:
 
     Parameters and state dict stay what they are. Operations are fused in float32 on a CPU where no gradient is asked
     for and norms are in evaluation mode, also in frozen stages of a network in training. In all other cases (hooks,
-    patched methods, replaced parts, autocast, compilation, export, FLOP counters) the plain modules run.
-
-    Args:
-        model: Any model. Only blocks of exactly our types are changed.
-
-    Returns:
-        How many blocks of ``model`` fuse their operations now.
+    patched methods, replaced parts, autocast, compilation, export, FLOP counters) the plain modules run. Only blocks of
+    exactly our types are changed; returned is how many fuse their operations now.
     """
     for module in list(model.modules()):
         if type(module) is Bottle2neck:

@@ -79,21 +79,6 @@ def fold(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor | None]:
         return folded[0].detach().to(weight), folded[1].detach().to(weight)
 
 
-class FusedConvModule(ConvModule):
-    """mmcv's ConvModule whose norm is folded into its convolution."""
-
-    def forward(self, x: Tensor, activate: bool = True, norm: bool = True) -> Tensor:
-        """Return the activated convolution of ``x`` (N, in_channels, H, W).
-
-        Raises:
-            RuntimeError: ``norm=False``: the norm cannot be left out any more.
-        """
-        if not norm:
-            raise RuntimeError('norm=False: the norm of this ConvModule was folded into its convolution by fuse()')
-        out: Tensor = super().forward(x, activate)
-        return out
-
-
 def fuse(model: Model) -> Model:
     """Return a copy of ``model`` for inference, with batch norms folded into the convolutions before them.
 
@@ -102,27 +87,20 @@ def fuse(model: Model) -> Model:
     neighbours in an ``nn.Sequential``, and mmcv's ``ConvModule``. Only exact types are folded: modules with
     hooks, patched methods or parametrizations, and norms without running statistics, stay as they are.
 
-    The memory format stays as well. :func:`mmres2net.engine.speed.speed_up` makes the copy faster on a CPU.
-
-    Args:
-        model: Any model; it is not changed.
-
-    Returns:
-        The copy, in evaluation mode. Its outputs differ by rounding: in float32 by less than 1e-5 of a feature's
-        largest value on every network of the table. Its state dict has other names, so load weights before.
+    The copy is in evaluation mode and keeps the memory format. Its outputs differ by rounding: in float32 by less than
+    1e-5 of a feature's largest value on every network of the table. Its state dict has other names, so load weights
+    before. :func:`mmres2net.engine.speed.speed_up` makes it faster on a CPU.
     """
-    # The weight that torch's weight_norm leaves is not a leaf, which deepcopy refuses; a hook computes it anew.
-    held = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
-    fused = copy.deepcopy(model, {id(value): value.detach().clone() for value in held if not value.is_leaf})
+    fused = copy.deepcopy(model)
     fused.eval()  # returns None for some models of OpenMMLab
     for module in list(fused.modules()):
         if is_unmodified(module):
             for conv, norm in _pairs_in(module):
-                _fold_in_place(module, conv, norm)
+                _fold_in_place(conv, norm)
     return fused
 
 
-def _fold_in_place(owner: nn.Module, conv_place: Place, norm_place: Place) -> None:
+def _fold_in_place(conv_place: Place, norm_place: Place) -> None:
     (conv_owner, conv_name), (norm_owner, norm_name) = conv_place, norm_place
     conv: Any = conv_owner._modules[conv_name]
     norm: Any = norm_owner._modules[norm_name]
@@ -134,8 +112,6 @@ def _fold_in_place(owner: nn.Module, conv_place: Place, norm_place: Place) -> No
     folded.bias = None if bias is None else nn.Parameter(bias, requires_grad=conv.weight.requires_grad)
     conv_owner._modules[conv_name] = folded
     norm_owner._modules[norm_name] = nn.Identity().eval()
-    if type(owner) is ConvModule:
-        owner.__class__ = FusedConvModule
 
 
 def _pairs_in(module: Any) -> Iterator[tuple[Place, Place]]:

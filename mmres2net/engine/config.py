@@ -137,7 +137,6 @@ def without_weights(cfg: Config) -> Change:
     drop_pretrained(cfg.get('model'))
     unfrozen: dict[str, tuple[Callable[[Any], bool], Any]] = {
         'frozen_stages': (lambda value: value != -1, -1),
-        'freeze_stem': (bool, None),
         'norm_eval': (bool, False),
         'requires_grad': (lambda value: value is False, True),
     }

@@ -56,15 +56,9 @@ def compare_classes(scores: Array, expected: Array, got: Array, tolerance: float
 
 
 def compare_detections(
-    expected: Detections,
-    got: Detections,
-    alternatives: Iterable[Detections],
-    *,
-    size: tuple[int, int],
-    tolerance: float,
-    score_threshold: float,
-    max_detections: int,
-) -> Iterator[Comparison]:
+    expected: Detections, got: Detections, alternatives: Iterable[Detections], size: tuple[int, int], tolerance: float,
+    score_threshold: float, max_detections: int,
+) -> Iterator[Comparison]:  # fmt: skip
     """Compare detections one by one.
 
     Two detections are equal if label, box, score and mask are within the tolerance. A detection without an equal is a
@@ -72,13 +66,11 @@ def compare_detections(
     itself finds it (or does not find it) when its features are changed by as little as rounding.
 
     Args:
-        expected: ``boxes`` (n, 4), ``scores``, ``labels`` and, optionally, ``masks`` (n, H, W) bool of the model.
-        got: The same of the exported file.
+        expected, got: ``boxes`` (n, 4), ``scores``, ``labels`` and, optionally, ``masks`` (n, H, W) bool.
         alternatives: Detections of the model with slightly changed features; as many are taken as needed.
         size: Height and width of the image.
         tolerance: Of scores, and of boxes relative to the image's longer side; ten times it of 1 - mask IoU.
-        score_threshold: Detections below it are dropped by both.
-        max_detections: No more detections than this are given.
+        score_threshold, max_detections: Which detections are given at all.
     """
     pairs = _equal_pairs(expected, got, size, tolerance)
     lost = set(range(len(expected['scores']))) - {i for i, _ in pairs}
@@ -97,15 +89,7 @@ def compare_detections(
         if not lost and not extra:
             break
     faults = len(lost) + len(extra)
-    remark = f'without an equal, of {len(expected["scores"])}'
-    if count > faults:
-        remark += f', and {count - faults} by rounding'
-    for name, side, indices in (('lost', expected, lost), ('new', got, extra)):
-        index = min(indices, default=None)
-        if index is None:
-            continue
-        box = ' '.join(f'{value:.1f}' for value in side['boxes'][index])
-        remark += f'; {name}: label {int(side["labels"][index])}, score {float(side["scores"][index]):.4f}, box {box}'
+    remark = f'without an equal, of {len(expected["scores"])}, and {count - faults} by rounding'
     yield Comparison('detections', float(faults), 0.0, remark)
     if pairs:
         ours, theirs = (list(side) for side in zip(*pairs, strict=True))

@@ -7,7 +7,6 @@ Networks", 2017, figure 3 and equation 1.
 """
 
 import math
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -163,28 +162,20 @@ class Regions(nn.Module):
         )
 
     def forward(self, features: tuple[Tensor, ...], boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the features of ``boxes`` in another order, and that order."""
-        pooled, order = pool_regions(features, boxes, self.layers, self.finest_scale)
-        return self.shared(pooled), order
+        """Return the features (n, C, h, w) of ``boxes`` (n, 4), level by level, and which box each belongs to (n,).
 
-
-def pool_regions(
-    features: Sequence[Tensor], boxes: Tensor, layers: Iterable[nn.Module], finest_scale: float
-) -> tuple[Tensor, Tensor]:
-    """Return the features (n, C, h, w) of ``boxes`` (n, 4), level by level, and which box each belongs to (n,).
-
-    ``features`` are the levels, each (1, C, H_i, W_i), ``layers`` the RoIAlign of each. Regions smaller than twice
-    ``finest_scale`` are pooled from the first level.
-    """
-    layers = list(layers)
-    regions = torch.cat([torch.zeros_like(boxes[:, :1]), boxes], 1)
-    if len(layers) == 1:
-        return layers[0](features[0], regions), torch.arange(boxes.shape[0], device=boxes.device)
-    scale = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt()
-    levels = (scale / finest_scale + 1e-6).log2().floor().clamp(0, len(layers) - 1)
-    parts = [(levels == level).nonzero()[:, 0] for level in range(len(layers))]
-    pooled = [layer(feature, regions[part]) for layer, feature, part in zip(layers, features, parts, strict=False)]
-    return torch.cat(pooled), torch.cat(parts)
+        ``features`` are the levels, each (1, C, H_i, W_i). Regions smaller than twice ``finest_scale`` are pooled from
+        the first level.
+        """
+        regions = torch.cat([torch.zeros_like(boxes[:, :1]), boxes], 1)
+        if len(self.layers) == 1:
+            pooled = self.layers[0](features[0], regions)
+            return self.shared(pooled), torch.arange(boxes.shape[0], device=boxes.device)
+        scale = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt()
+        levels = (scale / self.finest_scale + 1e-6).log2().floor().clamp(0, len(self.layers) - 1)
+        parts = [(levels == level).nonzero()[:, 0] for level in range(len(self.layers))]
+        pooled = torch.cat([layer(x, regions[k]) for layer, x, k in zip(self.layers, features, parts, strict=False)])
+        return self.shared(pooled), torch.cat(parts)
 
 
 class Boxes(nn.Module):

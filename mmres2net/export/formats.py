@@ -1,7 +1,7 @@
 """Writers: a graph into a file of each format, with its metadata.
 
 ONNX files, and OpenVINO's through them, are written by torch's tracing exporter. torch calls it deprecated, but the
-newer one needs one package more (onnxscript). Only its own deprecation warning is hidden, not those about the model.
+newer one needs one package more (onnxscript). Warnings are hidden: whether a trace holds is decided by the comparison.
 """
 
 import copy
@@ -13,21 +13,13 @@ from typing import Any
 import torch
 import torchvision  # noqa: F401 - teaches the exporter its operations
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, max_pool2d, pad
+from torch.nn.functional import pad
 
 from mmres2net.errors import UserError
 from mmres2net.export.graphs import Crop, Graph
 from mmres2net.predict.runtimes import EXTRA, KEY, METADATA_FILE
 
 OPSET = 17  # since 16 RoIAlign has the half-pixel shift; ONNX Runtime 1.12 and OpenVINO 2022.3 read 17
-# Warnings that hold for every model: that tracing is deprecated, and that a trace may hold for the traced size only,
-# which the verification on other sizes decides.
-EXPECTED: tuple[tuple[type[Warning], str], ...] = (
-    (DeprecationWarning, r'.*(legacy|TorchScript|torch\.jit|dynamo|dynamic_axes)'),
-    (UserWarning, r'.*(Exporting aten::index|legacy|TorchScript-based)'),
-    (UserWarning, r'.*RoIAlign with a non-zero sampling_ratio'),  # said of -1 too, which is the same as 0
-    (torch.jit.TracerWarning, ''),
-)
 
 
 def write_graph(graph: Graph, example: Tensor, kind: str, path: Path) -> None:
@@ -38,8 +30,7 @@ def write_graph(graph: Graph, example: Tensor, kind: str, path: Path) -> None:
     """
     try:
         with warnings.catch_warnings(), torch.no_grad():
-            for category, message in EXPECTED:
-                warnings.filterwarnings('ignore', message=message, category=category)
+            warnings.simplefilter('ignore')
             WRITERS[kind][1](graph, example, path)
     except UserError:
         raise
@@ -106,47 +97,36 @@ WRITERS: dict[str, tuple[str, Callable[[Graph, Tensor, Path], None]]] = {
 def make_pools_dynamic(model: nn.Module) -> nn.Module:
     """Return a copy of ``model`` whose crops and strided pools take any size in torch.export.
 
-    torch computes the size of a pooled map by a division and asks for the remainder, which ties the program to sizes
-    like the example's. For maps of even size it does not ask, so maps are padded to even sizes where that changes
-    nothing.
+    torch computes the size of a strided pool by a division and asks for the remainder, which ties the program to sizes
+    like the example's. It does not ask where every second value is taken of a pool of stride 1.
     """
     model = copy.deepcopy(model)
     for parent in list(model.modules()):
         if isinstance(parent, Crop):
             parent.gather = True
         for name, child in parent.named_children():
-            if isinstance(child, nn.MaxPool2d | nn.AvgPool2d) and _kind(child) in POOLS:
-                setattr(parent, name, _DynamicPool(_kind(child)))
+            if isinstance(child, nn.MaxPool2d | nn.AvgPool2d) and _is_known(child):
+                setattr(parent, name, _Strided(child))
     return model
 
 
-def _kind(pool: nn.MaxPool2d | nn.AvgPool2d) -> tuple[Any, ...]:
-    sizes = [value[0] if isinstance(value, tuple) else value for value in (pool.kernel_size, pool.stride, pool.padding)]
-    return (type(pool), *sizes, pool.ceil_mode, getattr(pool, 'count_include_pad', None))
+def _is_known(pool: nn.MaxPool2d | nn.AvgPool2d) -> bool:
+    of_shortcut = (pool.kernel_size, pool.stride, pool.padding, getattr(pool, 'count_include_pad', 1)) == (
+        2,
+        2,
+        0,
+        False,
+    )
+    return isinstance(pool.stride, int) and (not pool.ceil_mode or of_shortcut)
 
 
-class _DynamicPool(nn.Module):
-    def __init__(self, kind: tuple[Any, ...]) -> None:
+class _Strided(nn.Module):
+    def __init__(self, pool: nn.MaxPool2d | nn.AvgPool2d) -> None:
         super().__init__()
-        self.kind = kind
+        self.pool, self.stride, self.ceil_mode = copy.copy(pool), pool.stride, pool.ceil_mode
+        self.pool.stride, self.pool.ceil_mode = 1, False
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the pooled map, (N, C, ceil(H / 2), ceil(W / 2))."""
-        return POOLS[self.kind](x)
-
-
-def _even(x: Tensor, value: float = 0.0) -> Tensor:
-    height, width = x.shape[2], x.shape[3]
-    return pad(x, (0, (width + 1) // 2 * 2 - width, 0, (height + 1) // 2 * 2 - height), value=value)
-
-
-# Of stems, of samples, of Res2Net's splits and of shortcuts, by type, kernel size, stride, padding, ceil_mode and
-# count_include_pad. In a split padding counts, in a shortcut it does not.
-POOLS: dict[tuple[Any, ...], Callable[[Tensor], Tensor]] = {
-    (nn.MaxPool2d, 3, 2, 1, False, None): lambda x: max_pool2d(_even(x, -torch.inf), 3, 2, padding=1),
-    (nn.MaxPool2d, 1, 2, 0, False, None): lambda x: x[:, :, ::2, ::2],
-    (nn.AvgPool2d, 3, 2, 1, False, True): lambda x: avg_pool2d(_even(x), 3, 2, padding=1),
-    (nn.AvgPool2d, 2, 2, 0, True, False): lambda x: (
-        avg_pool2d(_even(x), 2, 2) / avg_pool2d(_even(torch.ones_like(x[:1, :1])), 2, 2)
-    ),
-}
+        if self.ceil_mode:  # of a shortcut: where the size is odd, the mean is that of the last pixels alone
+            x = pad(x, (0, 1, 0, 1), mode='replicate')
+        return self.pool(x)[:, :, :: self.stride, :: self.stride]

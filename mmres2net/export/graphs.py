@@ -1,4 +1,4 @@
-"""The graph that a model becomes: the complete model where that is supported, else its backbone, with the reason."""
+"""The graph that a model becomes: the complete model where that is supported, or its backbone."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,6 @@ from mmres2net.export import detector
 from mmres2net.export.preprocess import Preprocess, preprocess_of, transforms_of
 from mmres2net.predict.runtimes import ExportMetadata
 
-PARTS = ('whole', 'backbone')
 FORBIDDEN = ('CARAFE', 'CARAFEPack', 'MaskedConv2d', 'SAConv2d')  # operations of mmcv, besides deformable ones
 SOFTMAX_HEADS = ('LinearClsHead', 'StackedLinearClsHead')
 DEEPLAB = ('image_pool', 'aspp_modules', 'bottleneck', 'c1_bottleneck', 'sep_bottleneck', 'conv_seg')
@@ -28,29 +27,22 @@ class Graph:
     module: Any  # the network from raw pixels to outputs; its `preprocess` makes the input of the model
     metadata: ExportMetadata  # what the file says about itself
     axes: dict[str, dict[int, str]]  # which dimensions of `image` and of each output vary, by name
-    note: str = ''  # what to tell the user
 
 
-def make_graph(source: ModelSource, part: str | None, size: tuple[int, int] | None) -> Graph:
-    """Return the graph of a model; a UserError says why it cannot be exported.
-
-    ``part`` is one of :data:`PARTS`; None: whole where possible. ``size`` is the height and width of images, if the
-    file shall take no others.
-    """
+def make_graph(source: ModelSource, part: str = 'whole') -> Graph:
+    """Return the graph of a model, ``whole`` or its ``backbone``; a UserError says why it cannot be exported."""
     model = source.model
     if not hasattr(model, 'backbone'):
         raise UserError(f'a {type(model).__name__} has no backbone, so nothing can be exported')
     transforms, unsupported = transforms_of(source.cfg)
-    reason = '' if part == 'backbone' else unsupported or refusal(model, transforms)
-    if part == 'whole' and reason:
+    backbone = part == 'backbone'
+    if not backbone and (reason := unsupported or refusal(model, transforms)):
         raise UserError(f'this model cannot be exported whole: {reason}; --part backbone exports its backbone')
-    backbone = part == 'backbone' or bool(reason)
     layers = {name: type(layer).__name__ for name, layer in (model.backbone if backbone else model).named_modules()}
     for name, layer in layers.items():
         if 'Deform' in layer or layer in FORBIDDEN:
             raise UserError(f'{name} is a {layer}, which ONNX and OpenVINO do not have; export without it (dcn=None)')
     preprocess = preprocess_of(source.cfg, pad=not backbone)
-    red, green, blue = (round(float(value)) for value in preprocess.mean.flatten())
     kinds = {'roi_head': detector.DetectorGraph, 'decode_head': SegmentorGraph, 'head': ClassifierGraph}
     kind: Any = BackboneGraph if backbone else next(kind for name, kind in kinds.items() if hasattr(model, name))
     module = kind(preprocess, model).eval()
@@ -60,18 +52,12 @@ def make_graph(source: ModelSource, part: str | None, size: tuple[int, int] | No
         source=f'{source.title}, {source.weights}',
         classes=source.classes,
         palette=source.palette,
-        size=size,
         transforms=transforms,
         apply_exif=applies_exif(source.cfg),
-        fill=(blue, green, red) if preprocess.swap else (red, green, blue),
         **module.settings,
     )
-    fixed = (*(['height', 'width'] if size else []), *([] if metadata.batch else ['batch']))
-    axes = {name: dict(dims) for name, dims in {'image': MAP_AXES, **module.axes}.items()}
-    axes = {name: {dim: word for dim, word in dims.items() if word not in fixed} for name, dims in axes.items()}
-    notes = [f'only the backbone is exported: {reason}'] if reason else []
-    notes += ['predict will not resize images'] if unsupported else []
-    return Graph(module, metadata, axes, '; '.join(notes))
+    image = MAP_AXES if metadata.batch else {dim: word for dim, word in MAP_AXES.items() if word != 'batch'}
+    return Graph(module, metadata, {'image': image, **module.axes})
 
 
 def refusal(model: Any, transforms: tuple[dict[str, Any], ...]) -> str:
@@ -107,7 +93,7 @@ class BackboneGraph(nn.Module):
         indices = getattr(self.backbone, 'out_indices', None) or ()
         stages = indices if len(indices) == len(maps) else range(len(maps))
         self.axes = {f'stage{index}': MAP_AXES for index in stages}
-        self.settings = {'strides': tuple(PROBE // x.shape[3] for x in maps)}
+        self.settings = dict[str, Any]()
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Return (N, C_i, H/s_i, W/s_i) of each stage for ``image`` (N, 3, H, W) uint8."""

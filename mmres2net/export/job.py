@@ -14,9 +14,10 @@ from mmres2net.errors import UserError
 from mmres2net.export.compare import Comparison
 from mmres2net.export.formats import WRITERS, write_graph
 from mmres2net.export.graphs import Graph, make_graph
-from mmres2net.export.verify import Verifier, fault_of, images_for, make_copies, network_input
+from mmres2net.export.verify import Verifier, channels_first, fault_of, images_for, make_copies
 from mmres2net.files import writable_dir
 from mmres2net.flags import parse
+from mmres2net.predict.images import read_image
 from mmres2net.predict.inputs import find_files
 from mmres2net.predict.runtimes import open_file
 from mmres2net.text import format_table, parse_size
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         source = read_source(
             args.config, args.checkpoint, options=args.cfg_options, data=args.data, allow_pickle=unsafe
         )
-    graph = make_graph(source, args.part, size if args.fixed else None)
+    graph = make_graph(source, args.part)
     task, suffix = graph.metadata.task, WRITERS[args.to][0]
     name = Path(args.config.rpartition('::')[2]).stem + ('-backbone' if task == 'backbone' else '') + suffix
     target = Path(args.out or name)
@@ -43,8 +44,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     existing = [str(part) for part in parts if part.exists()]
     if existing and not args.overwrite:
         raise UserError(f'{" and ".join(existing)} exists: choose another name with --out, or give --overwrite')
-    if graph.note:
-        print(f'note: {graph.note}')
     with tempfile.TemporaryDirectory(prefix='.export-', dir=target.absolute().parent) as folder:
         rows, images = _write_and_verify(source, graph, args, size, Path(folder, target.name))
         fault = fault_of(rows, task)
@@ -60,8 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if fault:
         print(f'NOT VERIFIED, do not use it: {place}: {fault}')
         return 1
-    takes = f'images of {args.size}' if args.fixed else 'images of any size'
-    print(f'written: {place} ({task}, {takes}, {"any batch" if graph.metadata.batch else "one at a time"})')
+    print(f'written: {place} ({task}, images of any size, {"any batch" if graph.metadata.batch else "one at a time"})')
     return 0
 
 
@@ -71,8 +69,6 @@ def check_flags(args: argparse.Namespace) -> tuple[int, int] | None:
         raise UserError('name a checkpoint, or give --random (and no checkpoint) to try the export with random weights')
     if not 0 < args.tolerance <= MAX_TOLERANCE:
         raise UserError(f'--tolerance {args.tolerance}: choose more than 0 and at most {MAX_TOLERANCE}')
-    if args.fixed and not args.size:
-        raise UserError('--fixed needs --size HxW')
     size = parse_size(args.size) if args.size else None
     if size and size[0] * size[1] > MAX_PIXELS:
         raise UserError(f'--size {args.size}: choose at most {MAX_PIXELS // 10**6} million pixels')
@@ -88,9 +84,7 @@ def _write_and_verify(
     source: ModelSource, graph: Graph, args: argparse.Namespace, size: tuple[int, int] | None, path: Path
 ) -> tuple[list[Comparison], str]:
     with tempfile.TemporaryDirectory() as scratch:
-        paths, images = images_for(source.cfg, args.images or list(map(str, source.images)), Path(scratch))
+        paths, images = images_for(args.images or list(map(str, source.images)), Path(scratch))
         copies = make_copies(paths, graph.metadata, size, Path(scratch))
-        example = torch.from_numpy(network_input(copies[0], graph.metadata, size is not None)[None])
-        write_graph(graph, example, args.to, path)
-        verifier = Verifier(source, graph, open_file(path), args.tolerance, size is not None)
-        return list(verifier.run(paths, copies)), images
+        write_graph(graph, torch.from_numpy(channels_first(read_image(copies[0]))[None]), args.to, path)
+        return list(Verifier(source, graph, open_file(path), args.tolerance).run(paths, copies)), images

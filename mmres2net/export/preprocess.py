@@ -91,13 +91,7 @@ class Padding:
 
 
 class Preprocess(nn.Module):
-    """Normalize and pad RGB pixels of 0 to 255.
-
-    Args:
-        mean, std: Of each channel, in the network's channel order.
-        swap: Whether that order is BGR.
-        padding: How images are padded; None: not at all.
-    """
+    """Normalize and pad RGB pixels of 0 to 255. ``mean`` and ``std`` are in the network's order: with ``swap``, BGR."""
 
     mean: Tensor
     std: Tensor

@@ -7,19 +7,16 @@ that writes or runs the file takes part in it.
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import cv2
-import mmcv
 import numpy as np
 import numpy.typing as npt
 import torch
-from mmengine.config import Config
+from PIL import Image
 from torch import Tensor
 
-from mmres2net.data.layout import datasets_of, prefix_of
 from mmres2net.data.shapes import DEFAULT_SPEC, draw_scene
 from mmres2net.engine.build import scope_of
 from mmres2net.engine.source import ModelSource
@@ -27,16 +24,15 @@ from mmres2net.errors import UserError, reason_of
 from mmres2net.export.compare import Comparison, compare_classes, compare_detections, compare_maps
 from mmres2net.export.graphs import Graph
 from mmres2net.export.preprocess import run_pipeline
-from mmres2net.predict.images import apply_transforms, decode_mask, paste_mask, read_image, resized_size
-from mmres2net.predict.inputs import files_below, find_files
+from mmres2net.predict.images import apply_transforms, decode_mask, paste_mask, read_image
+from mmres2net.predict.inputs import find_files
 from mmres2net.predict.runtimes import ExportMetadata, Session
 
 Array = npt.NDArray[Any]
 Results = dict[str, Any]
 COUNT = 2  # images
 SMALLER = (0.75, 0.9)  # height and width of the second image relative to the first: another size and another ratio
-NARROWER = 0.7
-LEVELS = 2.0  # of 255: OpenCV and the runner round resized pixels differently
+LEVELS = 1.0  # of 255: the runner rounds resized pixels, which not all pipelines do
 ALTERNATIVES = 16  # a tie shows in each with a chance of about one half
 NOISE, SCORE_NOISE = 0.01, 0.001  # of features relative to their std, and of scores; times the tolerance
 
@@ -49,14 +45,12 @@ class Verifier:
     graph: Graph  # what was written
     session: Session  # the open file
     tolerance: float  # of outputs, see `compare.py`
-    as_is: bool  # copies are compared at their own size, whatever the test pipeline resizes to
 
     def run(self, paths: Sequence[Path], copies: Sequence[Path]) -> Iterator[Comparison]:
-        """Compare the input of the network for image files, and the outputs for copies of them.
+        """Compare the input of the network for image files, and the outputs for copies of them, in their own size.
 
-        The copies have the size that testing resizes to, so that differences in resizing do not hide others. The last
-        one is left for the batch, which only files that take batches are given. A UserError says that the model does
-        not run on an image of this size.
+        The last copy is left for the batch, which only files that take batches are given. A UserError says that the
+        model does not run on an image of this size.
         """
         for path in dict.fromkeys(paths):
             yield self._input(path)
@@ -68,11 +62,12 @@ class Verifier:
     def _input(self, path: Path) -> Comparison:
         """Compare what the network gets for an image file, in levels of 255."""
         expected = self._reference_input(run_pipeline(self.source.cfg, path))[0]
-        preprocess, pixels = self.graph.module.preprocess, network_input(path, self.session.metadata, False)
+        metadata, preprocess = self.session.metadata, self.graph.module.preprocess
+        image = apply_transforms(read_image(path, apply_exif=metadata.apply_exif), metadata.transforms)
         with torch.no_grad():
-            got = preprocess(torch.from_numpy(pixels[None]))[0]
+            got = preprocess(torch.from_numpy(channels_first(image)[None]))[0]
         name = f'input of {path.name}'
-        if self.session.metadata.task == 'backbone':  # which is exported without padding
+        if metadata.task == 'backbone':  # which is exported without padding
             expected = expected[:, : got.shape[1], : got.shape[2]]
         if expected.shape != got.shape:
             return Comparison(name, np.inf, LEVELS, f'shape {tuple(got.shape)} instead of {tuple(expected.shape)}')
@@ -84,7 +79,7 @@ class Verifier:
 
     def _outputs(self, paths: Sequence[Path]) -> Iterator[Comparison]:
         metadata = self.session.metadata
-        images = np.stack([network_input(path, metadata, self.as_is) for path in paths])
+        images = np.stack([channels_first(read_image(path)) for path in paths])
         size = (images.shape[2], images.shape[3])
         title = f'{size[0]}x{size[1]}' + (', batch' if len(paths) > 1 else '')
         try:
@@ -101,7 +96,7 @@ class Verifier:
                 yield replace(row, part=f'{title}{place}: {row.part}')
 
     def _compare(self, path: Path, size: tuple[int, int], got: Results) -> Iterator[Comparison]:
-        data, metadata = run_pipeline(self.source.cfg, path, skip_geometry=self.as_is), self.session.metadata
+        data, metadata = run_pipeline(self.source.cfg, path, skip_geometry=True), self.session.metadata
         try:
             expected = self._reference(data, size)
         except Exception as error:
@@ -117,15 +112,8 @@ class Verifier:
             pairs = zip(got['masks'], got['boxes'], strict=True)
             masks = [decode_mask(paste_mask(*pair, size, metadata.mask_threshold)) for pair in pairs]
             got = {**got, 'masks': masks}
-        yield from compare_detections(
-            expected,
-            got,
-            self._alternatives(data),
-            size=size,
-            tolerance=self.tolerance,
-            score_threshold=metadata.score_threshold,
-            max_detections=int(self.source.model.roi_head.test_cfg.max_per_img),
-        )
+        limits = (self.tolerance, metadata.score_threshold, int(self.source.model.roi_head.test_cfg.max_per_img))
+        yield from compare_detections(expected, got, self._alternatives(data), size, *limits)
 
     def _reference(self, data: Results, size: tuple[int, int]) -> Results:
         """Return the outputs of the model by name, as its OpenMMLab library computes them."""
@@ -176,60 +164,36 @@ def _detections(instances: Any) -> Results:
     return {name: value.numpy() for name, value in out.items()}
 
 
-def network_input(path: Path, metadata: ExportMetadata, as_is: bool) -> Array:
-    """Return the pixels (3, h, w) that the network gets for an image file; ``as_is``: in the size of the file."""
-    image = read_image(path, apply_exif=metadata.apply_exif)
-    image = image if as_is else apply_transforms(image, metadata.transforms)
+def channels_first(image: Array) -> Array:
+    """Return (3, H, W) for an image (H, W, 3)."""
     return np.ascontiguousarray(image.transpose(2, 0, 1))
 
 
 def make_copies(
-    paths: Sequence[Path], metadata: ExportMetadata, wanted: tuple[int, int] | None, folder: Path
+    paths: Sequence[Path], metadata: ExportMetadata, size: tuple[int, int] | None, folder: Path
 ) -> list[Path]:
-    """Write copies of images into ``folder``, of one or two sizes, and the first one mirrored as the last; return them.
+    """Write copies of images into ``folder``, of two sizes, and the first one mirrored as the last; return them.
 
-    ``wanted`` is the height and width of the first; None: those that testing resizes to. Testing does not resize them.
+    ``size`` is the height and width of the first; None: those of the image behind the transforms of testing.
     """
-    images = [mmcv.imread(path) for path in (list(paths) * COUNT)[:COUNT]]
-    resize = next((step for step in metadata.transforms if step['type'].startswith('Resize')), None)
-    height, width = wanted or images[0].shape[:2]
-    if wanted or resize is None:
-        sizes = [(height, width), (max(int(height * SMALLER[0]), 1), max(int(width * SMALLER[1]), 1))]
-    else:
-        narrower = (height, max(int(width * NARROWER), 1))
-        sizes = list(dict.fromkeys(resized_size(size, resize) for size in ((height, width), narrower)))
-    sizes = sizes[:1] if metadata.size else sizes
-    pixels = [cv2.resize(image, size[::-1]) for image, size in zip(images, sizes, strict=False)]
-    copies = []
-    for index, image in enumerate([*pixels, np.ascontiguousarray(pixels[0][:, ::-1])]):
-        copies.append(folder / f'copy{index}.png')
-        cv2.imwrite(str(copies[-1]), image)
+    images = [read_image(path) for path in (list(paths) * COUNT)[:COUNT]]
+    height, width = size or apply_transforms(images[0], metadata.transforms).shape[:2]
+    sizes = [(width, height), (max(int(width * SMALLER[1]), 1), max(int(height * SMALLER[0]), 1))]
+    pixels = [cv2.resize(image, size) for image, size in zip(images, sizes, strict=True)]
+    copies = [folder / f'copy{index}.png' for index in range(COUNT + 1)]
+    for path, image in zip(copies, [*pixels, pixels[0][:, ::-1]], strict=True):
+        Image.fromarray(image).save(path)
     return copies
 
 
-def images_for(cfg: Config, named: Sequence[str], folder: Path) -> tuple[list[Path], str]:
-    """Return image files to compare on, and where they come from.
-
-    They are in the ``named`` files and folders, else test images of the config, else scenes drawn into ``folder``.
-    """
-    paths = find_files(named)[:COUNT] if named else _test_images(cfg)
-    if paths:
+def images_for(named: Sequence[str], folder: Path) -> tuple[list[Path], str]:
+    """Return image files to compare on, those that are ``named`` or scenes drawn into ``folder``, and what they are."""
+    if paths := find_files(named)[:COUNT]:
         return paths, ', '.join(path.name for path in paths)
-    for index in range(COUNT):
-        paths.append(folder / f'scene{index}.png')
-        cv2.imwrite(str(paths[-1]), draw_scene(DEFAULT_SPEC, 'val', index).image[:, :, ::-1])
+    paths = [folder / f'scene{index}.png' for index in range(COUNT)]
+    for index, path in enumerate(paths):
+        Image.fromarray(draw_scene(DEFAULT_SPEC, 'val', index).image).save(path)
     return paths, 'drawn scenes'
-
-
-def _test_images(cfg: Config) -> list[Path]:
-    for dataset in datasets_of(cfg, 'test'):
-        prefix = dataset.get('data_prefix')
-        folders = [v for v in prefix.values() if isinstance(v, str)] if isinstance(prefix, dict) else []
-        for folder in folders or [prefix_of(dataset)]:
-            found = list(islice(files_below(Path(dataset.get('data_root') or '', folder)), COUNT)) if folder else []
-            if found:
-                return found
-    return []
 
 
 def fault_of(rows: Sequence[Comparison], task: str) -> str:

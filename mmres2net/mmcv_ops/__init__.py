@@ -18,8 +18,8 @@ EXTENSION = 'mmcv._ext'
 USERS = ('mmdet.structures', 'mmseg.models', 'mmpretrain.models')
 
 
-class OperatorLoader(Loader):
-    """Fills the module ``mmcv._ext``."""
+class OperatorFinder(MetaPathFinder, Loader):
+    """Finds and fills the module ``mmcv._ext``, and no other module."""
 
     def create_module(self, spec: ModuleSpec) -> None:
         """Let Python make the module."""
@@ -30,15 +30,11 @@ class OperatorLoader(Loader):
 
         vars(module).update(OPERATORS, __getattr__=missing_operator)
 
-
-class OperatorFinder(MetaPathFinder):
-    """Finds ``mmcv._ext``, and no other module."""
-
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Return the specification of the replacement for ``mmcv._ext``."""
-        return ModuleSpec(EXTENSION, OperatorLoader(), origin=__name__) if fullname == EXTENSION else None
+        return ModuleSpec(EXTENSION, self, origin=__name__) if fullname == EXTENSION else None
 
 
 def provide_operators(*, replace: bool = False) -> None:

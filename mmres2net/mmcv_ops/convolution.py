@@ -1,4 +1,4 @@
-"""Deformable convolutions by torchvision, and a convolution that is evaluated at chosen places only.
+"""Deformable convolutions by torchvision.
 
 Dai et al., "Deformable Convolutional Networks", 2017; Zhu et al., "Deformable ConvNets v2", 2018. Shapes throughout:
 input (N, C, H, W), weight (O, C / group, kernel height, kernel width), offset (N, deformable_group * 2 * kernel places,
@@ -9,9 +9,8 @@ buffers ``columns`` and ``ones`` change no result.
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from mmres2net.mmcv_ops.precision import computable
+from mmres2net.mmcv_ops.common import computable
 
 Tensors = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]  # input, weight, offset, mask, bias
 # In torchvision's order.
@@ -69,19 +68,6 @@ def modulated_deform_conv_backward(
     targets = (grad_input, grad_weight, grad_offset, grad_mask, *((grad_bias,) if sizes['with_bias'] else ()))
     for target, grad in zip(targets, grads, strict=False):
         target.copy_(grad)
-
-
-def masked_im2col_forward(im: Tensor, mask_h_idx: Tensor, mask_w_idx: Tensor, col: Tensor, **sizes: int) -> None:
-    """Fill ``col`` (C * kernel places, M) with what a kernel sees of ``im`` (1, C, H, W) at M places of its output."""
-    padded = functional.pad(im[0], (sizes['pad_w'],) * 2 + (sizes['pad_h'],) * 2)
-    places = [(row, column) for row in range(sizes['kernel_h']) for column in range(sizes['kernel_w'])]
-    windows = [padded[:, mask_h_idx + row, mask_w_idx + column] for row, column in places]
-    col.copy_(torch.stack(windows, dim=1).flatten(0, 1))
-
-
-def masked_col2im_forward(col: Tensor, mask_h_idx: Tensor, mask_w_idx: Tensor, im: Tensor, **sizes: int) -> None:
-    """Put the columns (C, M) at their places of ``im`` (1, C, H, W)."""
-    im[0, :, mask_h_idx, mask_w_idx] = col
 
 
 def _forward(tensors: Tensors, geometry: list[int]) -> Tensor:

@@ -102,11 +102,7 @@ ALIASES: Mapping[str, str] = MappingProxyType(
 
 
 def find_arch(name: str) -> Arch:
-    """Return the architecture of a name, an official one or timm's.
-
-    Raises:
-        ValueError: An unknown name; the message lists similar names, or all.
-    """
+    """Return the architecture of a name, an official one or timm's; a ValueError lists similar names, or all."""
     arch = ARCHS.get(ALIASES.get(name, name)) if isinstance(name, str) else None
     if arch is None:
         near = difflib.get_close_matches(str(name), [*ARCHS, *ALIASES], n=5, cutoff=0.7)

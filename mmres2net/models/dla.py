@@ -156,7 +156,6 @@ class Res2NetDLA(FreezableBackbone):
         norm_cfg: MMCV's norm config; batch norm by default.
         norm_eval: Keep all batch norms on their running statistics in training.
         frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the first k stages.
-        freeze_stem: Whether the stem is frozen; by default as ``frozen_stages`` says.
         with_cp: Recompute blocks in the backward pass instead of storing their activations, as in :class:`Res2Net`.
         init_cfg: MMEngine's initialization config; Kaiming normal (fan out) by default.
 
@@ -179,7 +178,6 @@ class Res2NetDLA(FreezableBackbone):
         norm_cfg: Cfg | None = None,
         norm_eval: bool = False,
         frozen_stages: int = -1,
-        freeze_stem: bool | None = None,
         with_cp: bool = False,
         init_cfg: InitCfg = None,
     ) -> None:
@@ -188,7 +186,7 @@ class Res2NetDLA(FreezableBackbone):
             raise ValueError(f"arch={arch!r} is not of the DLA family; build it with type='mmres2net.Res2Net'")
         out_indices = resolve_out_indices(out_indices, len(spec.depths))
         num_built = out_indices[-1] + 1
-        super().__init__(frozen_stages, freeze_stem, norm_eval, init_cfg)
+        super().__init__(frozen_stages, norm_eval, init_cfg)
         # A ResNet's stem has stride 4; here half of it belongs to the first tree.
         (_, *later), dilations = trade_strides((1, 2, 2, 2), output_stride)
         strides = (2, *later)

@@ -22,15 +22,11 @@ class Res2LayerHead(FreezableBackbone):
     checkpoint of the backbone; each loads its part.
 
     Args:
-        arch: The backbone's; None: it is given by ``depths``, ``base_width``, ``scales`` and ``cardinality``.
-        depths, base_width, scales, cardinality, avg_down, se_reduction: As in :class:`Res2Net`.
+        arch, depths, base_width, scales, cardinality, avg_down, se_reduction, stage_pool: Those of the backbone.
         stage: Index of the stage, from 0; 3 is ``layer4``.
         stride: Stride of the stage.
         dilation: Dilation of its 3x3 convolutions.
-        stage_pool: As in :class:`Res2Net`; the same as the backbone's.
-        conv_cfg, norm_cfg, dcn, with_cp: See :class:`mmres2net.models.layers.BlockOptions`.
-        norm_eval: Keep the batch norms on their running statistics in training.
-        init_cfg: MMEngine's initialization config; Kaiming normal (fan out) by default.
+        conv_cfg, norm_cfg, norm_eval, dcn, with_cp, init_cfg: As in :class:`Res2Net`.
 
     Attributes:
         in_channels, out_channels: Channels of its input and output.
@@ -40,30 +36,16 @@ class Res2LayerHead(FreezableBackbone):
     """
 
     def __init__(
-        self,
-        arch: str | None = None,
-        *,
-        depths: Sequence[int] | None = None,
-        base_width: int | None = None,
-        scales: int | None = None,
-        cardinality: int | None = None,
-        avg_down: bool | None = None,
-        se_reduction: int | None = None,
-        stage: int = 3,
-        stride: int = 2,
-        dilation: int = 1,
-        stage_pool: StagePool = 'official',
-        conv_cfg: Cfg | None = None,
-        norm_cfg: Cfg | None = None,
-        norm_eval: bool = True,
-        dcn: Cfg | None = None,
-        with_cp: bool = False,
-        init_cfg: InitCfg = None,
-    ) -> None:
+        self, arch: str | None = None, *, depths: Sequence[int] | None = None, base_width: int | None = None,
+        scales: int | None = None, cardinality: int | None = None, avg_down: bool | None = None,
+        se_reduction: int | None = None, stage: int = 3, stride: int = 2, dilation: int = 1,
+        stage_pool: StagePool = 'official', conv_cfg: Cfg | None = None, norm_cfg: Cfg | None = None,
+        norm_eval: bool = True, dcn: Cfg | None = None, with_cp: bool = False, init_cfg: InitCfg = None,
+    ) -> None:  # fmt: skip
         spec = resolve_arch(arch, depths, base_width, scales, cardinality, avg_down=avg_down, se_reduction=se_reduction)
         check_choice('stage_pool', stage_pool, STAGE_POOLS)
         check_choice('stage', stage, range(1, len(spec.depths)))
-        super().__init__(-1, None, norm_eval, init_cfg)
+        super().__init__(-1, norm_eval, init_cfg)
         dilations = (check_int('dilation', dilation, 1),) * spec.depths[stage]
         self.in_channels = STAGE_PLANES[stage - 1] * EXPANSION
         self.out_channels = STAGE_PLANES[stage] * EXPANSION

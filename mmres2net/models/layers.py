@@ -145,22 +145,16 @@ def _constant_statistics(module: nn.Module) -> Iterator[None]:
 class FreezableBackbone(BaseModule):
     """A stem and stages that can be frozen: they have no gradients, and their norms keep their statistics.
 
-    A subclass sets ``stage_names`` and ``out_indices``, and calls :meth:`freeze` at the end of its constructor.
-
-    Args:
-        frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the first k stages.
-        freeze_stem: Whether the stem is frozen; None: as ``frozen_stages`` says.
-        norm_eval: Keep all batch norms on their running statistics in training.
-        init_cfg: MMEngine's initialization config; None: :func:`default_init_cfg`.
+    A subclass sets ``stage_names`` and ``out_indices``, and calls :meth:`freeze` at the end of its constructor. The
+    arguments are those of :class:`mmres2net.models.Res2Net`.
     """
 
     stage_names: tuple[str, ...]
     out_indices: tuple[int, ...]
 
-    def __init__(self, frozen_stages: int, freeze_stem: bool | None, norm_eval: bool, init_cfg: InitCfg) -> None:
+    def __init__(self, frozen_stages: int, norm_eval: bool, init_cfg: InitCfg) -> None:
         super().__init__(default_init_cfg() if init_cfg is None else init_cfg)
         self.frozen_stages = frozen_stages
-        self.freeze_stem = frozen_stages >= 0 if freeze_stem is None else freeze_stem
         self.norm_eval = norm_eval
 
     def stem_modules(self) -> list[nn.Module]:
@@ -186,8 +180,8 @@ class FreezableBackbone(BaseModule):
         return tuple(outs)
 
     def frozen_modules(self) -> list[nn.Module]:
-        """Return the modules that ``frozen_stages`` and ``freeze_stem`` freeze."""
-        stem = self.stem_modules() if self.freeze_stem else []
+        """Return the modules that ``frozen_stages`` freezes."""
+        stem = self.stem_modules() if self.frozen_stages >= 0 else []
         return [*stem, *self.stage_modules()[: max(self.frozen_stages, 0)]]
 
     def freeze(self) -> None:
@@ -226,7 +220,5 @@ class FreezableBackbone(BaseModule):
 
 def default_init_cfg() -> list[Cfg]:
     """Return the initialization of the official release: Kaiming normal by fan out, norms at one."""
-    return [
-        {'type': 'Kaiming', 'layer': 'Conv2d'},
-        {'type': 'Constant', 'val': 1, 'layer': ['_BatchNorm', 'GroupNorm']},
-    ]
+    norms = {'type': 'Constant', 'val': 1, 'layer': ['_BatchNorm', 'GroupNorm']}
+    return [{'type': 'Kaiming', 'layer': 'Conv2d'}, norms]

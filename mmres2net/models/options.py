@@ -45,11 +45,7 @@ def resolve_arch(
     cardinality: int | None = None, family: Family | None = None, deep_stem: bool | None = None,
     avg_down: bool | None = None, se_reduction: int | None = None,
 ) -> Arch:  # fmt: skip
-    """Return the architecture named ``arch``, or one of the numbers; stem, shortcut and SE can be set for both.
-
-    Raises:
-        ValueError: An unknown name, a number that is out of range, or both a name and numbers.
-    """
+    """Return the architecture named ``arch``, or one of the numbers; stem, shortcut and SE can be set for both."""
     numbers: dict[str, Any] = _given(
         depths=depths, base_width=base_width, scales=scales, cardinality=cardinality, family=family
     )

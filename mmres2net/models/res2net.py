@@ -19,22 +19,10 @@ from mmcv.cnn import build_plugin_layer
 from mmcv.cnn.bricks.drop import DropPath
 from torch import Tensor, nn
 
+from mmres2net.models import options as opts
 from mmres2net.models.arch import Arch, Family
 from mmres2net.models.layers import BlockOptions, Cfg, FreezableBackbone, InitCfg, SqueezeExcite, checkpointed
-from mmres2net.models.options import (
-    PLUGIN_POSITIONS,
-    STAGE_POOLS,
-    StagePlan,
-    StagePool,
-    check_choice,
-    check_int,
-    dcn_by_stage,
-    drop_path_rates,
-    plan_stages,
-    plugins_by_stage,
-    resolve_arch,
-    resolve_out_indices,
-)
+from mmres2net.models.options import STAGE_POOLS, StagePlan, StagePool
 from mmres2net.registry import MODELS
 
 EXPANSION = 4
@@ -85,7 +73,7 @@ class Bottle2neck(nn.Module):
         channels = (width * scales, width * scales, out_channels)
         self.after_conv1, self.after_conv2, self.after_conv3 = (
             _build_plugins([plugin for plugin in options.plugins if plugin['position'] == position], count)
-            for position, count in zip(PLUGIN_POSITIONS, channels, strict=True)
+            for position, count in zip(opts.PLUGIN_POSITIONS, channels, strict=True)
         )
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
@@ -165,7 +153,6 @@ class Res2Net(FreezableBackbone):
             :class:`mmres2net.models.layers.GCDGroupNorm`.
         norm_eval: Keep all batch norms on their running statistics in training.
         frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the first k stages.
-        freeze_stem: Whether the stem is frozen; by default as ``frozen_stages`` says.
         drop_path_rate: Stochastic depth of the last block, rising linearly from 0 at the first.
         dcn: MMCV's deformable convolution config for the 3x3 convolutions, such as
             ``dict(type='DCNv2', deform_groups=1)``; ``fallback_on_stride=True`` keeps strided ones plain.
@@ -187,54 +174,36 @@ class Res2Net(FreezableBackbone):
     """
 
     def __init__(
-        self,
-        arch: str | None = None,
-        *,
-        depths: Sequence[int] | None = None,
-        base_width: int | None = None,
-        scales: int | None = None,
-        cardinality: int | None = None,
-        family: Family | None = None,
-        in_channels: int = 3,
-        base_channels: int = 64,
-        out_indices: Sequence[int] | None = None,
-        strides: Sequence[int] | None = None,
-        dilations: Sequence[int] | None = None,
-        output_stride: int | None = None,
-        multi_grid: Sequence[int] | None = None,
-        contract_dilation: bool | None = None,
-        stage_pool: StagePool = 'official',
-        deep_stem: bool | None = None,
-        avg_down: bool | None = None,
-        se_reduction: int | None = None,
-        conv_cfg: Cfg | None = None,
-        norm_cfg: Cfg | None = None,
-        norm_eval: bool = False,
-        frozen_stages: int = -1,
-        freeze_stem: bool | None = None,
-        drop_path_rate: float = 0.0,
-        dcn: Cfg | None = None,
-        stage_with_dcn: Sequence[bool] | None = None,
-        plugins: Sequence[Cfg] | None = None,
-        zero_init_residual: bool = False,
-        with_cp: bool = False,
-        init_cfg: InitCfg = None,
-    ) -> None:
-        spec = resolve_arch(arch, depths, base_width, scales, cardinality, family, deep_stem, avg_down, se_reduction)
+        self, arch: str | None = None, *, depths: Sequence[int] | None = None, base_width: int | None = None,
+        scales: int | None = None, cardinality: int | None = None, family: Family | None = None, in_channels: int = 3,
+        base_channels: int = 64, out_indices: Sequence[int] | None = None, strides: Sequence[int] | None = None,
+        dilations: Sequence[int] | None = None, output_stride: int | None = None,
+        multi_grid: Sequence[int] | None = None, contract_dilation: bool | None = None,
+        stage_pool: StagePool = 'official', deep_stem: bool | None = None, avg_down: bool | None = None,
+        se_reduction: int | None = None, conv_cfg: Cfg | None = None, norm_cfg: Cfg | None = None,
+        norm_eval: bool = False, frozen_stages: int = -1, drop_path_rate: float = 0.0,
+        dcn: Cfg | None = None, stage_with_dcn: Sequence[bool] | None = None, plugins: Sequence[Cfg] | None = None,
+        zero_init_residual: bool = False, with_cp: bool = False, init_cfg: InitCfg = None,
+    ) -> None:  # fmt: skip
+        spec = opts.resolve_arch(
+            arch, depths, base_width, scales, cardinality, family, deep_stem, avg_down, se_reduction
+        )
         num_stages = len(spec.depths)
-        out_indices = resolve_out_indices(out_indices, num_stages)
+        out_indices = opts.resolve_out_indices(out_indices, num_stages)
         num_built = out_indices[-1] + 1
-        check_choice('stage_pool', stage_pool, STAGE_POOLS)
-        drop_paths = drop_path_rates(sum(spec.depths), drop_path_rate)
-        super().__init__(frozen_stages, freeze_stem, norm_eval, init_cfg)
-        plans = plan_stages(spec.depths, strides, dilations, output_stride, multi_grid, contract_dilation, num_built)
+        opts.check_choice('stage_pool', stage_pool, STAGE_POOLS)
+        drop_paths = opts.drop_path_rates(sum(spec.depths), drop_path_rate)
+        super().__init__(frozen_stages, norm_eval, init_cfg)
+        plans = opts.plan_stages(
+            spec.depths, strides, dilations, output_stride, multi_grid, contract_dilation, num_built
+        )
         self.out_indices = out_indices
         self.zero_init_residual = zero_init_residual
         options = BlockOptions(conv_cfg, norm_cfg, with_cp, stage_pool)
-        check_int('base_channels', base_channels, -(-64 // spec.base_width))  # a split has a channel or more
-        self._build_stem(spec, check_int('in_channels', in_channels, 1), base_channels, options)
-        stage_dcn = dcn_by_stage(dcn, stage_with_dcn, num_stages)
-        stage_plugins = plugins_by_stage(plugins, num_stages)
+        opts.check_int('base_channels', base_channels, -(-64 // spec.base_width))  # a split has a channel or more
+        self._build_stem(spec, opts.check_int('in_channels', in_channels, 1), base_channels, options)
+        stage_dcn = opts.dcn_by_stage(dcn, stage_with_dcn, num_stages)
+        stage_plugins = opts.plugins_by_stage(plugins, num_stages)
         self.stage_names = tuple(f'layer{i + 1}' for i in range(num_built))
         channels, planes = base_channels, [base_channels * 2**i for i in range(num_stages)]
         for i, name in enumerate(self.stage_names):
@@ -294,19 +263,14 @@ def build_stage(
             # The parameter counts of table 4 fit only if a stage starts with a plain ResNeXt block of the same width.
             shape = {'width': width * spec.scales, 'scales': 1, 'cardinality': spec.cardinality * spec.scales}
             se_reduction = None
-        block = Bottle2neck(
-            in_channels if first else out_channels,
-            out_channels,
-            **shape,
-            stride=plan.stride if first else 1,
-            dilation=dilation,
-            is_first=first,
-            downsample=_build_shortcut(spec, plan, in_channels, out_channels, options) if first else None,
-            se_reduction=se_reduction,
-            drop_path=next(drop_paths) if drop_paths else 0.0,
-            options=options,
-        )
-        stage.append(block)
+        if first:
+            shape |= {
+                'stride': plan.stride,
+                'downsample': _build_shortcut(spec, plan, in_channels, out_channels, options),
+            }
+        shape |= {'drop_path': next(drop_paths) if drop_paths else 0.0, 'se_reduction': se_reduction}
+        inputs = in_channels if first else out_channels
+        stage.append(Bottle2neck(inputs, out_channels, **shape, dilation=dilation, is_first=first, options=options))
     return stage
 
 

@@ -1,14 +1,11 @@
 """RoIAlign on the CPU, as a product with a sparse matrix.
 
 The CPU kernels of mmcv and torchvision visit bins, channels and samples one number at a time, on one core. Where the
-channels of a pixel are adjacent in memory (channels_last), a bin is a weighted sum of rows of memory. torch's embedding
-bags compute such sums with vector instructions and on all cores. The gradient is the same sum over the transposed
-matrix.
+channels of a pixel are adjacent in memory (channels_last), a bin is a weighted sum of rows of memory, which torch's
+embedding bags compute with vector instructions and on all cores; the gradient is the sum over the transposed matrix.
 
 The matrix: He et al., "Mask R-CNN", 2017, section 3: a bin is the mean of bilinear samples at regular positions in it.
-That is a weighted sum of pixels, and the weight of a pixel is the product of a weight for its row and one for its
-column. So rows and columns are computed separately, which takes little time, and samples that meet on a pixel become
-one entry.
+The weight of a pixel is the product of a weight for its row and one for its column, which are computed separately.
 """
 
 from typing import Any
@@ -31,29 +28,22 @@ class RoIAlign(nn.Module):
     """Replacement for ``mmcv.ops.RoIAlign`` with ``pool_mode='avg'``: the same numbers, several times faster on a CPU.
 
     On other devices, and in compilation, export and tracing, it calls torchvision's operator. Regions get no gradient,
-    as in mmcv.
+    as in mmcv. A ValueError says that a size is below 1, or the sampling ratio below 0.
 
     Args:
         output_size: Number of bins (height, width); one number for both.
         spatial_scale: Feature pixels per image pixel.
         sampling_ratio: Samples per bin in each direction; 0: as many as the bin has pixels, rounded up.
         aligned: Pixel centers are at half coordinates; False is the older convention.
-
-    Raises:
-        ValueError: A size is below 1, or the sampling ratio below 0.
     """
 
     pool_mode = 'avg'  # attributes of mmcv's layer that its users read
     use_torchvision = False
 
     def __init__(
-        self,
-        output_size: int | tuple[int, int],
-        spatial_scale: float = 1.0,
-        sampling_ratio: int = 0,
-        *,
+        self, output_size: int | tuple[int, int], spatial_scale: float = 1.0, sampling_ratio: int = 0, *,
         aligned: bool = True,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         height, width = (output_size, output_size) if isinstance(output_size, int) else output_size
         if min(height, width) < 1 or sampling_ratio < 0:
@@ -68,26 +58,15 @@ class RoIAlign(nn.Module):
         """Pool features (N, C, H, W) in K regions (image index, x1, y1, x2, y2) to (K, C, bin rows, bin columns)."""
         return roi_align(input, rois, self.output_size, self.spatial_scale, self.sampling_ratio, self.aligned)
 
-    def extra_repr(self) -> str:
-        names = ('output_size', 'spatial_scale', 'sampling_ratio', 'aligned')
-        return ', '.join(f'{name}={getattr(self, name)}' for name in names)
-
 
 def roi_align(
-    features: Tensor,
-    rois: Tensor,
-    output_size: tuple[int, int],
-    spatial_scale: float = 1.0,
-    sampling_ratio: int = 0,
+    features: Tensor, rois: Tensor, output_size: tuple[int, int], spatial_scale: float = 1.0, sampling_ratio: int = 0,
     aligned: bool = True,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Return (K, C, bin rows, bin columns), contiguous, for (N, C, H, W) and K regions; see :class:`RoIAlign`.
 
-    Computed in the features' type, or in single precision for half types. Fastest for channels_last features.
-
-    Raises:
-        ValueError: ``rois`` has another shape than (K, 5), names an image that does not exist, has coordinates that are
-            not finite or, with ``aligned``, right before left. mmcv's kernel aborts or reads other memory.
+    Computed in the features' type, or in single precision for half types. Fastest for channels_last features. Regions
+    for which mmcv's kernel aborts or reads other memory are a ValueError.
     """
     if rois.ndim != 2 or rois.shape[1] != 5:
         raise ValueError(f'rois have the shape {tuple(rois.shape)}, but must have (K, 5): index, x1, y1, x2, y2')
@@ -159,9 +138,8 @@ def bin_matrix(
 ) -> sparse.csr_matrix:
     """Return the weights of all pixels in all bins: (K * bin rows * bin columns, images * height * width).
 
-    Regions (K, 5) are image index, left, top, right, bottom in feature pixels, with the half-pixel shift applied;
-    without ``aligned`` they are at least one pixel wide and high, as in the first implementations. ``shape`` is the
-    number of images, height and width of the feature map.
+    Regions (K, 5) are in feature pixels, with the half-pixel shift applied; without ``aligned`` they are at least one
+    pixel wide and high. ``shape`` is the number of images, height and width of the feature map.
     """
     images, height, width = shape
     down, across = output_size
@@ -170,19 +148,18 @@ def bin_matrix(
         extent = np.maximum(extent, 1)
     columns = axis_matrix(start[:, 0], extent[:, 0], across, sampling_ratio, width)
     rows = axis_matrix(start[:, 1], extent[:, 1], down, sampling_ratio, height)
-    index = np.int32 if images * height * width < 2**31 else np.int64
 
     # Expand regions to bins, bins to the rows of pixels in them, and rows to pixels.
     bins = (len(regions), down, across)
     tall, row = (_of_bins(x, bins, (down, 1)) for x in (np.diff(rows.indptr), rows.indptr[:-1]))
     wide, column = (_of_bins(x, bins, (1, across)) for x in (np.diff(columns.indptr), columns.indptr[:-1]))
     row, wide_of_row = _runs(row, tall), np.repeat(wide, tall)
-    image = np.repeat(regions[:, 0].astype(index) * (height * width), down * across)
-    first = rows.indices[row].astype(index) * width + np.repeat(image, tall)
+    image = np.repeat(regions[:, 0].astype(np.int32) * (height * width), down * across)
+    first = rows.indices[row] * np.int32(width) + np.repeat(image, tall)
     column = _runs(np.repeat(column, tall), wide_of_row)
     pixels = columns.indices[column] + np.repeat(first, wide_of_row)
     weights = columns.data[column] * np.repeat(rows.data[row], wide_of_row)
-    ends = np.concatenate(([0], np.cumsum(tall * wide))).astype(index)
+    ends = np.concatenate(([0], np.cumsum(tall * wide))).astype(np.int32)
     return sparse.csr_matrix((weights, pixels, ends), shape=(tall.size, images * height * width))
 
 
@@ -229,7 +206,6 @@ def _of_bins(values: Array, bins: tuple[int, int, int], size: tuple[int, int]) -
 def _runs(first: Array, count: Array) -> Array:
     """Return ``count`` consecutive numbers from each ``first``, concatenated."""
     ends = np.cumsum(count)
-    index = np.int32 if not ends.size or ends[-1] < 2**31 else np.int64
-    numbers = np.repeat((first - (ends - count)).astype(index), count)
+    numbers = np.repeat((first - (ends - count)).astype(np.int32), count)
     numbers += np.arange(numbers.size, dtype=numbers.dtype)
     return numbers

@@ -5,30 +5,19 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from pycocotools import mask as coco_masks
 
+from mmres2net.engine import source as sources
 from mmres2net.engine.build import scope_of
 from mmres2net.engine.config import configs_in, load_config
 from mmres2net.engine.embedded import embedded_config, registered_only
 from mmres2net.engine.precision import to_float32
 from mmres2net.engine.resume import BEST, POINTER, checkpoints_in
-from mmres2net.engine.source import (
-    ModelSource,
-    applies_exif,
-    build_steps,
-    channel_order_of,
-    loaded_results,
-    make_source,
-    place_on,
-    read_source,
-    run_steps,
-)
+from mmres2net.engine.source import ModelSource, read_source
 from mmres2net.engine.speed import speed_up
 from mmres2net.engine.weights import safe_loading
 from mmres2net.errors import UserError, reason_of
-from mmres2net.predict.images import Array
+from mmres2net.predict.images import Array, encode_mask
 from mmres2net.predict.model import check_finite
 from mmres2net.predict.results import Prediction
 from mmres2net.predict.runtimes import ExportMetadata, check_threads
@@ -82,7 +71,7 @@ def _with_own_config(
     cfg.merge_from_dict(options or {})
     with guard:
         try:
-            source = make_source(cfg, content, Path(path).stem, path)
+            source = sources.make_source(cfg, content, Path(path).stem, path)
             return CheckpointModel(source, f'{path} with {origin}', device, precision)
         except UserError as error:
             raise UserError(f'{path} with {origin}: {error}') from error
@@ -117,9 +106,9 @@ class CheckpointModel:
     def __init__(self, source: ModelSource, origin: str, device: str, precision: str | None) -> None:
         self._cfg = source.cfg
         self.metadata = _metadata_of(source, f'{origin}, on {device}{f" in {precision}" if precision else ""}')
-        channel_order_of(source.cfg)
-        self._steps = build_steps(source.cfg)
-        self._model = place_on(source.model, device)
+        sources.channel_order_of(source.cfg)
+        self._steps = sources.build_steps(source.cfg)
+        self._model = sources.place_on(source.model, device)
         if precision is None:
             speed_up(self._model, device)
         else:
@@ -128,7 +117,9 @@ class CheckpointModel:
     def predict(self, images: Sequence[Array], score: float) -> list[Prediction]:
         """Return what is found in each image."""
         with scope_of(self._cfg):
-            inputs = [run_steps(self._steps, loaded_results(self._cfg, image), 'an image') for image in images]
+            inputs = [
+                sources.run_steps(self._steps, sources.loaded_results(self._cfg, image), 'an image') for image in images
+            ]
             # Images of one size together: padded to a common size, an image would not be predicted as it is alone.
             groups: dict[tuple[int, ...], list[int]] = {}
             for index, item in enumerate(inputs):
@@ -178,8 +169,7 @@ def _detections(found: Any, score: float) -> Prediction:
     found.boxes = getattr(found.bboxes, 'tensor', found.bboxes)
     out: Prediction = {key: _array(found[key]) for key in ('boxes', 'scores', 'labels')}
     if 'masks' in found:
-        masks = [coco_masks.encode(np.asfortranarray(mask.cpu().numpy().astype(np.uint8))) for mask in found.masks]
-        out['masks'] = [{'size': list(mask['size']), 'counts': mask['counts'].decode()} for mask in masks]
+        out['masks'] = [encode_mask(mask.cpu().numpy()) for mask in found.masks]
     return out
 
 
@@ -196,5 +186,5 @@ def _metadata_of(source: ModelSource, origin: str) -> ExportMetadata:
     single = getattr(head[-1] if isinstance(head, torch.nn.ModuleList) else head, 'out_channels', 0) == 1
     classes = ('background', *source.classes) if single and len(source.classes) == 1 else source.classes
     outputs = ('classes', *(['saliency'] if single else [])) if task == 'segmentation' else ()
-    exif = applies_exif(source.cfg)
+    exif = sources.applies_exif(source.cfg)
     return ExportMetadata(task, outputs, origin, classes, source.palette, apply_exif=exif)

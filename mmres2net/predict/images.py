@@ -1,17 +1,17 @@
-"""Images into a network's size and results back: pixels as OpenCV reads them, resized as OpenMMLab's test pipelines do.
+"""Images into a network's size and results back: read and resized by OpenCV, as OpenMMLab's test pipelines do it.
 
-Instance masks are run lengths in COCO's compressed form, which take little memory and which pycocotools reads.
-
-Only numpy and Pillow are used.
+Instance masks are run lengths in COCO's compressed form, which take little memory.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
+from pycocotools import mask as coco_masks
 
 from mmres2net.errors import UserError, reason_of
 
@@ -19,84 +19,57 @@ Array = npt.NDArray[Any]
 Size = tuple[int, int]  # height and width
 Mask = dict[str, Any]  # {'size': [height, width], 'counts': text}
 PILLOW_FILTERS = ('nearest', 'bilinear', 'bicubic', 'box', 'lanczos', 'hamming')
+PILLOW_MODES = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'CMYK')
 
 
 def read_image(source: str | Path | Image.Image | Array, *, apply_exif: bool = True) -> Array:
     """Return an image as (H, W, 3) uint8 RGB, with the pixels that ``mmcv.imread`` gives.
-
-    16-bit images keep their high byte (16-bit color TIFF files may differ by one level), transparency is dropped, and
-    CMYK and palette images are converted.
 
     Args:
         source: A file, an image of Pillow's, or an array (H, W, 3) uint8 in RGB, which is returned as it is.
         apply_exif: Whether to turn the image by its EXIF orientation, as ``mmcv.imread`` does by default.
 
     Raises:
-        UserError: No such file, not an image, an image of a kind that OpenCV does not read (32-bit or Lab), or an array
-            of another shape or type.
+        UserError: No such file, not an image, an image of a kind that OpenCV does not read, or an array or an image of
+            Pillow's of another shape or type.
     """
     if isinstance(source, np.ndarray):
         if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8 or not source.size:
             raise UserError(f'an image array must be (H, W, 3) uint8 in RGB, not {source.shape} {source.dtype}')
         return source
+    if isinstance(source, Image.Image) and source.mode not in PILLOW_MODES:
+        raise UserError(f'an image of mode {source.mode} is not supported; convert it to 8-bit RGB or gray')
     try:
-        image = source if isinstance(source, Image.Image) else Image.open(source)
-        kind = image.format
-        image.load()
-        return _as_rgb(ImageOps.exif_transpose(image) if apply_exif else image, kind)
-    except UserError as error:
-        raise UserError(f'{source}: {error}') from error
+        if isinstance(source, Image.Image):
+            return np.asarray((ImageOps.exif_transpose(source) if apply_exif else source).convert('RGB'))
+        Image.open(source).load()  # OpenCV takes a file that is cut off, and fills the rest with grey
+        flags = cv2.IMREAD_COLOR | (0 if apply_exif else cv2.IMREAD_IGNORE_ORIENTATION)
+        pixels = cv2.imdecode(np.fromfile(source, np.uint8), flags)
     except Exception as error:  # damaged files raise errors of all types, struct.error among them
         raise UserError(f'{source} cannot be read as an image: {reason_of(error)}') from error
-
-
-def _as_rgb(image: Image.Image, kind: str | None) -> Array:
-    if image.mode in ('I', 'F', 'LAB', 'HSV'):
-        raise UserError(f'images of mode {image.mode} are not read by OpenCV either; convert it to 8-bit RGB or gray')
-    if image.mode.startswith('I;16'):
-        pixels = (np.asarray(image) >> 8).astype(np.uint8)
-    elif image.mode == 'CMYK':
-        cmyk = np.asarray(image).astype(np.int32)
-        ink, light = cmyk[..., :3], 255 - cmyk[..., 3:]
-        pixels = ((255 - ink) * light // 255 if kind == 'TIFF' else light - (ink * light >> 8)).astype(np.uint8)
-    elif image.mode == 'RGBA' and kind == 'TIFF':  # libtiff multiplies by the opacity
-        rgba = np.asarray(image).astype(np.int32)
-        pixels = ((rgba[..., :3] * rgba[..., 3:] + 127) // 255).astype(np.uint8)
-    elif image.mode == 'LA':
-        pixels = np.asarray(image.getchannel(0))
-    else:
-        pixels = np.asarray(image.convert('RGBA' if image.mode in ('P', 'PA', 'RGBA') else 'RGB'))[..., :3]
-    return np.ascontiguousarray(np.repeat(pixels[..., None], 3, 2) if pixels.ndim == 2 else pixels)
+    if pixels is None:
+        raise UserError(f'{source} is not an image that OpenCV reads; convert it to 8-bit RGB or gray')
+    return np.ascontiguousarray(pixels[..., ::-1])
 
 
 def sample_bilinear(plane: Array, size: Size, step: tuple[float, float], start: tuple[float, float]) -> Array:
     """Return ``plane`` (h, w) sampled on a grid of ``size`` with linear interpolation, as (H, W) float32.
 
-    This is the one resampling kernel of the package. Values outside of ``plane`` are 0; within half a pixel of its
-    border they are those of the border. Down and right, in pixels of ``plane``, ``step`` is the distance of the grid's
-    points, and ``start`` the upper left corner of its first pixel.
+    Values outside of ``plane`` are 0; within half a pixel of its border they are those of the border. Down and right,
+    in pixels of ``plane``, ``step`` is the distance of the grid's points, and ``start`` the upper left corner of its
+    first pixel. OpenCV rounds places to 1/32 of a pixel.
     """
     affine = (step[1], 0, start[1], 0, step[0], start[0])
     source = Image.fromarray(np.ascontiguousarray(plane, np.float32))
     return np.asarray(source.transform(size[::-1], Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR))
 
 
-def resize(array: Array, size: Size, *, align_corners: bool = False) -> Array:
-    """Return ``array`` (h, w, C) resized to ``size`` without smoothing, as OpenCV and torch resize bilinearly.
-
-    Values of uint8 arrays are rounded and stay uint8; others become float32.
-    """
-    height, width = array.shape[:2]
-    if (height, width) == size:
-        return array
-    if align_corners:
-        step = ((height - 1) / max(size[0] - 1, 1), (width - 1) / max(size[1] - 1, 1))
-        start = (0.5 - step[0] / 2, 0.5 - step[1] / 2)
-    else:
-        step, start = (height / size[0], width / size[1]), (0.0, 0.0)
-    planes = [sample_bilinear(array[:, :, channel], size, step, start) for channel in range(array.shape[2])]
-    out = np.stack(planes, 2)
-    return np.rint(out).astype(np.uint8) if array.dtype == np.uint8 else out
+def resize_logits(plane: Array, size: Size, *, align_corners: bool) -> Array:
+    """Return ``plane`` (h, w) float32 resized to ``size`` without smoothing, as torch resizes bilinearly."""
+    if not align_corners:
+        return cv2.resize(plane, size[::-1], interpolation=cv2.INTER_LINEAR)
+    step = [(old - 1) / max(new - 1, 1) for old, new in zip(plane.shape, size, strict=True)]
+    return sample_bilinear(plane, size, (step[0], step[1]), (0.5 - step[0] / 2, 0.5 - step[1] / 2))
 
 
 def resized_size(size: Size, transform: Mapping[str, Any]) -> Size:
@@ -137,16 +110,8 @@ def apply_transforms(image: Array, transforms: Sequence[Mapping[str, Any]]) -> A
             method = Image.Resampling[transform['filter'].upper()]
             image = np.asarray(Image.fromarray(image).resize(size[::-1], method))
         else:
-            image = resize(image, size)
+            image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
     return np.ascontiguousarray(image)
-
-
-def pad_to(image: Array, size: Size, fill: tuple[int, int, int]) -> Array:
-    """Return ``image`` (h, w, 3) in the upper left corner of an image of ``size`` filled with ``fill``."""
-    out = np.empty((*size, 3), np.uint8)
-    out[:] = fill
-    out[: image.shape[0], : image.shape[1]] = image
-    return out
 
 
 def paste_mask(probability: Array, box: Array, size: Size, threshold: float) -> Mask:
@@ -155,55 +120,26 @@ def paste_mask(probability: Array, box: Array, size: Size, threshold: float) -> 
     Those of a ``probability`` (h, w), on a grid over the ``box`` (left, top, right, bottom), of ``threshold`` or more.
     """
     left, top, right, bottom = (float(value) for value in box)
-    x0 = x1 = y0 = y1 = 0
+    mask = np.zeros(size, np.uint8, order='F')
     if right > left and bottom > top and np.isfinite(box).all():
         x0, x1 = max(int(np.floor(left)) - 1, 0), min(int(np.ceil(right)) + 1, size[1])
         y0, y1 = max(int(np.floor(top)) - 1, 0), min(int(np.ceil(bottom)) + 1, size[0])
-    if x1 <= x0 or y1 <= y0:
-        return encode_mask(np.zeros((0, 0), bool), (0, 0), size)
-    step = (probability.shape[0] / (bottom - top), probability.shape[1] / (right - left))
-    # Beyond the box the probability falls to 0 within a cell, hence a border of zeros.
-    start = ((y0 - top) * step[0] + 1, (x0 - left) * step[1] + 1)
-    window = sample_bilinear(np.pad(probability, 1), (y1 - y0, x1 - x0), step, start) >= threshold
-    return encode_mask(window, (y0, x0), size)
+        if x1 > x0 and y1 > y0:
+            step = (probability.shape[0] / (bottom - top), probability.shape[1] / (right - left))
+            # Beyond the box the probability falls to 0 within a cell, hence a border of zeros.
+            start = ((y0 - top) * step[0] + 1, (x0 - left) * step[1] + 1)
+            sampled = sample_bilinear(np.pad(probability, 1), (y1 - y0, x1 - x0), step, start)
+            mask[y0:y1, x0:x1] = sampled >= threshold
+    return encode_mask(mask)
 
 
-def encode_mask(window: Array, corner: tuple[int, int], size: Size) -> Mask:
-    """Return the mask of an image of ``size``: ``window`` (h, w) bool from ``corner`` (top, left) on, else False."""
-    height, width = size
-    edges = np.diff(np.pad(window, ((1, 1), (0, 0))).astype(np.int8), axis=0)
-    columns, rows = np.nonzero(edges.T)
-    places = (columns + corner[1]) * height + rows + corner[0]  # where runs begin and end, column by column
-    joined = np.flatnonzero(places[1:-1:2] == places[2::2])  # a run that goes on at the top of the next column
-    places = np.delete(places, np.concatenate([2 * joined + 1, 2 * joined + 2]))
-    counts = np.diff(np.concatenate([[0], places, [height * width]]))
-    if len(counts) > 1 and not counts[-1]:
-        counts = counts[:-1]
-    return {'size': [height, width], 'counts': ''.join(_compressed(counts.tolist()))}
-
-
-def _compressed(counts: list[int]) -> Iterator[str]:
-    """Yield the characters of run lengths: five bits each, lowest first, of the difference to the last but one."""
-    for index, count in enumerate(counts):
-        value, more = count - (counts[index - 2] if index > 2 else 0), True
-        while more:
-            bits, value = value & 31, value >> 5
-            more = value != (-1 if bits & 16 else 0)
-            yield chr((bits | 32 if more else bits) + 48)
+def encode_mask(mask: Array) -> Mask:
+    """Return a mask (H, W) of 0 and 1 as run lengths."""
+    encoded = coco_masks.encode(np.asfortranarray(mask, np.uint8))
+    return {'size': list(encoded['size']), 'counts': encoded['counts'].decode()}
 
 
 def decode_mask(mask: Mask) -> Array:
     """Return a mask as (H, W) bool."""
-    counts: list[int] = []
-    value = shift = 0
-    for character in mask['counts']:
-        bits = ord(character) - 48
-        value |= (bits & 31) << shift
-        shift += 5
-        if not bits & 32:
-            value -= (1 << shift) if bits & 16 else 0
-            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
-            value = shift = 0
-    height, width = mask['size']
-    values = np.arange(len(counts)) % 2 > 0
-    return np.repeat(values, counts).reshape(width, height).T
+    decoded: Array = coco_masks.decode(mask)
+    return decoded.astype(bool)

@@ -2,25 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from mmres2net.errors import UserError
-from mmres2net.predict.images import Array, Size, apply_transforms, pad_to, paste_mask, read_image, resize
+from mmres2net.predict.images import Array, Size, apply_transforms, paste_mask, read_image, resize_logits
 from mmres2net.predict.results import Prediction, draw_prediction
-from mmres2net.predict.runtimes import OPENERS, ExportMetadata, Session, open_file
-
-
-class Model(Protocol):
-    """What predicts behind a :class:`Predictor`."""
-
-    metadata: ExportMetadata
-
-    def predict(self, images: Sequence[Array], score: float) -> list[Prediction]:
-        """Return what is found in images (H, W, 3) uint8 RGB; no detections below ``score``."""
-        ...
+from mmres2net.predict.runtimes import OPENERS, Session, open_file
 
 
 class Predictor:
@@ -44,23 +34,17 @@ class Predictor:
     """
 
     def __init__(
-        self,
-        model: str | Path,
-        *,
-        config: str | None = None,
-        options: dict[str, Any] | None = None,
-        device: str | None = None,
-        precision: str | None = None,
-        threads: int | None = None,
+        self, model: str | Path, *, config: str | None = None, options: dict[str, Any] | None = None,
+        device: str | None = None, precision: str | None = None, threads: int | None = None,
         allow_unsafe_checkpoint: bool = False,
-    ) -> None:
+    ) -> None:  # fmt: skip
         name, unsafe = str(model), allow_unsafe_checkpoint
         if config is None and Path(name).suffix in OPENERS:
             given = {'--cfg-options': options, '--amp': precision, '--allow-unsafe-checkpoint': unsafe}
             given['--device'] = device not in (None, 'cpu')
             if named := [flag for flag, value in given.items() if value]:
                 raise UserError(f'{" ".join(named)}: {name} is an exported file, which runs on the CPU as it is')
-            self.model: Model = ExportedModel(open_file(name, threads=threads))
+            self.model: Any = ExportedModel(open_file(name, threads=threads))
         else:
             try:
                 from mmres2net.predict.checkpoint import load_checkpoint
@@ -112,28 +96,16 @@ class ExportedModel:
         return [self._predict_one(image, score) for image in images]
 
     def _predict_one(self, image: Array, score: float) -> Prediction:
-        pixels, used = self.prepare(image)
+        pixels = apply_transforms(image, self.metadata.transforms)
         outputs = self._run(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]))
         results = dict(zip(self.metadata.outputs, outputs, strict=True))
         check_finite(results)
-        size = (image.shape[0], image.shape[1])
+        size, used = (image.shape[0], image.shape[1]), (pixels.shape[0], pixels.shape[1])
         if self.metadata.task == 'detection':
             return self._detections(results, size, used, score)
         if self.metadata.task == 'segmentation':
             return {'classes': self._classes(results, size, used)}
         return {name: result[0] for name, result in results.items()}
-
-    def prepare(self, image: Array) -> tuple[Array, Size]:
-        """Return the pixels (h, w, 3) that the network gets for an image, and what part of them is not padding."""
-        pixels, fixed = apply_transforms(image, self.metadata.transforms), self.metadata.size
-        used = (pixels.shape[0], pixels.shape[1])
-        if fixed is None:
-            return pixels, used
-        if used[0] > fixed[0] or used[1] > fixed[1]:
-            factor = min(fixed[0] / used[0], fixed[1] / used[1])
-            used = max(int(used[0] * factor), 1), max(int(used[1] * factor), 1)
-            pixels = resize(pixels, used)
-        return pad_to(pixels, fixed, self.metadata.fill), used
 
     def _detections(self, results: dict[str, Array], size: Size, used: Size, score: float) -> Prediction:
         kept = results['scores'] >= score
@@ -147,11 +119,11 @@ class ExportedModel:
 
     def _classes(self, results: dict[str, Array], size: Size, used: Size) -> Array:
         if used == size:
-            return results['classes'][0, : size[0], : size[1]]
+            return results['classes'][0]
         # A class at a time: all logits at the size of a photograph take gigabytes.
         best, classes = np.full(size, -np.inf, np.float32), np.zeros(size, np.int64)
-        for label, logits in enumerate(results['logits'][0, :, : used[0], : used[1]]):
-            resized = resize(logits[..., None], size, align_corners=self.metadata.align_corners)[..., 0]
+        for label, logits in enumerate(results['logits'][0]):
+            resized = resize_logits(logits, size, align_corners=self.metadata.align_corners)
             better = resized > best
             best[better], classes[better] = resized[better], label
         return classes

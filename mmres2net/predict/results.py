@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from pycocotools import mask as coco_masks
 
 from mmres2net.drawing import add_legend, class_color, draw_boxes, draw_heat_map, draw_label_map, draw_masks
 from mmres2net.errors import UserError, reason_of
@@ -182,7 +183,7 @@ class CocoWriter:
             entry: dict[str, Any] = {'image_id': number, 'score': score, 'bbox': [box[0], box[1], width, height]}
             entry['category_id'] = self._ids.categories[label] if self._ids else label + 1
             if not self._ids:
-                area = width * height if mask is None else int(decode_mask(mask).sum())
+                area = width * height if mask is None else int(coco_masks.area(mask))
                 entry |= {'id': self._count + 1, 'area': area, 'iscrowd': 0}
             yield entry if mask is None else {**entry, 'segmentation': mask}
 

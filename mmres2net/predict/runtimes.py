@@ -20,7 +20,7 @@ from mmres2net.errors import UserError, reason_of
 
 Array = npt.NDArray[Any]
 KEY = 'mmres2net'  # of the metadata, JSON beside the graph
-VERSION = 2  # raise it with every change of what a runner has to know
+VERSION = 3  # raise it with every change of what a runner has to know
 TASKS = ('backbone', 'classification', 'segmentation', 'detection')
 TRANSFORMS = ('Resize', 'ResizeEdge', 'CenterCrop')
 EXTRA = 'pip install onnx onnxruntime openvino'
@@ -39,11 +39,8 @@ class ExportMetadata:
     classes: tuple[str, ...] = ()  # class names; empty where they are unknown
     palette: tuple[tuple[int, int, int], ...] = ()  # a color (red, green, blue) of each class, or empty
     batch: bool = True  # whether N may be other than 1
-    size: tuple[int, int] | None = None  # height and width, if the file takes images of this size only
     transforms: tuple[dict[str, Any], ...] = ()  # of the test pipeline, see mmres2net.predict.images.apply_transforms
     apply_exif: bool = True  # whether images are turned by their EXIF orientation
-    fill: tuple[int, int, int] = (0, 0, 0)  # pads images where size is fixed: the mean of each channel
-    strides: tuple[int, ...] = ()  # of a backbone's outputs
     align_corners: bool = False  # how a segmentor's logits are resized
     score_threshold: float = 0.0  # a detector gives no detections below this score
     mask_threshold: float = 0.5  # the probability from which on a pixel belongs to an object
@@ -51,9 +48,9 @@ class ExportMetadata:
     def __post_init__(self) -> None:
         """Check what the runner relies on; a ValueError, TypeError or KeyError is a field of another form."""
         names = all(isinstance(name, str) for name in (*self.outputs, *self.classes))
-        sizes = [size for size in (self.size, *self.palette, self.fill) if size is not None]
+        colors = all(isinstance(value, int) for color in self.palette for value in color)
         known = all(transform['type'] in TRANSFORMS for transform in self.transforms)
-        if not (known and names and self.task in TASKS and all(isinstance(v, int) for size in sizes for v in size)):
+        if not (known and names and colors and self.task in TASKS):
             raise ValueError(self)
         float(self.score_threshold), float(self.mask_threshold)
 

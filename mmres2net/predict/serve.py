@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmres2net.errors import UserError
+from mmres2net.errors import UserError, optional
 from mmres2net.flags import parse
 from mmres2net.predict.images import read_image
 from mmres2net.predict.model import Predictor
@@ -50,11 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def library() -> Any:
     """Return gradio, told to send no statistics; a UserError if it is not installed."""
     os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
-    try:
-        import gradio
-    except ImportError as error:
-        raise UserError(f"serve needs gradio, which cannot be imported ({error}): pip install 'gradio>=6'") from error
-    return gradio
+    return optional('gradio', 'gradio>=6', 'pages')
 
 
 def open_socket(host: str, port: int) -> socket.socket:

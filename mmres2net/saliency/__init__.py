@@ -2,7 +2,6 @@
 
 from mmres2net.saliency.datasets import LoadSaliencyMask, SaliencyDataset
 from mmres2net.saliency.dss import DSSHead, WithStem
-from mmres2net.saliency.maps import SaliencyMapsHook
 from mmres2net.saliency.metrics import SaliencyMetric
 
-__all__ = ['DSSHead', 'LoadSaliencyMask', 'SaliencyDataset', 'SaliencyMapsHook', 'SaliencyMetric', 'WithStem']
+__all__ = ['DSSHead', 'LoadSaliencyMask', 'SaliencyDataset', 'SaliencyMetric', 'WithStem']

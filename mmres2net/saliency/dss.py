@@ -18,7 +18,7 @@ upsamples the map of its deepest side 32 times although it has stride 16; here e
 import copy
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -28,12 +28,10 @@ from torch import Tensor, nn
 from mmres2net.errors import UserError
 from mmres2net.registry import MODELS
 
-Inference = Literal['public', 'paper', 'fused']
 # The sides, counted from 0, whose maps each side takes.
 CONNECTIONS = ((1, 2, 3, 4), (3, 4), (3, 4), (), ())
 SIDES = len(CONNECTIONS)
 AVERAGED = (1, 2, 3)  # sides 3, 4, 5 on VGG-16
-WEIGHED = (0, 1, 2)  # sides 2, 3, 4 on VGG-16
 SMALLEST = 1e-6  # probability whose logit is finite
 
 
@@ -70,17 +68,14 @@ class DSSHead(BaseModule):
 
     The features are those of :class:`mmres2net.saliency.WithStem`: of the stem and of four stages. All maps are logits
     of one channel. mmseg resizes a prediction to the size of the image file and applies the sigmoid: ``seg_logits`` of
-    the result are probabilities (1, H, W).
+    the result are probabilities (1, H, W). They are the mean of four, those of the fused map and of sides 3, 4 and 5 on
+    VGG-16, as in the published code (which then rescales the map of each image to 0..1; here the metric does that).
 
     Args:
         in_channels: Channels of the five features.
         channels: Channels of the two convolutions of each side.
         kernel_sizes: Their kernel sizes, odd.
         strides: Strides of the features.
-        inference: How the prediction is made. ``public``: the mean of four probabilities, those of the fused map and of
-            sides 3, 4 and 5 on VGG-16, as in the published code (which then rescales the map of each image to 0..1;
-            here the metric does that). ``paper``: the sum of sides 2, 3 and 4 on VGG-16 with their weights in the
-            fusion, as other implementations read the paper's equation. ``fused``: the fused map.
         threshold: Probability from which a pixel of ``pred_sem_seg`` is salient.
         ignore_index: Label of pixels without loss, such as padding.
 
@@ -93,16 +88,10 @@ class DSSHead(BaseModule):
     align_corners = False
 
     def __init__(
-        self,
-        *,
-        in_channels: Sequence[int] = (64, 256, 512, 1024, 2048),
-        channels: Sequence[int] = (128, 256, 256, 512, 512),
-        kernel_sizes: Sequence[int] = (3, 5, 5, 5, 7),
-        strides: Sequence[int] = (2, 4, 8, 16, 16),
-        inference: Inference = 'public',
-        threshold: float = 0.5,
-        ignore_index: int = 255,
-    ) -> None:
+        self, *, in_channels: Sequence[int] = (64, 256, 512, 1024, 2048),
+        channels: Sequence[int] = (128, 256, 256, 512, 512), kernel_sizes: Sequence[int] = (3, 5, 5, 5, 7),
+        strides: Sequence[int] = (2, 4, 8, 16, 16), threshold: float = 0.5, ignore_index: int = 255,
+    ) -> None:  # fmt: skip
         super().__init__()
         shape = dict(in_channels=in_channels, channels=channels, kernel_sizes=kernel_sizes, strides=strides)
         for name, values in shape.items():
@@ -112,10 +101,7 @@ class DSSHead(BaseModule):
             raise ValueError(f'kernel_sizes={tuple(kernel_sizes)}: all must be odd; even ones would shift the maps')
         if any(deep % shallow for shallow, deep in pairwise(strides)):
             raise ValueError(f'strides={tuple(strides)}: each must be a multiple of the one before')
-        if inference not in get_args(Inference):
-            raise ValueError(f'inference={inference!r}: choose from {", ".join(get_args(Inference))}')
-        self.strides, self.inference = tuple(strides), inference
-        self.threshold, self.ignore_index = threshold, ignore_index
+        self.strides, self.threshold, self.ignore_index = tuple(strides), threshold, ignore_index
         self.sides = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(inputs, width, size, padding=size // 2),
@@ -166,12 +152,7 @@ class DSSHead(BaseModule):
         return [*maps, self.fusion(torch.cat(maps, 1))]
 
     def predicted(self, maps: Sequence[Tensor]) -> Tensor:
-        """Return the logits (N, 1, H, W) of the prediction by ``inference``, for the six maps of :meth:`maps`."""
-        if self.inference == 'fused':
-            return maps[-1]
-        if self.inference == 'paper':
-            weights = self.fusion.weight.flatten()
-            return torch.stack([weights[i] * maps[i] for i in WEIGHED]).sum(0)
+        """Return the logits (N, 1, H, W) of the prediction, for the six maps of :meth:`maps`."""
         # In half precision, probabilities near 1 are rounded to 1, whose logit is infinite.
         mean = torch.stack([maps[i].float().sigmoid() for i in (*AVERAGED, -1)]).mean(0)
         return torch.logit(mean, eps=SMALLEST)

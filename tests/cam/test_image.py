@@ -9,7 +9,7 @@ import torch
 from mmengine.registry import MODELS, init_default_scope
 from PIL import Image
 
-from mmres2net.cam.image import PreprocessedImage, Window, preprocess_image, upsample_to_image
+from mmres2net.cam.image import PreprocessedImage, preprocess_image, upsample_to_image
 from mmres2net.errors import UserError
 from tests.cam.models import config_of, write_image
 
@@ -100,8 +100,6 @@ def test_what_is_not_seen_is_nothing(tmp_path: Path) -> None:
     assert set(np.unique(found)) == {0, 1}
     assert not upsample_to_image(np.zeros((2, 2)), view).any()
     assert not view.visible.is_all_of((96, 200))
-    assert Window(-5, 3, 20, 20).inside((10, 10)) == Window(0, 3, 10, 7)
-    assert Window(20, 0, 5, 5).inside((10, 10)).height == 0
 
 
 def test_a_turned_photograph_is_shown_as_the_network_gets_it(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The command: images and arrays of real runs, flags that do not fit, broken images."""
+"""The command: images of real runs, flags that do not fit, broken images."""
 
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from mmres2net.cam.tasks import network_of
 from mmres2net.engine.source import read_source
 from mmres2net.errors import UserError
 from tests.cam import models
+from tests.support import tiny
 from tests.support.exported import OTHER_CLASSES
 
 for package in ('mmpretrain', 'mmdet', 'mmseg', 'pytorch_grad_cam'):
@@ -27,33 +28,27 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_two_networks_side_by_side(tiny_models: dict, images: Path, tmp_path: Path) -> None:
-    flags = ['--against', *tiny_models['classifier'], '--out', str(tmp_path / 'out'), '--arrays']
+    flags = ['--against', *tiny_models['classifier'], '--out', str(tmp_path / 'out')]
     assert job.main([*tiny_models['resnet'], '--images', str(images), *flags]) == 0
     names = {path.name for path in (tmp_path / 'out').iterdir()}
-    assert names == {f'{stem}{suffix}' for stem in ('odd', 'gray', 'alpha') for suffix in ('.png', '.npz')}
+    assert names == {'odd.png', 'gray.png', 'alpha.png'}
     with Image.open(tmp_path / 'out' / 'odd.png') as sheet:
         assert sheet.width > 3 * 320
-    found = np.load(tmp_path / 'out' / 'odd.npz')
-    assert (found['maps'].shape, found['maps'].dtype) == ((2, 67, 91), np.float32)
-    assert 0 <= found['maps'].min() <= found['maps'].max() <= 1
-    assert found['layers'].tolist() == ['backbone.layer4', 'backbone.layer4']
-    assert found['configs'].tolist() == ['resnet', 'classifier']
-    assert found['weights'].tolist() == ['resnet.pth', 'classifier.pth']
-    first, second = (int(label) for label in found['labels'])
-    assert found['classes'].tolist() == [OTHER_CLASSES[first], models.CLASSES[second]]
-    assert (found['scores'] > 1 / 4).all()
-    # 67 x 91 becomes 72 x 97 (97.8 cut); of that the center of 64 x 64, from row 4 and column 16 on.
-    expected = np.array([[4 * 67 / 72, 16 * 91 / 97, 68 * 67 / 72, 80 * 91 / 97]] * 2)
-    np.testing.assert_allclose(found['seen'], expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize('name', ['segmentor', 'detector'])
-def test_segmentors_and_detectors_see_all(tiny_models: dict, images: Path, tmp_path: Path, name: str) -> None:
-    job.main([*tiny_models[name], '--images', str(images / 'odd.png'), '--out', str(tmp_path), '--arrays'])
-    found = np.load(tmp_path / 'odd.npz')
-    assert found['maps'].shape == (1, 67, 91)
-    assert found['maps'].max() == 1
-    np.testing.assert_allclose(found['seen'], [[0, 0, 67, 91]])
+# 67 x 91 becomes 72 x 97 (97.8 cut); of that the center of 64 x 64, from row 4 and column 16 on.
+CROP = (4 * 67 / 72, 16 * 91 / 97, 68 * 67 / 72, 80 * 91 / 97)
+SEEN = {'classifier': CROP, 'resnet': CROP, 'segmentor': (0, 0, 67, 91), 'detector': (0, 0, 67, 91)}
+
+
+@pytest.mark.parametrize('name', SEEN)
+def test_the_map_lies_where_the_network_sees_the_image(tiny_models: dict, images: Path, name: str) -> None:
+    result = job.explain(network_of(read_source(*tiny_models[name])), None, images / 'odd.png')
+    assert (result.heat.shape, result.heat.dtype, result.heat.max()) == ((67, 91), np.float32, 1)
+    assert result.network.layer == 'backbone.layer4'
+    classes = {'classifier': models.CLASSES, 'resnet': OTHER_CLASSES}.get(name, tiny.CLASSES)
+    assert result.text.startswith(f'{classes[result.explanation.label].split(",")[0]}: ')
+    np.testing.assert_allclose(result.image.visible.edges, SEEN[name], rtol=1e-6)
 
 
 def test_every_method_and_a_layer(tiny_models: dict, images: Path) -> None:
@@ -74,8 +69,8 @@ def test_the_frame_is_what_the_network_gets(tiny_models: dict, images: Path) -> 
         assert not dark[start + 9]
 
 
-MISTAKES = ['--class tensh', '--class 3', '--layer layer9', '--layer head.fc', '--layer backbone', '--random']
-MISTAKES += ['--whole-map', '--against a b c', '--against resnet50_14w_8s', '--device cuda:77', '--out /proc/x']
+MISTAKES = ['--class tensh', '--class 3', '--layer layer9', '--layer head.fc', '--layer backbone']
+MISTAKES += ['--against a b c', '--against resnet50_14w_8s', '--device cuda:77', '--out /proc/x']
 
 
 @pytest.mark.parametrize('flags', MISTAKES)

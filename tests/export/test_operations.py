@@ -1,5 +1,7 @@
 """Operations that are written for the graphs, against those of mmdet, mmcv and torch."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -33,7 +35,9 @@ def test_boxes_are_decoded_and_suppressed_by_group() -> None:
 def test_no_boxes_are_no_error() -> None:
     none = torch.zeros(0, 4)
     layers = [RoIAlign((7, 7), 1 / stride, -1, True) for stride in (4, 8)]
-    pooled, order = detector.pool_regions([torch.ones(1, 3, 8, 8), torch.ones(1, 3, 4, 4)], none, layers, 14)
+    extractor = SimpleNamespace(roi_layers=layers, finest_scale=14)
+    regions = detector.Regions(extractor, SimpleNamespace(with_shared_head=False))
+    pooled, order = regions((torch.ones(1, 3, 8, 8), torch.ones(1, 3, 4, 4)), none)
     assert (pooled.shape, order.shape) == ((0, 3, 7, 7), (0,))
     assert detector.nms_by_group(none, torch.zeros(0), torch.zeros(0), BORDER, 0.5).shape == (0,)
 

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from mmres2net.mmcv_ops import EXTENSION, OperatorFinder, OperatorLoader
+from mmres2net.mmcv_ops import EXTENSION, OperatorFinder
 
 Use = Callable[[ModuleType], None]
 
@@ -28,7 +28,7 @@ def provided() -> ModuleType:
 def compiled() -> ModuleType:
     """mmcv's compiled operators; skips without them."""
     module = importlib.import_module(EXTENSION)
-    if isinstance(module.__spec__.loader, OperatorLoader):
+    if isinstance(module.__spec__.loader, OperatorFinder):
         pytest.skip('mmcv was installed without compiled operators')
     return module
 

@@ -59,11 +59,7 @@ def at_clamped(feature: Tensor, y: float, x: float) -> Tensor:
     return at(feature, min(max(y, 0.0), height - 1.0), min(max(x, 0.0), width - 1.0))
 
 
-def roi_align(
-    features: Tensor, rois: Tensor, bins: tuple[int, int], scale: float, ratio: int, mode: str, aligned: bool,
-    offset: Tensor | None = None, gamma: float = 0.1,
-) -> Tensor:  # fmt: skip
-    """RoIAlign; with ``offset``, the deformable pooling, whose bins are moved."""
+def roi_align(features: Tensor, rois: Tensor, bins: tuple[int, int], scale: float, ratio: int, aligned: bool) -> Tensor:
     down, across = bins
     output = features.new_zeros(len(rois), features.shape[1], down, across)
     for k, (image, *corners) in enumerate(rois.tolist()):
@@ -73,20 +69,16 @@ def roi_align(
             width, height = max(width, 1), max(height, 1)
         rows, columns = (ratio or math.ceil(extent / n) for extent, n in ((height, down), (width, across)))
         for i, j in itertools.product(range(down), range(across)):
-            dx, dy = (
-                (0, 0) if offset is None else (gamma * width * offset[k, 0, i, j], gamma * height * offset[k, 1, i, j])
-            )
             samples = [
                 at_clamped(
                     features[int(image)],
-                    float(top + dy + (i + (r + 0.5) / rows) * height / down),
-                    float(left + dx + (j + (c + 0.5) / columns) * width / across),
+                    float(top + (i + (r + 0.5) / rows) * height / down),
+                    float(left + (j + (c + 0.5) / columns) * width / across),
                 )
                 for r, c in itertools.product(range(rows), range(columns))
             ]
             if samples:
-                stacked = torch.stack(samples)
-                output[k, :, i, j] = stacked.mean(0) if mode == 'avg' else stacked.amax(0)
+                output[k, :, i, j] = torch.stack(samples).mean(0)
     return output
 
 
@@ -129,32 +121,6 @@ def deform_conv(
                     group, within = divmod(channel, share)
                     outputs = slice(group * out_share, (group + 1) * out_share)
                     output[n, outputs, row, column] += weight[outputs, within, i, j] * seen[channel]
-    return output
-
-
-def carafe(features: Tensor, masks: Tensor, kernel: int, groups: int, scale: int) -> Tensor:
-    images, channels, height, width = features.shape
-    output = features.new_zeros(images, channels, height * scale, width * scale)
-    for n, c, y, x in itertools.product(*map(range, output.shape)):
-        for i, j in itertools.product(range(kernel), range(kernel)):
-            row, column = y // scale + i - kernel // 2, x // scale + j - kernel // 2
-            if 0 <= row < height and 0 <= column < width:
-                index = (c // (channels // groups) * kernel + i) * kernel + j
-                output[n, c, y, x] += features[n, c, row, column] * masks[n, index, y, x]
-    return output
-
-
-def psa_mask(masks: Tensor, window: tuple[int, int], collect: bool) -> Tensor:
-    images, _, height, width = masks.shape
-    output = masks.new_zeros(images, height * width, height, width)
-    for n, h, w, i, j in itertools.product(*map(range, (images, height, width, *window))):
-        row, column = h + i - (window[0] - 1) // 2, w + j - (window[1] - 1) // 2
-        if 0 <= row < height and 0 <= column < width:
-            value = masks[n, i * window[1] + j, h, w]
-            if collect:
-                output[n, row * width + column, h, w] = value
-            else:
-                output[n, h * width + w, row, column] = value
     return output
 
 

@@ -8,10 +8,13 @@ from types import ModuleType
 
 import mmcv
 import pytest
+import torch
+from mmcv import ops
 from torch import nn
 
 from mmres2net.errors import UserError
-from mmres2net.mmcv_ops import EXTENSION, OperatorFinder, OperatorLoader
+from mmres2net.mmcv_ops import EXTENSION, OperatorFinder
+from tests.mmcv_ops.conftest import Use
 
 REPLACE = 'import mmres2net; from mmres2net.mmcv_ops import provide_operators; provide_operators(replace=True)\n'
 
@@ -25,7 +28,7 @@ def test_compiled_operators_go_first() -> None:
     spec = find_spec(EXTENSION)
     assert spec is not None
     has_compiled = any(Path(mmcv.__file__).parent.glob('_ext.*'))
-    assert isinstance(spec.loader, OperatorLoader) is not has_compiled
+    assert isinstance(spec.loader, OperatorFinder) is not has_compiled
     assert OperatorFinder().find_spec('mmcv._other') is OperatorFinder().find_spec('_ext') is None
 
 
@@ -50,6 +53,12 @@ def test_an_operator_that_is_missing_is_named_with_the_model_part(provided: Modu
     for word in ('nms_rotated', 'Rotated', __name__, 'OPS=1'):
         assert word in str(caught.value)
     assert not hasattr(provided, '__path__')
+
+
+def test_the_maximum_of_roi_align_is_refused(use: Use, provided: ModuleType) -> None:
+    use(provided)
+    with pytest.raises(UserError, match='OPS=1'):
+        ops.RoIAlign(2, pool_mode='max')(torch.zeros(1, 1, 4, 4), torch.zeros(1, 5))
 
 
 def test_a_library_that_was_imported_before_is_warned_about() -> None:

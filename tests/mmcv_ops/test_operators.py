@@ -60,7 +60,6 @@ def test_suppression_of_no_box_of_one_and_of_an_overlap_that_is_the_threshold_it
     assert ops.soft_nms(none, none[:, 0])[0].shape == (0, 5)
     assert ops.nms(one, torch.ones(1), 0.5)[0].tolist() == [[1, 2, 3, 4, 1]]
     assert ops.soft_nms(one, torch.full((1,), 1e-9))[1].tolist() == [0]  # the first stays whatever its score
-    assert [group.tolist() for group in ops.nms_match(torch.ones(1, 5), 0.5)] == [[0]]
 
 
 @pytest.mark.parametrize('method', ['naive', 'linear', 'gaussian'])
@@ -73,35 +72,24 @@ def test_soft_nms(method: str) -> None:
     assert torch.equal(dets[:, :4], boxes[kept])
 
 
-def test_nms_match() -> None:
-    boxes, scores = boxes_and_scores()
-    groups = [group.tolist() for group in ops.nms_match(torch.cat((boxes, scores[:, None]), 1), 0.4)]
-    assert sorted(itertools.chain(*groups)) == list(range(len(boxes)))
-    assert [group[0] for group in groups] == reference.nms(boxes.double(), scores, 0.4, 0)
-    for first, *others in groups:
-        assert all(reference.overlap(boxes[first].double(), boxes[other].double()) >= 0.4 for other in others)
-
-
 # --- pooling ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('mode', ['avg', 'max'])
 @pytest.mark.parametrize(('ratio', 'aligned'), [(0, True), (2, True), (0, False), (3, False)])
-def test_roi_align(mode: str, ratio: int, aligned: bool) -> None:
+def test_roi_align(ratio: int, aligned: bool) -> None:
     features, rois = torch.randn(2, 3, 10, 12, dtype=F64), regions()
-    wanted = reference.roi_align(features, rois, (2, 3), 0.5, ratio, mode, aligned)
+    wanted = reference.roi_align(features, rois, (2, 3), 0.5, ratio, aligned)
     for memory_format in (torch.contiguous_format, torch.channels_last):
         x = features.contiguous(memory_format=memory_format)
-        torch.testing.assert_close(ops.roi_align(x, rois, (2, 3), 0.5, ratio, mode, aligned), wanted)
+        torch.testing.assert_close(ops.roi_align(x, rois, (2, 3), 0.5, ratio, 'avg', aligned), wanted)
     features.requires_grad_()
-    assert gradcheck(lambda x: ops.roi_align(x, rois, (2, 3), 0.5, ratio, mode, aligned), (features,), atol=1e-4)
+    assert gradcheck(lambda x: ops.roi_align(x, rois, (2, 3), 0.5, ratio, 'avg', aligned), (features,), atol=1e-4)
 
 
-@pytest.mark.parametrize('mode', ['avg', 'max'])
-def test_half_precision_features_are_pooled_at_exact_places(mode: str) -> None:
+def test_half_precision_features_are_pooled_at_exact_places() -> None:
     features, rois = torch.randn(1, 2, 8, 300).bfloat16(), torch.tensor([[0, 251.3, 2, 257.1, 6]])
-    wanted = reference.roi_align(features.double(), rois.double(), (2, 2), 1.0, 2, mode, True)
-    pooled = ops.roi_align(features, rois, 2, 1.0, 2, mode, True)
+    wanted = reference.roi_align(features.double(), rois.double(), (2, 2), 1.0, 2, True)
+    pooled = ops.roi_align(features, rois, 2, 1.0, 2, 'avg', True)
     assert pooled.dtype == torch.bfloat16
     torch.testing.assert_close(pooled.double(), wanted, atol=0.02, rtol=0.01)
 
@@ -112,24 +100,7 @@ def test_roi_pool() -> None:
     assert gradcheck(lambda x: ops.roi_pool(x, rois, 3, 0.5), (features.requires_grad_(),))
 
 
-@pytest.mark.parametrize('ratio', [0, 2])
-def test_deform_roi_pool(ratio: int) -> None:
-    features, rois = torch.randn(2, 3, 10, 12, dtype=F64), regions()[[0, 1, 4]]
-    offset = torch.randn(3, 2, 2, 3, dtype=F64)
-    pooled = ops.deform_roi_pool(features, rois, offset, (2, 3), 0.5, ratio)
-    wanted = reference.roi_align(features, rois, (2, 3), 0.5, ratio, 'avg', True, offset)
-    torch.testing.assert_close(pooled, wanted)
-    inputs = (features.requires_grad_(), offset.requires_grad_())
-    assert gradcheck(lambda x, o: ops.deform_roi_pool(x, rois, o, (2, 3), 0.5, ratio), inputs, atol=1e-4)
-    torch.testing.assert_close(
-        ops.deform_roi_pool(features, rois, None, (2, 3), 0.5, ratio),
-        reference.roi_align(features, rois, (2, 3), 0.5, ratio, 'avg', True),
-    )
-
-
-@pytest.mark.parametrize(
-    'pool', [ops.RoIAlign(3), ops.RoIAlign(3, pool_mode='max'), ops.RoIPool(3), ops.DeformRoIPool(3)]
-)
+@pytest.mark.parametrize('pool', [ops.RoIAlign(3), ops.RoIPool(3)])
 def test_no_region_gives_an_empty_result_and_no_gradient(pool: Callable[[Tensor, Tensor], Tensor]) -> None:
     features = torch.randn(1, 2, 8, 8, requires_grad=True)
     pooled = pool(features, torch.zeros(0, 5))
@@ -139,7 +110,7 @@ def test_no_region_gives_an_empty_result_and_no_gradient(pool: Callable[[Tensor,
     assert not features.grad.any()
 
 
-# --- convolutions and upsampling --------------------------------------------------------------------------------------
+# --- convolutions -----------------------------------------------------------------------------------------------------
 
 
 def deform_inputs(groups: int, deform_groups: int, stride: int, dilation: int) -> tuple[Tensor, ...]:
@@ -189,32 +160,7 @@ def test_deform_conv_twice_in_one_graph_keeps_the_gradients_apart() -> None:
     torch.testing.assert_close(second, 2 * first)
 
 
-def test_masked_conv() -> None:
-    features, weight, bias = torch.randn(1, 3, 6, 7), torch.randn(4, 3, 3, 3), torch.randn(4)
-    mask = (torch.rand(1, 6, 7) > 0.5).float()
-    with torch.no_grad():
-        masked = ops.masked_conv2d(features, mask, weight, bias, 1)
-    torch.testing.assert_close(masked, functional.conv2d(features, weight, bias, padding=1) * mask)
-
-
-@pytest.mark.parametrize('function', [ops.carafe, ops.carafe_naive])
-def test_carafe(function: Callable[..., Tensor]) -> None:
-    features, masks = torch.randn(2, 4, 3, 5, dtype=F64), torch.randn(2, 18, 6, 10, dtype=F64)
-    torch.testing.assert_close(function(features, masks, 3, 2, 2), reference.carafe(features, masks, 3, 2, 2))
-    if function is ops.carafe:  # mmcv allows the other one's gradients on a GPU alone
-        inputs = (features.requires_grad_(), masks.requires_grad_())
-        assert gradcheck(lambda *x: function(*x, 3, 2, 2), inputs, fast_mode=True)
-
-
 # --- attention and losses ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize('kind', ['collect', 'distribute'])
-def test_psa_mask(kind: str) -> None:
-    masks = torch.randn(2, 15, 4, 6, dtype=F64, requires_grad=True)
-    layer = ops.PSAMask(kind, (3, 5))
-    torch.testing.assert_close(layer(masks), reference.psa_mask(masks.detach(), (3, 5), kind == 'collect'))
-    assert gradcheck(layer, (masks,))
 
 
 def test_multi_scale_deformable_attention() -> None:
@@ -277,19 +223,15 @@ def runs(
     to = {'device': device, 'dtype': dtype}
     boxes, scores = (x.to(device) for x in boxes_and_scores(200))
     boxes[-2, 2:] += 2  # mmcv's overlap of two empty boxes is not a number
-    different = {'': scores, 'of ties ': scores.mul(8).round().div(8)}
     for offset in (0, 1):
         yield f'nms {offset}', partial(ops.nms, boxes, scores, 0.4, offset)
-        for method, kind in itertools.product(('naive', 'linear', 'gaussian'), different):
-            run = partial(ops.soft_nms, boxes, different[kind], 0.3, 0.5, 0.02, method, offset)
-            yield f'soft_nms {kind}{method} {offset}', run
-    yield 'nms_match', lambda: ops.nms_match(torch.cat((boxes, scores[:, None]), 1), 0.4)
+        for method in ('naive', 'linear', 'gaussian'):
+            yield f'soft_nms {method} {offset}', partial(ops.soft_nms, boxes, scores, 0.3, 0.5, 0.02, method, offset)
     features = torch.randn(2, 3, 20, 24).to(**to)
     rois = torch.cat((regions().float(), torch.tensor([[1, 2, 3, 20, 30]]))).to(**to)
-    for mode, ratio, aligned in [(m, r, a) for m in ('avg', 'max') for r in (0, 2) for a in (True, False)]:
-        sound = rois if mode == 'avg' else rois[[0, 1, 4, 5]]  # mmcv's maximum of no sample is the lowest number
-        sizes = (7, 0.5, ratio, mode, aligned)
-        yield f'roi_align {sizes}', lambda r=sound, s=sizes: with_gradients(lambda x: ops.roi_align(x, r, *s), features)
+    for ratio, aligned in itertools.product((0, 2), (True, False)):
+        sizes = (7, 0.5, ratio, 'avg', aligned)
+        yield f'roi_align {sizes}', lambda s=sizes: with_gradients(lambda x: ops.roi_align(x, rois, *s), features)
     for groups, parts, stride, dilation in LAYOUTS:
         tensors = [tensor.to(**to) for tensor in deform_inputs(groups, parts, stride, dilation)]
         image, offset, _, weight, _ = tensors
@@ -299,9 +241,6 @@ def runs(
         )
         yield f'deform_conv {sizes}', partial(with_gradients, plain, image, offset, weight)
         yield f'modulated {sizes}', partial(with_gradients, modulated, *tensors)
-    masks = torch.randn(2, 15, 4, 6).to(**to)
-    for kind in ('collect', 'distribute'):
-        yield f'psa_mask {kind}', partial(with_gradients, ops.PSAMask(kind, (3, 5)), masks)
 
 
 def test_as_compiled(use: Use, provided: ModuleType, compiled: ModuleType) -> None:

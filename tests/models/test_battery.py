@@ -161,12 +161,12 @@ def test_outputs_of_fewer_stages(backbone: Family) -> None:
 
 
 @pytest.mark.parametrize('norm_eval', [False, True])
-@pytest.mark.parametrize(('frozen_stages', 'freeze_stem'), [(-1, True), (0, None), (2, False), (3, None)])
-def test_freezing(backbone: Family, frozen_stages: int, freeze_stem: bool | None, norm_eval: bool) -> None:
-    model = backbone.build(frozen_stages=frozen_stages, freeze_stem=freeze_stem, norm_eval=norm_eval)
+@pytest.mark.parametrize('frozen_stages', [-1, 0, 2, 3])
+def test_freezing(backbone: Family, frozen_stages: int, norm_eval: bool) -> None:
+    model = backbone.build(frozen_stages=frozen_stages, norm_eval=norm_eval)
     assert model.eval() is model
     assert model.train() is model
-    parts = [(stem_of(model), frozen_stages >= 0 if freeze_stem is None else freeze_stem)]
+    parts = [(stem_of(model), frozen_stages >= 0)]
     parts += [([stage], i < frozen_stages) for i, stage in enumerate(stages_of(model))]
     for modules, frozen in parts:
         assert {p.requires_grad for m in modules for p in m.parameters()} == {not frozen}

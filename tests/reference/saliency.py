@@ -17,9 +17,9 @@ def stretched(grey: np.ndarray) -> np.ndarray:
     return (grey.astype(np.float64) - low) / (high - low) if high > low else grey / 255
 
 
-def levels(grey: np.ndarray, stretch: bool = True) -> np.ndarray:
+def levels(grey: np.ndarray) -> np.ndarray:
     """The thresholds out of 255 that each pixel reaches, in whole numbers."""
-    low, high = (int(grey.min()), int(grey.max())) if stretch and grey.max() > grey.min() else (0, 255)
+    low, high = (int(grey.min()), int(grey.max())) if grey.max() > grey.min() else (0, 255)
     return 255 * (grey.astype(np.int64) - low) // (high - low)
 
 
@@ -34,9 +34,9 @@ def f_measure(precision: float, recall: float, beta2: float = BETA2) -> float:
     return (1 + beta2) * precision * recall / weight if weight else 0.0
 
 
-def curves(grey: np.ndarray, mask: np.ndarray, stretch: bool = True) -> np.ndarray:
+def curves(grey: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Precision, recall and F at the thresholds 255, 254, ..., 0, as (3, 256)."""
-    reached = levels(grey, stretch)
+    reached = levels(grey)
     pairs = [precision_recall(reached >= threshold, mask) for threshold in range(255, -1, -1)]
     return np.array([(*pair, f_measure(*pair)) for pair in pairs]).T
 
@@ -80,8 +80,8 @@ def _similarity(x: np.ndarray, y: np.ndarray) -> float:
     return above / below if above else float(below == 0)
 
 
-def one_image(grey: np.ndarray, mask: np.ndarray, stretch: bool = True) -> dict[str, np.ndarray | float]:
-    values = stretched(grey) if stretch else grey / 255
-    measured = dict(zip(('precision', 'recall', 'F'), curves(grey, mask, stretch), strict=True))
+def one_image(grey: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray | float]:
+    values = stretched(grey)
+    measured = dict(zip(('precision', 'recall', 'F'), curves(grey, mask), strict=True))
     adaptive_f = f_measure(*precision_recall(adaptive(values), mask))
     return {**measured, 'adpF': adaptive_f, 'MAE': mae(values, mask), 'Sm': s_measure(values, mask)}

@@ -89,9 +89,9 @@ def test_enlarged_ramp_is_a_ramp(factor: int, size: tuple[int, int]) -> None:
     torch.testing.assert_close(upsample(x, factor, size)[0], expected, rtol=0, atol=1e-4)
 
 
-def head_of_constants(values: tuple[float, ...], **options: Any) -> tuple[DSSHead, list[Tensor]]:
+def head_of_constants(values: tuple[float, ...]) -> tuple[DSSHead, list[Tensor]]:
     """A head whose sides give ``values`` everywhere before they take those of others, and features for 32x48."""
-    head = DSSHead(in_channels=(3, 3, 3, 3, 3), **SMALL, **options)
+    head = DSSHead(in_channels=(3, 3, 3, 3, 3), **SMALL)
     head.init_weights()
     with torch.no_grad():
         for side, value in zip(head.sides, values, strict=True):
@@ -113,20 +113,15 @@ def test_short_connections_and_what_is_predicted() -> None:
     one, two = b + d + e, c + d + e
     stem = a + one + two + d + e
     fused = (stem + one + two + d + e) / 5
-    expected = {
-        'fused': sigmoid(fused),
-        'paper': sigmoid((stem + one + two) / 5),
-        'public': (sigmoid(one) + sigmoid(two) + sigmoid(d) + sigmoid(fused)) / 4,
-    }
-    for inference, probability in expected.items():
-        head, features = head_of_constants(values, inference=inference)
-        for map_, value in zip(head.maps(features, (32, 48)), (stem, one, two, d, e, fused), strict=True):
-            torch.testing.assert_close(map_, torch.full((1, 1, 32, 48), value))
-        # mmseg says the size of a padded image, or of a window of one
-        padded = dict(img_shape=(30, 40), pad_shape=(32, 48))
-        window = dict(img_shape=torch.Size((32, 48)), pad_shape=(90, 90))
-        for logits in (head(features), head.predict(features, [padded], None), head.predict(features, [window], None)):
-            torch.testing.assert_close(logits.sigmoid(), torch.full((1, 1, 32, 48), probability))
+    probability = (sigmoid(one) + sigmoid(two) + sigmoid(d) + sigmoid(fused)) / 4
+    head, features = head_of_constants(values)
+    for map_, value in zip(head.maps(features, (32, 48)), (stem, one, two, d, e, fused), strict=True):
+        torch.testing.assert_close(map_, torch.full((1, 1, 32, 48), value))
+    # mmseg says the size of a padded image, or of a window of one
+    padded = dict(img_shape=(30, 40), pad_shape=(32, 48))
+    window = dict(img_shape=torch.Size((32, 48)), pad_shape=(90, 90))
+    for logits in (head(features), head.predict(features, [padded], None), head.predict(features, [window], None)):
+        torch.testing.assert_close(logits.sigmoid(), torch.full((1, 1, 32, 48), probability))
 
 
 @pytest.mark.parametrize('logit', [-500.0, 500.0])
@@ -193,7 +188,7 @@ def test_every_parameter_learns_and_probabilities_have_the_size_of_the_file(name
 
 
 def test_options_and_features_that_cannot_be() -> None:
-    wrong = dict(channels=(8, 8), kernel_sizes=(3, 3, 4, 3, 3), strides=(2, 4, 8, 12, 16), inference='crf')
+    wrong = dict(channels=(8, 8), kernel_sizes=(3, 3, 4, 3, 3), strides=(2, 4, 8, 12, 16))
     for name, value in wrong.items():
         with pytest.raises(ValueError, match=re.escape(f'{name}={value!r}')):
             DSSHead(**{name: value})

@@ -32,7 +32,7 @@ model = dict(
             init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50'),
         ),
     ),
-    decode_head=dict(type='mmres2net.DSSHead', inference='public'),
+    decode_head=dict(type='mmres2net.DSSHead'),
     train_cfg=dict(),
     test_cfg=dict(mode='whole'),
 )
