@@ -7,6 +7,7 @@ Networks", 2017, figure 3 and equation 1.
 """
 
 import math
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -17,6 +18,13 @@ from torchvision.ops import RoIAlign, nms
 from mmres2net.export.preprocess import Preprocess
 
 KINDS = ('FasterRCNN', 'MaskRCNN')
+# What parts of a model must be, by their place in it
+PARTS = {
+    'roi_head': 'StandardRoIHead', 'rpn_head': 'RPNHead', 'rpn_head.prior_generator': 'AnchorGenerator',
+    'rpn_head.bbox_coder': 'DeltaXYWHBBoxCoder', 'roi_head.bbox_head.bbox_coder': 'DeltaXYWHBBoxCoder',
+    'roi_head.bbox_roi_extractor': 'SingleRoIExtractor', 'roi_head.bbox_roi_extractor.roi_layers.0': 'RoIAlign',
+}  # fmt: skip
+MASK_PARTS = {'roi_head.mask_roi_extractor': 'SingleRoIExtractor', 'roi_head.mask_head': 'FCNMaskHead'}
 NMS_KEYS = {'type', 'iou_threshold', 'split_thr'}
 MAX_LOG_RATIO = abs(math.log(16 / 1000))  # how far a box may grow or shrink, as in mmdet
 
@@ -38,8 +46,8 @@ class DetectorGraph(nn.Module):
         names = ('boxes', 'scores', 'labels') + (('masks',) if self.masks else ())
         self.axes = {name: {0: 'detections'} for name in names}
         test = model.roi_head.test_cfg
-        scores = {'score_threshold': float(test.score_thr), 'mask_threshold': float(test.get('mask_thr_binary', 0.5))}
-        self.settings = {'batch': False, **scores}
+        masks = float(test.get('mask_thr_binary', 0.5))
+        self.settings = {'score_threshold': float(test.score_thr), 'mask_threshold': masks}
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Return the detections in ``image`` (1, 3, H, W) uint8, highest score first.
@@ -227,19 +235,8 @@ def refusal(model: Any) -> str:
     if type(model).__name__ not in KINDS:
         return f'of detectors {" and ".join(KINDS)} are supported, not {type(model).__name__}'
     rpn, roi = model.rpn_head, model.roi_head
-    parts = [
-        ('roi_head', roi, 'StandardRoIHead'),
-        ('rpn_head', rpn, 'RPNHead'),
-        ('rpn_head.anchor_generator', rpn.prior_generator, 'AnchorGenerator'),
-        ('rpn_head.bbox_coder', rpn.bbox_coder, 'DeltaXYWHBBoxCoder'),
-        ('roi_head.bbox_head.bbox_coder', roi.bbox_head.bbox_coder, 'DeltaXYWHBBoxCoder'),
-        ('roi_head.bbox_roi_extractor', roi.bbox_roi_extractor, 'SingleRoIExtractor'),
-        ('roi_head.bbox_roi_extractor.roi_layer', roi.bbox_roi_extractor.roi_layers[0], 'RoIAlign'),
-    ]
-    if roi.with_mask:
-        parts.append(('roi_head.mask_roi_extractor', roi.mask_roi_extractor, 'SingleRoIExtractor'))
-        parts.append(('roi_head.mask_head', roi.mask_head, 'FCNMaskHead'))
-    for where, part, kind in parts:
+    for where, kind in (PARTS | (MASK_PARTS if roi.with_mask else {})).items():
+        part: Any = attrgetter(where)(model)
         if type(part).__name__ != kind:
             return f'{where} is a {type(part).__name__}; only {kind} is supported'
         if kind == 'DeltaXYWHBBoxCoder' and (not part.clip_border or part.add_ctr_clamp):

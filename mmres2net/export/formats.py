@@ -80,7 +80,7 @@ def _write_torch_export(graph: Graph, example: Tensor, path: Path) -> None:
     shapes = dict.fromkeys(graph.axes['image'], torch.export.Dim.DYNAMIC)
     module = make_pools_dynamic(graph.module) if shapes else graph.module
     # With a batch of one in the example, the program would hold for a batch of one only.
-    batch = torch.cat([example] * 2) if graph.metadata.batch else example
+    batch = torch.cat([example] * 2) if graph.metadata.task != 'detection' else example
     program = torch.export.export(module, (batch,), dynamic_shapes=(shapes,), strict=False)
     torch.export.save(program, path, extra_files={METADATA_FILE: graph.metadata.to_json()})
 

@@ -56,7 +56,7 @@ def make_graph(source: ModelSource, part: str = 'whole') -> Graph:
         apply_exif=applies_exif(source.cfg),
         **module.settings,
     )
-    image = MAP_AXES if metadata.batch else {dim: word for dim, word in MAP_AXES.items() if word != 'batch'}
+    image = MAP_AXES if module.task != 'detection' else {dim: word for dim, word in MAP_AXES.items() if word != 'batch'}
     return Graph(module, metadata, {'image': image, **module.axes})
 
 

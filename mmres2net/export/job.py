@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if fault:
         print(f'NOT VERIFIED, do not use it: {place}: {fault}')
         return 1
-    print(f'written: {place} ({task}, images of any size, {"any batch" if graph.metadata.batch else "one at a time"})')
+    print(f'written: {place} ({task}, images of any size, {"one at a time" if task == "detection" else "any batch"})')
     return 0
 
 

@@ -56,7 +56,7 @@ class Verifier:
             yield self._input(path)
         for path in copies[:-1]:
             yield from self._outputs([path])
-        if self.session.metadata.batch:
+        if self.session.metadata.task != 'detection':
             yield from self._outputs([copies[0], copies[-1]])
 
     def _input(self, path: Path) -> Comparison:

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from mmres2net.init_cfg import loads_weights
-from mmres2net.models.options import StagePool, check_frozen_stages
+from mmres2net.models.options import StagePool, check_choice
 from mmres2net.registry import MODELS
 
 Cfg = dict[str, Any]
@@ -186,7 +186,7 @@ class FreezableBackbone(BaseModule):
 
     def freeze(self) -> None:
         """Turn off the gradients of the frozen modules and set them to evaluation mode; ValueError: no such stage."""
-        check_frozen_stages(self.frozen_stages, len(self.stage_names))
+        check_choice('frozen_stages', self.frozen_stages, range(-1, len(self.stage_names) + 1))
         for module in self.frozen_modules():
             module.eval().requires_grad_(False)
 

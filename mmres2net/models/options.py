@@ -22,7 +22,7 @@ Cfg = dict[str, Any]
 
 def check_choice(name: str, value: Any, allowed: Collection[Any]) -> None:
     """Check that ``value`` is one of ``allowed``."""
-    if value not in tuple(allowed):
+    if value not in tuple(allowed) or isinstance(value, bool):
         raise ValueError(f'{name}={value!r} must be one of {tuple(allowed)}')
 
 
@@ -88,15 +88,6 @@ def resolve_out_indices(out_indices: Sequence[int] | None, num_stages: int) -> t
             f'out_indices={indices} must be of {tuple(range(num_stages))}, at least one, each once, ascending'
         )
     return indices
-
-
-def check_frozen_stages(frozen_stages: int, num_stages: int) -> None:
-    """Check ``frozen_stages``: -1 freezes nothing, 0 the stem, k the stem and the first k stages."""
-    if frozen_stages not in range(-1, num_stages + 1) or isinstance(frozen_stages, bool):
-        raise ValueError(
-            f'frozen_stages={frozen_stages!r} must be from -1 (nothing) over 0 (the stem) to {num_stages} '
-            '(the stem and all stages that are built)'
-        )
 
 
 @dataclass(frozen=True)

@@ -55,38 +55,28 @@ class RoIAlign(nn.Module):
         self.spatial_scale, self.sampling_ratio, self.aligned = float(spatial_scale), sampling_ratio, aligned
 
     def forward(self, input: Tensor, rois: Tensor) -> Tensor:
-        """Pool features (N, C, H, W) in K regions (image index, x1, y1, x2, y2) to (K, C, bin rows, bin columns)."""
-        return roi_align(input, rois, self.output_size, self.spatial_scale, self.sampling_ratio, self.aligned)
+        """Pool features (N, C, H, W) in K regions (image index, x1, y1, x2, y2) to (K, C, bin rows, bin columns).
 
-
-def roi_align(
-    features: Tensor, rois: Tensor, output_size: tuple[int, int], spatial_scale: float = 1.0, sampling_ratio: int = 0,
-    aligned: bool = True,
-) -> Tensor:  # fmt: skip
-    """Return (K, C, bin rows, bin columns), contiguous, for (N, C, H, W) and K regions; see :class:`RoIAlign`.
-
-    Computed in the features' type, or in single precision for half types. Fastest for channels_last features. Regions
-    for which mmcv's kernel aborts or reads other memory are a ValueError.
-    """
-    if rois.ndim != 2 or rois.shape[1] != 5:
-        raise ValueError(f'rois have the shape {tuple(rois.shape)}, but must have (K, 5): index, x1, y1, x2, y2')
-    real = torch.promote_types(features.dtype, torch.float32)
-    if not _is_eager_cpu(features):
-        args = (output_size, spatial_scale, sampling_ratio, aligned)
-        return torchvision_roi_align(features.to(real), rois.detach().to(real), *args).to(features.dtype)
-    scaled = rois.detach().to(real, copy=True)
-    scaled[:, 1:].mul_(spatial_scale).sub_(0.5 if aligned else 0.0)
-    regions = scaled.numpy()
-    _check(regions, len(features), aligned)
-    images, channels, height, width = features.shape
-    shape = (images, height, width)
-    pixels = features.to(real).permute(0, 2, 3, 1).reshape(-1, channels)
-    bins = [
-        _WeightedSums.apply(pixels, bin_matrix(part, shape, output_size, sampling_ratio, aligned=aligned))
-        for part in _portions(regions, shape, output_size)
-    ]
-    pooled = bins[0] if len(bins) == 1 else torch.cat(bins)
-    return pooled.view(len(rois), *output_size, channels).permute(0, 3, 1, 2).to(features.dtype).contiguous()
+        Computed in the features' type, or in single precision for half types. Fastest for channels_last features.
+        Regions for which mmcv's kernel aborts or reads other memory are a ValueError.
+        """
+        if rois.ndim != 2 or rois.shape[1] != 5:
+            raise ValueError(f'rois have the shape {tuple(rois.shape)}, but must have (K, 5): index, x1, y1, x2, y2')
+        real = torch.promote_types(input.dtype, torch.float32)
+        if not _is_eager_cpu(input):
+            args = (self.output_size, self.spatial_scale, self.sampling_ratio, self.aligned)
+            return torchvision_roi_align(input.to(real), rois.detach().to(real), *args).to(input.dtype)
+        scaled = rois.detach().to(real, copy=True)
+        scaled[:, 1:].mul_(self.spatial_scale).sub_(0.5 if self.aligned else 0.0)
+        regions = scaled.numpy()
+        _check(regions, len(input), self.aligned)
+        images, channels, height, width = input.shape
+        shape, options = (images, height, width), (self.output_size, self.sampling_ratio)
+        pixels = input.to(real).permute(0, 2, 3, 1).reshape(-1, channels)
+        parts = _portions(regions, shape, self.output_size)
+        sums = [_WeightedSums.apply(pixels, bin_matrix(part, shape, *options, aligned=self.aligned)) for part in parts]
+        pooled = sums[0] if len(sums) == 1 else torch.cat(sums)
+        return pooled.view(len(rois), *self.output_size, channels).permute(0, 3, 1, 2).to(input.dtype).contiguous()
 
 
 def _is_eager_cpu(x: Tensor) -> bool:

@@ -31,14 +31,13 @@ METADATA_FILE = f'{KEY}.json'
 
 @dataclass(frozen=True)
 class ExportMetadata:
-    """What a runner has to know about a file. The input is always ``image``, (N, 3, H, W) uint8 RGB."""
+    """What a runner has to know about a file. The input is ``image``, (N, 3, H, W) uint8 RGB; of a detector N is 1."""
 
     task: str  # one of TASKS
     outputs: tuple[str, ...]  # names of the outputs, in order
     source: str = ''  # the config and the weights that it was exported from
     classes: tuple[str, ...] = ()  # class names; empty where they are unknown
     palette: tuple[tuple[int, int, int], ...] = ()  # a color (red, green, blue) of each class, or empty
-    batch: bool = True  # whether N may be other than 1
     transforms: tuple[dict[str, Any], ...] = ()  # of the test pipeline, see mmres2net.predict.images.apply_transforms
     apply_exif: bool = True  # whether images are turned by their EXIF orientation
     align_corners: bool = False  # how a segmentor's logits are resized

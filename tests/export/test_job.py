@@ -41,7 +41,6 @@ def test_whole_models_in_every_format(exports: dict, name: str) -> None:
     tasks = {'detector': 'detection', 'segmentor': 'segmentation', 'classifier': 'classification'}
     assert metadata.task == tasks[name.partition('.')[0]]
     assert metadata.classes == (cam_models.CLASSES if metadata.task == 'classification' else tiny.CLASSES)
-    assert metadata.batch == (metadata.task != 'detection')
     if metadata.task == 'detection':
         assert metadata.transforms == ({'type': 'Resize', 'scale': (96, 80), 'keep_ratio': True},)
         assert (metadata.score_threshold, metadata.outputs) == (0.05, ('boxes', 'scores', 'labels', 'masks'))
