@@ -20,57 +20,37 @@ RESIZING, MOVING = ('Resize', 'ResizeEdge'), ('CenterCrop', 'Pad')
 
 
 @dataclass(frozen=True)
-class Window:
-    """A rectangle in pixels of the image file, from the upper left corner of the first one; it may reach beyond it."""
-
-    top: float
-    left: float
-    height: float
-    width: float
-
-    @property
-    def edges(self) -> tuple[float, float, float, float]:
-        """Top, left, bottom and right."""
-        return self.top, self.left, self.top + self.height, self.left + self.width
-
-    def part(self, size: Sequence[int], first: tuple[float, float], part: Sequence[int]) -> 'Window':
-        """Return where ``part`` pixels (height, width) lie from pixel ``first`` on, of ``size`` that fill this one."""
-        down, right = self.height / size[0], self.width / size[1]
-        top, left = self.top + first[0] * down, self.left + first[1] * right
-        return Window(top, left, part[0] * down, part[1] * right)
-
-    def is_all_of(self, size: Size) -> bool:
-        """Return whether it covers an image of ``size``, up to half a pixel."""
-        return max(self.top, self.left, size[0] - self.height, size[1] - self.width) < 0.5
-
-
-@dataclass(frozen=True)
 class PreprocessedImage:
-    """An image as a network gets it."""
+    """An image as a network gets it. Places are in pixels of the image file, from its upper left corner."""
 
     image: Array  # the image file, (H, W, 3) uint8 RGB
     inputs: Tensor  # of the network, (1, C, h, w), with padding
     sample: Any  # the data sample of the OpenMMLab library
     content: Size  # height and width of `inputs` without padding
-    window: Window  # where `inputs` lies in the image, with padding
+    window: Array  # top, left, height and width of `inputs` in the image, beyond which it may reach
 
     @property
-    def size(self) -> Size:
-        """Height and width of the image file."""
-        return self.image.shape[0], self.image.shape[1]
+    def visible(self) -> Array:
+        """Top, left, bottom and right of the part of the image that the network gets."""
+        top_left, extent = np.split(part_of(self.window, self.inputs.shape[2:], (0, 0), self.content), 2)
+        return np.concatenate([np.maximum(top_left, 0), np.minimum(top_left + extent, self.image.shape[:2])])
 
     @property
-    def visible(self) -> Window:
-        """The part of the image that the network gets."""
-        top, left, bottom, right = self.window.part(self.inputs.shape[2:], (0, 0), self.content).edges
-        top, left = max(top, 0.0), max(left, 0.0)
-        return Window(top, left, min(bottom, self.size[0]) - top, min(right, self.size[1]) - left)
+    def shows_all(self) -> bool:
+        """Whether the network gets the complete image, up to half a pixel."""
+        return bool(np.abs(self.visible - (0, 0, *self.image.shape[:2])).max() < 0.5)
+
+
+def part_of(window: Array, size: Sequence[int], first: Sequence[float], part: Sequence[int]) -> Array:
+    """Return where ``part`` pixels (height, width) lie from pixel ``first`` on, of ``size`` that fill ``window``."""
+    scale = window[2:] / np.asarray(size)
+    return np.concatenate([window[:2] + scale * np.asarray(first), scale * np.asarray(part)])
 
 
 def preprocess_image(cfg: Config, model: Any, path: Path) -> PreprocessedImage:
     """Return what ``model`` gets of an image by the test pipeline of ``cfg``; a UserError if a map cannot follow it."""
     image = read_image(path, apply_exif=applies_exif(cfg))
-    results, window = loaded_results(cfg, image, path), Window(0, 0, *image.shape[:2])
+    results, window = loaded_results(cfg, image, path), np.array([0.0, 0.0, *image.shape[:2]])
     with scope_of(cfg):
         for step in build_steps(cfg):
             before, results = results, run_step(step, dict(results), path)
@@ -80,11 +60,11 @@ def preprocess_image(cfg: Config, model: Any, path: Path) -> PreprocessedImage:
         _, *content = batch['inputs'][0].shape
         data = model.data_preprocessor(batch, False)
     _, _, *padded = data['inputs'].shape
-    window = window.part(content, (0, 0), padded)
+    window = part_of(window, content, (0, 0), padded)
     return PreprocessedImage(image, data['inputs'], data['data_samples'][0], (content[0], content[1]), window)
 
 
-def _window_after(step: Any, before: dict[str, Any], after: dict[str, Any], window: Window) -> Window:
+def _window_after(step: Any, before: dict[str, Any], after: dict[str, Any], window: Array) -> Array:
     """Return where the pixels after a step lie, for those before it that fill ``window``."""
     kind, old, new = kind_of(step), before['img'].shape[:2], after['img'].shape[:2]
     unknown = kind not in RESIZING + MOVING
@@ -99,7 +79,7 @@ def _window_after(step: Any, before: dict[str, Any], after: dict[str, Any], wind
     found = run_step(step, {**before, 'img': places}, Path('a map of places'))['img'][:2, :2, :2].astype(float)
     if not np.array_equal(found[-1, -1] - found[0, 0], np.array(found.shape[:2]) - 1):
         raise UserError(f'the step {kind} of the test pipeline pads above or on the left, which a map cannot follow')
-    return window.part(old, (found[0, 0, 0], found[0, 0, 1]), new)
+    return part_of(window, old, found[0, 0], new)
 
 
 def upsample_to_image(heat: Array, preprocessed: PreprocessedImage) -> Array:
@@ -109,11 +89,12 @@ def upsample_to_image(heat: Array, preprocessed: PreprocessedImage) -> Array:
     figure. What the network does not get is 0; the largest value is 1, unless none is above 0. ``heat`` is (h, w), zero
     or more; the result is (H, W) float32 in [0, 1].
     """
-    window, visible, size = preprocessed.window, preprocessed.visible, preprocessed.size
+    size = preprocessed.image.shape[0], preprocessed.image.shape[1]
     if not heat.any():
         return np.zeros(size, np.float32)
-    step = (heat.shape[0] / window.height, heat.shape[1] / window.width)
-    full = sample_bilinear(heat / heat.max(), size, step, (-window.top * step[0], -window.left * step[1])).copy()
-    for plane, start, extent in ((full, visible.top, visible.height), (full.T, visible.left, visible.width)):
-        plane[np.abs(np.arange(len(plane)) + 0.5 - start - extent / 2) > extent / 2] = 0
+    (y, x), (top, left, bottom, right) = heat.shape / preprocessed.window[2:], preprocessed.visible
+    start = -preprocessed.window[:2] * (y, x)
+    full = sample_bilinear(heat / heat.max(), size, (y, x), (start[0], start[1])).copy()
+    for plane, first, end in ((full, top, bottom), (full.T, left, right)):
+        plane[np.abs(np.arange(len(plane)) + 0.5 - (first + end) / 2) > (end - first) / 2] = 0
     return full / (full.max() or 1)

@@ -116,7 +116,7 @@ def draw_results(path: Path, results: Sequence[Result], method: str) -> Array:
     for result in results:
         panels.append(draw_panel(panels[0], result))
         lines = [f'{result.network.title}, {result.network.weights}', result.text]
-        lines += [] if result.image.visible.is_all_of(result.image.size) else ['the frame is what the network gets']
+        lines += [] if result.image.shows_all else ['the frame is what the network gets']
         titles.append(lines + ([] if result.heat.any() else ['no region supports the class: the map is empty']))
     layers = list(dict.fromkeys(result.network.layer for result in results))
     return make_sheet(panels, titles, footer=f'dark: weak, light: strong; {method} at {", ".join(layers)}')
@@ -124,9 +124,9 @@ def draw_results(path: Path, results: Sequence[Result], method: str) -> Array:
 
 def draw_panel(plain: Array, result: Result) -> Array:
     """Return the image, ``plain`` in the size of a panel, with its map, what the network gets, and a detection."""
-    factor, panel = plain.shape[0] / result.image.size[0], draw_heat_map(plain, result.heat)
-    if not result.image.visible.is_all_of(result.image.size):
-        top, left, bottom, right = (round(value * factor) for value in result.image.visible.edges)
+    factor, panel = plain.shape[0] / result.image.image.shape[0], draw_heat_map(plain, result.heat)
+    if not result.image.shows_all:
+        top, left, bottom, right = (round(value * factor) for value in result.image.visible)
         dark = (plain * DIM).astype(np.uint8)
         dark[top:bottom, left:right] = panel[top:bottom, left:right]
         panel = draw_boxes(dark, [(left, top, right, bottom)], colors=[WHITE])

@@ -203,11 +203,11 @@ def _detect(model: Any, image: PreprocessedImage, label: int | None) -> tuple[Te
     logits, deltas = _regions(model, features, region)
     score, least = float(scores[index, chosen]), float(model.test_cfg.rcnn.score_thr)
     text = f'{score:.3f}' if score >= least else f'{score:.3f}, below the threshold {least:g}'
-    head, window = model.roi_head.bbox_head, image.window
+    head, (height, width) = model.roi_head.bbox_head, image.inputs.shape[2:]
     own = deltas.detach().reshape(-1, 4)[0 if head.reg_class_agnostic else chosen][None]
     corners = head.bbox_coder.decode(region[:, 1:], own, max_shape=image.content)[0].detach().cpu().numpy()
-    scale = np.array([window.width / image.inputs.shape[3], window.height / image.inputs.shape[2]] * 2)
-    left, top, right, bottom = (float(x) for x in corners * scale + np.array([window.left, window.top] * 2))
+    start, scale = image.window[:2], image.window[2:] / (height, width)  # down and right
+    left, top, right, bottom = (float(x) for x in corners * np.tile(scale[::-1], 2) + np.tile(start[::-1], 2))
     return logits[0, chosen], Explanation(chosen, score, f'{text}, the best box', box=(left, top, right, bottom))
 
 

@@ -66,9 +66,8 @@ def test_a_point_of_the_input_lies_where_the_image_has_it(
     found = centre(view.inputs[0].sum(0).numpy())
     height, width = view.inputs.shape[2:]
     assert height % divisor == width % divisor == 0
-    window = view.window
-    place = [window.top + found[0] * window.height / height, window.left + found[1] * window.width / width]
-    assert np.abs(np.array(place) - middle - 0.5).max() < 0.5
+    place = view.window[:2] + found * view.window[2:] / (height, width)
+    assert np.abs(place - middle - 0.5).max() < 0.5
 
 
 def test_the_map_is_that_of_opencv_where_all_is_seen(tmp_path: Path) -> None:
@@ -78,7 +77,7 @@ def test_the_map_is_that_of_opencv_where_all_is_seen(tmp_path: Path) -> None:
     expected = cv2.resize(strength, (97, 61), interpolation=cv2.INTER_LINEAR)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected / expected.max(), atol=2e-5)  # OpenCV rounds its weights
-    assert view.visible.is_all_of((61, 97))
+    assert view.shows_all
 
 
 def test_padding_is_cut_off_and_counts_for_nothing(tmp_path: Path) -> None:
@@ -99,7 +98,7 @@ def test_what_is_not_seen_is_nothing(tmp_path: Path) -> None:
     assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == (8, 90, 60, 142)
     assert set(np.unique(found)) == {0, 1}
     assert not upsample_to_image(np.zeros((2, 2)), view).any()
-    assert not view.visible.is_all_of((96, 200))
+    assert not view.shows_all
 
 
 def test_a_turned_photograph_is_shown_as_the_network_gets_it(tmp_path: Path) -> None:
@@ -108,7 +107,7 @@ def test_a_turned_photograph_is_shown_as_the_network_gets_it(tmp_path: Path) -> 
     image.save(tmp_path / 'turned.jpg', exif=image.getexif())
     view = seen(tmp_path / 'turned.jpg', [])
     np.testing.assert_array_equal(view.inputs[0].permute(1, 2, 0).numpy(), view.image)
-    assert (view.image.shape[:2], view.visible.is_all_of(view.size)) == ((60, 40), True)
+    assert (view.image.shape[:2], view.shows_all) == ((60, 40), True)
 
 
 MOVING = [

@@ -141,7 +141,7 @@ def test_wrong_graphs_are_not_verified(sources: dict, name: str, change: str, tm
 
 
 def test_ties_are_recognized(tiny_models: dict, tmp_path: Path) -> None:
-    """Changes of the features by as little as rounding let other regions win; seeds 0 and 2 meet such ties."""
+    """Changes of the features by as little as rounding let other regions win; seed 4 meets such ties."""
     options = {'model.test_cfg.rpn.nms_pre': 1000, 'model.test_cfg.rpn.max_per_img': 100}
     source = read_source(*tiny_models['detector'], options={**options, 'model.test_cfg.rcnn.max_per_img': 60})
     graph = make_graph(copy.deepcopy(source))
@@ -151,7 +151,7 @@ def test_ties_are_recognized(tiny_models: dict, tmp_path: Path) -> None:
 
     graph.module.neck.register_forward_hook(noisy)
     rows = []
-    for seed in range(3):
+    for seed in (0, 4):
         torch.manual_seed(seed)
         rows += compare(graph, source, tmp_path)
     assert fault_of(rows, 'detection') == '', rows
