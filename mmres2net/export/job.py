@@ -11,10 +11,9 @@ import torch
 from mmres2net.engine.source import ModelSource, read_source
 from mmres2net.engine.weights import safe_loading
 from mmres2net.errors import UserError
-from mmres2net.export.compare import Comparison
 from mmres2net.export.formats import WRITERS, write_graph
 from mmres2net.export.graphs import Graph, make_graph
-from mmres2net.export.verify import Verifier, channels_first, fault_of, images_for, make_copies
+from mmres2net.export.verify import Comparison, Verifier, channels_first, fault_of, images_for, make_copies
 from mmres2net.files import writable_dir
 from mmres2net.flags import parse
 from mmres2net.predict.images import read_image

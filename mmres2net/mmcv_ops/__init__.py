@@ -1,7 +1,8 @@
 """mmcv's compiled operators on torchvision and torch, for an mmcv that was installed without a compiler.
 
 ``mmcv.ops`` calls a compiled module, ``mmcv._ext``. Where the installed mmcv has none, this package answers the import
-with the functions of :mod:`mmres2net.mmcv_ops.operators`, on CPUs and GPUs. An ``mmcv._ext`` of mmcv's own goes first.
+with the functions of its modules, on CPUs and GPUs; each has the name and the arguments that ``mmcv.ops`` uses, and
+writes into the tensors that it is handed. An ``mmcv._ext`` of mmcv's own goes first.
 
 Importing this module loads neither torch nor mmcv; the operators are loaded when ``mmcv.ops`` asks for them.
 """
@@ -26,9 +27,14 @@ class OperatorFinder(MetaPathFinder, Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         """Put the operators into ``module``; any other name becomes a function that raises an error when called."""
-        from mmres2net.mmcv_ops.operators import OPERATORS, missing_operator
+        from mmres2net.mmcv_ops import common, convolution, dense, pooling, suppression
 
-        vars(module).update(OPERATORS, __getattr__=missing_operator)
+        for part in (convolution, dense, pooling, suppression):
+            own = {
+                name: value for name, value in vars(part).items() if getattr(value, '__module__', '') == part.__name__
+            }
+            vars(module).update({name: value for name, value in own.items() if not name.startswith('_')})
+        vars(module).update(common.VERSIONS, __getattr__=common.missing_operator)
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None

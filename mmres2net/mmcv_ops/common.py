@@ -1,17 +1,35 @@
 """What the operators share: the precision that they compute in, and the error for what is not provided."""
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn
 
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from mmres2net.errors import UserError
+
+VERSIONS: dict[str, Callable[[], str]] = {
+    'get_compiler_version': lambda: f'none: operators of torchvision {torchvision.__version__}',
+    'get_compiling_cuda_version': lambda: 'not available',
+}
 
 
 def computable(tensor: Tensor) -> Tensor:
     """Return the tensor in double precision if it has it, else in single precision: half of it is for storage."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def missing_operator(name: str) -> Callable[..., Any]:
+    """Return a function in place of an operator that is not provided.
+
+    ``mmcv.ops`` looks all its operators up when it is imported, so the error has to wait for the call.
+    """
+    if name.startswith('__'):
+        raise AttributeError(name)
+    return partial(refuse, name)
 
 
 def refuse(operator: str, *args: Any, **kwargs: Any) -> NoReturn:

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from mmres2net.export.compare import compare_classes, compare_detections, compare_maps
-from mmres2net.export.verify import fault_of
+from mmres2net.export.verify import compare_classes, compare_detections, compare_maps, fault_of
 
 SIZE = (40, 50)
 

@@ -12,10 +12,9 @@ import torch
 from mmres2net.engine.source import ModelSource, read_source
 from mmres2net.errors import UserError
 from mmres2net.export import formats, job
-from mmres2net.export.compare import Comparison
 from mmres2net.export.graphs import Graph, make_graph
 from mmres2net.export.preprocess import Padding
-from mmres2net.export.verify import Verifier, fault_of, images_for, make_copies
+from mmres2net.export.verify import Comparison, Verifier, fault_of, images_for, make_copies
 from mmres2net.paths import list_configs
 from mmres2net.predict.runtimes import Session, open_file
 from tests.cam import models as cam_models
