@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, TypeVar
 
-import torch
 from mmcv.cnn import ConvModule
 from mmcv.cnn.bricks.drop import DropPath
 from mmengine.model.utils import _BatchNormXd  # what MMEngine puts in place of SyncBatchNorm in a single process
@@ -24,6 +23,7 @@ Pair = tuple[nn.Module, nn.Module]
 Place = tuple[nn.Module, str]  # a module and the name of one of its children
 
 BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, _BatchNormXd)
+HELD = ('running_mean', 'running_var', 'weight', 'bias')  # what a batch norm computes with
 _KINDS = (
     nn.Conv2d, *BATCH_NORMS, nn.ReLU, nn.Identity, nn.Sequential, DropPath, ConvModule, Bottle2neck, Bottleneck, Root,
     Res2Net,
@@ -66,17 +66,12 @@ def fold(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor | None]:
     weight, bias = conv.weight.detach(), None if conv.bias is None else conv.bias.detach()
     if isinstance(norm, nn.Identity):
         return weight, bias
-    held: dict[str, Any] = {**norm._parameters, **norm._buffers}
-    mean, var, scale, shift = (
-        None if held[name] is None else held[name].detach().cpu().double()  # not every device has float64
-        for name in ('running_mean', 'running_var', 'weight', 'bias')
-    )
-    eps: Any = norm.eps
+    held: Any = {**norm._parameters, **norm._buffers, 'eps': norm.eps}
+    # On the CPU: not every device has float64.
+    mean, var, scale, shift = (held[k] if held[k] is None else held[k].detach().cpu().double() for k in HELD)
     double_bias = None if bias is None else bias.cpu().double()
-    assert mean is not None and var is not None, 'is_foldable was not asked'  # noqa: PT018
-    folded = fuse_conv_bn_weights(weight.cpu().double(), double_bias, mean, var, eps, scale, shift)
-    with torch.no_grad():
-        return folded[0].detach().to(weight), folded[1].detach().to(weight)
+    folded = fuse_conv_bn_weights(weight.cpu().double(), double_bias, mean, var, held['eps'], scale, shift)
+    return folded[0].detach().to(weight), folded[1].detach().to(weight)
 
 
 def fuse(model: Model) -> Model:
