@@ -8,15 +8,6 @@ from mmres2net.models.preprocessor import AlignedSegDataPreProcessor
 from mmres2net.models.res2net import Bottle2neck, Res2Net
 
 __all__ = [
-    'ALIASES',
-    'ARCHS',
-    'AlignedSegDataPreProcessor',
-    'Arch',
-    'Bottle2neck',
-    'DenseNetBC',
-    'Res2LayerHead',
-    'Res2Net',
-    'Res2NetDLA',
-    'WideResNet',
-    'find_arch',
-]
+    'ALIASES', 'ARCHS', 'AlignedSegDataPreProcessor', 'Arch', 'Bottle2neck', 'DenseNetBC', 'Res2LayerHead',
+    'Res2Net', 'Res2NetDLA', 'WideResNet', 'find_arch',
+]  # fmt: skip

@@ -150,14 +150,9 @@ def measure(prediction: np.ndarray, truth: np.ndarray) -> Measured:
         one.step(prediction, truth.astype(np.uint8) * 255)
     curves, aligned = counts.get_results(), alignment.get_results()['em']
     measured = {name: curves[name]['dynamic'] for name in ('precision', 'recall', 'F')} | {
-        'E': aligned['curve'],
-        'adpF': curves['F']['adaptive'],
-        'adpE': aligned['adp'],
-        'MAE': error.get_results()['mae'],
-        'Sm': structure.get_results()['sm'],
-        'wF': weighted.get_results()['wfm'],
-        'images': 1,
-    }
+        'E': aligned['curve'], 'adpF': curves['F']['adaptive'], 'adpE': aligned['adp'], 'images': 1,
+        'MAE': error.get_results()['mae'], 'Sm': structure.get_results()['sm'], 'wF': weighted.get_results()['wfm'],
+    }  # fmt: skip
     return {name: np.asarray(value, dtype=np.float64) for name, value in measured.items()}
 
 
