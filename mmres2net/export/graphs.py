@@ -46,15 +46,9 @@ def make_graph(source: ModelSource, part: str = 'whole') -> Graph:
     kinds = {'roi_head': detector.DetectorGraph, 'decode_head': SegmentorGraph, 'head': ClassifierGraph}
     kind: Any = BackboneGraph if backbone else next(kind for name, kind in kinds.items() if hasattr(model, name))
     module = kind(preprocess, model).eval()
+    settings = {**module.settings, 'transforms': transforms, 'apply_exif': applies_exif(source.cfg)}
     weights = f'{source.title}, {source.weights}'
-    facts: dict[str, Any] = {
-        'classes': source.classes,
-        'palette': source.palette,
-        'apply_exif': applies_exif(source.cfg),
-    }
-    metadata = ExportMetadata(
-        module.task, tuple(module.axes), weights, transforms=transforms, **facts, **module.settings
-    )
+    metadata = ExportMetadata(module.task, tuple(module.axes), weights, source.classes, source.palette, **settings)
     image = MAP_AXES if module.task != 'detection' else {dim: word for dim, word in MAP_AXES.items() if word != 'batch'}
     return Graph(module, metadata, {'image': image, **module.axes})
 

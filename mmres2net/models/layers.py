@@ -65,11 +65,8 @@ class BlockOptions:
         cfg: Cfg = {'type': 'BN'} if self.norm_cfg is None else self.norm_cfg
         groups = cfg.get('num_groups', 1)
         if cfg['type'] in ('GN', nn.GroupNorm) and channels % groups:
-            raise ValueError(
-                f'norm_cfg={cfg} cannot divide {channels} channels into {groups} groups; use '
-                "type='mmres2net.GCDGroupNorm', which takes the largest number of groups that divides both, or a "
-                'num_groups that divides every width of the network (2 does for base width 26)'
-            )
+            what = f'norm_cfg={cfg}: {groups} groups do not divide {channels} channels'
+            raise ValueError(f"{what}; use type='mmres2net.GCDGroupNorm', or 2 groups for a base width of 26")
         return build_norm_layer(dict(cfg), channels)[1]
 
 

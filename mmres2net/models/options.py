@@ -50,10 +50,7 @@ def resolve_arch(
         depths=depths, base_width=base_width, scales=scales, cardinality=cardinality, family=family
     )
     if arch is not None and numbers:
-        raise ValueError(
-            f'arch={arch!r} fixes depths, base_width, scales, cardinality and family; leave out {", ".join(numbers)}, '
-            'or leave out arch to build a network outside the table'
-        )
+        raise ValueError(f'arch={arch!r} fixes {", ".join(numbers)}: leave these out, or leave out arch')
     found = _custom_arch(**numbers) if arch is None else find_arch(arch)
     if found.family == 'dla':
         raise ValueError(f"arch={arch!r} is of the DLA family; build it with type='mmres2net.Res2NetDLA'")
@@ -84,9 +81,7 @@ def resolve_out_indices(out_indices: Sequence[int] | None, num_stages: int) -> t
         return tuple(range(num_stages))
     indices = check_ints('out_indices', out_indices, 0)
     if not indices or max(indices) >= num_stages or list(indices) != sorted(set(indices)):
-        raise ValueError(
-            f'out_indices={indices} must be of {tuple(range(num_stages))}, at least one, each once, ascending'
-        )
+        raise ValueError(f'out_indices={indices} must be one or more of {tuple(range(num_stages))}, ascending')
     return indices
 
 
@@ -124,9 +119,7 @@ def plan_stages(
         if num_built < num_stages:
             raise ValueError(f'multi_grid={grid} is for stage {num_stages - 1}, which out_indices leaves out')
         if len(grid) != depths[-1]:
-            raise ValueError(
-                f'multi_grid={grid} must have one dilation for each of the {depths[-1]} blocks of the last stage'
-            )
+            raise ValueError(f'multi_grid={grid} must have a dilation for each of the {depths[-1]} last blocks')
         plans[-1] = replace(plans[-1], dilations=grid)
     return tuple(plans)
 
@@ -135,9 +128,7 @@ def trade_strides(default_strides: tuple[int, ...], output_stride: int) -> tuple
     """Return strides and dilations of each stage for a total stride of ``output_stride``, after a stem of stride 4."""
     check_choice('output_stride', output_stride, OUTPUT_STRIDES)
     if len(default_strides) != 4:
-        raise ValueError(
-            f'output_stride={output_stride} needs a network of four stages; give strides and dilations instead'
-        )
+        raise ValueError(f'output_stride={output_stride} is for four stages; give strides and dilations instead')
     totals = [4 * prod(default_strides[: i + 1]) for i in range(4)]
     strides = [1 if total > output_stride else stride for total, stride in zip(totals, default_strides, strict=True)]
     return tuple(strides), tuple(max(total // output_stride, 1) for total in totals)
@@ -162,10 +153,7 @@ def dcn_by_stage(dcn: Cfg | None, stage_with_dcn: Sequence[bool] | None, num_sta
     if dcn is None and not any(stage_with_dcn or ()):
         return [None] * num_stages
     if dcn is None or stage_with_dcn is None or len(stage_with_dcn) != num_stages or not any(stage_with_dcn):
-        raise ValueError(
-            f'dcn={dcn} and stage_with_dcn={stage_with_dcn} go together: a deformable convolution config and a bool '
-            f'for each of the {num_stages} stages, at least one of them True'
-        )
+        raise ValueError(f'dcn={dcn} needs stage_with_dcn, {num_stages} bools with a True, not {stage_with_dcn}')
     return [dcn if used else None for used in stage_with_dcn]
 
 
@@ -177,8 +165,7 @@ def plugins_by_stage(plugins: Sequence[Cfg] | None, num_stages: int) -> list[lis
         known = set(plugin) <= {'cfg', 'position', 'stages'} and 'cfg' in plugin
         if not known or plugin.get('position') not in PLUGIN_POSITIONS or len(stages) != num_stages:
             raise ValueError(
-                f'plugin {plugin} must have cfg, a position of {PLUGIN_POSITIONS} and, if it has stages, a bool for '
-                f'each of the {num_stages} stages'
+                f'plugin {plugin}: give cfg, a position of {PLUGIN_POSITIONS}, maybe {num_stages} bools as stages'
             )
         for own, used in zip(by_stage, stages, strict=True):
             own += [plugin] if used else []

@@ -37,9 +37,7 @@ class AlignedSegDataPreProcessor(BaseDataPreprocessor):
     ) -> None:  # fmt: skip
         super().__init__()
         if any((side - 1) % divisor for side in size):
-            raise ValueError(
-                f'size={tuple(size)}: height and width must be {divisor} k + 1, such as {32 * divisor + 1}'
-            )
+            raise ValueError(f'size={tuple(size)}: both must be {divisor} k + 1, such as {32 * divisor + 1}')
         self.size, self.divisor = (size[0], size[1]), divisor
         options = dict(bgr_to_rgb=bgr_to_rgb, rgb_to_bgr=rgb_to_bgr, pad_val=pad_val, seg_pad_val=seg_pad_val)
         node = dict(type='mmseg.SegDataPreProcessor', mean=mean, std=std, size=self.size, **options)

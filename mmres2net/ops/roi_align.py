@@ -47,10 +47,7 @@ class RoIAlign(nn.Module):
         super().__init__()
         height, width = (output_size, output_size) if isinstance(output_size, int) else output_size
         if min(height, width) < 1 or sampling_ratio < 0:
-            raise ValueError(
-                f'RoIAlign: output_size={output_size}, sampling_ratio={sampling_ratio}: '
-                'the output size must be 1 or more, and the sampling ratio 0 or more'
-            )
+            raise ValueError(f'output_size={output_size} must be at least 1, and sampling_ratio={sampling_ratio} 0')
         self.output_size = (height, width)
         self.spatial_scale, self.sampling_ratio, self.aligned = float(spatial_scale), sampling_ratio, aligned
 

@@ -112,9 +112,7 @@ def open_file(path: str | Path, *, threads: int | None = None) -> Session:
     except ImportError as error:
         raise UserError(f'{path} needs a package that cannot be imported ({error}): {EXTRA}') from error
     except Exception as error:  # runtimes raise whatever they like
-        raise UserError(
-            f'{path} cannot be opened; it is damaged or not an exported model: {reason_of(error)}'
-        ) from error
+        raise UserError(f'{path} is damaged or not an exported model: {reason_of(error)}') from error
 
 
 def _open_onnx(path: Path, threads: int | None) -> Session:
