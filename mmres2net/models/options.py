@@ -50,7 +50,7 @@ def resolve_arch(
         depths=depths, base_width=base_width, scales=scales, cardinality=cardinality, family=family
     )
     if arch is not None and numbers:
-        raise ValueError(f'arch={arch!r} fixes {", ".join(numbers)}: leave these out, or leave out arch')
+        raise ValueError(f'arch={arch!r} fixes the network: leave out {", ".join(numbers)}, or leave out arch')
     found = _custom_arch(**numbers) if arch is None else find_arch(arch)
     if found.family == 'dla':
         raise ValueError(f"arch={arch!r} is of the DLA family; build it with type='mmres2net.Res2NetDLA'")
@@ -81,7 +81,9 @@ def resolve_out_indices(out_indices: Sequence[int] | None, num_stages: int) -> t
         return tuple(range(num_stages))
     indices = check_ints('out_indices', out_indices, 0)
     if not indices or max(indices) >= num_stages or list(indices) != sorted(set(indices)):
-        raise ValueError(f'out_indices={indices} must be one or more of {tuple(range(num_stages))}, ascending')
+        raise ValueError(
+            f'out_indices={indices}: give at least one of {tuple(range(num_stages))}, each once, ascending'
+        )
     return indices
 
 
@@ -119,7 +121,7 @@ def plan_stages(
         if num_built < num_stages:
             raise ValueError(f'multi_grid={grid} is for stage {num_stages - 1}, which out_indices leaves out')
         if len(grid) != depths[-1]:
-            raise ValueError(f'multi_grid={grid} must have a dilation for each of the {depths[-1]} last blocks')
+            raise ValueError(f'multi_grid={grid} must have a dilation for each of the last {depths[-1]} blocks')
         plans[-1] = replace(plans[-1], dilations=grid)
     return tuple(plans)
 
@@ -153,7 +155,8 @@ def dcn_by_stage(dcn: Cfg | None, stage_with_dcn: Sequence[bool] | None, num_sta
     if dcn is None and not any(stage_with_dcn or ()):
         return [None] * num_stages
     if dcn is None or stage_with_dcn is None or len(stage_with_dcn) != num_stages or not any(stage_with_dcn):
-        raise ValueError(f'dcn={dcn} needs stage_with_dcn, {num_stages} bools with a True, not {stage_with_dcn}')
+        need = f'a config, and a bool for each of the {num_stages} stages, at least one of them True'
+        raise ValueError(f'dcn={dcn} and stage_with_dcn={stage_with_dcn} go together: {need}')
     return [dcn if used else None for used in stage_with_dcn]
 
 
@@ -164,9 +167,8 @@ def plugins_by_stage(plugins: Sequence[Cfg] | None, num_stages: int) -> list[lis
         stages = plugin.get('stages', (True,) * num_stages)
         known = set(plugin) <= {'cfg', 'position', 'stages'} and 'cfg' in plugin
         if not known or plugin.get('position') not in PLUGIN_POSITIONS or len(stages) != num_stages:
-            raise ValueError(
-                f'plugin {plugin}: give cfg, a position of {PLUGIN_POSITIONS}, maybe {num_stages} bools as stages'
-            )
+            need = f'a position of {PLUGIN_POSITIONS} and, if it has stages, a bool for each of the {num_stages} stages'
+            raise ValueError(f'plugin {plugin} must have cfg, {need}')
         for own, used in zip(by_stage, stages, strict=True):
             own += [plugin] if used else []
     return by_stage
