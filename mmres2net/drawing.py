@@ -1,7 +1,6 @@
 """Drawing on images with numpy and Pillow: boxes with labels, masks, label maps, heat maps, legends, sheets.
 
-Images are (H, W, 3) uint8 arrays in RGB. Every function returns a new array and leaves its input unchanged. Text and
-lines grow with the image, so that they are legible at any size.
+Images are (H, W, 3) uint8 arrays in RGB; inputs stay unchanged. Text and lines grow with the image.
 """
 
 import colorsys
@@ -72,14 +71,10 @@ def resize_within(image: Array, least: int, most: int) -> Array:
 def draw_boxes(
     image: Array, boxes: Iterable[Sequence[float]], texts: Sequence[str] = (), colors: Sequence[Color] = (WHITE,)
 ) -> Array:
-    """Draw boxes with their labels; labels avoid one another where there is room.
+    """Draw boxes with their labels, which avoid one another where there is room.
 
-    Args:
-        image: (H, W, 3) uint8.
-        boxes: Left, top, right, bottom in pixels, the most important box first: it is drawn on top. Boxes that are not
-            finite or do not touch the image are left out.
-        texts: A label for each box; empty: no labels.
-        colors: A color for each box, or one for all of them.
+    Boxes are left, top, right, bottom in pixels, the most important one first: it is drawn on top. Those that are not
+    finite or do not touch the image are left out. There is a color for each box, or one for all of them.
     """
     canvas = Image.fromarray(image)
     pen, width = ImageDraw.Draw(canvas), line_width(*image.shape[:2])
@@ -120,11 +115,8 @@ def _label_place(size: tuple[int, int], text: str, box: Rectangle, placed: Seque
     right, bottom = max(size[0] - width, 0), max(size[1] - height, 0)
     corners = [(min(max(x, 0), right), min(max(y, 0), bottom)) for y in rows for x in columns]
     places = [(x, y, x + width, y + height) for x, y in corners]
-    return next((place for place in places if not any(_overlap(place, other) for other in placed)), places[0])
-
-
-def _overlap(a: Rectangle, b: Rectangle) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+    free = [a for a in places if not any(a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3] for b in placed)]
+    return [*free, places[0]][0]
 
 
 def _label_size(text: str, font: int) -> tuple[float, float]:
@@ -164,19 +156,14 @@ def draw_label_map(image: Array, labels: Array, colors: Sequence[Color | None], 
     return np.rint(image * (1 - weight) + table[labels] * weight).astype(np.uint8)
 
 
-def heat_colors(heat: Array) -> Array:
-    """Return the colors (H, W, 3) uint8 of values (H, W) in [0, 1], dark to light, also for color-blind readers."""
+def draw_heat_map(image: Array, heat: Array, *, alpha: float = 0.5) -> Array:
+    """Draw values (h, w) in [0, 1] over ``image``, resized to its size: dark to light, also for color-blind readers."""
     from matplotlib import colormaps
 
-    colors: Array = colormaps['inferno'](np.clip(heat, 0, 1).astype(float), bytes=True)[..., :3]
-    return colors
-
-
-def draw_heat_map(image: Array, heat: Array, *, alpha: float = 0.5) -> Array:
-    """Draw values (h, w) in [0, 1] as colors over ``image``, resized to its size."""
     size = (image.shape[1], image.shape[0])
     values = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
-    return np.asarray(Image.blend(Image.fromarray(image), Image.fromarray(heat_colors(values)), alpha))
+    colors = colormaps['inferno'](np.clip(values, 0, 1).astype(float), bytes=True)[..., :3]
+    return np.asarray(Image.blend(Image.fromarray(image), Image.fromarray(colors), alpha))
 
 
 def wrap_text(text: str, width: float, font: int) -> list[str]:

@@ -1,7 +1,6 @@
 """Facts of the environment: versions, cores, memory, disk space and the GPU driver.
 
-The one place that set-up, the doctor and the runs ask. It imports the standard library only, so that it also works
-before anything is installed and where torch is broken.
+The standard library alone is imported, so that this works before anything is installed and where torch is broken.
 """
 
 from __future__ import annotations

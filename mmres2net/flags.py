@@ -70,8 +70,7 @@ def path(text: str) -> str:
 
 def every(text: str) -> tuple[int, str]:
     """Return a number and its unit, steps (``it``) or minutes (``min``); a ``type`` for argparse."""
-    found = re.fullmatch(r'0*([1-9]\d{0,8})(it|min)', text)
-    if found is None:
+    if (found := re.fullmatch(r'0*([1-9]\d{0,8})(it|min)', text)) is None:
         raise argparse.ArgumentTypeError(f'{text}: choose steps, such as 500it, or minutes, such as 10min')
     return int(found[1]), found[2]
 
@@ -117,9 +116,9 @@ CONFIG = 'a config file, the name of a shipped config, or mmdet::NAME, mmseg::NA
 OWN_DATA = 'a folder of annotated images, a COCO file, or a data file (YAML)'
 MODEL = 'a checkpoint, a work dir (its best checkpoint, else its newest), or an exported .onnx, .xml, .pt, .pt2 file'
 STATUS = (
-    'exit status: 0 done; 1 the run stopped after it began; 2 nothing was done, because a flag, the config, the data '
-    'or a checkpoint has an error; 75 stopped by --max-minutes, SIGUSR1 or SIGUSR2: --resume continues; 130 stopped by '
-    'SIGINT (Ctrl-C), 143 by SIGTERM'
+    'Exit status: 0 done; 1 it stopped after it began, a check found errors, or broken images were skipped; 2 nothing '
+    'was done, because a flag, a config, data or a file has an error; 75 stopped by --max-minutes, SIGUSR1 or SIGUSR2, '
+    'to be resumed; 130 stopped by Ctrl-C, 143 by SIGTERM.'
 )
 DATA = '--data PATH  the data: the standard layout of the config, or data of your own'
 TRAINED_DATA = '--data PATH  data of your own that the checkpoint was trained on: class names and test images'
@@ -165,18 +164,14 @@ VERBS = {
 --from-scratch  random initialization; unfreeze all layers
 --keep-schedule  with data of your own: keep epochs, learning rate and evaluations of the config
 | --resume [CHECKPOINT:auto]  resume from CHECKPOINT, or from the latest one in the work dir
-| --overwrite  delete the checkpoints that an earlier run left in the work dir
-
-{STATUS}""",
+| --overwrite  delete the checkpoints that an earlier run left in the work dir""",
     'test': f"""Evaluate a checkpoint on the test split of its config.
 
 {COMMON}
 checkpoint  a checkpoint that was trained with this config
 --out FILE.pkl  write the predictions to this file; masks as COCO RLE
 --tta  test-time augmentation: average over flipped images
---draw N>=0  draw annotations beside predictions of N images, the best and the worst; default: as the config says
-
-{STATUS}""",
+--draw N>=0  draw annotations beside predictions of N images, the best and the worst; default: as the config says""",
     'check-data': f"""Read all data of a config or a folder: list what is wrong, count what is there, draw samples.
 
 config  {OWN_DATA}; or {CONFIG}
@@ -185,9 +180,7 @@ config  {OWN_DATA}; or {CONFIG}
 --show N>=0:5  findings of each kind to list; default: %(default)s
 --samples N>=0:8  images to draw of each split; default: %(default)s
 --out DIR  folder of the drawings; default: work_dirs/check_data/CONFIG
-{OPTIONS}
-
-exit status: 0 without errors (notes are fine), 1 with errors in the data, 2 where nothing was checked""",
+{OPTIONS}""",
     'convert-data': f"""Write boxes and masks of objects in another format.
 
 path  {OWN_DATA}
@@ -217,8 +210,7 @@ checkpoint [checkpoint]  a checkpoint of this config; for classifiers also the n
 {TRUST}
 {OPTIONS}
 
-Exit status: 0, 1 if the file does not compute what the model computes, 2 if nothing was written. Backbones, classifiers
-and segmentors take batches, detectors one image at a time.""",
+Backbones, classifiers and segmentors take batches, detectors one image at a time.""",
     'predict': f"""Predict with a checkpoint, or with an exported file, which needs no OpenMMLab library.
 
 model  {MODEL}
@@ -238,13 +230,10 @@ inputs INPUT...  images, videos, folders with subfolders, patterns such as 'phot
 {RUNTIME}
 {OPTIONS}
 
-.pt and .pt2 files are programs: open them only if you trust their source. Exit status: 0, 1 if images were broken and
-skipped, 2 if nothing was predicted; after Ctrl-C (130) --out holds what was done.""",
+.pt and .pt2 files are programs: open them only if you trust their source. After Ctrl-C --out holds what was done.""",
     'merge': """Check that all parts of mmres2net predict --shard or --ray are there, and make one file of them.
 
-folder DIR  their --out; gets predictions.json, .csv or .jsonl, and failed.txt with the broken images
-
-Exit status: 0, 1 if images were broken, 2 if nothing was merged.""",
+folder DIR  their --out; gets predictions.json, .csv or .jsonl, and failed.txt with the broken images""",
     'submit': """Train or test as a job of a Slurm cluster. It is resumed when it was preempted or its time is up.
     The flags of the verb stand among these.
 
@@ -256,18 +245,14 @@ verb {train,test}  what to run
 --partition P  the partition of the cluster
 --hours M:24  the time that the job asks for; default: %(default)s
 --job-dir DIR:jobs  folder of scripts and logs; default: %(default)s
---cluster {slurm,local}:slurm  local: run on this machine, for a trial
-
-Exit status: 0 submitted, 2 nothing was submitted.""",
+--cluster {slurm,local}:slurm  local: run on this machine, for a trial""",
     'serve': f"""Serve a page on which an image is dropped and predictions are drawn, of two models side by side.
 
 models MODEL...  one or two: {MODEL}
 --config CONFIG...  of each checkpoint, in their order
 --host HOST:127.0.0.1  address to serve on; other machines reach 0.0.0.0; default: %(default)s
 --port N>=0:7860  default: %(default)s; 0: a free one
-{RUNTIME}
-
-Exit status: 0 when it is stopped by Ctrl-C, 2 if it could not start.""",
+{RUNTIME}""",
     'cam': f"""Draw which regions of an image support a class (Grad-CAM), for one or more networks side by side.
 
 config  {CONFIG}
@@ -281,9 +266,7 @@ checkpoint [checkpoint]  a checkpoint of this config; for classifiers also publi
 --out DIR:cam  folder of the images; existing ones are replaced; default: %(default)s
 --device DEVICE:cpu  where the networks run, such as cuda:1; default: %(default)s
 {TRUST}
-{OPTIONS}
-
-Exit status: 0, 1 if images are broken and skipped, 2 if nothing was drawn.""",
+{OPTIONS}""",
     'compare': f"""Compare runs on the same images: differences of all metrics with intervals, and a report.
 
 runs RUN...  two sides or more, the first one is the reference. A RUN is the work dir of a training (its last
@@ -293,9 +276,7 @@ runs RUN...  two sides or more, the first one is the reference. A RUN is the wor
 --samples N>=200:2000  replicates of the bootstrap; default: %(default)s
 --seed N>=0:0  of the bootstrap; default: %(default)s
 --no-cost  do not measure time and memory
-{TRUST}
-
-Exit status: 0; 2 if nothing was compared; 1 if a test ended early.""",
+{TRUST}""",
     'sweep': """Figure 4 of the paper: accuracy on CIFAR-100 by the size of the network, for cardinality, depth and
     scale, each varied alone. Networks of equal size are drawn by the scale itself.
 
@@ -321,14 +302,10 @@ folders WORK_DIR...  the --out of a sweep, or work dirs of runs
 
 names ARCH_OR_CONFIG...  such as res2net50_26w_4s, a config, or LIBRARY::NAME
 --size HxW  image size; default: as in testing (ARCH: 224x224, or 32x32)
---json FILE  write the exact numbers to this file
-
-Exit status: 0, or 2 if something cannot be counted.""",
+--json FILE  write the exact numbers to this file""",
     'doctor': f"""Check the versions, operators, GPUs, registries and folders of this environment.
 
---require {_choices(REQUIRABLE)}...  fail without
-
-Exit status: 0: no check failed (there may be warnings); 1: a check failed; 2: wrong usage.""",
+--require {_choices(REQUIRABLE)}...  fail without""",
     'demo-data': """Make the embedded data set "shapes" in COCO, VOC and saliency layout.
 
 root SHAPES  folder; default: %(default)s
@@ -347,9 +324,7 @@ target DST  the file to write, with one of these suffixes
 --strip-optimizer  leave out what --resume would need
 --verify  first compare features with the libraries' own code
 --force  overwrite DST
-{TRUST}
-
-Exit status: 0, or 2 if nothing was written.""",
+{TRUST}""",
 }
 LINE = re.compile(r'^(\| )?(\S+)(?: (\S.*?))?(?:  (.+))?$', re.MULTILINE)
 ARGUMENT = re.compile(r'(\[?)([^:]+?)(\.\.\.)?(?::([^\]]*))?\]?(!?)')
@@ -376,7 +351,7 @@ def parse(verb: str, argv: Sequence[str] | None, *, prog: str = '') -> argparse.
 
 def _fill(parser: argparse.ArgumentParser, verb: str) -> None:
     parser.description, flags, *last = re.sub(r'\n +', ' ', VERBS[verb]).split('\n\n')
-    parser.epilog = ''.join(last)
+    parser.epilog = ' '.join([*last, STATUS])
     group = None
     for either, name, argument, text in LINE.findall(flags):
         options: dict[str, Any] = {'help': text or argparse.SUPPRESS}
@@ -386,8 +361,8 @@ def _fill(parser: argparse.ArgumentParser, verb: str) -> None:
             options['action'] = 'store_true'
         if either:
             group = group or parser.add_mutually_exclusive_group()
-        names = (name, '--local-rank') if name == '--local_rank' else (name,)
-        (group if either and group else parser).add_argument(*names, **options)
+        more = ['--local-rank'] if name == '--local_rank' else []
+        (group if either and group else parser).add_argument(name, *more, **options)
 
 
 def _options(argument: str) -> dict[str, Any]:

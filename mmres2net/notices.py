@@ -13,13 +13,9 @@ from typing import Any
 
 # By mmdet at its import, and by pycocotools, which reads annotations for it.
 PRINTED = (
-    'Could not import OneDL',
-    'loading annotations into memory',
-    'Done (t=',
-    'creating index',
-    'index created',
+    'Could not import OneDL', 'loading annotations into memory', 'Done (t=', 'creating index', 'index created',
     'Loads checkpoint by',
-)
+)  # fmt: skip
 QUIET = (DeprecationWarning, PendingDeprecationWarning, FutureWarning, ImportWarning)  # for developers
 HOLD = logging.CRITICAL + 1
 

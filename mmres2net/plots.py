@@ -9,14 +9,8 @@ from typing import Any
 from mmres2net.files import atomic_path
 
 PALETTE = ('#2f6db3', '#c4432b', '#3f8f4f', '#8a5ab0', '#d98a1f', '#4aa3a8', '#b0527f', '#6a6a6a')
-STYLE = {
-    'font.size': 10,
-    'axes.grid': True,
-    'axes.axisbelow': True,
-    'grid.alpha': 0.3,
-    'axes.spines.top': False,
-    'axes.spines.right': False,
-}
+STYLE = {'font.size': 10, 'axes.grid': True, 'axes.axisbelow': True, 'grid.alpha': 0.3}
+STYLE |= {'axes.spines.top': False, 'axes.spines.right': False}
 WIDTH, DPI = 8.0, 110  # inches, and pixels an inch
 LONGEST = 24  # letters of a name
 Line = tuple[str, str, Any, Any, tuple[Any, Any] | None]  # name, color, x, y, and the band around y
@@ -44,19 +38,10 @@ def _more_fonts() -> tuple[str, ...]:
     return tuple(sorted({font.name for font in fontManager.ttflist if wanted.search(font.name)}))[:8]
 
 
-@cache
-def _letters() -> frozenset[int]:
-    from matplotlib.font_manager import FontProperties, findfont, get_font
-
-    files = [findfont(FontProperties(family=name)) for name in ('DejaVu Sans', *_more_fonts())]
-    return frozenset(code for file in files for code in get_font(file).get_charmap())
-
-
 def class_labels(names: Sequence[str]) -> list[str]:
-    """Return class names for plots: long ones shortened; names that no installed font can write as ``class 3``."""
-    written = [name if _letters().issuperset(map(ord, name)) else f'class {k}' for k, name in enumerate(names)]
-    short = [f'{name[:14]}…{name[-9:]}' if len(name) > LONGEST else name for name in written]
-    return [name.replace('$', r'\$') for name in short]  # matplotlib's mark of formulas
+    """Return class names for plots: long ones are shortened, and matplotlib's mark of formulas is none."""
+    short = [f'{name[:14]}…{name[-9:]}' if len(name) > LONGEST else name for name in names]
+    return [name.replace('$', r'\$') for name in short]
 
 
 def draw_lines(figure: Any, panels: Mapping[tuple[str, str, str], Sequence[Line]]) -> None:

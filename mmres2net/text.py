@@ -1,7 +1,4 @@
-"""Text that people read: the one printer of tables and of metrics, the one shortener of lists, the reader of HxW sizes.
-
-Only the standard library is imported.
-"""
+"""Text that people read: the one printer of tables and of metrics, the one shortener of lists, the reader of sizes."""
 
 import math
 import re
@@ -74,12 +71,6 @@ def metric_table(metrics: Mapping[str, Any], title: str) -> str:
     """
     table = format_table([[name, value_text(value)] for name, value in metrics.items()] or [['no metrics']])
     return '\n'.join([title, *(f'  {line}' for line in table.splitlines())])
-
-
-def value_of(value: Any) -> Any:
-    """Return a single number of torch or NumPy as one of Python, anything else as it is."""
-    count = value.numel() if hasattr(value, 'numel') else getattr(value, 'size', 0)
-    return value.item() if count == 1 else value
 
 
 def value_text(value: Any) -> str:

@@ -34,10 +34,6 @@ class Bootstrap:
         """Return the replicates (R, ...) of a side, where ``other`` more degrees of freedom tell how seeds vary."""
         return statistics.pooled(np.stack(runs), self.weights[i], max(len(runs) - 1 + other, 1))
 
-    def difference(self, i: int, runs: Sequence[Array], reference: Sequence[Array]) -> Array:
-        """Return the replicates (R, ...) of side i less the first one."""
-        return self.side(i, runs, len(reference) - 1) - self.side(0, reference, len(runs) - 1)
-
     def row(
         self, key: tuple[str, str], runs: Sequence[Sequence[Array]], paper: Sequence[float | None] = ()
     ) -> parts.Row:
@@ -46,17 +42,14 @@ class Bootstrap:
         for i, one in list(enumerate(runs))[1:]:
             known = [value for value in (paper[0], paper[i]) if value is not None] if paper else []
             gap = known[1] - known[0] if len(known) == 2 else None
-            differences.append(statistics.difference(self.difference(i, one, runs[0]), gap))
+            replicates = self.side(i, one, len(runs[0]) - 1) - self.side(0, runs[0], len(one) - 1)
+            differences.append(statistics.difference(replicates, gap))
         sides = tuple(statistics.estimate(self.side(i, one)) for i, one in enumerate(runs))
         return parts.Row(key[1], key[0], key[1] not in ERRORS, sides, tuple(differences), tuple(paper))
 
 
 def compare(sides: dict[str, list[Evaluated]], *, samples: int, seed: int, command: str) -> parts.Comparison:
-    """Return the comparison of runs on the same images.
-
-    Raises:
-        UserError: They cannot be compared.
-    """
+    """Return the comparison of runs on the same images. A UserError says that they cannot be compared."""
     banners = check_comparable(sides)
     runs = [[one.arrays for one in tested] for tested in sides.values()]
     first = runs[0][0]
@@ -72,31 +65,23 @@ def compare(sides: dict[str, list[Evaluated]], *, samples: int, seed: int, comma
         )
 
     one, confusions = found[0][0], [_confusion(group, classes, found) for group in found[0][0].confusion]
-    by_class = [_adjusted(rows(lambda run: _classes(run, group, classes))) for group in one.by_class]  # noqa: B023
+    by_class = [
+        _adjusted(rows(lambda run: {(group, name): run.by_class[group][1][:, k] for k, name in enumerate(classes)}))  # noqa: B023
+        for group in one.by_class
+    ]
     curves = [_curve(boot, [[run.plots[i] for run in side] for side in found]) for i in range(len(one.plots))]
     scores = parts.plain([np.mean([run.scores for run in side], 0) for side in found])
+    level = parts.RECIPES if all(len(side) > 1 for side in runs) else parts.CHECKPOINTS
     return parts.Comparison(
-        task=task_of(first),
-        level=parts.RECIPES if all(len(side) > 1 for side in runs) else parts.CHECKPOINTS,
-        command=command,
-        seed=seed,
-        samples=samples,
-        banners=tuple(banners),
+        task=task_of(first), level=level, command=command, seed=seed, samples=samples, banners=tuple(banners),
         sides=tuple(parts.Side(name, tuple(one.run for one in tested)) for name, tested in sides.items()),
-        classes=classes,
-        metrics=rows(lambda run: run.metrics, paper=True),
+        classes=classes, metrics=rows(lambda run: run.metrics, paper=True),
         by_class=tuple(row for group in by_class for row in group),
         metric={group: name for group, (name, _) in one.by_class.items()},
-        curves=tuple(curves),
-        calibration=tuple(_calibrations(list(sides), found)),
+        curves=tuple(curves), calibration=tuple(_calibrations(list(sides), found)),
         errors=tuple(replace(row, higher_is_better=False) for row in rows(lambda run: run.errors)),
-        confusions=tuple(confusions),
-        images=parts.Images(tuple(map(str, first['images'])), scores, one.score),
-    )
-
-
-def _classes(run: Measured, group: str, classes: Sequence[str]) -> dict[tuple[str, str], Array]:
-    return {(group, name): run.by_class[group][1][:, k] for k, name in enumerate(classes)}
+        confusions=tuple(confusions), images=parts.Images(tuple(map(str, first['images'])), scores, one.score),
+    )  # fmt: skip
 
 
 def _adjusted(rows: Sequence[parts.Row]) -> Iterable[parts.Row]:

@@ -31,10 +31,8 @@ def costs_of(
 ) -> tuple[tuple[Cost, ...], str]:
     """Return what an image costs each side, and a note on how that was measured.
 
-    Args:
-        sides: The sides.
-        networks: Of the first run of each side; empty: neither time nor memory is measured.
-        seconds: After so long no turn begins, once there have been a few.
+    The ``networks`` are those of the first run of each side; without them neither time nor memory is measured. After
+    ``seconds`` no turn begins, once there have been a few.
     """
     times, notes = np.empty((len(sides), 0)), []
     memory: Sequence[int | None] = [None] * len(sides)

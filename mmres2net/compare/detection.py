@@ -16,14 +16,10 @@ KINDS = {'Cls': CLS, 'Loc': LOC, 'Both': BOTH, 'Dupe': DUPE, 'Bkg': BKG, 'Miss':
 
 
 def average_precision(image: Array, verdict: Array, objects: Array, draws: Draws, protocol: str = 'coco') -> Array:
-    """Return the AP (T, R) of one class by threshold and replicate; NaN without objects.
+    """Return the AP (T, R) of one class by threshold and replicate; NaN without ``objects`` (R,) that count.
 
-    Args:
-        image: (D,) Of each detection, in falling order of score.
-        verdict: (D, T) TRUE, FALSE or IGNORED.
-        objects: (R,) Objects that count in each replicate.
-        draws: The replicates.
-        protocol: ``coco``: mean precision at 101 recalls; ``11points`` and ``area`` as in VOC.
+    ``image`` (D,) and ``verdict`` (D, T) are those of each detection, in falling order of score. Protocols: ``coco``:
+    mean precision at 101 recalls; ``11points`` and ``area`` as in VOC.
     """
     right, counted = verdict == TRUE, verdict != IGNORED
     base = counted[:, -1]  # what counts at one threshold counts at nearly all

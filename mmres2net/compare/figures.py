@@ -81,7 +81,9 @@ def training_plot(result: Comparison) -> str:
     panels: dict[tuple[str, str, str], list[Line]] = {}
     for side, (name, color) in zip(result.sides, _named(result.sides), strict=True):
         for number, run in enumerate(side.runs):
-            rows = _table(Path(run.folder) / 'results.csv')
+            path = Path(run.folder) / 'results.csv'
+            text = path.read_text(encoding='utf-8', errors='replace').splitlines() if path.is_file() else []
+            rows = [row for row in csv.DictReader(text) if row.get('step')]
             metric = next((column for column in rows[0] if METRIC.fullmatch(column)), '') if rows else ''
             for column in ('loss', metric, 'lr'):
                 points = [(float(row['step']), float(row[column])) for row in rows if row.get(column)]
@@ -91,24 +93,11 @@ def training_plot(result: Comparison) -> str:
     return _line_plot(panels)
 
 
-def _table(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(newline='') as file:
-            return [row for row in csv.DictReader(file) if row.get('step')]
-    except (OSError, ValueError, csv.Error):
-        return []
-
-
 def difference_plot(rows: Sequence[Row], sides: Sequence[Side], shown: Callable[[Any], bool]) -> str:
     """Draw the differences of rows with their intervals; grey where ``shown`` denies that there is one.
 
     Of many rows, those with the largest and the smallest differences. Empty if no row has a difference.
     """
-    labels: dict[Row, str] = {}  # of all rows, as a name that no font can write becomes the number of its class
-    for group in dict.fromkeys(row.group for row in rows):
-        mine = [row for row in rows if row.group == group]
-        short = class_labels([row.name for row in mine])
-        labels |= {row: f'{group} {label}'.strip() for row, label in zip(mine, short, strict=True)}
     rows = [row for row in rows if row.differences[0].value is not None]
     if len(rows) > MOST:
         rows = sorted(rows, key=lambda row: -(row.differences[0].value or 0))
@@ -124,7 +113,8 @@ def difference_plot(rows: Sequence[Row], sides: Sequence[Side], shown: Callable[
                 axes.plot([low, value, high], [y] * 3, 'o-', color=color if shown(one) else GREY, markersize=4)
             axes.plot([], [], 'o-', color=color, label=name)
         axes.axvline(0, color='black', linewidth=1)
-        axes.set_yticks(range(len(rows)), [labels[row] for row in rows])
+        labels = class_labels([row.name for row in rows])
+        axes.set_yticks(range(len(rows)), [f'{row.group} {one}'.strip() for row, one in zip(rows, labels, strict=True)])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlabel(f'difference to {class_labels([sides[0].name])[0]}')
         axes.legend(fontsize=8, loc='lower left', bbox_to_anchor=(0, 1))  # above, where it hides nothing

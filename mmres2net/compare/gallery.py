@@ -13,8 +13,8 @@ from mmres2net.compare.result import Comparison, Images, Run
 from mmres2net.drawing import Array, resize_within
 from mmres2net.engine.build import build_dataset, scope_of
 from mmres2net.engine.config import configs_in
-from mmres2net.engine.draw import draw_part
 from mmres2net.engine.embedded import embedded_config, registered_only
+from mmres2net.engine.results import draw_part
 from mmres2net.engine.source import channel_order_of, make_source, place_on
 from mmres2net.engine.speed import speed_up
 from mmres2net.errors import UserError, reason_of
@@ -27,14 +27,15 @@ Example = tuple[str, str, list[tuple[str, Array]]]  # why it was chosen, its fil
 class Network:
     """The network of a run in evaluation mode, with the test data set of its config.
 
-    Raises:
-        UserError: The config is more than data, the data set or the checkpoint cannot be read, or they do not fit.
+    A UserError says that the config is more than data, the data set or the checkpoint cannot be read, or they do not
+    fit.
     """
 
     def __init__(self, run: Run) -> None:
         # What a test used, which is not what its config file says if it was given other data.
         kept = configs_in(Path(run.arrays).parent.parent)
-        self.cfg = embedded_config({'meta': {'cfg': kept[0].read_text() if len(kept) == 1 else run.config}})
+        text = kept[0].read_text(encoding='utf-8') if len(kept) == 1 else run.config
+        self.cfg = embedded_config({'meta': {'cfg': text}})
         self.device = 'cuda' if torch.cuda.is_available() else 'cpu'
         with registered_only():
             loader = self.cfg.get('test_dataloader') or self.cfg.get('val_dataloader') or {}
@@ -71,8 +72,7 @@ def chosen(images: Images, seed: int, each: int = EACH) -> dict[str, list[int]]:
 def examples_of(result: Comparison, networks: Sequence[Network]) -> list[Example]:
     """Return the gallery: annotation and predictions of each side, drawn by the network of its first run.
 
-    Raises:
-        UserError: An image cannot be read or predicted.
+    A UserError says that an image cannot be read or predicted.
     """
     found: list[Example] = []
     for kind, numbers in chosen(result.images, result.seed).items():

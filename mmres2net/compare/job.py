@@ -36,8 +36,7 @@ TEMPLATE, SIGNIFICANT = 'report.html.j2', 0.05
 def main(argv: Sequence[str] | None = None) -> None:
     """Compare the runs in ``argv``, print a table and write the report.
 
-    Raises:
-        UserError: A run cannot be tested, or runs cannot be compared.
+    A UserError says that a run cannot be tested, or runs cannot be compared.
     """
     args = parse('compare', argv)
     sources = read_sides(args.runs)

@@ -1,6 +1,6 @@
 """The metrics of a run in all replicates, from the arrays that its evaluation kept."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from mmres2net.compare.detection import coco_metrics, curves, error_costs, voc_metrics
 from mmres2net.compare.statistics import Array, Draws, class_mean
-from mmres2net.evaluation.matches import GRID, IGNORED, TRUE, Matches, confusion_matrix, matches_of
+from mmres2net.evaluation.matches import GRID, IGNORED, TRUE, confusion_matrix, matches_of
 from mmres2net.saliency.metrics import dataset_metrics
 
 Arrays = Mapping[str, Array]
@@ -50,14 +50,9 @@ def task_of(arrays: Arrays) -> str:
 
 def measure(arrays: Arrays, draws: Draws) -> Measured:
     """Return what is computed of a run."""
-    functions: dict[str, Callable[[Arrays, Draws], Measured]] = {
-        'detection': _detection,
-        'segmentation': _segmentation,
-        'classification': _classification,
-        'saliency': _saliency,
-    }
+    tasks = dict(detection=_detection, segmentation=_segmentation, classification=_classification, saliency=_saliency)
     with np.errstate(invalid='ignore', divide='ignore'):  # 0 / 0 is NaN: there is no such metric
-        return functions[task_of(arrays)](arrays, draws)
+        return tasks[task_of(arrays)](arrays, draws)
 
 
 def _detection(arrays: Arrays, draws: Draws) -> Measured:
@@ -73,18 +68,15 @@ def _detection(arrays: Arrays, draws: Draws) -> Measured:
         done.metrics |= {(kind, key): values for key, values in metrics.items()}
         done.by_class[kind] = (name, ap)
         done.errors |= {(kind, key): values for key, values in error_costs(matches, fewer).items()}
-        done.plots += _curves(matches, kind, fewer)
+        precision, f1 = curves(matches, fewer)
+        for values, least in zip(precision, ('0.5', '0.75'), strict=True):
+            title = f'Precision by recall at IoU {least}'
+            done.plots.append(Plot(title, kind, 'recall', 'precision', GRID, values))
+        done.plots.append(Plot('F1 by score at IoU 0.5', kind, 'least score', 'F1', GRID, f1))
         counted = matches.verdict[0, :, 0] != IGNORED
         done.confidence[kind] = (matches.score[counted], matches.verdict[0, counted, 0] == TRUE)
         done.confusion[kind] = confusion_matrix(matches)
     return done
-
-
-def _curves(matches: Matches, kind: str, draws: Draws) -> Iterator[Plot]:
-    precision, f1 = curves(matches, draws)
-    for values, least in zip(precision, ('0.5', '0.75'), strict=True):
-        yield Plot(f'Precision by recall at IoU {least}', kind, 'recall', 'precision', GRID, values)
-    yield Plot('F1 by score at IoU 0.5', kind, 'least score', 'F1', GRID, f1)
 
 
 def _segmentation(arrays: Arrays, draws: Draws) -> Measured:

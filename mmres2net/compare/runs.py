@@ -51,8 +51,7 @@ class Evaluated(NamedTuple):
 def read_sides(texts: Sequence[str]) -> dict[str, list[Source]]:
     """Return the runs of each side by its name.
 
-    Raises:
-        UserError: Fewer than two sides, an empty one, names that are equal, a run that is none or without checkpoint.
+    A UserError names sides that are fewer than two, empty or equal, and runs that are none or without checkpoint.
     """
     sides: dict[str, list[Source]] = {}
     for text in texts:
@@ -69,11 +68,7 @@ def read_sides(texts: Sequence[str]) -> dict[str, list[Source]]:
 
 
 def source_of(text: str) -> Source:
-    """Return what a RUN means.
-
-    Raises:
-        UserError: Nothing, or it has no checkpoint or not one config.
-    """
+    """Return what a RUN means. A UserError says that it means nothing, or has no checkpoint or not one config."""
     folder = Path(text).expanduser()
     if text and os.path.isdir(folder):  # False for a name that is too long
         configs = configs_in(folder)
@@ -95,8 +90,7 @@ def source_of(text: str) -> Source:
 def tested(source: Source, data: str | None, *, unsafe: bool) -> Evaluated:
     """Return a run with what its test found in each image; it is tested unless that was kept and nothing has changed.
 
-    Raises:
-        UserError: Config, checkpoint or data have an error, or the test kept nothing.
+    A UserError says that config, checkpoint or data have an error, or the test kept nothing.
     """
     argv = [source.config, source.checkpoint, '--work-dir', str(source.folder), '--draw', '0']
     argv += [*(['--data', data] if data else []), *([UNSAFE] if unsafe else [])]
@@ -114,18 +108,13 @@ def tested(source: Source, data: str | None, *, unsafe: bool) -> Evaluated:
     meta = read_checkpoint(checkpoint, allow_pickle=unsafe).get('meta') or {}
     facts = hashlib.sha256('\n'.join(relative(arrays['images'].tolist())).encode())
     facts.update(arrays['truth_hash'].tobytes() + '\n'.join(arrays['classes'].tolist()).encode())
+    seed = meta.get('seed') if isinstance(meta.get('seed'), int) else None
     run = Run(
-        folder=str(source.folder.parent if source.folder.name == KEPT else source.folder),
-        config=cfg.pretty_text,
-        config_file=Path(source.config).name,
-        checkpoint=str(expected['checkpoint']),
-        sha256=str(expected['sha256']),
-        seed=meta.get('seed') if isinstance(meta.get('seed'), int) else None,
-        versions=expected['versions'],
-        data_sha256=facts.hexdigest(),
-        arrays=str(file),
+        folder=str(source.folder.parent if source.folder.name == KEPT else source.folder), config=cfg.pretty_text,
+        config_file=Path(source.config).name, checkpoint=str(expected['checkpoint']), sha256=str(expected['sha256']),
+        seed=seed, versions=expected['versions'], data_sha256=facts.hexdigest(), arrays=str(file),
         command=shlex.join(['mmres2net', 'test', *argv]),
-    )
+    )  # fmt: skip
     return Evaluated(run, arrays, cfg)
 
 
@@ -139,8 +128,7 @@ def relative(names: Sequence[str]) -> list[str]:
 def check_comparable(sides: dict[str, list[Evaluated]]) -> list[str]:
     """Check that all runs are of one task, on the same images; return what makes the comparison doubtful.
 
-    Raises:
-        UserError: They are not.
+    A UserError says why they are not.
     """
     (first, one), *others = [(name, run) for name, runs in sides.items() for run in runs]
     for name, other in others:

@@ -7,7 +7,6 @@ when images are drawn twice, which a basic interval takes off.
 """
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,24 +19,12 @@ LEVEL = 0.95
 
 
 class Draws:
-    """How often each of I images counts in R replicates; replicate 0 counts every image once.
-
-    Attributes:
-        counts: (I, R) as float64.
-    """
+    """How often each of I images counts in R replicates (I, R), in three types; replicate 0 counts every image once."""
 
     def __init__(self, counts: Array) -> None:
         self.counts: Array = np.ascontiguousarray(counts, float)
-
-    @cached_property
-    def single(self) -> Array:
-        """The counts as float32, which holds them exactly."""
-        return self.counts.astype(np.float32)
-
-    @cached_property
-    def whole(self) -> Array:
-        """The counts as integers."""
-        return self.counts.astype(np.int64)
+        self.single: Array = self.counts.astype(np.float32)  # holds them exactly
+        self.whole: Array = self.counts.astype(np.int64)
 
 
 def draw_images(images: int, samples: int, rng: np.random.Generator) -> Draws:

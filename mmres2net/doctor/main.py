@@ -71,14 +71,11 @@ def check_libraries(required: Sequence[str] = ()) -> Iterator[Result]:
 
 
 def check_requirements() -> Iterator[Result]:
-    """Check the requirements of the package and, as ``pip check`` does, those of all that it requires.
-
-    What contradicts the package's own ranges, or torchvision's pin of torch, is a failure, anything else a warning.
-    """
+    """Check the requirements of the package, of torchvision and of OpenMMLab's libraries; theirs are but warnings."""
     from packaging.requirements import Requirement
 
-    queue = [env.PACKAGE, *(name for group in env.OPENMMLAB.values() for name in env.installed_of(group))]
-    for owner in queue:  # grows
+    others = [name for group in env.OPENMMLAB.values() for name in env.installed_of(group)]
+    for owner in (env.PACKAGE, 'torchvision', *others):
         for wanted in map(Requirement, env.requirements_of(owner)):
             version = env.installed_version(wanted.name)
             optional = wanted.marker is not None and not wanted.marker.evaluate({'extra': ''})
@@ -90,8 +87,6 @@ def check_requirements() -> Iterator[Result]:
                 status = 'fail' if owner in (env.PACKAGE, 'torchvision') else 'warn'
                 detail = f'{owner} requires {text}; installed: {version or "none"}'
                 yield Result(wanted.name, status, detail, f'pip install "{text}"')
-            elif wanted.name not in queue:
-                queue.append(wanted.name)
 
 
 def check_machine() -> Iterator[Result]:
@@ -149,21 +144,16 @@ def check_required(found: Mapping[str, str], required: Sequence[str]) -> Iterato
         yield Result('compiled-ops', 'fail', 'mmcv has no compiled operators that work', remedy)
 
 
-def all_results(required: Sequence[str]) -> list[Result]:
-    """Run all checks; return their results, the worst first."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the checks and print a line for each, the faults first; return 1 if one failed, else 0."""
+    required = parse('doctor', argv).require
     results = [*check_libraries(required), *check_requirements(), *check_machine()]
     absent = {name for name in LIBRARIES if not env.installed_of(IMPORT_NAMES[name])}
     absent |= {'pycocotools.mask'} if env.installed_version('pycocotools') is None else set()
     results += run_probes([name for name in PROBES if name not in absent])
     results += check_required({result.name: result.detail for result in results if result.status == 'ok'}, required)
-    return sorted(results, key=lambda result: ORDER.index(result.status))
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the checks and print a line for each, the faults first; return 1 if one failed, else 0."""
-    results = all_results(parse('doctor', argv).require)
     width = max(len(result.name) for result in results)
-    for result in results:
+    for result in sorted(results, key=lambda result: ORDER.index(result.status)):
         print(f'{result.status:<4}  {result.name:<{width}}  {result.detail}')
         if result.remedy:
             print(f'{"":{width + 6}}  -> {result.remedy}')

@@ -48,7 +48,15 @@ def fitting_batch(cfg: Config, *, plain: bool = False) -> tuple[int, str]:
     """
     base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
     most = max(1, base // cfg.optim_wrapper.get('accumulative_counts', 1)) if base else 0
-    return batch_that_fits(_measured(cfg, plain), most or cfg.train_dataloader.get('batch_size', 1))
+    with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
+        try:
+            measured = pool.submit(_take_steps, cfg.to_dict(), plain).result()
+        except (BrokenProcessPool, torch.OutOfMemoryError) as error:
+            text = 'the memory does not suffice for a step of two images: use --batch 1, smaller ones, or --amp'
+            raise UserError(f'--batch auto: {text}') from error
+        except Exception as error:  # a model and a pipeline are programs
+            raise UserError(f'--batch auto: a step of training failed: {reason_of(error)}') from error
+    return batch_that_fits(measured, most or cfg.train_dataloader.get('batch_size', 1))
 
 
 def batch_that_fits(found: Measured, most: int) -> tuple[int, str]:
@@ -62,17 +70,6 @@ def batch_that_fits(found: Measured, most: int) -> tuple[int, str]:
     if not fit:
         raise UserError(f'{text}; use smaller images, a smaller model or --amp')
     return min(fit, most), f'{text}, the recipe has {most}'
-
-
-def _measured(cfg: Config, plain: bool) -> Measured:
-    with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
-        try:
-            return pool.submit(_take_steps, cfg.to_dict(), plain).result()
-        except (BrokenProcessPool, torch.OutOfMemoryError) as error:
-            text = 'the memory does not suffice for a step of two images: use --batch 1, smaller ones, or --amp'
-            raise UserError(f'--batch auto: {text}') from error
-        except Exception as error:  # a model and a pipeline are programs
-            raise UserError(f'--batch auto: a step of training failed: {reason_of(error)}') from error
 
 
 def _take_steps(options: dict[str, Any], plain: bool) -> Measured:

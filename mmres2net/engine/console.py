@@ -19,8 +19,8 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Column
+from rich.live import Live
+from rich.text import Text
 
 from mmres2net.engine.build import unwrapped
 from mmres2net.files import size_text
@@ -32,14 +32,11 @@ SECONDS = {'plain': 30.0, 'rich': 0.2}  # between two lines, between two changes
 NOTES, NOTES_OF_KIND = 8, 2  # that are shown on the console; those of one flag begin alike
 NOTES_TITLE = 'notes on this run:'
 KEPT = ('resumed epoch', 'evaluated on')  # other messages that are shown
+# Accumulated gradients are in the checkpoint.
 USUAL = (
-    'Failed to search registry with scope',
-    'The prefix is not set in metric',
-    'Resumed iteration number is not divisible',  # accumulated gradients are in the checkpoint
-    '"FileClient" will',
-    '"HardDiskBackend" is',
-    '`save_param_scheduler` is',
-)
+    'Failed to search registry with scope', 'The prefix is not set in metric', '"FileClient" will',
+    'Resumed iteration number is not divisible', '"HardDiskBackend" is', '`save_param_scheduler` is',
+)  # fmt: skip
 
 
 def say(text: str, short: str = '') -> None:
@@ -98,9 +95,7 @@ def use_console(logger: MMLogger) -> ConsoleHandler | None:
 class ConsoleHook(Hook):
     """Say on the console what a run is, where it is, what it reached and what it wrote.
 
-    Args:
-        style: ``rich``: one line that changes; ``plain``: a line at the first step and every 30 seconds. None: ``rich``
-            on a terminal.
+    ``rich`` is one line that changes, ``plain`` a line at the first step and every 30 seconds; None: by the terminal.
     """
 
     priority = 'LOWEST'
@@ -108,7 +103,7 @@ class ConsoleHook(Hook):
     def __init__(self, *, style: str | None = None) -> None:
         self.style = style
         self._handler: ConsoleHandler | None = None
-        self._live: Progress | None = None
+        self._live: Live | None = None
         self._began, self._shown = time.time(), 0.0
 
     def before_run(self, runner: Runner) -> None:
@@ -128,14 +123,14 @@ class ConsoleHook(Hook):
         hub, steps = runner.message_hub, len(getattr(runner, f'{mode}_dataloader'))
         if mode != 'train':
             name = 'evaluation' if mode == 'val' else mode
-            self._show(runner, [f'{name}: batch {batch_idx + 1}/{steps}'], batch_idx + 1, steps)
+            self._show(runner, [f'{name}: batch {batch_idx + 1}/{steps}'])
             return
         place = f'step {runner.iter + 1}/{runner.max_iters}'
         if _by_epoch(runner):
             place = f'epoch {runner.epoch + 1}/{runner.max_epochs}  step {batch_idx + 1}/{steps}'
         names = [name for name in ('loss', 'lr') if f'train/{name}' in hub.log_scalars]
         values = [f'{name} {hub.get_scalar(f"train/{name}").current():.4g}' for name in names]
-        self._show(runner, [place, *values], runner.iter + 1, runner.max_iters)
+        self._show(runner, [place, *values])
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
         title = f'evaluation at epoch {runner.epoch}, step {runner.iter}'
@@ -147,9 +142,10 @@ class ConsoleHook(Hook):
     def after_run(self, runner: Runner) -> None:
         self.close()
         lines = _reached(runner) if runner.message_hub.runtime_info.get('max_iters') else []
-        written = join_some(written_since(Path(runner.work_dir), self._began), limit=30)
         lines.append(f'time: {timedelta(seconds=int(time.time() - self._began))}')
-        say('\n'.join([*lines, f'written to {runner.work_dir}: {written}']))
+        paths = [path for path in sorted(Path(runner.work_dir).iterdir()) if path.stat().st_mtime >= int(self._began)]
+        names = [path.name + '/' * path.is_dir() for path in paths if path.suffix != '.sha256' and path.name[0] != '.']
+        say('\n'.join([*lines, f'written to {runner.work_dir}: {join_some(names, limit=30)}']))
 
     def close(self) -> None:
         """Remove the live line."""
@@ -157,7 +153,7 @@ class ConsoleHook(Hook):
             self._live.stop()
             self._live = None
 
-    def _show(self, runner: Runner, parts: Sequence[str], done: int, total: int) -> None:
+    def _show(self, runner: Runner, parts: Sequence[str]) -> None:
         """Print where the run is, if it is time for it."""
         if self._handler is None or time.monotonic() - self._shown < SECONDS[self.style or 'plain']:
             return
@@ -169,12 +165,9 @@ class ConsoleHook(Hook):
             self._handler.console.print(line)
             return
         if self._live is None:
-            text = TextColumn('{task.description}', markup=False, table_column=Column(no_wrap=True))
-            bars, console = (text, BarColumn(None)), self._handler.console
-            self._live = Progress(*bars, console=console, auto_refresh=False, transient=True, expand=True)
-            self._live.add_task('')
+            self._live = Live(console=self._handler.console, auto_refresh=False, transient=True)
             self._live.start()
-        self._live.update(self._live.task_ids[0], description=line, completed=done, total=total, refresh=True)
+        self._live.update(Text(line, no_wrap=True, overflow='ellipsis'), refresh=True)
 
 
 def peak_memory() -> int:
@@ -226,17 +219,6 @@ def _schedule(runner: Runner) -> list[tuple[str, str]]:
 
 def _places(runner: Runner) -> list[tuple[str, str]]:
     return [('work dir', str(runner.work_dir)), ('log file', str(runner.logger.log_file))]
-
-
-def written_since(folder: Path, began: float) -> list[str]:
-    """Return what was written to a work dir since ``began``: files by name, folders with the number of their files."""
-    lines = []
-    for path in sorted(folder.iterdir()):
-        files = path.rglob('*') if path.is_dir() else [path]
-        count = sum(file.is_file() and file.stat().st_mtime >= int(began) for file in files)
-        if count and not path.name.startswith('.') and path.suffix != '.sha256':
-            lines.append(f'{path.name}/ ({count} files)' if path.is_dir() else path.name)
-    return lines
 
 
 def _reached(runner: Runner) -> list[str]:

@@ -32,9 +32,6 @@ class FiniteLossHook(Hook):
     A run stops at once if a weight is not finite, else after ``patience`` such steps in a row, or if no step of an
     epoch had a finite loss. It stops before the next checkpoint and evaluation, so no checkpoint of NaN is saved or is
     the best one. On GPUs the loss is read every 10 steps, which keeps the steps asynchronous.
-
-    Args:
-        patience: Number of steps in a row, 1 or more.
     """
 
     priority = 'ABOVE_NORMAL'  # before the hooks that save and evaluate
@@ -48,11 +45,7 @@ class FiniteLossHook(Hook):
         self._steps, self._bad = 0, None
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Count the step, and stop the run if it has to stop.
-
-        Raises:
-            RunError: The loss is not finite.
-        """
+        """Count the step; a RunError says since when the loss is not finite."""
         losses = [value for key, value in (outputs or {}).items() if 'loss' in key and isinstance(value, torch.Tensor)]
         if not losses:
             return

@@ -32,8 +32,7 @@ class ProfileDone(Exception):  # noqa: N818 - it ends a run and is no error
 class ProfileHook(Hook):
     """Profile ``steps`` steps after a few for warming up, write the tables ``WORK_DIR/profile_*.txt``, and stop.
 
-    Raises:
-        ProfileDone: After the last step, or at the end of a shorter run.
+    ProfileDone is raised after the last step, or at the end of a shorter run.
     """
 
     def __init__(self, *, steps: int = 20) -> None:

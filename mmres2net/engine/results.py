@@ -5,10 +5,11 @@ import io
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import mmcv
 import numpy as np
 import torch
 from mmengine.dist import get_world_size, is_main_process
@@ -20,33 +21,76 @@ from mmengine.structures import BaseDataElement
 from PIL import Image
 from pycocotools.mask import encode
 
-from mmres2net.drawing import make_sheet, resize_within
-from mmres2net.engine.draw import draw_sample
+from mmres2net.drawing import Color, class_color, draw_boxes, draw_label_map, draw_masks, make_sheet, resize_within
 from mmres2net.engine.launcher import gather_results
 from mmres2net.errors import reason_of
 from mmres2net.evaluation.per_image import Record, collected, record_of
 from mmres2net.files import atomic_path, write_atomic
 from mmres2net.plots import PALETTE, Line, draw_lines, save
 from mmres2net.registry import HOOKS, METRICS
-from mmres2net.text import overall, value_of
+from mmres2net.text import overall
 
 TABLE, ARRAYS, IMAGES = 'results.csv', 'evaluation/matches.npz', 'predictions'
 TIMES = ('time', 'data_time', 'memory')
 # Annotations, and per-pixel scores: those of 19 classes at 1024 x 2048 take 160 MB an image.
 DROPPED = ('gt_', 'ignored_', 'seg_logits', 'i_seg_logits', 'proposals')
-TILE = 640  # pixels of an image on a sheet
+TITLES, TILE = {'gt': 'annotation', 'pred': 'prediction'}, 640  # pixels of an image on a sheet
+IGNORED = 255  # the label of pixels that are not evaluated
 
 
-@contextmanager
-def left_out_on_error(what: str, seen: set[str] | None = None) -> Iterator[None]:
-    """Log what fails in the block, once for each `what` in `seen`, and continue: a plot is not worth a run."""
-    try:
-        yield
-    except Exception as error:
-        if seen is None or what not in seen:
-            print_log(f'{what} is left out: {reason_of(error)}', 'current', logging.WARNING)
-        if seen is not None:
-            seen.add(what)
+def draw_sample(sample: Any, meta: Mapping[str, Any], score_thr: float = 0.3) -> np.ndarray:
+    """Return the annotations and the predictions of one image side by side, (H, W, 3) uint8 RGB.
+
+    ``sample`` is an OpenMMLab data sample with ``img_path``; ``meta`` has the ``classes`` and the ``palette`` of the
+    data set. Detections with a lower score than ``score_thr`` are not drawn.
+    """
+    image = mmcv.imread(sample.img_path, channel_order='rgb')
+    drawn = [draw_part(image, sample, part, meta, score_thr) for part in TITLES]
+    titles = [[title, *lines] for title, (_, lines) in zip(TITLES.values(), drawn, strict=True)]
+    return make_sheet([one for one, _ in drawn], titles)
+
+
+def draw_part(
+    image: np.ndarray, sample: Any, part: str, meta: Mapping[str, Any], score_thr: float = 0.3
+) -> tuple[np.ndarray, list[str]]:
+    """Draw ``gt`` or ``pred`` of a sample over its image (H, W, 3) uint8, RGB: boxes, masks, a label map.
+
+    A class of the image is a line of text. Otherwise as :func:`draw_sample`.
+    """
+    classes = meta.get('classes') or ()
+    colors = [class_color(index, meta.get('palette') or ()) for index in range(max(len(classes), IGNORED + 1))]
+    lines = []
+    if f'{part}_instances' in sample:
+        image = _draw_instances(image, sample.get(f'{part}_instances'), classes, colors, score_thr)
+    if f'{part}_sem_seg' in sample:
+        labels = sample.get(f'{part}_sem_seg').data.squeeze(0).long().cpu().numpy()  # mmseg's binary maps are floats
+        image = draw_label_map(image, labels, [*colors[:IGNORED], None, *colors[IGNORED + 1 :]])
+    if f'{part}_label' in sample:
+        lines.append(', '.join(_name(label, classes) for label in sample.get(f'{part}_label').flatten().tolist()))
+    return image, lines
+
+
+def _draw_instances(
+    image: np.ndarray, instances: Any, classes: Sequence[str], colors: Sequence[Color], score_thr: float
+) -> np.ndarray:
+    if 'scores' in instances:
+        instances = instances[instances.scores >= score_thr]
+    labels = instances.labels.tolist()
+    chosen = [colors[label % len(colors)] for label in labels]
+    if not labels:
+        return image
+    if 'masks' in instances:
+        masks = instances.masks
+        masks = masks.to_ndarray() if hasattr(masks, 'to_ndarray') else masks.cpu().numpy()
+        image = draw_masks(image, masks.astype(bool), chosen)
+    boxes = instances.bboxes
+    scores = [f' {score:.2f}' for score in instances.scores.tolist()] if 'scores' in instances else [''] * len(labels)
+    texts = [_name(label, classes) + score for label, score in zip(labels, scores, strict=True)]
+    return draw_boxes(image, getattr(boxes, 'tensor', boxes).tolist(), texts, chosen)
+
+
+def _name(label: int, classes: Sequence[str]) -> str:
+    return str(classes[label]) if label < len(classes) else f'class {label}'
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -59,8 +103,11 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _numbers(metrics: Mapping[str, Any] | None) -> dict[str, float]:
-    values = {name: value_of(value) for name, value in (metrics or {}).items()}
-    return {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
+    found = {}
+    for name, value in (metrics or {}).items():
+        with suppress(TypeError, ValueError, RuntimeError):  # text, or many values
+            found[name] = float(value.item() if hasattr(value, 'item') else value)
+    return found
 
 
 def history_of(runner: Runner) -> dict[str, np.ndarray]:
@@ -100,13 +147,9 @@ def draw_history(
 class ResultsHook(Hook):
     """Write ``results.csv``, curves, and the best and worst images of each evaluation into the work dir.
 
-    A later evaluation replaces the images of the one before. What cannot be drawn is left out, and the log says why.
-    ``default_hooks.results=None`` leaves the hook out.
-
-    Args:
-        images: Number of images that are drawn of an evaluation: one half the best, one half the worst by their own
-            score, which is F1 of boxes, mean IoU, or the score of the right class.
-        score_thr: Detections with a lower score are not drawn.
+    Of ``images`` that are drawn, one half are the best, the others the worst by their own score, which is F1 of boxes,
+    mean IoU, or the score of the right class; detections under ``score_thr`` are not drawn. A later evaluation replaces
+    the images of the one before. What cannot be drawn is left out, and the log says why.
     """
 
     priority = 'LOW'
@@ -119,10 +162,20 @@ class ResultsHook(Hook):
         self._drawn: dict[str, list[tuple[tuple[float, str], np.ndarray]]] = {}
         self._failed: set[str] = set()
 
+    @contextmanager
+    def _left_out_on_error(self, what: str) -> Iterator[None]:
+        """Log what fails in the block, once for each `what`, and continue: a plot is not worth a run."""
+        try:
+            yield
+        except Exception as error:
+            if what not in self._failed:
+                print_log(f'{what} is left out: {reason_of(error)}', 'current', logging.WARNING)
+            self._failed.add(what)
+
     def before_train(self, runner: Runner) -> None:
         table = Path(runner.work_dir) / TABLE
         if runner.iter and is_main_process() and table.is_file():  # resumed
-            with left_out_on_error(f'the beginning of {TABLE}'), table.open(newline='') as file:
+            with self._left_out_on_error(f'the beginning of {TABLE}'), table.open(newline='') as file:
                 self.rows = [dict(row) for row in csv.DictReader(file) if int(row['step']) <= runner.iter]
 
     def after_train_epoch(self, runner: Runner) -> None:
@@ -150,7 +203,7 @@ class ResultsHook(Hook):
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         if is_main_process():
-            with left_out_on_error(f'test_{TABLE}'):
+            with self._left_out_on_error(f'test_{TABLE}'):
                 write_rows(Path(runner.work_dir) / f'test_{TABLE}', [_numbers(metrics)])
         self._finish(runner, runner.test_loop, 'test')
 
@@ -158,7 +211,7 @@ class ResultsHook(Hook):
         """Add a row of means over the steps since the last one, or metrics to the row of this step; write the table."""
         if not is_main_process():
             return
-        with left_out_on_error(TABLE):
+        with self._left_out_on_error(TABLE):
             before = int(self.rows[-1]['step']) if self.rows else 0
             if not self.rows or before != runner.iter:
                 since = max(runner.iter - before, 1)
@@ -169,7 +222,7 @@ class ResultsHook(Hook):
 
     def _draw_history(self, runner: Runner) -> None:
         if is_main_process():
-            with left_out_on_error('curves.png'):
+            with self._left_out_on_error('curves.png'):
                 path, classes = (
                     Path(runner.work_dir) / 'curves.png',
                     _meta(runner.train_dataloader).get('classes') or (),
@@ -181,7 +234,7 @@ class ResultsHook(Hook):
         total = sum(self.count.values())
         for sample in samples:
             record = None
-            with left_out_on_error(ARRAYS, self._failed):
+            with self._left_out_on_error(ARRAYS):
                 record = record_of(sample, len(meta.get('classes') or ()))
             self._records.append(record)
             if record is None or math.isnan(record['score']) or not sample.get('img_path'):
@@ -189,7 +242,7 @@ class ResultsHook(Hook):
             for name, sign in (('best', 1), ('worst', -1)):
                 kept, rank = self._drawn[name], (-sign * record['score'], sample.img_path)
                 if self.count[name] and (len(kept) < total or rank < kept[-1][0]):
-                    with left_out_on_error(IMAGES, self._failed):
+                    with self._left_out_on_error(IMAGES):
                         kept.append((rank, draw_sample(sample, meta, self.score_thr)))
                         kept.sort(key=lambda item: item[0])
                         del kept[total:]  # more than one half, as an image may be among both
@@ -202,9 +255,9 @@ class ResultsHook(Hook):
         if records is None or drawn is None:
             return
         folder, classes = Path(runner.work_dir), list(_meta(loop.dataloader).get('classes') or ())
-        with left_out_on_error(IMAGES):
+        with self._left_out_on_error(IMAGES):
             self._write_images(folder / IMAGES, drawn)
-        with left_out_on_error(ARRAYS):
+        with self._left_out_on_error(ARRAYS):
             known = [one for one in records if one is not None]
             if not known or len(known) < len(records):
                 print_log(f'{ARRAYS} is left out: of {len(records)} images, {len(known)} are annotated', 'current')
@@ -240,13 +293,10 @@ def _meta(loader: Any) -> Mapping[str, Any]:
 
 @METRICS.register_module()
 class DumpPredictions(DumpResults):
-    """Write the predictions of all images to a pickle file: a list of dicts, one for each image.
+    """Write the predictions of all images to the pickle ``out_file_path``: a list of dicts, one for each image.
 
     Annotations and per-pixel scores are left out, instance masks are COCO run lengths, and label maps have the smallest
     type that holds them.
-
-    Args:
-        out_file_path: The file; its name ends in .pkl or .pickle.
     """
 
     def process(self, data_batch: Any, data_samples: Sequence[Any]) -> None:

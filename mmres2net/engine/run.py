@@ -52,10 +52,7 @@ def prepare(args: argparse.Namespace, parts: Sequence[str]) -> tuple[Config, lis
 
     What can be known before a model is built is checked here: the settings and, in the first process of each machine,
     the data. Only own data, in standard form, are written. Of the ``parts`` of the data that the run reads, the first
-    must be there.
-
-    Raises:
-        UserError: The config, a flag or the data have an error.
+    must be there. A UserError says that the config, a flag or the data have an error.
     """
     cfg, notes = _load(args, training='train' in parts)
     cfg, lines = with_randomness(cfg, args.seed, deterministic=args.deterministic)
@@ -99,11 +96,7 @@ def _load(args: argparse.Namespace, training: bool) -> tuple[Config, list[str]]:
 
 
 def embed(root: str) -> None:
-    """Make the embedded data set at ``root`` unless it is there.
-
-    Raises:
-        UserError: Something else is there, or the set was changed.
-    """
+    """Make the embedded data set at ``root`` unless it is there; a UserError if something else is."""
     try:
         make_shapes(root)
     except (OSError, ValueError) as error:
@@ -111,11 +104,7 @@ def embed(root: str) -> None:
 
 
 class GuardHook(Hook):
-    """Keeps what a run needs to be reported and resumed; loads the checkpoint of a test strictly.
-
-    Args:
-        checkpoint: The checkpoint to test; None in training.
-    """
+    """Keeps what a run needs to be reported and resumed; loads the ``checkpoint`` of a test strictly."""
 
     priority = 'VERY_LOW'
 
@@ -124,21 +113,13 @@ class GuardHook(Hook):
         self.has_begun = False
 
     def before_run(self, runner: Runner) -> None:
-        """Load the checkpoint to test, when the hooks that follow a loading are ready.
-
-        Raises:
-            UserError: It has other parameters than the model.
-        """
+        """Load the checkpoint to test; a UserError says that it has other parameters than the model."""
         if self.checkpoint is not None:
             with mismatch_as_user_error(self.checkpoint):
                 runner.load_checkpoint(self.checkpoint, map_location='cpu', strict=True)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Check the weights of a checkpoint, and that a resumed run has their model, which MMEngine only warns of.
-
-        Raises:
-            UserError: They are no tensors, not finite, or of another model.
-        """
+        """Check the weights of a checkpoint, and that a resumed run has their model, which MMEngine only warns of."""
         state, file = checkpoint.get('state_dict', checkpoint), self.checkpoint or runner.cfg.get('load_from')
         if not isinstance(state, Mapping):
             raise UserError(f'{file} holds no weights: state_dict is a {type(state).__name__}')
@@ -175,16 +156,10 @@ class GuardHook(Hook):
 
 
 def build_runner(cfg: Config, *, plain: bool = False, profile: int | None = None, style: str | None = None) -> Runner:
-    """Return MMEngine's runner of ``cfg``.
+    """Return MMEngine's runner of ``cfg``, which stays as it is. A UserError names what cannot be built.
 
-    Args:
-        cfg: The config; it stays as it is.
-        plain: Leave out what makes a run faster on the CPU.
-        profile: Measure so many steps, save nothing, and end.
-        style: ``plain`` or ``rich`` lines on the console; None: by the terminal.
-
-    Raises:
-        UserError: Something in the config cannot be built.
+    ``plain`` leaves out what makes a run faster on the CPU; ``profile`` measures so many steps, saves nothing, and
+    ends; ``style`` is that of the console.
     """
     cfg = copy.deepcopy(cfg)
     join(cfg)
@@ -205,8 +180,8 @@ def build_runner(cfg: Config, *, plain: bool = False, profile: int | None = None
 def check_built(runner: Runner, parts: Sequence[str], args: argparse.Namespace) -> None:
     """Build the data sets of a runner and check what only they can tell: that a first sample can be read.
 
-    Raises:
-        UserError: A data set cannot be built, and why as far as the data check knows; or it is not fit for this run.
+    A UserError says that a data set cannot be built, and why as far as the data check knows; or it is not fit for this
+    run.
     """
     parts = [part for part in parts if runner.cfg.get(f'{part}_dataloader')]
     try:
@@ -227,12 +202,9 @@ def check_built(runner: Runner, parts: Sequence[str], args: argparse.Namespace) 
 
 
 def run(runner: Runner, action: Callable[[], Any], guard: GuardHook) -> Any:
-    """Return what ``action`` of the runner returns; whatever ends it is one error.
+    """Return what ``action`` of the runner returns.
 
-    Raises:
-        UserError: The run could not start.
-        RunError: It ended early; the traceback is in the work dir.
-        ProfileDone: The profile is complete.
+    What ends it is a UserError or, once it has begun, a RunError with a traceback in the work dir; ProfileDone passes.
     """
     runner.register_hook(guard)
     try:

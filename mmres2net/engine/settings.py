@@ -54,8 +54,7 @@ LOADER = {'batch_size': POSITIVE, 'num_workers': COUNT, 'prefetch_factor': POSIT
 def check_settings(cfg: Config, parts: Sequence[str]) -> None:
     """Check the settings that decide how a run goes: numbers, their ranges, and what ``parts`` of the data need.
 
-    Raises:
-        UserError: One is missing or out of its range; the message names it with its value.
+    A UserError names one that is missing or out of its range, with its value.
     """
     for part in parts:
         for needed in ('dataloader', 'evaluator', 'cfg'):

@@ -66,17 +66,14 @@ def speed_up(model: nn.Module, device: str | torch.device = 'cpu') -> list[str]:
 
 def _use_channels_last(model: nn.Module) -> None:
     for module in model.modules():
-        if _is_dilated_depthwise(module):  # several times slower in channels_last
+        # Dilated depthwise ones are several times slower in channels_last.
+        if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1 and max(module.dilation) > 1:
             if _contiguous_input not in module._forward_pre_hooks.values():
                 module.register_forward_pre_hook(_contiguous_input)
         elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             for parameter in module._parameters.values():
                 if parameter is not None and parameter.dim() == 4:
                     parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-
-
-def _is_dilated_depthwise(module: nn.Module) -> bool:
-    return isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1 and max(module.dilation) > 1
 
 
 def _contiguous_input(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -92,14 +89,13 @@ def match_optimizer_layout(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _replace_roi_layers(model: nn.Module) -> list[str]:
-    """Replace mmcv's RoIAlign layers by ours, and return a line for each module that had some."""
+    """Replace mmcv's RoIAlign layers by ours, and return a line if there are some."""
     try:
         from mmcv.ops import RoIAlign as MmcvRoIAlign
     except ImportError:  # mmcv without operators: no model has such a layer
         return []
-    lines = []
-    for name, parent in list(model.named_modules()):
-        replaced = 0
+    replaced = 0
+    for _, parent in list(model.named_modules()):
         for key, layer in list(parent.named_children()):
             if type(layer) is not MmcvRoIAlign or layer.pool_mode != 'avg' or layer.use_torchvision:
                 continue
@@ -109,9 +105,7 @@ def _replace_roi_layers(model: nn.Module) -> list[str]:
             ours = RoIAlign(layer.output_size, layer.spatial_scale, ratio, aligned=layer.aligned)
             setattr(parent, key, ours.train(layer.training))
             replaced += 1
-        if replaced:
-            lines.append(f'{name}: {replaced} x mmcv.ops.RoIAlign -> mmres2net.ops.RoIAlign')
-    return lines
+    return [f'{replaced} x mmcv.ops.RoIAlign -> mmres2net.ops.RoIAlign'] if replaced else []
 
 
 def keep_freed_memory() -> bool:
@@ -119,11 +113,7 @@ def keep_freed_memory() -> bool:
 
     glibc returns a block of more than 32 MiB to the system as soon as it is freed, and a network frees its activations
     at every image. Each page is then cleared and mapped again, which costs as much as a convolution on it. Results do
-    not change; the process holds the most memory that it needed so far.
-
-    Returns:
-        Whether it was done. Only glibc has these switches (not musl, macOS or Windows). Another preloaded allocator
-        (jemalloc, tcmalloc) keeps memory by itself and is not changed.
+    not change; the process holds the most memory that it needed so far. Return whether it was done: only glibc can.
     """
     if sys.platform != 'linux' or platform.libc_ver()[0] != 'glibc':
         return False

@@ -24,12 +24,7 @@ PARTS = ('test',)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Evaluate by the flags in ``argv`` and log the metrics.
-
-    Raises:
-        UserError: An error in config, flags, data or checkpoint, before the evaluation starts.
-        RunError: The evaluation ended early.
-    """
+    """Evaluate by the flags in ``argv`` and log the metrics; errors before that are a UserError, else a RunError."""
     args = parse('test', argv)
     with safe_loading(allow_pickle=args.allow_unsafe_checkpoint), processes(args.launcher):
         _test(args)
@@ -50,13 +45,10 @@ def _test(args: argparse.Namespace) -> None:
 def prepare_testing(args: argparse.Namespace) -> tuple[Config, list[str], str]:
     """Return the config with the test flags applied, notes on what they changed, and the path of the checkpoint.
 
-    Raises:
-        UserError: The config, a flag, the checkpoint or the data have an error.
+    A UserError says that the config, a flag, the checkpoint or the data have an error.
     """
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
-        raise UserError(
-            f'--out {args.out}: predictions are written as a pickle, so the name must end in .pkl or .pickle'
-        )
+        raise UserError(f'--out {args.out}: predictions are written as a pickle: the name must end in .pkl or .pickle')
     if args.out and args.profile:
         raise UserError('--profile evaluates nothing, so there is nothing to write with --out')
     if args.out:

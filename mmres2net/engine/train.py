@@ -26,12 +26,7 @@ PARTS = ('train', 'val')
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train by the flags in ``argv``.
-
-    Raises:
-        UserError: An error in config, flags, data or weights, before training starts.
-        RunError: Training ended early.
-    """
+    """Train by the flags in ``argv``. Before training starts, errors are a UserError, later ones a RunError."""
     begin = time.monotonic()
     args = parse('train', argv)
     if is_restarted(args.launcher):
@@ -86,8 +81,7 @@ def _train(cfg: Config, args: argparse.Namespace, notes: list[str], stop: StopHo
 def prepare_training(args: argparse.Namespace) -> tuple[Config, list[str]]:
     """Return the config with the training flags applied, and notes on what they changed.
 
-    Raises:
-        UserError: The config, a flag or the data have an error.
+    A UserError says that the config, a flag or the data have an error.
     """
     cfg, notes = prepare(args, PARTS)
     cfg = with_checkpoints(config.with_hook(cfg, 'finite_loss', 'mmres2net.FiniteLossHook'))
@@ -107,10 +101,8 @@ def prepare_training(args: argparse.Namespace) -> tuple[Config, list[str]]:
 def find_start(cfg: Config, args: argparse.Namespace) -> resume.Start | None:
     """Return the checkpoint that the run is resumed from, None for a new run; the config is set accordingly.
 
-    ``resume=True`` in the config means the same as ``--resume``.
-
-    Raises:
-        UserError: The checkpoint cannot be resumed from, or the run would overwrite those of another one.
+    ``resume=True`` in the config means the same as ``--resume``. A UserError says that the checkpoint cannot be resumed
+    from, or the run would overwrite those of another one.
     """
     folder, unsafe = Path(cfg.work_dir), args.allow_unsafe_checkpoint
     asked = args.resume or (cfg.get('resume') and not args.overwrite and (cfg.get('load_from') or 'auto'))
@@ -139,8 +131,7 @@ def find_start(cfg: Config, args: argparse.Namespace) -> resume.Start | None:
 def load_start(cfg: Config, args: argparse.Namespace) -> tuple[Config, list[str]]:
     """Make sure that all weights which training starts from are on this machine; return the config and notes.
 
-    Raises:
-        UserError: Some are missing or cannot be read, or want another normalization of the images.
+    A UserError says that some are missing or cannot be read, or want another normalization of the images.
     """
     unsafe: bool = args.allow_unsafe_checkpoint
     if cfg.resume:

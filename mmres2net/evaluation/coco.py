@@ -1,9 +1,8 @@
 """COCO's metrics of a detector, as a metric of MMEngine: AP, AP50, AP75, AP and AR by size, for boxes and masks.
 
-Names are mmdet's (``coco/bbox_mAP``, ``bbox_mAP_50``, ...), so that scripts and ``save_best`` go on working; recalls
-are named as mmdet's ``metric_items`` are (``bbox_AR@100``, ``bbox_AR_s@100``). Unlike mmdet's ``CocoMetric``, all
-twelve are given, unrounded, each at COCO's own limits: mmdet takes AP at 100 detections an image but AP50 and the
-others at 1,000, and counts images of the file that were never shown as missed.
+Names are mmdet's (``coco/bbox_mAP``, ``bbox_mAP_50``, ``bbox_AR@100``, ...). Unlike mmdet's ``CocoMetric``, all twelve
+are given, unrounded, each at COCO's own limits: mmdet takes AP at 100 detections an image but AP50 and the others at
+1,000, and counts images of the file that were never shown as missed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,37 +29,23 @@ TABLE = {'AP': 'mAP', 'AP50': 'mAP_50', 'AP75': 'mAP_75', 'APs': 'mAP_s', 'APm':
 class COCOMetric(BaseMetric):
     """Evaluate boxes and masks by the COCO protocol, on the images that were shown.
 
-    Args:
-        ann_file: The COCO annotation file of the split.
-        metric: ``bbox``, ``segm`` or both.
-        classwise: Also give ``bbox_AP_NAME`` for each class, and log a table.
-        backend_args: As everywhere in MMEngine: where ``ann_file`` lies, if not on disk.
-        collect_device: Where results of several processes meet: ``cpu`` or ``gpu``.
-        prefix: Goes before the names of the metrics.
-
-    Raises:
-        UserError: An unknown kind, a file that is not there, a file of another form.
+    ``ann_file`` is the COCO annotation file of the split, ``metric`` is ``bbox``, ``segm`` or both; ``classwise`` also
+    gives ``bbox_AP_NAME`` for each class, and logs a table. The others are MMEngine's. A UserError names an unknown
+    kind and a file that is not there or of another form.
     """
 
     default_prefix = 'coco'
 
     def __init__(
-        self,
-        ann_file: str,
-        *,
-        metric: str | Sequence[str] = 'bbox',
-        classwise: bool = False,
-        backend_args: dict[str, Any] | None = None,
-        collect_device: str = 'cpu',
-        prefix: str | None = None,
-    ) -> None:
-        super().__init__(collect_device=collect_device, prefix=prefix)
+        self, ann_file: str, *, metric: str | Sequence[str] = 'bbox', classwise: bool = False,
+        backend_args: dict[str, Any] | None = None, prefix: str | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(prefix=prefix)
         self.kinds = (metric,) if isinstance(metric, str) else tuple(metric)
         unknown = [kind for kind in self.kinds if kind not in KINDS]
         if unknown or not self.kinds:
-            raise UserError(
-                f'metric={metric!r} is not known: choose from {", ".join(KINDS)} (proposals: mmdet.CocoMetric)'
-            )
+            known = ', '.join(KINDS)
+            raise UserError(f'metric={metric!r} is not known: choose from {known} (proposals: mmdet.CocoMetric)')
         self.classwise, self.ann_file = classwise, str(ann_file)
         self.matches: dict[str, Matches] = {}  # of the last evaluation, by kind, for plots
         self._truth = _read(self.ann_file, backend_args)
@@ -73,8 +58,7 @@ class COCOMetric(BaseMetric):
     def dataset_meta(self) -> dict[str, Any] | None:
         """Metadata of the data set; its classes must be those of the annotation file, in the same order.
 
-        Raises:
-            UserError: They are not, or an annotation of one of them cannot be evaluated.
+        A UserError says that they are not, or that an annotation of one of them cannot be evaluated.
         """
         return self._dataset_meta
 
@@ -110,15 +94,10 @@ class COCOMetric(BaseMetric):
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Keep the predictions of a batch; masks are run-length encoded at once.
 
-        Args:
-            data_batch: Not used.
-            data_samples: Dicts as mmdet's models return them: ``img_id`` and ``pred_instances`` with ``bboxes`` (n, 4)
-                of corners in pixels of the original image, ``scores`` (n), ``labels`` (n), for masks also ``masks``
-                (n, H, W) or n RLE dicts, and perhaps ``mask_scores`` (n).
-
-        Raises:
-            UserError: Masks are to be evaluated but were not predicted, or their number is another one; labels that
-                no class has.
+        The samples are dicts as mmdet's models return them: ``img_id`` and ``pred_instances`` with ``bboxes`` (n, 4) of
+        corners in pixels of the original image, ``scores`` (n), ``labels`` (n), for masks also ``masks`` (n, H, W) or n
+        RLE dicts, and perhaps ``mask_scores`` (n). A UserError names masks that are missing or of another number, and
+        labels that no class has.
         """
         for sample in data_samples:
             instances = sample['pred_instances']
@@ -145,8 +124,7 @@ class COCOMetric(BaseMetric):
     def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, float]:
         """Evaluate what :meth:`process` kept; the first metric is the AP.
 
-        Raises:
-            UserError: No image at all, an image twice, or one that the annotation file does not have.
+        A UserError: no image at all, an image twice, or one that the annotation file does not have.
         """
         truth = self._shown([result['image_id'] for result in results])
         metrics: dict[str, float] = {}
@@ -175,9 +153,8 @@ class COCOMetric(BaseMetric):
             unknown = next(iter(shown - {image['id'] for image in images}))
             raise UserError(f'{self.ann_file} has no image {unknown!r}; it has to be the file that the data set reads')
         if len(images) < len(self._truth['images']):
-            print_log(
-                f'evaluated on {len(images)} of the {len(self._truth["images"])} images of {self.ann_file}', 'current'
-            )
+            of_all = f'{len(images)} of the {len(self._truth["images"])} images of {self.ann_file}'
+            print_log(f'evaluated on {of_all}', 'current')
         wanted = {category['id'] for category in self.categories}
         annotations = self._truth.get('annotations', [])
         kept = [one for one in annotations if one['image_id'] in shown and one['category_id'] in wanted]

@@ -22,31 +22,21 @@ class IoUMetric(BaseMetric):
     """Give ``mIoU``, ``aAcc`` and ``mAcc``, then ``IoU_NAME`` and ``Acc_NAME`` of each class, in percent.
 
     Pixels are counted over the split. A class that is neither annotated nor predicted has NaN, and means leave it
-    out; one that is predicted but nowhere annotated has an IoU of 0 and no accuracy. Each image leaves three counts a
-    class, by which images that a distributed sampler shows twice are dropped as MMEngine drops them.
-
-    Args:
-        ignore_index: Pixels annotated so do not count.
-        collect_device: Where results of several processes meet: ``cpu`` or ``gpu``.
-        prefix: Goes before the names of the metrics; none by default, as in mmseg.
+    out; one that is predicted but nowhere annotated has an IoU of 0 and no accuracy. Pixels annotated as
+    ``ignore_index`` do not count.
     """
 
     default_prefix = ''
 
-    def __init__(self, *, ignore_index: int = 255, collect_device: str = 'cpu', prefix: str | None = None) -> None:
-        super().__init__(collect_device=collect_device, prefix=prefix)
+    def __init__(self, *, ignore_index: int = 255, prefix: str | None = None) -> None:
+        super().__init__(prefix=prefix)
         self.ignore_index = ignore_index
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
-        """Count the pixels of a batch.
+        """Count the pixels of a batch of dicts as mmseg's models return them.
 
-        Args:
-            data_batch: Not used.
-            data_samples: Dicts as mmseg's models return them: ``pred_sem_seg`` and ``gt_sem_seg`` with ``data``
-                (1, H, W) or (H, W) of labels.
-
-        Raises:
-            UserError: The samples hold no annotation, one of another size, or labels that no class has.
+        ``pred_sem_seg`` and ``gt_sem_seg`` have ``data`` (1, H, W) or (H, W) of labels. A UserError says that there is
+        no annotation, one of another size, or labels that no class has.
         """
         classes = len(class_names(self.dataset_meta))
         for sample in data_samples:
@@ -64,20 +54,18 @@ class IoUMetric(BaseMetric):
             label, predicted = label[counted], predicted[counted]
             check_labels(label.numpy(), classes, f'{name} is annotated with')
             check_labels(predicted.numpy(), classes, f'{name} is predicted with')
-            self.results.append(count_pixels(predicted, label, classes))
+            counted = label[label == predicted], predicted, label
+            self.results.append(torch.stack([torch.bincount(one, minlength=classes) for one in counted]))
 
     def compute_metrics(self, results: list[torch.Tensor]) -> dict[str, float]:
-        """Sum the counts up, and log a table of the classes.
-
-        Raises:
-            UserError: No image at all.
-        """
+        """Sum the counts up, and log a table of the classes."""
         if not results:
             raise UserError('no image was evaluated: is the split empty, or the data loader?')
         both, predicted, annotated = torch.stack(results).sum(0).double().numpy()
         with np.errstate(invalid='ignore'):  # 0 / 0 is NaN: the class has no such metric
             iou, accuracy = 100 * both / (predicted + annotated - both), 100 * both / annotated
-        metrics = {'mIoU': _mean(iou), 'aAcc': 100 * _ratio(both.sum(), annotated.sum()), 'mAcc': _mean(accuracy)}
+            overall = float(100 * both.sum() / annotated.sum())
+        metrics = {'mIoU': _mean(iou), 'aAcc': overall, 'mAcc': _mean(accuracy)}
         names = class_names(self.dataset_meta)
         self._log(names, metrics, iou, accuracy)
         for kind, values in {'IoU': iou, 'Acc': accuracy}.items():
@@ -88,22 +76,8 @@ class IoUMetric(BaseMetric):
         rows = [[name, float(i), float(a)] for name, i, a in zip(names, iou, accuracy, strict=True)]
         table = class_table(['class', 'IoU', 'accuracy'], [*rows, ['mean', metrics['mIoU'], metrics['mAcc']]])
         print_log(f'segmentation by class, in percent:\n{table}', 'current')
-        absent = [name for name, value in zip(names, iou, strict=True) if np.isnan(value)]
-        if absent:
-            print_log(f'neither annotated nor predicted, left out of the means: {", ".join(absent)}', 'current')
-
-
-def count_pixels(predicted: torch.Tensor, label: torch.Tensor, classes: int) -> torch.Tensor:
-    """Return how many pixels of each class are rightly predicted, predicted and annotated, as (3, classes) of int64."""
-    return torch.stack(
-        [torch.bincount(labels, minlength=classes) for labels in (label[label == predicted], predicted, label)]
-    )
 
 
 def _mean(values: np.ndarray) -> float:
     values = values[~np.isnan(values)]
     return float(values.mean()) if values.size else float('nan')
-
-
-def _ratio(part: float, total: float) -> float:
-    return float(part / total) if total else float('nan')

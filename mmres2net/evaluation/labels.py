@@ -13,8 +13,7 @@ from mmres2net.text import format_table
 def class_names(meta: Mapping[str, Any] | None) -> Sequence[str]:
     """Return the names of the labels 0, 1, ... from what a data set says of itself.
 
-    Raises:
-        UserError: It names none.
+    A UserError says that it names none.
     """
     classes = (meta or {}).get('classes')
     if not isinstance(classes, list | tuple):
@@ -23,11 +22,7 @@ def class_names(meta: Mapping[str, Any] | None) -> Sequence[str]:
 
 
 def check_labels(labels: np.ndarray, classes: int, what: str = 'the model predicts') -> None:
-    """Check that ``labels`` are 0 to ``classes`` - 1.
-
-    Raises:
-        UserError: One is not.
-    """
+    """Check that ``labels`` are 0 to ``classes`` - 1. A UserError names one that is not."""
     unknown = labels[(labels < 0) | (labels >= classes)]
     if len(unknown):
         raise UserError(
@@ -38,10 +33,8 @@ def check_labels(labels: np.ndarray, classes: int, what: str = 'the model predic
 
 def class_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Return ``rows`` as a table: fractions with three decimals, a dash for NaN and for -1, COCO's missing value."""
-    return format_table([[_cell(value) for value in row] for row in rows], header)
 
+    def cell(value: float) -> str:
+        return '-' if math.isnan(value) or value == -1 else f'{value:.3f}'
 
-def _cell(value: object) -> str:
-    if not isinstance(value, float):
-        return str(value)
-    return '-' if math.isnan(value) or value == -1 else f'{value:.3f}'
+    return format_table([[cell(one) if isinstance(one, float) else one for one in row] for row in rows], header)

@@ -57,10 +57,8 @@ class Matches:
 def usable_annotation(entry: Mapping[str, Any], kind: str, image: Mapping[str, Any]) -> dict[str, Any]:
     """Return box, crowd flag, area and, for ``segm``, mask of an annotation of an ``image`` in a COCO file.
 
-    Without ``iscrowd`` it is no crowd; without ``area`` its area is that of its mask or box.
-
-    Raises:
-        ValueError: It cannot be evaluated.
+    Without ``iscrowd`` it is no crowd; without ``area`` its area is that of its mask or box. A ValueError says that it
+    cannot be evaluated.
     """
     if not all(map(math.isfinite, read_box(entry))):
         raise ValueError(f'bbox is {entry["bbox"]!r}')
@@ -98,17 +96,11 @@ def _run_lengths(segmentation: Any, image: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def match(truth: Mapping[str, Any], detections: Objects, kind: str) -> Matches:
-    """Match detections with objects.
+    """Match detections with the objects of a COCO annotation dict; ``kind`` is ``bbox`` or ``segm``.
 
-    Args:
-        truth: A COCO annotation dict. An annotation with ``ignore`` and no ``iscrowd`` is ignored with plain IoUs, as
-            PASCAL VOC's difficult objects are.
-        detections: Dicts with ``image_id``, ``category_id``, ``score`` and ``bbox`` (x, y, width, height) or, for
-            masks, ``segmentation`` (compressed RLE).
-        kind: ``bbox`` or ``segm``.
-
-    Raises:
-        ValueError: An annotation cannot be evaluated.
+    An annotation with ``ignore`` and no ``iscrowd`` is ignored with plain IoUs, as PASCAL VOC's difficult objects are.
+    Detections are dicts with ``image_id``, ``category_id``, ``score`` and ``bbox`` (x, y, width, height) or, for masks,
+    ``segmentation`` (compressed RLE). A ValueError says why an annotation cannot be evaluated.
     """
     key = 'bbox' if kind == 'bbox' else 'segmentation'
     images = list(truth['images'])
@@ -288,7 +280,6 @@ def arrays_of(matches: Matches, kind: str) -> dict[str, Array]:
 def matches_of(arrays: Mapping[str, Array], kind: str = 'bbox') -> Matches:
     """Return the matches in ``arrays``, such as ``numpy.load('WORK_DIR/evaluation/matches.npz')``.
 
-    Raises:
-        KeyError: There are none of this kind.
+    A KeyError says that there are none of this kind.
     """
     return Matches(**{name: arrays[f'{kind}.{name}'] for name in Matches.__dataclass_fields__})

@@ -9,7 +9,7 @@ import numpy as np
 from mmengine.structures import BaseDataElement
 
 from mmres2net.evaluation.matches import SHOWN, Matches, arrays_of, match
-from mmres2net.evaluation.voc_protocol import FALSE, TRUE, ImageBoxes, judge
+from mmres2net.evaluation.voc import FALSE, TRUE, ImageBoxes, judge
 
 Record = dict[str, Any]
 TOP = 5  # classes of a classifier that are kept
@@ -18,11 +18,7 @@ TOP = 5  # classes of a classifier that are kept
 def record_of(sample: Any, classes: int) -> Record | None:
     """Return what is kept of an evaluated image: its ``task``, name, score in [0, 1] and arrays.
 
-    The score is NaN where there is nothing to find and nothing was found.
-
-    Args:
-        sample: A data sample with annotation and prediction; None is returned for another one.
-        classes: Number of classes.
+    The score is NaN where there is nothing to find and nothing was found. None: it lacks annotation or prediction.
     """
     if not isinstance(sample, BaseDataElement):
         return None
@@ -96,19 +92,13 @@ def coco_form(records: Sequence[Record], classes: Sequence[str]) -> tuple[dict[s
 def collected(
     records: Sequence[Record], classes: Sequence[str], matches: Mapping[str, Matches] | None = None
 ) -> dict[str, Any]:
-    """Return the records of an evaluation, all of one task, as arrays.
+    """Return the records of an evaluation, one for each image, all of one task, as arrays.
 
-    Args:
-        records: One for each image.
-        classes: Names of the classes.
-        matches: Of detections, by kind, as :class:`~mmres2net.evaluation.COCOMetric` has them; None: those of the
-            records.
-
-    Returns:
-        ``task``, ``classes``, ``images`` (I,), ``scores`` (I,) and ``truth_hash`` (I,) of the annotation. For detection
-        ``KIND.NAME`` for each array of :class:`~mmres2net.evaluation.matches.Matches`; for segmentation ``image``,
-        ``truth``, ``found`` and ``pixels`` of each pair of classes in an image; for classification ``truth`` (I,),
-        ``top`` (I, 5) and ``top_scores``.
+    ``matches`` of detections are those of :class:`~mmres2net.evaluation.COCOMetric`; None: those of the records. Keys:
+    ``task``, ``classes``, ``images`` (I,), ``scores`` (I,) and ``truth_hash`` (I,) of the annotation. For detection
+    ``KIND.NAME`` for each array of :class:`~mmres2net.evaluation.matches.Matches`; for segmentation ``image``,
+    ``truth``, ``found`` and ``pixels`` of each pair of classes in an image; for classification ``truth`` (I,), ``top``
+    (I, 5) and ``top_scores``.
     """
     task = records[0]['task']
     arrays = {name: np.array([one[name[:-1]] for one in records]) for name in ('images', 'scores')}

@@ -17,8 +17,7 @@ from mmseg.structures import SegDataSample
 from PIL import Image
 from pycocotools.mask import decode
 
-from mmres2net.engine.draw import draw_sample
-from mmres2net.engine.results import DumpPredictions, ResultsHook
+from mmres2net.engine.results import DumpPredictions, ResultsHook, draw_sample
 
 META = {'classes': ('cat', 'dog'), 'palette': [(250, 0, 0), (0, 0, 250)]}
 RED, BLUE = META['palette']

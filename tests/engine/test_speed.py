@@ -155,7 +155,7 @@ def test_changes_are_made_and_listed() -> None:
     kinds = {name: type(module) for name, module in model.named_modules()}
     lines = speed_up(model)
     extractors = 'roi_head.bbox_roi_extractor.roi_layers', 'roi_head.mask_roi_extractor.roi_layers'
-    assert {f'{name}: 4 x mmcv.ops.RoIAlign -> mmres2net.ops.RoIAlign' for name in extractors} < set(lines)
+    assert '8 x mmcv.ops.RoIAlign -> mmres2net.ops.RoIAlign' in lines
     layers = [*model.roi_head.bbox_roi_extractor.roi_layers, *model.roi_head.mask_roi_extractor.roi_layers]
     assert {type(layer) for layer in layers} == {RoIAlign}
     assert [layer.spatial_scale for layer in layers] == [1 / 4, 1 / 8, 1 / 16, 1 / 32] * 2
@@ -177,7 +177,7 @@ def test_other_roi_layers_stay() -> None:
     model = nn.Module()
     model.layers = nn.ModuleList([hooked, patched, *others, mmcv.ops.RoIAlign(7, 0.25, -1, aligned=False)])
     before = list(model.layers)
-    assert 'layers: 1 x mmcv.ops.RoIAlign -> mmres2net.ops.RoIAlign' in speed_up(model)
+    assert '1 x mmcv.ops.RoIAlign -> mmres2net.ops.RoIAlign' in speed_up(model)
     assert [layer is old for layer, old in zip(model.layers, before, strict=True)] == [True] * 5 + [False]
     last = model.layers[5]
     assert (type(last), last.sampling_ratio, last.aligned) == (RoIAlign, 0, False)

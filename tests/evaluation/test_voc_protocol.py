@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from mmres2net.evaluation.voc_protocol import ImageBoxes, average_precision, evaluate_class, overlaps
+from mmres2net.evaluation.voc import ImageBoxes, average_precision, evaluate_class, overlaps
 from tests.reference.voc_ap import voc_ap
 
 MODES = {'11points': True, 'area': False}
