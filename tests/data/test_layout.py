@@ -106,19 +106,6 @@ def test_roots_that_follow_from_one_another_are_rewritten_once(tmp_path: Path) -
     assert moved.val_evaluator.ann_file == str(tmp_path / 'data/mini' / COCO_FILES[1])
 
 
-def test_absolute_paths_of_data_sets_follow(tmp_path: Path) -> None:
-    """Relative paths of a data set are below its root; absolute ones below the old root must not be read from it."""
-    root = fill(tmp_path / 'mini')
-    cfg = coco_config()
-    for part in ('train', 'val', 'test'):
-        cfg[f'{part}_dataloader'].dataset.data_root = '/old/coco'
-    dataset = cfg.train_dataloader.dataset
-    dataset.update(proposal_file='/old/coco/p.pkl', label_file='old/coco/labels.txt')
-    moved = point_at(cfg, root).train_dataloader.dataset
-    assert (moved.data_root, moved.ann_file) == (str(root), COCO_FILES[0])
-    assert (moved.proposal_file, moved.label_file) == (str(root / 'p.pkl'), 'old/coco/labels.txt')
-
-
 def test_no_folder_and_no_root(tmp_path: Path) -> None:
     for cfg, folder, named in (
         (coco_config(), tmp_path / 'absent', '--data'),

@@ -117,17 +117,6 @@ def test_files_there_stay_and_others_are_kept(tmp_path: Path, root: Path, capsys
     assert '0.jpg.old' in capsys.readouterr().err
 
 
-def unreadable(flag: int = 0, method: int = zipfile.ZIP_STORED) -> bytes:
-    """A zip file that says it is encrypted, or has another compression."""
-    content = bytearray(zip_of({'set/a.jpg': b'x'}))
-    at = content.index(b'PK\x01\x02')
-    for place in (6, at + 8):  # flags in the local header and in the directory
-        content[place] |= flag
-    if method:
-        content[8], content[at + 10] = method, method
-    return bytes(content)
-
-
 def flipped(content: bytes, at: int) -> bytes:
     return content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :]
 
@@ -135,8 +124,6 @@ def flipped(content: bytes, at: int) -> bytes:
 DAMAGED = {
     **{f'half {name}': PACKED[name][: len(PACKED[name]) // 2] for name in ('x.zip', 'x.tar', 'x.tgz')},
     'flipped bits in the first member': flipped(PACKED['x.zip'], 45),
-    'encrypted': unreadable(flag=1),
-    'Deflate64': unreadable(method=9),
 }
 
 

@@ -218,14 +218,11 @@ def parse_voc(
     train_on_difficult: bool = False,
     exact: bool = False,
 ) -> Parsed:
-    """Return size and objects of the annotation file ``sample.raw``.
+    """Return size and objects of the annotation file ``sample.raw``: all, or as in mmdet those of ``classes``.
 
-    Args:
-        sample: The image.
-        classes: Those of the config; mmdet does not read on in objects of other names. None: all names.
-        smallest: ``bbox_min_size`` of ``filter_cfg``: mmdet ignores boxes of fewer pixels in training.
-        train_on_difficult: Difficult objects are trained on like others.
-        exact: Boxes to the end of their last pixel, which mmdet leaves out, and to the fraction of a pixel.
+    mmdet ignores boxes of fewer pixels than ``smallest`` (``bbox_min_size`` of ``filter_cfg``) in training, and
+    difficult objects. ``exact`` boxes go to the end of their last pixel, which mmdet leaves out, and to the fraction of
+    a pixel.
     """
     try:
         root = ElementTree.fromstring(base.read_bytes(sample.raw, LIMIT))
