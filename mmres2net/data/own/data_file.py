@@ -38,11 +38,9 @@ class Spec:
 
     def as_yaml(self, options: Mapping[str, Sequence[Any]]) -> str:
         """Return the text of a data file; ``options`` are the values that a key can have, the others as a comment."""
-        values: dict[str, Sequence[Any]] = {
-            'format': FORMATS,
-            'path': [self.root],
-            'train': ['FOLDER, LIST OR JSON FILE'],
-        }
+        masks = options['format'][0] == 'masks'
+        train = '{images: FOLDER OR LIST, annotations: FOLDER}' if masks else 'FOLDER, LIST OR JSON FILE'
+        values: dict[str, Sequence[Any]] = {'format': FORMATS, 'path': [self.root], 'train': [train]}
         values |= {part: [list(places)] for part, places in self.places.items()}
         values |= {'classes': [list(self.classes) or 'auto'], **options}
         more = {key: f'  # or {join_some(others)}' if others else '' for key, (_, *others) in values.items()}

@@ -116,8 +116,7 @@ def find_masks(tree: Tree, names: Sequence[str]) -> dict[str, str]:
     images = [n for key in groups if not (key in like and key[0] in places) for n in groups[key]]
     others = [name for key in like - chosen if key[0] not in places for name in groups[key]]
     if others and _pair([name for name in images if name not in set(others)], others):
-        train = '{images: FOLDER OR LIST, annotations: FOLDER}'
-        raise AmbiguousError(f'{masks[0]} and {others[0]} both could be masks', format=['masks'], train=[train])
+        raise AmbiguousError(f'{masks[0]} and {others[0]} both could be masks', format=['masks'])
     pairs = _pair(images, masks)
     some = spread(sorted(pairs)) if not like & hinted else []
     equal = sum(base.image_size(tree.path(name)) == base.image_size(tree.path(pairs[name])) for name in some)
