@@ -2,6 +2,7 @@
 
 import os
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,11 +23,22 @@ if 'PYTEST_XDIST_WORKER' in os.environ:
 torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', '2')))
 
 
+def forget_visualizers() -> None:
+    """MMEngine keeps visualizers by name: one of a test before would write into that test's folder, which is gone."""
+    kinds = [sys.modules['mmengine.visualization'].Visualizer] if 'mmengine.visualization' in sys.modules else []
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+        kind._instance_dict.clear()
+
+
 @pytest.fixture(autouse=True)
-def _seeds() -> None:
+def _fresh() -> Iterator[None]:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+    forget_visualizers()  # of a fixture with a wider scope
+    yield
+    forget_visualizers()
 
 
 @pytest.fixture(scope='session')
@@ -61,10 +73,8 @@ def exports(tiny_models: 'TinyModels', tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope='session')
 def trained_demo(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The work dir of a detector trained for one epoch, for reading only."""
-    from tests.engine.conftest import forget_visualizers
     from tests.engine.demo import train_demo
 
-    forget_visualizers()  # those of files before, which would write into their folders
     work_dir = tmp_path_factory.mktemp('demo') / 'first'
     # With this seed three steps suffice to find an object.
     assert train_demo(work_dir, shapes, '--seed', '1').status == 0

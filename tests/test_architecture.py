@@ -92,13 +92,6 @@ def test_registry_needs_mmengine_alone() -> None:
     assert imported(PACKAGE / 'registry.py') == {'mmengine.registry'}
 
 
-@pytest.mark.parametrize('file', sorted(PACKAGE.rglob('*.py')), ids=lambda file: str(file.relative_to(PACKAGE)))
-def test_no_module_gives_a_name_two_values(file: Path) -> None:
-    found = [node.targets[0] for node in ast.parse(file.read_text()).body if isinstance(node, ast.Assign)]
-    names = [target.id for target in found if isinstance(target, ast.Name)]
-    assert len(names) == len(set(names))
-
-
 def import_table() -> str:
     """The list as a Markdown table, with the first line of each part's docstring."""
     rows = []

@@ -25,13 +25,6 @@ def test_boxes_that_cannot_be_seen_are_left_out(box: list[float]) -> None:
     assert np.array_equal(drawing.draw_boxes(IMAGE, [box], ['name'], [RED]), IMAGE)
 
 
-def test_labels_of_one_place_do_not_hide_one_another() -> None:
-    image = np.zeros((200, 400, 3), np.uint8)
-    out = drawing.draw_boxes(image, [[50, 60, 300, 150]] * 3, ['first', 'second', 'third'], [RED, (0, 255, 0), BLUE])
-    areas = [(out == color).all(2).sum() for color in (RED, (0, 255, 0), BLUE)]
-    assert min(areas) > 300
-
-
 def test_masks_are_half_transparent_with_a_solid_edge() -> None:
     mask = np.zeros((60, 80), bool)
     mask[10:30, 20:50] = True

@@ -7,10 +7,8 @@ import torch
 from mmengine.config import Config
 from mmengine.model import PretrainedInit
 
-from mmres2net.engine.config import without_published_weights, without_weights
 from mmres2net.init_cfg import drop_pretrained, loads_weights, pretrained_nodes
 from mmres2net.models import Res2Net
-from mmres2net.swap import explain_swap
 from mmres2net.weights.loading import Pretrained
 
 KAIMING = {'type': 'Kaiming', 'layer': 'Conv2d'}
@@ -70,23 +68,6 @@ def test_dropping_keeps_the_other_initializers() -> None:
         'neck': {'init_cfg': KAIMING},
         'heads': [{'init_cfg': None}],
     }
-
-
-@pytest.mark.parametrize('kind', TYPES)
-def test_all_who_ask_agree(kind: Any) -> None:
-    """The swap takes published weights, --from-scratch and --resume load none, and the given config is unchanged."""
-    for init_cfg in forms({'type': kind, 'checkpoint': 'a.pth'})[:6]:
-        backbone = {'type': 'ResNet', 'depth': 50, 'frozen_stages': 1, 'init_cfg': init_cfg}
-        pre = {'mean': [123.675, 116.28, 103.53], 'std': [58.395, 57.12, 57.375], 'bgr_to_rgb': True}
-        cfg = Config({'default_scope': 'mmdet', 'model': {'backbone': backbone, 'data_preprocessor': pre}})
-        before = cfg.to_dict()
-        swapped, _ = explain_swap(cfg, 'res2net50_26w_4s')
-        assert swapped.model.backbone.init_cfg.checkpoint == 'res2net50_26w_4s'
-        assert not loads_weights(without_published_weights(cfg).model.backbone.init_cfg)
-        scratch, _ = without_weights(cfg)
-        assert not loads_weights(scratch.model.backbone.init_cfg)
-        assert scratch.model.backbone.frozen_stages == -1
-        assert cfg.to_dict() == before
 
 
 @pytest.mark.parametrize('kind', [kind for kind in TYPES if kind not in ('mmengine.Pretrained', 'PretrainedInit')])

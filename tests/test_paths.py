@@ -6,8 +6,6 @@ import pytest
 
 from mmres2net import paths
 
-ROOT = Path(__file__).resolve().parents[1]
-
 
 @pytest.fixture
 def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

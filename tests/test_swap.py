@@ -20,7 +20,6 @@ from mmres2net.models import Res2LayerHead, Res2Net
 from mmres2net.paths import find_config
 from mmres2net.registry import MODELS
 from mmres2net.swap import explain_swap, swap_backbone
-from mmres2net.weights.fetching import PUBLISHED, find_published
 
 ARCH = 'res2net50_26w_4s'
 V1B = 'res2net50_v1b_26w_4s'
@@ -82,13 +81,11 @@ GRID = {'dilations': (1, 1, 1, 2), 'multi_grid': (1, 2, 4), 'contract_dilation':
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py': (ARCH, {'frozen_stages': 1, 'norm_eval': True}),
     'mmdet::cascade_rcnn/cascade-rcnn_x101-32x4d_fpn_1x_coco.py': (V1B, {'frozen_stages': 1}),
-    'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py': (ARCH, {'norm_cfg': {'type': 'BN', 'requires_grad': False}}),
     'mmdet::faster_rcnn/faster-rcnn_r50-caffe-c4_ms-1x_coco.py': (ARCH, {'out_indices': (2,)}),
     'mmdet::dcn/faster-rcnn_r50-dconv-c3-c5_fpn_1x_coco.py': ('res2net50_14w_8s', {'stage_with_dcn': LATE}),
     'mmdet::detr/detr_r50_8xb2-150e_coco.py': (ARCH, {'out_indices': (3,), 'norm_eval': True}),
     'mmdet::gcnet/mask-rcnn_r50-syncbn-gcb-r16-c3-c5_fpn_1x_coco.py': (ARCH, {'norm_eval': False}),
     'mmseg::pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py': (ARCH, DILATED),
-    'mmseg::upernet/upernet_r50_4xb2-40k_cityscapes-512x1024.py': ('res2next50_4s', {'strides': (1, 2, 2, 2)}),
     'mmseg::deeplabv3plus/deeplabv3plus_r101-d16-mg124_4xb2-40k_cityscapes-512x1024.py': (ARCH, GRID),
     'mmpretrain::resnet/resnet50_8xb32_in1k.py': (ARCH, {'out_indices': (3,), 'norm_eval': False}),
     'mmpretrain::seresnet/seresnet50_8xb32_in1k.py': ('se_res2net50_26w_4s', {'out_indices': (3,)}),
@@ -375,12 +372,6 @@ def test_custom_imports_are_kept() -> None:
     wanted = {'imports': ['mmdet.models', 'mmres2net.models'], 'allow_failed_imports': True}
     assert once.custom_imports == wanted
     assert swap_backbone(once, V1B).custom_imports == wanted
-
-
-def test_table_of_published_weights() -> None:
-    assert [arch for arch, row in PUBLISHED.items() if not row.url.endswith(f'/{arch}-{row.sha256}.pth')] == []
-    assert {row.sha256 for row in PUBLISHED.values() if 'CutMix' in row.recipe} == {'3cf99910', '0812c246'}
-    assert find_published('dla60_res2net') is PUBLISHED['res2net_dla60_4s']
 
 
 def test_backbone_within_a_wrapper() -> None:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from mmres2net.cam.core import activation_map
 from mmres2net.cam.image import PreprocessedImage, preprocess_image
-from mmres2net.cam.tasks import Network, _of_map, label_of, last_stage, layer_named, network_of, task_of
+from mmres2net.cam.tasks import Network, label_of, last_stage, layer_named, network_of, task_of
 from mmres2net.engine.source import read_source
 from mmres2net.errors import UserError
 from mmres2net.models import Res2Net, Res2NetDLA
@@ -109,16 +109,6 @@ def test_salient_objects(networks: dict, image: Path, label: int | None) -> None
     close(found, map_by_hand(features[-1], sign * logits[mask].sum()))
 
 
-def test_a_background_is_not_chosen_while_there_is_another() -> None:
-    logits = torch.zeros(3, 4, 5)
-    logits[0] += 1
-    logits[2, 0, :2] = 5
-    options = dict(threshold=None, label=None)
-    assert _of_map(logits, has_background=True, **options)[1].label == 2
-    assert _of_map(logits, has_background=False, **options)[1].label == 0
-    assert _of_map(logits - 9 * (torch.arange(3) == 2)[:, None, None], has_background=True, **options)[1].label == 0
-
-
 @pytest.mark.parametrize('name', ['detector', 'agnostic', 'c4'])
 def test_detectors_explain_their_surest_detection(networks: dict, image: Path, name: str) -> None:
     network = networks[name]
@@ -151,9 +141,7 @@ def test_a_detector_by_hand(networks: dict, image: Path, name: str, labels: tupl
     assert any(said)
 
 
-def test_scores_below_the_threshold_and_no_regions(
-    networks: dict, image: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_scores_below_the_threshold_and_no_regions(networks, image, monkeypatch) -> None:
     network = networks['detector']
     view = preprocess_image(network.cfg, network.model, image)
     monkeypatch.setattr(network.model.test_cfg.rcnn, 'score_thr', 0.999)

@@ -5,12 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from mmres2net.compare.detection import coco_metrics
 from mmres2net.compare.metrics import measure
 from mmres2net.compare.statistics import Array, Draws
-from mmres2net.evaluation.matches import match
 from mmres2net.evaluation.per_image import collected
-from tests.evaluation.samples import coco_detections, coco_truth
 
 Records = list[dict[str, Any]]
 CLASSES = ('a', 'b', 'c')
@@ -62,34 +59,3 @@ def segmented(size: int = 2000) -> Population:
             records.append(record(i, 'segmentation', pairs=np.flatnonzero(pixels), pixels=pixels[pixels > 0]))
         sides.append(records)
     return Population((sides[0], sides[1]))
-
-
-class Detected(Population):
-    """Detectors, of which the matches are cut out of those of the population."""
-
-    def metric(self, side: int, images: Array, draws: Draws) -> Array:
-        records: Any = [self.sides[side][i] for i in images]
-        categories = [{'id': 10 * k, 'name': str(k)} for k in (1, 2, 3)]
-        truth: dict[str, Any] = {'images': [], 'annotations': [], 'categories': categories}
-        found: list[dict[str, Any]] = []
-        for new, one in enumerate(records, 1):
-            truth['images'].append({**one['image'], 'id': new})
-            truth['annotations'] += [{**entry, 'image_id': new} for entry in one['truth']]
-            found += [{**entry, 'image_id': new} for entry in one['found']]
-        return coco_metrics(match(truth, found, 'bbox'), draws)[0]['AP']
-
-
-def detected(size: int = 1500) -> Population:
-    truth, sides = coco_truth(size, 3, 9), []
-    mine: dict[int, list] = {image['id']: [] for image in truth['images']}
-    for entry in truth['annotations']:
-        mine[entry['image_id']].append(entry)
-    for seed in (1, 2):
-        by_image: dict[int, list] = {image['id']: [] for image in truth['images']}
-        for image in truth['images']:
-            alone = {**truth, 'images': [image], 'annotations': mine[image['id']]}
-            by_image[image['id']] = coco_detections(alone, 10000 * seed + image['id'], per_image=4 + 2 * seed)
-        sides.append(
-            [{'image': image, 'truth': mine[image['id']], 'found': by_image[image['id']]} for image in truth['images']]
-        )
-    return Detected((sides[0], sides[1]))

@@ -28,9 +28,7 @@ def drawn(truth: dict[str, Any], found: list[dict[str, Any]], counts: Array) -> 
 
 @pytest.mark.parametrize('kind', ['bbox', 'segm'])
 @pytest.mark.parametrize(('seed', 'images', 'classes', 'per_image'), [(0, 25, 5, 20), (1, 12, 3, 130), (2, 6, 9, 5)])
-def test_replicates_equal_pycocotools_on_drawn_images(
-    kind: str, seed: int, images: int, classes: int, per_image: int
-) -> None:
+def test_replicates_equal_pycocotools_on_drawn_images(kind, seed, images, classes, per_image) -> None:
     truth = coco_truth(images, classes, seed, masks=kind == 'segm')
     # Copies of an image stand one after another only where no two scores of an image are equal.
     found = coco_detections(truth, seed, per_image=per_image)

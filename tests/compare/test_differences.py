@@ -56,13 +56,6 @@ def test_other_differences_are_named(key: str, value: Any, shown: tuple[str, str
     assert shown is None or found[name] == shown
 
 
-def test_input_normalization_outputs_and_workers_may_differ() -> None:
-    other = a_run(
-        TWINS[1], '/runs/two', model__data_preprocessor__mean=[1.0, 2.0, 3.0], train_dataloader__num_workers=7
-    )
-    assert confounds(a_run(TWINS[0]), other) == {}
-
-
 def test_paths_in_the_own_folder_are_equal_and_others_are_not() -> None:
     files = [f'/runs/{name}/data/train.json' for name in ('one', 'two')]
     runs = [a_run(TWINS[0], f'/runs/{name}', load_from=file) for name, file in zip(('one', 'two'), files, strict=True)]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 
 from mmres2net.compare.comparison import compare, published_of
@@ -19,6 +20,7 @@ from mmres2net.errors import UserError
 from mmres2net.evaluation.matches import match
 from mmres2net.evaluation.per_image import collected
 from tests.compare.samples import CLASSES, classified, record, segmented
+from tests.compare.test_page import check_page
 from tests.evaluation.samples import coco_detections, coco_truth
 from tests.support.cli import run_cli
 
@@ -115,29 +117,6 @@ def test_mistakes_on_the_command_line(texts: list[str], named: str, tmp_path: Pa
         read_sides(texts)
 
 
-def test_the_copy_of_a_changed_config_is_no_second_one(tmp_path: Path) -> None:
-    for name in ('c-data.py', 'c-data_as_run.py', 'epoch_1.pth'):
-        (tmp_path / name).touch()
-    assert source_of(str(tmp_path)).config == str(tmp_path / 'c-data.py')
-    (tmp_path / 'c-data.py').unlink()
-    assert source_of(str(tmp_path)).config == str(tmp_path / 'c-data_as_run.py')
-
-
-def test_names_of_folders_and_long_lists_of_seeds(tmp_path: Path, monkeypatch: Any) -> None:
-    seeds = [tmp_path / f'{"long" * 20}_{seed}' for seed in range(5)]
-    for folder in seeds:
-        folder.mkdir()
-        (folder / 'c.py').touch()
-        (folder / 'epoch_1.pth').touch()
-    monkeypatch.chdir(tmp_path)
-    assert [len(runs) for runs in read_sides(['A=' + ','.join(one.name for one in seeds), seeds[0].name]).values()] == [
-        5,
-        1,
-    ]
-    monkeypatch.chdir(seeds[0])
-    assert list(read_sides(['.', f'../{seeds[1].name}/'])) == [one.name for one in seeds[:2]]
-
-
 def test_configs_of_libraries_and_urls_of_checkpoints() -> None:
     source = source_of('mmdet::faster-rcnn_r50_fpn_1x_coco:https://host/a.pth')
     assert (source.config, source.checkpoint) == ('mmdet::faster-rcnn_r50_fpn_1x_coco', 'https://host/a.pth')
@@ -212,3 +191,30 @@ def test_images_that_change_and_keep_their_size_are_noticed(tmp_path: Path, size
         image.write_bytes(content * size)
         found.append(made_from(cfg, str(checkpoint))['data'])
     assert found[0] != found[1]
+
+
+def test_report_of_a_detector_and_of_one_that_confuses_classes(trained_demo: Path, tmp_path: Path) -> None:
+    for name in ('good', 'bad'):
+        shutil.copytree(trained_demo, tmp_path / name)
+    file = tmp_path / 'bad/epoch_1.pth'
+    content = torch.load(file, weights_only=False)
+    content['state_dict']['roi_head.bbox_head.fc_cls.weight'].neg_()
+    torch.save(content, file)
+    report = tmp_path / 'report'
+    runs = [f'<b>good</b>={tmp_path / "good"}', f'bad={tmp_path / "bad"}']
+    done = run_cli('compare', *runs, '--out', report, '--samples', '200')
+    assert done.status == 0, done.err
+    content = json.loads((report / 'report.json').read_text())
+    page = check_page((report / 'report.html').read_text())
+    for value in (side['value'] for row in content['metrics'] for side in row['sides']):
+        assert value is None or f'{value:.2f}' in page.text
+    assert [one for one in content['settings'] if not one['belongs']] == []
+    assert [side['name'] for side in content['sides']] == ['<b>good</b>', 'bad']
+    assert 'b' not in {tag for tag, _ in page.tags}
+    assert 'not of the architectures' in ' '.join(page.text.split())
+    drawn = [attributes for tag, attributes in page.tags if tag == 'img' and 'jpeg' in attributes['src'][:20]]
+    assert (len(drawn) >= 12, len(drawn) % 3, 'left out' in page.text) == (True, 0, False)
+    for cost in content['costs']:
+        assert cost['parameters'] > 18e6
+        assert cost['milliseconds']['low'] <= cost['milliseconds']['value'] <= cost['milliseconds']['high']
+        assert cost['memory'] > 160 * 160 * 64  # the features of the first stage

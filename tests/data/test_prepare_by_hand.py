@@ -120,9 +120,7 @@ def test_archives_that_are_refused(tmp_path: Path, packed: bytes, dataset: DataS
     assert not list(tmp_path.rglob('*.jpg'))
 
 
-def test_imagenet_is_checked(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_imagenet_is_checked(tmp_path, capsys, monkeypatch) -> None:
     counts = {'train/*/': 2, 'train/*/*.JPEG': 5, 'val/*/': 2, 'val/*/*.JPEG': 3}
     monkeypatch.setitem(DATASETS, 'imagenet', small_set('imagenet', counts))
     train = files('imagenet/train/n1', '.JPEG', 3) | files('imagenet/train/n2', '.JPEG', 2)

@@ -94,14 +94,6 @@ def test_a_run_that_ends_early_leaves_nothing_that_looks_complete(
     assert [path.name for path in tmp_path.iterdir()] == ['set'], 'the temporary folder of the killed run is removed'
 
 
-def test_two_processes_make_one_set(tmp_path: Path) -> None:
-    code = 'import sys; from mmres2net.data.shapes import *; make_shapes(sys.argv[1], spec=ShapesSpec(9, 1))'
-    both = [subprocess.Popen([sys.executable, '-c', code, str(tmp_path / 'set')]) for _ in range(2)]
-    assert [process.wait(60) for process in both] == [0, 0]
-    assert len(list((tmp_path / 'set/train2017').iterdir())) == 9
-    assert [path.name for path in tmp_path.iterdir()] == ['set']
-
-
 def test_the_command_and_its_mistakes(tmp_path: Path) -> None:
     done = run_cli('demo-data', tmp_path / 'set', '--train', '2', '--val', '1', '--seed', '5')
     assert done.status == 0, done.err

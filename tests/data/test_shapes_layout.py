@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 
 from mmres2net.data import shapes
@@ -38,38 +37,6 @@ def test_coco_annotations_are_the_drawn_instances(scenes: dict[str, Scene], coco
         assert entry['category_id'] == instance.label + 1
         assert entry['iscrowd'] == instance.crowd
     assert sum(CLASSES[instance.label] == 'ring' for instance, *_ in pairs) >= 20  # masks with holes took part
-
-
-AWKWARD = {
-    'rectangle': ['##', '##'],
-    'corner': ['#.', '.#'],
-    'hole': ['###', '#.#', '###'],
-    'hole at a corner, 1': ['###', '#.#', '##.'],
-    'hole at a corner, 2': ['##.', '#.#', '###'],
-    'hole at a corner, 3': ['.##', '#.#', '###'],
-    'ring in a ring': ['#######', '#.....#', '#.###.#', '#.#.#.#', '#.###.#', '#.....#', '#######'],
-    'two holes at corners': ['###.', '#.##', '####', '.###'],
-    'chessboard': ['#.#', '.#.', '#.#'],
-    'two parts with a hole each': ['###.###', '#.#.#.#', '###.###'],
-}
-
-
-def test_polygons_decode_to_the_mask() -> None:
-    """Of awkward and of random masks; no point follows itself, which pycocotools would divide by zero for."""
-    rng = np.random.default_rng(0)
-    awkward = [np.array([[cell == '#' for cell in row] for row in rows]) for rows in AWKWARD.values()]
-    masks = [np.pad(mask, ((1, 2), (0, 1))) for mask in awkward]
-    masks += [rng.random((9, 13)) < density for density in np.linspace(0.05, 0.95, 60)]
-    for mask in masks:
-        polygons = shapes.polygons(mask)
-        decoded = mask_utils.decode(mask_utils.merge(mask_utils.frPyObjects(polygons, *mask.shape)))
-        assert np.array_equal(decoded, mask)
-        for polygon in polygons:
-            points = list(zip(polygon[::2], polygon[1::2], strict=True))
-            assert all(map(tuple.__ne__, points, points[1:] + points[:1]))
-        runs = mask_utils.frPyObjects(shapes.uncompressed_rle(mask), *mask.shape)
-        assert np.array_equal(mask_utils.decode(runs), mask)
-    assert shapes.polygons(masks[0]) == [[0, 1, 2, 1, 2, 3, 0, 3]]
 
 
 def test_files_are_the_same_everywhere(root: Path) -> None:

@@ -1,26 +1,12 @@
-"""Whole runs: each test begins with no visualizer made; the tiny config; one trained detector for all files."""
+"""Whole runs: the tiny config, and a folder of downloads."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from mmengine.visualization import Visualizer
 
 from tests.engine.tiny import write_config
-
-
-def forget_visualizers() -> None:
-    """MMEngine keeps visualizers by name as long as the process lives: another test's would log into its own folder."""
-    kinds = [Visualizer]
-    for kind in kinds:
-        kinds += kind.__subclasses__()
-        kind._instance_dict.clear()
-
-
-@pytest.fixture(autouse=True)
-def _no_visualizers() -> None:
-    forget_visualizers()
 
 
 @pytest.fixture

@@ -6,12 +6,9 @@ from typing import Any
 
 import pytest
 from mmengine.config import Config
-from PIL import Image
 
-from mmres2net.cli import main
-from mmres2net.engine.config import configs_in, load_swapped, write_config
+from mmres2net.engine.config import load_swapped, write_config
 from mmres2net.errors import UserError
-from tests.engine.test_libraries import CLASSIFIER as LIBRARY_CLASSIFIER
 
 ARCH = 'res2net50_26w_4s'
 DETECTOR = """
@@ -24,14 +21,12 @@ model = dict(
     data_preprocessor=dict(mean=[1.0], std=[2.0], bgr_to_rgb=False),
 )
 """
-CLASSIFIER = LIBRARY_CLASSIFIER.replace('backbone=backbone', "backbone=dict(type='ResNet', depth=50)")
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'detector.py').write_text(DETECTOR)
-    (tmp_path / 'classifier.py').write_text(CLASSIFIER)
     return tmp_path
 
 
@@ -90,26 +85,3 @@ def test_from_scratch_freezes_no_noise_not_even_in_the_file() -> None:
     assert tested.model.data_preprocessor == cfg.model.data_preprocessor
     with pytest.raises(UserError, match='has no published weights'):
         load(backbone='res2net50_18w_4s')
-
-
-def test_train_and_test_by_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name, colour in {'a': (250, 10, 10), 'b': (10, 10, 250)}.items():
-        for split in ('train', 'val'):
-            (folder / 'data/pets' / split / name).mkdir(parents=True)
-            Image.new('RGB', (64, 64), colour).save(folder / 'data/pets' / split / name / 'image.png')
-    assert main(['train', 'classifier.py', '--backbone', ARCH, '--skip-data-check']) == 0
-    text = capsys.readouterr().out
-    path = f'work_dirs/classifier-{ARCH}/classifier-{ARCH}.py'
-    assert f'--backbone {ARCH}: model.backbone mmpretrain.ResNet of depth 50 -> mmres2net.Res2Net' in text
-    assert f': {path}\n' in text
-    files = [entry for entry in (folder / path).parent.iterdir() if not entry.is_dir()]
-    names = {file.name for file in files if file.suffix not in ('.png', '.csv', '.sha256')}
-    assert names == {f'classifier-{ARCH}.py', f'classifier-{ARCH}_as_run.py', 'iter_2.pth', 'last_checkpoint'}
-    assert configs_in((folder / path).parent) == [folder / path]
-    assert not (folder / 'work_dirs/classifier').exists()
-    checkpoint = str((folder / path).with_name('iter_2.pth'))
-    assert main(['test', 'classifier.py', checkpoint, '--backbone', ARCH, '--work-dir', 'tested']) == 0
-    assert 'accuracy/top1' in capsys.readouterr().out
-    assert not Path('tested', Path(path).name).exists()  # a test's config has no weights to start from
-    assert main(['test', path, checkpoint]) == 0  # the file alone does the same
-    assert (main(['test', 'classifier.py', checkpoint]), 'does not fit' in capsys.readouterr().err) == (2, True)

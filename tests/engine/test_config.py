@@ -69,20 +69,6 @@ def test_scaled_learning_rate_counts_accumulated_steps(base: int, counts: int, b
     assert cfg.auto_scale_lr.enable is False
 
 
-def batches(processes: int, counts: int = 1, scaled: bool = False, **train_cfg: int) -> list[str]:
-    cfg = dict(auto_scale_lr=dict(base_batch_size=16), train_dataloader=dict(batch_size=2), train_cfg=train_cfg)
-    cfg['optim_wrapper'] = dict(accumulative_counts=counts)
-    return config.batch_notes(Config(cfg), processes, scaled=scaled)
-
-
-def test_notes_on_the_images_per_step() -> None:
-    assert batches(8) == batches(4, counts=2) == []
-    (note,) = batches(1)
-    assert all(text in note for text in ('16 images per step', 'has 2', '--auto-scale-lr'))
-    scaled, schedule = batches(1, scaled=True, max_iters=300)  # it sees fewer images, whatever the rate
-    assert ('--auto-scale-lr' in scaled, '0.125 times' in schedule) == (False, True)
-
-
 def test_no_workers_need_no_options_of_workers() -> None:
     loader = dict(num_workers=0, persistent_workers=True, prefetch_factor=4, batch_size=2)
     cfg = Config(dict(train_dataloader=loader, val_dataloader=dict(num_workers=2, persistent_workers=True)))

@@ -71,18 +71,6 @@ def test_annotations_are_left_and_predictions_right(image: str, make: Any) -> No
     assert share(left, BLUE) == share(right, RED) == 0
 
 
-def test_ignored_pixels_and_low_scores_are_not_drawn(image: str) -> None:
-    assert share(draw_sample(detection(image, score=0.2), META), BLUE) == 0
-    left = np.array_split(draw_sample(segmentation(image), META), 2, axis=1)[0]
-    rows = np.flatnonzero((left.astype(int)[..., 0] - left[..., 2] > 60).any(1))
-    assert 45 <= len(rows) <= 55  # half of the rows
-
-
-def test_class_names_of_a_classifier(image: str) -> None:
-    one, other = (draw_sample(classification(image), {'classes': names}) for names in (('a', 'b'), ('a', 'bbbbbb')))
-    assert [half.any() for half in np.array_split(one != other, 2, axis=1)] == [False, True]
-
-
 def test_the_best_and_the_worst_images_are_drawn(image: str, tmp_path: Path) -> None:
     runner = SimpleNamespace(test_dataloader=SimpleNamespace(dataset=SimpleNamespace(metainfo=META)))
     hook = ResultsHook(images=2)

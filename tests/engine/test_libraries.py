@@ -93,21 +93,6 @@ def test_segmentor_and_one_with_another_number_of_classes(shapes: Path, tmp_path
     assert all(text in refused.err for text in ('model.decode_head.num_classes=21', '7 classes'))
 
 
-def test_one_image_per_batch_behind_a_pooling_to_one_pixel(shapes: Path, tmp_path: Path) -> None:
-    text = SEGMENTOR.replace("type='FCNHead', num_convs=1", "type='ASPPHead', dilations=(1, 2)")
-    assert text != SEGMENTOR
-    epochs = text.replace("type='IterBasedTrainLoop', max_iters=2, val_interval=2", 'by_epoch=True, max_epochs=1')
-    (tmp_path / 'steps.py').write_text(text)
-    (tmp_path / 'epochs.py').write_text(epochs.replace('InfiniteSampler', 'DefaultSampler'))
-    for config, batch_size in (('steps', 1), ('epochs', 1), ('epochs', 11), ('steps', 5)):  # there are twelve images
-        where = ('--data', shapes, '--work-dir', tmp_path / config)
-        options = ('--cfg-options', f'train_dataloader.batch_size={batch_size}')
-        done = run_cli('train', tmp_path / f'{config}.py', *where, *options)
-        sound = (config, batch_size) == ('steps', 5)
-        assert done.status == (0 if sound else 2)
-        assert sound or 'batch' in done.err
-
-
 def make_pets(shapes: Path, folder: Path) -> None:
     images = sorted((shapes / 'train2017').iterdir())
     for split, (name, image) in itertools.product(('train', 'val'), zip('ab', images, strict=False)):

@@ -15,7 +15,7 @@ import torch
 import torch.multiprocessing as mp
 from mmengine.logging import MMLogger
 
-from tests.engine.conftest import forget_visualizers
+from tests.conftest import forget_visualizers
 from tests.engine.tiny import RunTiny, write_config
 from tests.stress import nodes
 from tests.support.cli import run_cli
@@ -137,7 +137,6 @@ def test_two_processes_train_and_evaluate_as_one(ended: Any) -> None:
     assert first['train'][0] == second['train'][0] == 0, first['train'][2]
     assert '2 x CPU' in first['train'][1]
     assert second['train'][1] == ''
-    forget_visualizers()
     args = ('train', 'tiny.py', '--work-dir', 'alone', '--cfg-options', 'train_dataloader.batch_size=4')
     alone = run_cli(*args, cwd=folder)
     torch.testing.assert_close(weights(folder / 'wd/epoch_2.pth'), weights(folder / 'alone/epoch_2.pth'))
@@ -162,7 +161,6 @@ def test_gradients_that_two_processes_accumulate_are_those_of_one_and_survive_a_
     assert (first['counts'][0], first['again'][0]) == (0, 0)
     expected, found = weights(folder / 'wc/epoch_3.pth'), weights(folder / 'wa/epoch_3.pth')
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
-    forget_visualizers()
     options = ('optim_wrapper.accumulative_counts=3', 'train_cfg.max_epochs=3', 'train_dataloader.batch_size=4')
     assert run_cli('train', 'tiny.py', '--work-dir', 'one', '--cfg-options', *options, cwd=folder).status == 0
     torch.testing.assert_close(weights(folder / 'one/epoch_3.pth'), expected)
@@ -171,7 +169,6 @@ def test_gradients_that_two_processes_accumulate_are_those_of_one_and_survive_a_
 def test_batch_norm_of_each_process_is_evaluated_and_saved_as_that_of_the_first(ended: Any) -> None:
     folder, (first, _) = ended
     assert 'model.norm.type SyncBN -> BN' in first['norms'][1]
-    forget_visualizers()
     args = ('test', 'tiny.py', 'wn/epoch_2.pth', '--work-dir', 'alone', '--cfg-options', 'model.norm.type=BN')
     assert score(run_cli(*args, cwd=folder).out) == score(first['norms'][1])
 

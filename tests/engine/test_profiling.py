@@ -2,14 +2,9 @@
 
 import re
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
-from torch import nn
 
-from mmres2net.engine import profiling
-from mmres2net.engine.profiling import ProfileDone, ProfileHook
 from tests.engine.demo import evaluate_demo, train_demo
 
 PARTS = {'waiting for data', 'data_preprocessor', 'backbone', 'neck', 'rpn_head', 'roi_head', 'other'}
@@ -17,20 +12,6 @@ PARTS = {'waiting for data', 'data_preprocessor', 'backbone', 'neck', 'rpn_head'
 
 def shares(text: str) -> dict[str, float]:
     return {name: float(share) for share, name in re.findall(r'^ *[\d.]+ +([\d.]+)%  (.+)$', text, re.MULTILINE)}
-
-
-@pytest.mark.parametrize('done', [0, profiling.WARM_UP])
-def test_run_that_is_too_short(done: int, tmp_path: Path) -> None:
-    hook = ProfileHook(steps=2)
-    runner: Any = SimpleNamespace(
-        model=nn.Sequential(nn.Linear(2, 2)), test_loop=SimpleNamespace(evaluator=SimpleNamespace()), work_dir=tmp_path
-    )
-    hook.before_test(runner)
-    for i in range(done):
-        hook.after_test_iter(runner, i)
-    with pytest.raises(ProfileDone):
-        hook.after_test(runner)
-    assert 'too short' in (tmp_path / 'profile_test.txt').read_text()
 
 
 def test_training_and_testing(trained_demo: Path, shapes: Path, tmp_path: Path) -> None:

@@ -122,13 +122,6 @@ def test_checkpoints_that_do_not_fit_the_run(trained: Path) -> None:
     assert (refused.status, refused.err.count('error: ')) == (2, 1)
 
 
-def test_checkpoints_of_another_run_are_left_alone(trained: Path) -> None:
-    best = next(trained.glob('best_*.pth'))
-    score = dict(val_evaluator__scores='[2.0]', train_cfg__max_epochs=3)
-    assert train('--resume', str(trained / 'epoch_2.pth'), '--work-dir', 'elsewhere', **score).status == 0
-    assert best.is_file()
-
-
 def test_what_cannot_be_kept_is_said(trained: Path) -> None:
     shutil.copytree(trained, 'again')
     done = train('--resume', train_cfg__max_epochs=3, train_dataloader__batch_size=4, optim_wrapper__optimizer__lr=0.5)

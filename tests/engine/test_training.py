@@ -57,13 +57,6 @@ def test_nan_is_never_the_best_score(folder: Path) -> None:
     assert 'best_score_epoch_2.pth (score 0.500)' in done.out
 
 
-def test_the_report_takes_values_of_any_kind(folder: Path) -> None:
-    write_config(folder, "val_evaluator = dict(type='RunMetric', others=dict(text='as is', none=None, row=[0.5, 1]))")
-    table = train().out.split('last evaluation')[1].splitlines()
-    rows = {name: text.strip() for name, _, text in (line.strip().partition(' ') for line in table[1:5])}
-    assert rows == {'score': '1.000', 'text': 'as is', 'none': 'None', 'row': '[0.500, 1.000]'}
-
-
 def test_a_run_that_breaks_off_is_one_error_and_keeps_its_traceback(folder: Path) -> None:
     done = train(model__raise_at=6)
     assert (done.status, done.err.count('error: '), 'step 6: the fault that was' in done.err) == (1, 1, True)

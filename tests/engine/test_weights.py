@@ -139,29 +139,14 @@ def test_normalization_that_is_not_judged() -> None:
     assert known in note
 
 
-class Resized(torch.nn.Module):
-    """A layer that fits what it loads, as position embeddings of another image size do."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.table = torch.nn.Parameter(torch.zeros(size))
-        self.norm = torch.nn.BatchNorm1d(2)
-        self.register_load_state_dict_pre_hook(self.fit)
-
-    @staticmethod
-    def fit(module: torch.nn.Module, state: dict, prefix: str, *_: object) -> None:
-        own = module.get_parameter('table')
-        state[f'{prefix}table'] = state[f'{prefix}table'][:1].expand(len(own))
-
-
 def test_strict_loading_is_that_of_mmengine() -> None:
     """Prefixes of wrappers, missing counters of batches, and modules that adapt what they load."""
-    source = Resized(4)
-    torch.nn.init.constant_(source.table, 3)
+    source, target = (torch.nn.Sequential(torch.nn.PReLU(size), torch.nn.BatchNorm1d(2)) for size in (4, 7))
     state = {f'module.{n}': t for n, t in source.state_dict().items() if not n.endswith('num_batches_tracked')}
-    target = Resized(7)
+    # As position embeddings of another image size do
+    target.register_load_state_dict_pre_hook(lambda _, given, *__: given.update({'0.weight': torch.full((7,), 3.0)}))
     load_state_strictly(target, unwrap({'state_dict': state}), 'a.pth')
-    assert target.table.tolist() == [3.0] * 7
+    assert target[0].weight.tolist() == [3.0] * 7
     other = {'bias': torch.zeros(5), 'mask_head.weight': torch.zeros(5)}
     with pytest.raises(UserError) as caught:  # one weight is missing, one has another shape, one is too many
         load_state_strictly(torch.nn.Linear(2, 3), other, 'b.pth')

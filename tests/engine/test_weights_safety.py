@@ -12,7 +12,6 @@ from mmengine.runner.checkpoint import _load_checkpoint
 from mmres2net.cli import main
 from mmres2net.engine.weights import FORCE, FORCE_NOT, safe_loading
 from mmres2net.errors import UserError
-from mmres2net.weights.reading import read_checkpoint
 from tests.engine.demo import CONFIG, SMALL
 from tests.engine.test_training import train
 from tests.support.archive_server import serving
@@ -41,9 +40,7 @@ def run(verb: str, shapes: Path, tmp_path: Path, *flags: str, options: tuple[str
 
 
 @pytest.mark.parametrize('way', ['--resume', 'last_checkpoint', 'test', 'load_from', *KINDS])
-def test_every_way_into_a_run(
-    shapes: Path, tmp_path: Path, bad: str, marker: Path, capsys: pytest.CaptureFixture[str], way: str
-) -> None:
+def test_every_way_into_a_run(shapes, tmp_path, bad, marker, capsys, way) -> None:
     (tmp_path / 'run').mkdir()
     start = 'model.backbone.init_cfg'
     verb = 'test' if way == 'test' else 'train'
@@ -64,9 +61,7 @@ def test_every_way_into_a_run(
 
 
 @pytest.mark.parametrize('name', ['FILE', 'URL', 'open-mmlab://bad', 'openmmlab://bad_url'])
-def test_every_scheme_of_mmengine(
-    tmp_path: Path, bad: str, marker: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_scheme_of_mmengine(tmp_path, bad, marker, name, monkeypatch) -> None:
     with serving() as server:
         server.files['bad.pth'] = Path(bad).read_bytes()
         url = server.url('bad.pth')
@@ -90,9 +85,7 @@ def test_no_scheme_is_left_to_mmengine() -> None:
     assert before == CheckpointLoader._schemes
 
 
-def test_plain_checkpoints_are_loaded_and_of_mmcls_the_backbone_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_plain_checkpoints_are_loaded_and_of_mmcls_the_backbone_alone(tmp_path, monkeypatch) -> None:
     torch.save({'state_dict': {'backbone.a': torch.ones(2), 'head.b': torch.ones(1)}}, tmp_path / 'net.pth')
     monkeypatch.setattr('mmres2net.engine.weights.fetch_checkpoint', lambda _: tmp_path / 'net.pth')
     with safe_loading():
@@ -116,18 +109,6 @@ def test_code_that_calls_torch_itself(bad: str, marker: Path, monkeypatch: pytes
 def trained(folder: Path) -> Path:
     assert train('--work-dir', 'own', train_cfg__max_epochs=1).status == 0
     return folder
-
-
-def test_own_run_is_resumed_without_any_flag(trained: Path) -> None:
-    """One epoch and one more end where two do, and the history of the loss continues."""
-    logger = {'default_hooks__logger__type': 'LoggerHook', 'default_hooks__logger__interval': 1}
-    options = {'train_dataloader__sampler__shuffle': False, **logger}
-    for folder, flags, epochs in (('whole', (), 2), ('parts', (), 1), ('parts', ('--resume',), 2)):
-        assert train('--work-dir', folder, *flags, train_cfg__max_epochs=epochs, **options).status == 0
-    whole, parts = (read_checkpoint(trained / folder / 'epoch_2.pth') for folder in ('whole', 'parts'))
-    assert all(torch.equal(value, parts['state_dict'][name]) for name, value in whole['state_dict'].items())
-    histories = [found['message_hub']['log_scalars']['train/loss'].data[0].tolist() for found in (whole, parts)]
-    assert (len(histories[0]), histories[0]) == (8, histories[1])
 
 
 # Another run's best checkpoint, seen from the folder of the test; more spellings are in tests/weights/test_reading.py

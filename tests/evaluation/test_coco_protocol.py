@@ -60,53 +60,6 @@ def test_by_hand() -> None:
     assert [metrics[name] for name in ('mAP_s', 'mAP_l', 'AR_s@100', 'AR_l@100')] == [-1] * 4
 
 
-def test_what_lies_in_a_crowd_does_not_count() -> None:
-    objects = [(1, 1, 0, 0, 40, 40), (1, 1, 100, 100, 300, 300)]
-    found = [(1, 1, 150, 150, 180, 180, 0.9), (1, 1, 120, 120, 160, 160, 0.8), (1, 1, 0, 0, 40, 40, 0.7)]
-    crowd = evaluate(*of_boxes(objects, found, crowd=(2,)), 'bbox').overall['mAP']
-    assert crowd == pytest.approx(1, abs=1e-12)
-    # The same without the mark: two objects, the third detection alone is right: precision 1/3 up to recall 1/2.
-    plain = evaluate(*of_boxes(objects, found), 'bbox').overall['mAP']
-    assert plain == pytest.approx(51 / 3 / 101, abs=1e-12)
-
-
-# Images 42, 73, 74 and 133 of COCO val2014 with the "fake" detections that come with COCO's own evaluation code, and
-# the metrics that torchmetrics publishes for them as calculated by pycocotools (its test of mean average precision).
-VAL2014 = (
-    [
-        (42, 4, 214.15, 41.29, 562.41, 285.07), (73, 2, 13.00, 22.75, 548.98, 632.42),
-        (73, 2, 1.66, 3.32, 270.26, 275.23), (74, 4, 61.87, 276.25, 358.29, 379.43),
-        (74, 1, 2.75, 3.66, 162.15, 316.06), (74, 0, 295.55, 93.96, 313.97, 152.79),
-        (74, 0, 326.94, 97.05, 340.49, 122.98), (74, 0, 356.62, 95.47, 372.33, 147.55),
-        (74, 0, 462.08, 105.09, 493.74, 146.99), (74, 0, 277.11, 103.84, 292.44, 150.72),
-        (133, 5, 13.99, 2.87, 640.00, 421.52),
-    ],
-    [
-        (42, 4, 258.15, 41.29, 606.41, 285.07, 0.236), (73, 3, 61.00, 22.75, 565.00, 632.42, 0.318),
-        (73, 2, 12.66, 3.32, 281.26, 275.23, 0.726), (74, 4, 87.87, 276.25, 384.29, 379.43, 0.546),
-        (74, 1, 0.00, 3.66, 142.15, 316.06, 0.3), (74, 0, 296.55, 93.96, 314.97, 152.79, 0.407),
-        (74, 0, 328.94, 97.05, 342.49, 122.98, 0.611), (74, 0, 356.62, 95.47, 372.33, 147.55, 0.335),
-        (74, 0, 464.08, 105.09, 495.74, 146.99, 0.805), (74, 0, 276.11, 103.84, 291.44, 150.72, 0.953),
-        (133, 5, 0.00, 2.87, 601.00, 421.52, 0.423),
-    ],
-)  # fmt: skip
-PUBLISHED = {
-    'mAP': 0.706, 'mAP_50': 0.901, 'mAP_75': 0.846, 'mAP_s': 0.689, 'mAP_m': 0.800, 'mAP_l': 0.701,
-    'AR@1': 0.592, 'AR@10': 0.716, 'AR@100': 0.716, 'AR_s@100': 0.767, 'AR_m@100': 0.800, 'AR_l@100': 0.700,
-}  # fmt: skip
-
-
-def test_published_metrics() -> None:
-    metrics = evaluate(*of_boxes(*VAL2014), 'bbox')
-    assert list(metrics.overall) == list(PUBLISHED)
-    assert {name: round(value, 3) for name, value in metrics.overall.items()} == PUBLISHED
-    by_class = {name: (round(one['mAP'], 3), round(one['AR@100'], 3)) for name, one in metrics.by_class.items()}
-    assert by_class == {
-        '0': (0.725, 0.780), '1': (0.800, 0.800), '2': (0.454, 0.450), '3': (-1, -1), '4': (0.650, 0.650),
-        '5': (0.900, 0.900),
-    }  # fmt: skip
-
-
 def encoded(polygons: list[list[float]]) -> dict[str, Any]:
     return rle.frPyObjects(polygons, 400, 400)[0]
 
@@ -193,18 +146,14 @@ def without(key: str, place: str = 'annotations') -> Callable[[dict[str, Any], l
 EXPORTS: dict[str, Callable[[dict[str, Any], list], None]] = {
     'annotation ids from 0': annotation('id', lambda i, old: i),
     'annotation ids that restart': annotation('id', lambda i, old: i % 2 + 1),
-    'annotation ids as texts': annotation('id', lambda i, old: f'a-{i}'),
     'no annotation ids': without('id'),
     'image ids from 0': ids('images', lambda old: old - 1),
     'image ids as texts': ids('images', lambda old: f'img-{old}'),
-    'image ids as floats': ids('images', float),
     'huge image ids': ids('images', lambda old: old + 2**70),
     'category ids from 0': ids('categories', lambda old: old - 1),
     'category ids as texts': ids('categories', str),
-    'falling category ids': ids('categories', lambda old: -old),
     'no iscrowd': without('iscrowd'),
     'iscrowd as text': annotation('iscrowd', lambda i, old: str(old)),
-    'iscrowd null': annotation('iscrowd', lambda i, old: None),
     'no area': without('area'),
     'no image sizes': without('width', 'images'),
     'images without objects': lambda truth, found: truth['images'].append({'id': 99, 'width': 9, 'height': 9}),

@@ -97,9 +97,7 @@ def test_two_processes_get_the_metrics_of_one(ended: Path) -> None:
     assert 0 < alone['5']['accuracy/top1'] < 100
 
 
-def test_two_processes_test_a_detector_as_one(
-    ended: Path, trained_demo: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_processes_test_a_detector_as_one(ended, trained_demo, shapes, monkeypatch) -> None:
     monkeypatch.chdir(ended)
     on_five_images(str(trained_demo / 'epoch_1.pth'), 'alone', str(shapes))
     one, two = ended / 'alone', ended / '0/wd'

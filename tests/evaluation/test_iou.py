@@ -46,8 +46,7 @@ def test_by_hand(build: Build, logged: list[str]) -> None:
     )  # fmt: skip
     assert next(iter(metrics)) == 'mIoU', "save_best='auto' follows the first"
     assert CheckpointHook(save_best='mIoU').rules == ['greater']
-    out = '\n'.join(logged)
-    assert 'bird        -         -' in out
+    assert 'bird        -         -' in '\n'.join(logged)
 
 
 def random_samples(seed: int, count: int = 4) -> list[SegDataSample]:

@@ -44,9 +44,7 @@ def test_metrics_of_each_class(build: Build, logged: list[str]) -> None:
     assert list(metrics) == [f'pascal_voc/{name}' for name in ('mAP', 'AP50', 'AP50_cat', 'AP50_dog', 'AP50_cow')]
     assert list(metrics.values()) == pytest.approx([cat / 2, cat / 2, cat, 0, np.nan], abs=1e-12, nan_ok=True)
     assert CheckpointHook(save_best=next(iter(metrics))).rules == ['greater']
-    out = '\n'.join(logged)
-    assert 'cat          2           2   0.500  0.273' in out
-    assert 'cow          0           1       -      -' in out
+    assert 'cow          0           1       -      -' in '\n'.join(logged)
 
 
 def test_area_and_another_overlap(build: Build) -> None:

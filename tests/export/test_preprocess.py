@@ -1,7 +1,5 @@
 """What happens to an image before the network: channel order, geometry, normalization, padding."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -59,9 +57,7 @@ ORDERS = [
 
 
 @pytest.mark.parametrize(('step', 'kind', 'order'), ORDERS)
-def test_channel_order_of_loaded_images_and_of_data_sets_with_pixels(
-    step: dict, kind: object, order: str | None
-) -> None:
+def test_channel_order_of_loaded_images_and_of_data_sets_with_pixels(step, kind, order) -> None:
     cfg = config_of(step, kind=kind)
     if order:
         assert channel_order_of(cfg) == order
@@ -113,9 +109,7 @@ PACK = {'mmpretrain': 'PackInputs', 'mmdet': 'PackDetInputs', 'mmseg': 'PackSegI
 
 @pytest.mark.parametrize('size', [(40, 33), (75, 97)])
 @pytest.mark.parametrize(('scope', 'preprocessor'), PREPROCESSORS)
-def test_the_graph_preprocesses_as_the_model_does(
-    scope: str, preprocessor: dict, size: tuple[int, int], tmp_path: Path
-) -> None:
+def test_the_graph_preprocesses_as_the_model_does(scope, preprocessor, size, tmp_path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / 'image.png')
     cfg = config_of(LOAD, dict(type=PACK[scope]), scope=scope, **preprocessor)

@@ -12,7 +12,7 @@ from mmengine.logging import MessageHub, MMLogger
 from mmres2net import Predictor
 from mmres2net.data.shapes import DEFAULT_SPEC, draw_scene
 from mmres2net.engine.console import peak_memory
-from tests.engine.conftest import forget_visualizers
+from tests.conftest import forget_visualizers
 from tests.engine.demo import train_demo
 from tests.engine.test_processes import by_torchrun
 from tests.engine.test_profiling import PARTS, shares

@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
@@ -133,16 +132,6 @@ def test_initial_weights(family: Family) -> None:
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
 
 
-@pytest.mark.parametrize('prefix', ['', 'backbone.'])
-def test_pretrained_weights_from_a_file(family: Family, prefix: str, tmp_path: Path) -> None:
-    state = {name: value.float() for name, value in family.network.state_dict().items()}
-    torch.save({'state_dict': {prefix + name: value for name, value in state.items()}}, tmp_path / 'weights.pth')
-    node = dict(type='Pretrained', checkpoint=str(tmp_path / 'weights.pth'), **(dict(prefix=prefix) if prefix else {}))
-    model = family.build(init_cfg=node if prefix else [dict(type='Kaiming', layer='Conv2d'), node])
-    model.init_weights()
-    assert all(torch.equal(value, state[name].to(value)) for name, value in model.state_dict().items())
-
-
 # Stages ---------------------------------------------------------------------------------------------------------------
 
 
@@ -238,25 +227,6 @@ def test_weight_standardization_by_conv_cfg(backbone: Family) -> None:
 # Dilation -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('name', ['v1', 'v1b', 'next', 'dla', 'dla x'])  # not SE: it averages over all pixels
-@pytest.mark.parametrize('output_stride', [8, 16])
-def test_dilated_network_contains_the_strided_one(output_stride: int, name: str) -> None:
-    """Every other pixel of the dense features is the strided network's, exactly.
-
-    At 1/8 this ends before the last stage, whose pools stay 3x3 or 2x2 on the denser grid (as timm's do). The shortcut
-    of v1b averages a window cut off at an odd edge otherwise (as timm's does), so its sizes must be even.
-    """
-    size = (64, 96) if name == 'v1b' else (65, 97)
-    strided, dense = same_weights(FAMILIES[name](), FAMILIES[name](output_stride=output_stride))
-    assert dense.out_strides == tuple(min(s, output_stride) for s in strided.out_strides)
-    x = images(size=size, number=1)
-    with torch.no_grad():
-        outs, expected = dense.eval()(x), strided.eval()(x)
-    for i in range(3 if output_stride == 8 else 4):
-        step = strided.out_strides[i] // dense.out_strides[i]
-        torch.testing.assert_close(outs[i][..., ::step, ::step], expected[i], rtol=1e-12, atol=1e-12)
-
-
 # Copies for deployment ------------------------------------------------------------------------------------------------
 
 
@@ -266,18 +236,6 @@ def test_traced_copy_at_other_sizes_and_fused_copy(family: Family) -> None:
     with torch.no_grad():
         assert largest_difference(traced(family.x), family.outs) < 1e-12
         assert largest_difference(fused(family.x), family.outs) < 1e-9 * family.outs[-1].abs().max().item()
-
-
-@ONE_EACH
-def test_exported_and_compiled_copies_at_other_sizes(build: Callable[..., nn.Module]) -> None:
-    model = randomise(build(with_cp=True)).eval()
-    auto = torch.export.Dim.AUTO
-    with torch.no_grad():
-        exported = torch.export.export(model, (images(),), dynamic_shapes=({0: auto, 2: auto, 3: auto},)).module()
-        x = images(size=(96, 128), number=3)
-        assert largest_difference(exported(x), model(x)) < 1e-12
-        compiled = torch.compile(model, backend='eager', fullgraph=True)
-        assert largest_difference(compiled(x), model(x)) < 1e-12
 
 
 @pytest.mark.parametrize('build', [lambda **kw: Res2Net(depths=(2,), base_width=4, **kw), FAMILIES['dense']])

@@ -11,9 +11,9 @@ from mmengine.registry import DefaultScope
 
 from mmres2net.models import Res2Net, Res2NetDLA
 from mmres2net.registry import DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS, WEIGHT_INITIALIZERS
-from tests.support import library_models
 
 LIBRARIES = ('mmdet', 'mmseg', 'mmpretrain')
+RES2NET = dict(type='mmres2net.Res2Net', arch='res2net50_26w_4s', frozen_stages=1)
 DLA = dict(type='mmres2net.Res2NetDLA', arch='dla60_res2net')
 
 
@@ -32,7 +32,7 @@ def test_prefixed_name_is_our_class_in_every_library_and_the_bare_one_the_librar
     """mmdet and mmpretrain have a Res2Net of their own, which is why configs must have the prefix."""
     importlib.import_module(f'{library}.models')
     with DefaultScope.overwrite_default_scope(library), torch.device('meta'):
-        for config, kind in ((library_models.BACKBONE, Res2Net), (DLA, Res2NetDLA)):
+        for config, kind in ((RES2NET, Res2Net), (DLA, Res2NetDLA)):
             assert type(registry_of(library).build(dict(config))) is kind
         bare = registry_of(library).get('Res2Net')
         assert bare is None if library == 'mmseg' else bare.__module__.startswith(library)

@@ -42,9 +42,7 @@ def saved(path: Path, model: tuple[str, str], **changes: object) -> Path:
     return path
 
 
-def test_predictions_are_those_of_testing_and_so_are_their_metrics(
-    trained_demo: Path, shapes: Path, tmp_path: Path
-) -> None:
+def test_predictions_are_those_of_testing_and_so_are_their_metrics(trained_demo, shapes, tmp_path) -> None:
     coco = pytest.importorskip('pycocotools.coco')
     evaluation = pytest.importorskip('pycocotools.cocoeval')
     tested = evaluate_demo(trained_demo / 'epoch_1.pth', tmp_path / 'run', shapes, '--out', tmp_path / 'found.pkl')
@@ -186,9 +184,7 @@ def test_checkpoints_that_do_not_fit(tiny_models: dict, exports: dict, tmp_path:
             Predictor(exports['detector.onnx'], **flags)
 
 
-def test_the_example_of_the_page(
-    trained_demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def test_the_example_of_the_page(trained_demo, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'work_dirs').mkdir()
     (tmp_path / 'work_dirs' / 'my_run').symlink_to(trained_demo)

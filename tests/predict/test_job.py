@@ -52,9 +52,7 @@ def test_detections_are_written_as_coco(exports: dict, images: Path, tmp_path: P
 
 
 @pytest.mark.parametrize('name', ['detector', 'segmentor', 'classifier'])
-def test_json_and_maps_have_what_is_predicted(
-    exports: dict, images: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture
-) -> None:
+def test_json_and_maps_have_what_is_predicted(exports, images, tmp_path, name, capsys) -> None:
     flags = ['--json', '--score', '0.06', '--out', str(tmp_path)]
     assert job.main([str(exports[f'{name}.onnx']), str(images / 'a.png'), *flags]) == 0
     content = json.loads(capsys.readouterr().out)
@@ -74,9 +72,7 @@ def test_json_and_maps_have_what_is_predicted(
         assert [row['score'] for row in content['classes']] == pytest.approx(sorted(expected['scores'])[::-1], abs=1e-4)
 
 
-def test_broken_images_are_skipped_and_listed(
-    tiny_models: dict, exports: dict, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_broken_images_are_skipped_and_listed(tiny_models, exports, images, tmp_path, capsys) -> None:
     (images / 'deep' / 'a.jpg').write_bytes((images / 'deep' / 'b.jpg').read_bytes()[:900])
     Image.new('RGB', (1, 4000)).save(images / 'narrow.png')
     out, model = tmp_path / 'out', str(exports['segmentor.onnx'])
@@ -125,9 +121,7 @@ def video(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize('name', ['detector', 'segmentor', 'classifier'])
-def test_videos_keep_size_rate_and_number_of_frames(
-    exports: dict, video: Path, name: str, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_videos_keep_size_rate_and_number_of_frames(exports, video, name, tmp_path, capsys) -> None:
     import cv2
 
     assert job.main([str(exports[f'{name}.onnx']), str(video), '--out', str(tmp_path / 'out'), '--json']) == 0
@@ -142,9 +136,7 @@ def test_videos_keep_size_rate_and_number_of_frames(
     assert names == {'detector': {'predictions.json'}, 'segmentor': set(), 'classifier': {'predictions.csv'}}[name]
 
 
-def test_patterns_name_images_and_a_second_run_leaves_its_results_out(
-    exports: dict, images: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_patterns_name_images_and_a_second_run_leaves_its_results_out(exports, images, capsys) -> None:
     flags = [str(exports['classifier.onnx']), str(images), str(images / '**' / '*.jpg'), '--out', str(images / 'out')]
     for _ in range(2):
         assert job.main(flags) == 0
@@ -158,9 +150,7 @@ def test_patterns_name_images_and_a_second_run_leaves_its_results_out(
             job.main([flags[0], str(images / pattern)])
 
 
-def test_what_was_done_before_an_interruption_is_kept(
-    exports: dict, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def test_what_was_done_before_an_interruption_is_kept(exports, images, tmp_path, monkeypatch, capsys) -> None:
     predict_one = ExportedModel.predict
 
     def stop_at_second(model: ExportedModel, sources: list, score: float) -> list:

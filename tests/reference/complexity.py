@@ -1,4 +1,4 @@
-"""Multiply-accumulates by hooks: convolutions and fully connected layers alone, as papers count them."""
+"""Multiply-accumulates and outputs by hooks: convolutions and fully connected layers alone, as papers count them."""
 
 from math import prod
 
@@ -7,13 +7,12 @@ import torch.nn as nn
 from torch import Tensor
 
 
-def count_macs(model: nn.Module, shape: tuple[int, ...]) -> int:
-    total = 0
+def count_work(model: nn.Module, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return the multiply-accumulates and the outputs of a forward pass of (N, C, H, W); the model may be on 'meta'."""
+    found: list[tuple[int, int]] = []
 
     def add(module: nn.Module, _: tuple, out: Tensor) -> None:
-        nonlocal total
-        per_output = prod(module.weight.shape[1:])  # (C_in / groups) * K * K, or C_in
-        total += per_output * out.numel()
+        found.append((prod(module.weight.shape[1:]) * out.numel(), out.numel()))  # (C_in / groups) * K * K, or C_in
 
     hooks = [m.register_forward_hook(add) for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     try:
@@ -22,7 +21,7 @@ def count_macs(model: nn.Module, shape: tuple[int, ...]) -> int:
     finally:
         for hook in hooks:
             hook.remove()
-    return total
+    return sum(macs for macs, _ in found), sum(outputs for _, outputs in found)
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -7,20 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 from mmengine.config import Config
-from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 
 from mmres2net.data.check.before import check_before_training
 from mmres2net.data.check.draw import draw_samples
 from mmres2net.data.check.job import Report, check_splits
 from mmres2net.data.formats.read import read_splits
-from mmres2net.data.layout import datasets_of, point_at
-from mmres2net.engine.config import load_config
 from mmres2net.errors import UserError
 from mmres2net.saliency import SaliencyDataset
 
-SUFFIXES = {'MSRA-B': '.jpg', 'ECSSD': '.jpg', 'PASCAL-S': '.jpg', 'HKU-IS': '.png', 'DUT-OMRON': '.jpg'}
-TESTED = list(SUFFIXES)[1:]
 PIPELINE = [dict(type='LoadImageFromFile'), dict(type='mmres2net.LoadSaliencyMask')]
 
 
@@ -138,13 +133,6 @@ def test_check_of_sound_files(usual: Path) -> None:
     assert len(np.unique(shades // 64, axis=0)) > 2
 
 
-def test_files_of_another_suffix_are_noted(usual: Path) -> None:
-    Image.new('RGB', (9, 9)).save(usual / 'images/z.webp')
-    report = checked(usual)
-    assert list(found(report)) == ['files left out']
-    assert found(checked(usual, ann_file='train.txt')) == {}
-
-
 def test_every_fault_is_found_once(usual: Path) -> None:
     expected = spoilt(usual)
     with pytest.raises(UserError) as caught:
@@ -162,30 +150,3 @@ def test_every_fault_is_found_once(usual: Path) -> None:
     assert set(faults['missing mask']) == {'d.png'}
     assert set(faults['unreadable mask']) == {'e.png'}
     draw_samples(report, usual / 'drawn', 7)
-
-
-@pytest.fixture
-def five(tmp_path: Path) -> Path:
-    for name, suffix in SUFFIXES.items():
-        make(tmp_path / 'sets' / name, 'images', 'masks', suffix)
-    for part in ('train', 'val', 'test'):
-        (tmp_path / f'sets/MSRA-B/{part}.txt').write_text('a\nb\n')
-    return tmp_path / 'sets'
-
-
-def roots(cfg: Config, part: str) -> list[str]:
-    return [dataset['data_root'] for dataset in datasets_of(cfg, part)]
-
-
-def test_one_folder_for_five_data_sets(five: Path) -> None:
-    init_default_scope('mmseg')
-    own = load_config('dss_r2n50.py')
-    cfg = point_at(own, five, ['train', 'test'])
-    assert roots(cfg, 'train') == [str(five / 'MSRA-B')]
-    assert roots(cfg, 'test') == [str(five / name) for name in TESTED]
-    tested = DATASETS.build(cfg.test_dataloader.dataset)
-    assert [tested.get_data_info(i)['dataset_name'] for i in range(0, len(tested), 3)] == TESTED
-    assert len(tested) == 12
-    assert roots(point_at(own, five, ['train']), 'test') == [str(five / name) for name in TESTED]
-    with pytest.raises(UserError, match=r'ECSSD.*PASCAL-S'):
-        point_at(own, five / 'ECSSD', ['test'])

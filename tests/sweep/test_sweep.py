@@ -95,9 +95,7 @@ MISTAKES = {
 }
 
 
-def test_mistakes_are_found_before_anything_starts(
-    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_mistakes_are_found_before_anything_starts(tmp_path, data, capsys) -> None:
     out = tmp_path / 'sweep'
     for named, flags in MISTAKES.items():
         with pytest.raises(UserError, match=named):

@@ -9,7 +9,7 @@ from mmres2net.errors import UserError
 from mmres2net.models import ARCHS, Res2Net
 from mmres2net.weights.naming import STEM_NAMES, recognise, rename
 from mmres2net.weights.reading import unwrap, weights_key
-from tests.weights.networks import classifier, numbered, state_of, under
+from tests.weights.networks import numbered, state_of, under
 
 V1B = [name for name, row in ARCHS.items() if row.deep_stem]
 
@@ -28,14 +28,6 @@ def test_every_row_is_found_by_its_shapes(arch, prefix):
     assert found.stage_pool_sure is (ARCHS[arch].family == 'dla')
 
 
-@pytest.mark.parametrize('arch', [name for name, row in ARCHS.items() if row.family != 'cifar'])
-def test_a_classifier_tells_the_library(arch):
-    found = recognise({**state_of(arch), **classifier(arch)})
-    only_timm = ARCHS[arch].family == 'dla' or ARCHS[arch].se_reduction
-    assert found.family == ('timm' if only_timm else 'official')
-    assert (found.arch, found.stage_pool, found.stage_pool_sure) == (arch, 'official', True)
-
-
 @pytest.mark.parametrize(
     ('library', 'prefix', 'pool', 'sure'),
     [
@@ -49,16 +41,6 @@ def test_a_classifier_tells_the_library(arch):
 def test_libraries_are_told_by_the_deep_stem(arch, library, prefix, pool, sure):
     found = recognise({prefix + rename(name, STEM_NAMES[library]): t for name, t in state_of(arch).items()})
     assert (found.family, found.arch, found.stage_pool, found.stage_pool_sure) == (library, arch, pool, sure)
-
-
-def test_files_are_told_by_a_classifier_in_the_head_or_by_projections_that_never_run():
-    plain, dla = 'res2net50_14w_8s', 'res2net_dla60_4s'
-    found = recognise({**under('backbone.', state_of(plain)), **classifier(plain, 'head.fc')})
-    assert (found.family, found.arch, found.prefix) == ('mmpretrain', plain, 'backbone.')
-    assert found.stage_pool_sure
-    extra = numbered({'level3.project.0.weight': (256, 128, 1, 1)})
-    found = recognise({**state_of(dla), **classifier(dla), **extra})
-    assert (found.family, found.arch) == ('official', dla)
 
 
 def test_networks_outside_the_table_are_described_by_options_that_build_them():

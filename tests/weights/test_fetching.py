@@ -6,8 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +17,7 @@ from safetensors.torch import save
 from mmres2net.errors import UserError
 from mmres2net.weights import fetching
 from mmres2net.weights.fetching import PUBLISHED, Origin, Published, fetch_checkpoint, origin_of
-from tests.support.archive_server import Answer, Server, retry_soon, serving
+from tests.support.archive_server import Server, retry_soon, serving
 
 ARCH = 'res2net50_26w_4s'
 
@@ -103,19 +101,6 @@ def test_digits_of_a_name_are_a_hash_unless_they_are_a_date(cache: Path, digits:
     assert (found.path == cache / f'net-{digits}.pth') is (digits not in DATES)
 
 
-def test_two_processes_fetch_once(server: Server, cache: Path) -> None:
-    server.answers[NAME] = [Answer(pause=0.02)]
-    found: list[Path] = []
-    threads = [threading.Thread(target=lambda: found.append(fetch_checkpoint(server.url(NAME)))) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-        time.sleep(0.05)
-    for thread in threads:
-        thread.join()
-    assert found == [cache / NAME] * 3
-    assert len(server.log) == 1
-
-
 @pytest.fixture
 def published(server: Server, monkeypatch: pytest.MonkeyPatch) -> Published:
     """The row of an architecture, whose file has the content that is served here."""
@@ -127,9 +112,7 @@ def published(server: Server, monkeypatch: pytest.MonkeyPatch) -> Published:
     return row
 
 
-def test_architecture_from_a_mirror(
-    server: Server, published: Published, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def test_architecture_from_a_mirror(server, published, cache, monkeypatch, capsys) -> None:
     monkeypatch.setenv(fetching.MIRRORS, f'{server.url("empty")} {server.url("down")}/')
     assert fetch_checkpoint('res2net50') == cache / f'{ARCH}-{DIGEST}.pth'
     assert [path.split('/')[0] for path, _ in server.log] == ['empty', 'down']
@@ -141,15 +124,6 @@ def test_architecture_that_nobody_gives(published: Published, cache: Path) -> No
         fetch_checkpoint(ARCH)
     ways_out = (str(cache / f'{ARCH}-{DIGEST}.pth'), fetching.MIRRORS, f'timm://{ARCH}')
     assert [way for way in ways_out if way not in str(caught.value)] == []
-
-
-def test_same_file_by_name_and_by_address() -> None:
-    for row in PUBLISHED.values():
-        by_name, by_address = origin_of(row.arch), origin_of(row.url)
-        assert isinstance(by_name, Origin)
-        assert isinstance(by_address, Origin)
-        assert (by_name.path, by_name.digest, by_name.licence) == (by_address.path, row.sha256, row.licence)
-        assert by_name.urls == by_address.urls == (row.url,)
 
 
 def test_timm_has_the_networks_that_the_way_out_names() -> None:

@@ -6,14 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from mmengine.registry import MODELS as ROOT
-from mmengine.registry import DefaultScope
 from torch import nn
 
 from mmres2net import create_model
 from mmres2net.errors import UserError
 from mmres2net.models import ARCHS, Res2LayerHead, Res2Net, Res2NetDLA
-from mmres2net.registry import MODELS, WEIGHT_INITIALIZERS
+from mmres2net.registry import MODELS
 from mmres2net.weights.convert import compare
 from mmres2net.weights.fetching import IMAGENET
 from mmres2net.weights.loading import Pretrained, adapt_channels, check_stage_pool, fit, stage_pools_of, to_ours
@@ -266,17 +264,6 @@ def test_every_tensor_is_the_files_also_where_it_holds_more_than_the_network(tmp
     check_same(start(wanted, tmp_path, kind='Res2LayerHead', stage=3, stride=2), wanted)
     dla = Res2NetDLA('res2net_dla60_4s').state_dict()
     check_same(start(dla, tmp_path, kind='Res2NetDLA', arch='res2net_dla60_4s'), dla)
-
-
-@pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpretrain'])
-def test_resolves_under_every_library(tmp_path: Path, scope: str) -> None:
-    torch.save(source().state_dict(), tmp_path / 'net.pth')
-    init_cfg = dict(type='mmres2net.Pretrained', checkpoint=str(tmp_path / 'net.pth'))
-    with DefaultScope.overwrite_default_scope(scope):
-        assert type(WEIGHT_INITIALIZERS.build(init_cfg)) is Pretrained
-        net = ROOT.build(dict(type='mmres2net.Res2Net', arch=ARCH, init_cfg=init_cfg))
-        net.init_weights()
-    check_same(net, source().state_dict())
 
 
 @pytest.mark.parametrize('name', ['conv1.weight', 'layer3.2.bns.1.running_var', 'layer2.0.downsample.1.weight'])

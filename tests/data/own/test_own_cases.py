@@ -215,22 +215,6 @@ def test_seeds_differ(tmp_path: Path) -> None:
     assert len(drawn[0]) == 8
 
 
-def test_images_in_no_list_are_told(tmp_path: Path) -> None:
-    voc_set(tmp_path)
-    assert not any(' 3 annotated' in note for note in recognize(tmp_path).notes)
-    (tmp_path / 'train.txt').write_text('train0\n')
-    assert any(' 3 annotated' in note for note in recognize(tmp_path).notes)
-
-
-def test_images_without_objects_are_counted(tmp_path: Path) -> None:
-    yolo(tmp_path)
-    (tmp_path / 'labels/0.txt').unlink()
-    (tmp_path / 'labels/1.txt').write_text('')
-    (tmp_path / 'labels/2.txt').write_text('0 0.5 0.5 0.25 0.5\n' * 2)
-    splits = recognize(tmp_path).splits.values()
-    assert (sum(split.images for split in splits), sum(split.annotated for split in splits)) == (6, 4)
-
-
 def test_standard_form_is_reused_until_the_data_change(tmp_path: Path) -> None:
     yolo(tmp_path / 'set')
     before = contents(tmp_path / 'set')

@@ -145,16 +145,3 @@ def test_masks(layout: str, name: str, shapes: Path, tmp_path: Path) -> None:
             labels = np.asarray(Image.open(data.root / mask))
             assert labels.shape == np.asarray(Image.open(data.root / image)).shape[:2]
             assert set(np.unique(labels)) <= {*range(len(data.classes)), 255}
-
-
-def test_salient_objects(tmp_path: Path) -> None:
-    root = data_root('ecssd_mini')
-    data = write_standard(recognize(root), tmp_path)
-    found = {name: (split.images, split.counts['foreground']) for name, split in data.splits.items()}
-    truth = {}
-    for name in ('train', 'test'):
-        stems = (root / f'{name}.txt').read_text().split()
-        masks = [np.asarray(Image.open(root / f'masks/{stem}.png').convert('L')) for stem in stems]
-        truth[name] = len(stems), sum(int((mask >= 128).sum()) for mask in masks)
-    assert found['test'] == truth['test']
-    assert tuple(a + b for a, b in zip(found['train'], found['val'], strict=True)) == truth['train']

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from mmengine.visualization import Visualizer
 from PIL import Image
 
 from mmres2net.data.own.dataset import recognize
@@ -58,13 +57,6 @@ LAYOUTS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _no_visualizer() -> None:
-    Visualizer._instance_dict.clear()
-    for kind in Visualizer.__subclasses__():  # each run writes into its own folder
-        kind._instance_dict.clear()
-
-
 def train(config: str, data: str | Path, *flags: str, epochs: int = 1) -> CliResult:
     options = ('--cfg-options', *QUICK, f'train_cfg.max_epochs={epochs}')
     return run_cli('train', config, '--data', data, *flags, *options)
@@ -77,9 +69,7 @@ def evaluate(*args: str | Path, options: Sequence[str] = ()) -> dict[str, float]
 
 
 @pytest.mark.parametrize('name', LAYOUTS)
-def test_a_folder_trains_and_tests_alike(
-    name: str, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_trains_and_tests_alike(name, shapes, tmp_path, monkeypatch) -> None:
     write, (config, *flags), metric = LAYOUTS[name]
     monkeypatch.chdir(tmp_path)
     write(Path('my data'), shapes)
@@ -94,9 +84,7 @@ def test_a_folder_trains_and_tests_alike(
     assert evaluate(config, checkpoint, '--data', 'my data', *flags)[metric] == scalars[-1][metric]
 
 
-def test_the_layout_makes_no_difference(
-    trained_demo: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_layout_makes_no_difference(trained_demo, shapes, tmp_path, monkeypatch) -> None:
     """Trained on the data set of the config; its classes have another order than those of the folder."""
     monkeypatch.chdir(tmp_path)
     coco(Path('same'), shapes)
