@@ -52,9 +52,8 @@ class DetectorGraph(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Return the detections in ``image`` (1, 3, H, W) uint8, highest score first.
 
-        Returns:
-            Boxes (n, 4) in pixels of the image, scores (n,), labels (n,) and, of a Mask R-CNN, masks (n, 28, 28): the
-            probability of the object on a grid over its box.
+        These are boxes (n, 4) in pixels of the image, scores (n,), labels (n,) and, of a Mask R-CNN, masks (n, 28, 28):
+        the probability of the object on a grid over its box.
         """
         x = self.preprocess(image)
         # Sums instead of torch.tensor, which a trace would take for a constant.

@@ -46,9 +46,7 @@ class OperatorFinder(MetaPathFinder, Loader):
 def provide_operators(*, replace: bool = False) -> None:
     """Make ``mmcv._ext`` importable from here on.
 
-    Args:
-        replace: Take these operators even where mmcv has compiled ones. It must be called before ``mmcv.ops`` is
-            imported; for comparing the two.
+    ``replace`` takes these operators even where mmcv has compiled ones, if ``mmcv.ops`` is not imported yet.
     """
     if any(name in sys.modules for name in USERS) and EXTENSION not in sys.modules:
         warnings.warn(

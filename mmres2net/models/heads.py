@@ -30,9 +30,6 @@ class Res2LayerHead(FreezableBackbone):
 
     Attributes:
         in_channels, out_channels: Channels of its input and output.
-
-    Raises:
-        ValueError: An option has a value that is not allowed; the message says what is.
     """
 
     def __init__(

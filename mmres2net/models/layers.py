@@ -57,11 +57,7 @@ class BlockOptions:
         return conv
 
     def norm(self, channels: int) -> nn.Module:
-        """Return a norm layer.
-
-        Raises:
-            ValueError: GN whose ``num_groups`` does not divide the channels.
-        """
+        """Return a norm layer; a ValueError if it is a GN whose ``num_groups`` does not divide the channels."""
         cfg: Cfg = {'type': 'BN'} if self.norm_cfg is None else self.norm_cfg
         groups = cfg.get('num_groups', 1)
         if cfg['type'] in ('GN', nn.GroupNorm) and channels % groups:
@@ -79,9 +75,8 @@ class GCDGroupNorm(nn.GroupNorm):
     """Group norm for widths that ``num_groups`` does not divide, as the splits of Res2Net (26, 52, ... channels).
 
     The number of groups is the greatest common divisor of ``num_groups`` and the channels: 32 groups become 2, 4, 8 and
-    16 groups of 13 channels in the four stages of a base width of 26.
-
-    Arguments as those of ``torch.nn.GroupNorm``; 32 groups as in Wu and He, "Group Normalization", ECCV 2018.
+    16 groups of 13 channels in the four stages of a base width of 26. 32 groups as in Wu and He, "Group Normalization",
+    ECCV 2018; the other arguments are those of ``torch.nn.GroupNorm``.
     """
 
     def __init__(self, num_channels: int, num_groups: int = 32, eps: float = 1e-5, affine: bool = True) -> None:
@@ -105,11 +100,9 @@ class SqueezeExcite(nn.Module):
 
 
 def checkpointed(module: nn.Module, forward: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
-    """Run ``forward`` and recompute it in the backward pass, without updating running statistics twice.
+    """Run ``forward`` and recompute it in the backward pass, without updating running statistics of ``module`` twice.
 
     Without gradients, and in a trace, ``forward`` runs alone: storing nothing would save nothing.
-
-    ``module`` holds the norms that ``forward`` runs.
     """
     if not torch.is_grad_enabled() or torch.jit.is_tracing():
         return forward(*inputs)

@@ -22,13 +22,7 @@ class AlignedSegDataPreProcessor(BaseDataPreprocessor):
         mean, std: Of each channel, for pixels of 0 to 255.
         size: Height and width that crops are padded to, each ``k * divisor + 1``.
         divisor: Stride of the features whose corners are aligned.
-        bgr_to_rgb: Whether to convert BGR images to RGB.
-        rgb_to_bgr: Whether to convert RGB images to BGR.
-        pad_val: The value that normalized images are padded with.
-        seg_pad_val: The value that masks are padded with.
-
-    Raises:
-        ValueError: A size that is not ``k * divisor + 1``.
+        bgr_to_rgb, rgb_to_bgr, pad_val, seg_pad_val: As in ``SegDataPreProcessor``.
     """
 
     def __init__(

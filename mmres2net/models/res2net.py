@@ -169,8 +169,7 @@ class Res2Net(FreezableBackbone):
         out_channels: Channels of each output.
         out_strides: Stride of each output against the image.
 
-    Raises:
-        ValueError: An option has a value that is not allowed; the message says what is.
+    A ValueError names an option with a value that is not allowed, and says what is.
     """
 
     def __init__(

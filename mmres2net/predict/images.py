@@ -23,15 +23,11 @@ PILLOW_MODES = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'CMYK')
 
 
 def read_image(source: str | Path | Image.Image | Array, *, apply_exif: bool = True) -> Array:
-    """Return an image as (H, W, 3) uint8 RGB, with the pixels that ``mmcv.imread`` gives.
+    """Return an image as (H, W, 3) uint8 RGB, with the pixels that ``mmcv.imread`` gives; a UserError if it has none.
 
     Args:
         source: A file, an image of Pillow's, or an array (H, W, 3) uint8 in RGB, which is returned as it is.
         apply_exif: Whether to turn the image by its EXIF orientation, as ``mmcv.imread`` does by default.
-
-    Raises:
-        UserError: No such file, not an image, an image of a kind that OpenCV does not read, or an array or an image of
-            Pillow's of another shape or type.
     """
     if isinstance(source, np.ndarray):
         if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8 or not source.size:

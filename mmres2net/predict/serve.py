@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         ]  # fmt: skip
         for predictor in predictors:
             print(f'model: {predictor.metadata.source}')
-        run(make_app(predictors, titles_of(args.models)), listener)
+        names = [Path(name).name for name in args.models]
+        run(make_app(predictors, names if len(set(names)) == len(names) else args.models), listener)
 
 
 def library() -> Any:
@@ -60,12 +61,6 @@ def open_socket(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
         raise UserError(f'--host {host} --port {port}: {error}; choose another port, or 0 for a free one') from error
-
-
-def titles_of(names: Sequence[str]) -> list[str]:
-    """Return a short title for each model: the name of its file, with its folder where two are alike."""
-    short = [Path(name).name for name in names]
-    return short if len(set(short)) == len(short) else [str(Path(*Path(name).parts[-2:])) for name in names]
 
 
 def make_page(predictors: Sequence[Predictor], titles: Sequence[str]) -> Any:
