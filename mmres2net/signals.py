@@ -1,5 +1,4 @@
-"""Signals end a command in order: a training step is finished and saved, open files are closed, and one line says what
-to do next."""
+"""Signals end a command in order: a training step is saved, files are closed, and one line says what to do next."""
 
 import multiprocessing
 import os
@@ -36,11 +35,7 @@ def hold_signals(hold: bool) -> bool:
 
 
 def worker_init(then: Callable[[int], None] | None) -> Callable[[int], None]:
-    """Return what a data worker begins with: it ignores signals, which the first process of a job handles, then calls
-    ``then``.
-
-    Workers of :func:`interruptible` are ended by it; for others Python would wait.
-    """
+    """Return what a data worker begins with: within :func:`interruptible`, which ends it, it ignores signals."""
     return partial(_begin_worker, _ends_children, then)  # the flag is not set in workers that are spawned
 
 
@@ -53,10 +48,9 @@ def _begin_worker(ignore: bool, then: Callable[[int], None] | None, worker: int)
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Within the block :data:`SIGNALS` raise :class:`Interrupted` in this process, unless they are held.
+    """Within the block :data:`SIGNALS` raise :class:`Interrupted` in this process, unless they are held or ignored.
 
-    Processes that are forked in the block ignore SIGINT, which a terminal sends to all of them; they end with it.
-    A signal that the caller ignores, as shells do for commands in the background, stays ignored.
+    Processes that are forked in the block ignore SIGINT, which a terminal sends to all of them, and end with it.
     """
     global _ends_children
     owner = os.getpid()

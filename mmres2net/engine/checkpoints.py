@@ -106,8 +106,8 @@ class DurableRunner(QuietRunner):
                     raise
                 if hook not in self._without_space:
                     self._without_space = [*self._without_space, hook]
-                    name = type(hook).__name__
-                    print_log(f'the disk is full: files of {name} are left out', 'current', logging.WARNING)
+                    text = f'the disk is full: files of {type(hook).__name__} are left out'
+                    print_log(text, 'current', logging.WARNING)
 
 
 def is_accumulating(runner: Runner) -> bool:

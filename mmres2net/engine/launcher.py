@@ -243,9 +243,7 @@ def wait_for_others() -> None:
 
 
 def join(cfg: Config) -> None:
-    """Wait for all processes and start torch's process group, before MMEngine would; on CPUs over gloo, for which the
-    config gets a wrapper of the model. A UserError says that only some processes have GPUs.
-    """
+    """Wait for all processes and start torch's process group; for gloo the config gets a wrapper of the model."""
     group = Group.current
     if group is None or dist.is_initialized():
         return
@@ -270,8 +268,7 @@ def join(cfg: Config) -> None:
 def gather_results(results: Sequence[Any], size: int, *_: Any, **__: Any) -> list[Any] | None:
     """Return the results of all processes, ``size`` of them, in the order of the samples; None in all but the first.
 
-    MMEngine's ``collect_results`` needs a disk that all machines share. A UserError says that the sampler does not
-    divide them.
+    MMEngine's ``collect_results`` needs a shared disk. A UserError says that the sampler does not divide the samples.
     """
     # Objects go over gloo: of any size, they would not fit in the memory of a GPU.
     parts = gather_object(list(results), group=_cpu_group()) if get_world_size() > 1 else [list(results)]

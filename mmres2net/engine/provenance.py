@@ -9,7 +9,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmres2net.data.layout import datasets_of, needed_paths
-from mmres2net.environment import OPENMMLAB, PACKAGE, installed_of, installed_version
+from mmres2net.environment import OPENMMLAB, PACKAGE, installed_of
 from mmres2net.files import digest_of, write_atomic
 
 FILE = 'evaluation/made_from.json'
@@ -21,8 +21,8 @@ SMALL = 2**16  # bytes; of larger images name, size and time of change tell
 def made_from(cfg: Config, checkpoint: str) -> dict[str, Any]:
     """Return the checkpoint, hashes of it, of the settings of a test and of its data, and versions."""
     settings = json.dumps({key: cfg.get(key) for key in SETTINGS}, sort_keys=True, default=str)
-    versions = {name: installed_version(name) for name in ('torch', PACKAGE)}
-    for names in OPENMMLAB.values():
+    versions = {'python': platform.python_version()}
+    for names in (('torch', PACKAGE), *OPENMMLAB.values()):
         versions |= installed_of(names)
     return {
         'form': FORM,
@@ -30,7 +30,7 @@ def made_from(cfg: Config, checkpoint: str) -> dict[str, Any]:
         'sha256': digest_of(Path(checkpoint)),
         'settings': hashlib.sha256(settings.encode()).hexdigest(),
         'data': _data_hash(cfg),
-        'versions': {'python': platform.python_version(), **{k: str(v) for k, v in versions.items()}},
+        'versions': versions,
     }
 
 

@@ -76,22 +76,18 @@ def predict_shard(
 
 
 class Worker:
-    """Loads a model by ``start``, then predicts shards of one part; Ray makes one in each process."""
+    """Loads a model, then predicts shards of one part each, for Ray."""
 
     def __init__(self, folder: str, start: Start, args: argparse.Namespace, paths: Sequence[Path], count: int) -> None:
         os.chdir(folder)  # names of files may be relative
         self.predict, self.count = start(args, paths), count
 
     def __call__(self, row: dict[str, Any]) -> dict[str, int]:
-        """Predict the shard with the number ``id``; its ``status`` is 1 if images of it were broken."""
         return {'status': self.predict((row['id'], self.count))}
 
 
 def predict_by_ray(args: argparse.Namespace, paths: Sequence[Path], start: Start) -> int:
-    """Predict by workers of a Ray cluster, which replaces one that is killed; return 1 if images were broken, else 0.
-
-    A UserError says that Ray is missing or cannot be reached, a RunError that a worker failed.
-    """
+    """Predict by workers of a Ray cluster, which replaces killed ones; return 1 if images were broken, else 0."""
     try:
         import ray.data
     except ImportError as error:
@@ -133,7 +129,7 @@ def _lines(
 def main(argv: Sequence[str] | None = None) -> int:
     """Merge the parts in the folder in ``argv`` into one file; return 1 if images were broken, else 0.
 
-    A UserError says that it is no folder of ``--shard``, or that parts are missing or damaged.
+    A UserError says that parts are missing or damaged.
     """
     folder = Path(parse('merge', argv).folder).expanduser()
     try:

@@ -93,6 +93,7 @@ def scenarios(rank: int, ports: list[int], folder: str) -> None:
         os.chdir('own')
         content = torch.load('../wd/epoch_3.pth', weights_only=False)
         content['meta']['time'] = 'another day'
+        content['state_dict']['layer.weight'] += 1
         torch.save(content, 'wd/epoch_3.pth')
     run('apart', by_torchrun, *train, 'wd', '--resume', options=('train_cfg.max_epochs=4',))
     run('named', by_torchrun, *train, 'wo', '--resume', 'wd/epoch_4.pth', options=('train_cfg.max_epochs=5',))
