@@ -83,7 +83,7 @@ def scenarios(rank: int, ports: list[int], folder: str) -> None:
     run('norms', by_slurm, *train, 'wn', options=('model.norm.type=SyncBN',))
     counts = ('optim_wrapper.accumulative_counts=3', 'train_cfg.max_epochs=3')
     run('counts', by_torchrun, *train, 'wc', options=counts)  # two epochs end between two updates
-    run('again', by_torchrun, *train, 'wa', '--resume', 'wc/epoch_1.pth', options=counts)
+    run('again', by_torchrun, *train, 'wa', '--resume', 'wc/epoch_2.pth', options=counts)
     run('refused', by_mpi, *train, 'wd')
     run('data', by_torchrun, *train, 'wd', '--overwrite', options=('train_dataloader.dataset.broken=0',))
     run('restarted', restarted, *train, 'wd', '--overwrite', options=('train_cfg.max_epochs=3',))
