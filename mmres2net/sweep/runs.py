@@ -147,7 +147,8 @@ def find_runs(folders: Sequence[str | Path]) -> list[Run]:
     """
     found: dict[tuple[Network, int | None], Run] = {}
     for folder in map(Path, folders):
-        inside = [path for path in (folder, *sorted(folder.glob('*'))) if any(path.glob('*/vis_data'))]
+        places = [folder] if any(folder.glob('*/vis_data')) else sorted(folder.glob('*'))  # a run has its tests inside
+        inside = [path for path in places if any(path.glob('*/vis_data'))]
         configs = {path: configs_in(path) for path in inside}
         if not any(configs.values()):
             raise UserError(f'{folder} has no training run; give the --out of a sweep, or work dirs')

@@ -1,6 +1,7 @@
 """A sweep: its networks, what is started, skipped and resumed, what a failing run leaves of the others, its plot."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -149,7 +150,9 @@ def test_networks_of_equal_complexity_are_drawn_by_their_scale(tmp_path: Path, m
     for (scale, width), accuracies in values.items():
         for seed, value in enumerate(accuracies):
             write_run(tmp_path, Network(20, 2, scale, width), {3: value}, seed, base='cifar10/resnext20_2c22w.py')
-    assert main(['draw', str(tmp_path)]) == 0
+    runs = sorted(tmp_path.iterdir())
+    shutil.copytree(runs[0], runs[0] / 'compared')  # as `compare` leaves its test there
+    assert main(['draw', *map(str, runs), '--figure', str(tmp_path / 'figure4.png')]) == 0
     points = [(row['scale'], row['top1']) for row in json.loads((tmp_path / 'figure4.json').read_text())]
     assert points == [(1, 71.0), (4, 73.0), (6, 62.0)]
     (axes,) = drawn[0].axes
