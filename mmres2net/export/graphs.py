@@ -14,7 +14,7 @@ from mmres2net.export.preprocess import Preprocess, preprocess_of, transforms_of
 from mmres2net.predict.runtimes import ExportMetadata
 
 FORBIDDEN = ('CARAFE', 'CARAFEPack', 'MaskedConv2d', 'SAConv2d')  # operations of mmcv, besides deformable ones
-SOFTMAX_HEADS = ('LinearClsHead', 'StackedLinearClsHead')
+SOFTMAX_HEADS = ('ClsHead', 'LinearClsHead', 'StackedLinearClsHead')
 DEEPLAB = ('image_pool', 'aspp_modules', 'bottleneck', 'c1_bottleneck', 'sep_bottleneck', 'conv_seg')
 PROBE = 128  # pixels of an image by which outputs are counted; InceptionV3 needs 75
 MAP_AXES = {0: 'batch', 2: 'height', 3: 'width'}
