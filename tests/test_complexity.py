@@ -157,20 +157,6 @@ def test_image_size_is_what_the_network_sees() -> None:
         image_size(Config(dict(model=dict(type='x'), test_dataloader=dict())))
 
 
-@pytest.mark.parametrize(('name', 'params', 'gflops'), [('r101', 60.52, 283.14), ('r2n101_v1b', 61.18, 293.68)])
-def test_published_figures(name: str, params: float, gflops: float) -> None:
-    """The authors' detection code publishes these for 1280x800; its counter leaves out what is frozen (stem, first
-    stage) of the parameters, and has norms, activations and pools among the operations: a little more than ours."""
-    cfg = load_config(f'faster_rcnn_{name}.py')
-    found = complexity_of(cfg, (800, 1280))
-    backbone = MODELS.build(cfg.model.backbone)
-    frozen = sum(p.numel() for p in backbone.parameters() if not p.requires_grad)
-    assert round((found.parameters - frozen) / 1e6, 2) == params
-    assert 0.995 < found.macs / 1e9 / gflops < 1
-    retina = cost_of_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', (800, 1280))
-    assert (round(retina.parameters / 1e6, 2), 0.995 < retina.macs / 239.32e9 < 1) == (37.97, True)  # mmdet's
-
-
 def test_parts_add_up_to_an_independent_count() -> None:
     cfg = load_config('faster_rcnn_r2n50_c4.py')
     found = complexity_of(cfg, (96, 128))

@@ -9,7 +9,6 @@ import pytest
 from matplotlib.figure import Figure
 from mmengine.config import Config, DictAction
 
-from mmres2net.complexity import parameters_of
 from mmres2net.engine.config import load_config
 from mmres2net.errors import UserError
 from mmres2net.flags import SWEEP_CONFIG, SWEEP_VALUES, parse
@@ -92,8 +91,9 @@ MISTAKES = {
     'backbone.scales=4': '--cfg-options model.backbone.scales=4',
     'randomness.seed=4': '--cfg-options randomness.seed=4',
     '20': '--cfg-options model.head.num_classes=20',
-    '--depth 12': '--depth 12 30',
-}
+    '--depth 12': '--depth 12 30', '--depth 2': '--depth 2 11', '--scale 0': '--scale 0 1', '--scale 2': '--scale 2 2',
+    '--width 0': '--width 0',
+}  # fmt: skip
 
 
 def test_mistakes_are_found_before_anything_starts(tmp_path, data, capsys) -> None:
@@ -201,30 +201,6 @@ def test_each_network_differs_from_the_baseline_in_one_dimension() -> None:
     values = {'cardinality': [4, 2, 4], 'depth': [20, 11], 'scale': [3, 1]}
     assert networks_of(values, ['scale'], width=8) == [Network(11, 2, 1, 8), Network(11, 2, 3, 8)]
     assert networks_of(values, ['depth', 'cardinality'])[1:] == [Network(20, 2, 1), Network(11, 4, 1)]
-
-
-def test_sizes_of_the_axes_are_alike() -> None:
-    """The figure compares networks of one size: the values of each axis are as large as those of the scales."""
-    cfg = load_config(SWEEP_CONFIG)
-    sizes: dict[str, list[int]] = {axis: [] for axis in AXES}
-    for network in networks_of(SWEEP_VALUES, AXES)[1:]:
-        sizes[BASELINE.changed(network)[0]].append(parameters_of(with_network(cfg, network)))
-    for axis in ('cardinality', 'depth'):
-        assert sizes[axis] == pytest.approx(sizes['scale'], rel=0.12)
-
-
-WRONG_VALUES = [
-    (dict(depth=[30, 29]), '--depth 30'), (dict(depth=[2, 29]), '--depth 2'), (dict(scale=[0, 1]), '--scale 0'),
-    (dict(cardinality=[6]), '--cardinality 6'), (dict(cardinality=[6, 6]), '--cardinality 6'),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(('values', 'named'), WRONG_VALUES)
-def test_values_without_a_network_are_one_error(values: dict, named: str) -> None:
-    with pytest.raises(UserError, match=named):
-        networks_of({**SWEEP_VALUES, **values}, AXES)
-    with pytest.raises(UserError, match='--width 0'):
-        networks_of(SWEEP_VALUES, AXES, 0)
 
 
 def test_config_has_the_network_of_its_options() -> None:
