@@ -9,7 +9,17 @@ Run: torchrun --nproc-per-node 4 tools/train.py configs/imagenet/inception_v3.py
 _base_ = 'res2net50_26w_4s_299.py'
 
 model = dict(
-    backbone=dict(_delete_=True, type='mmpretrain.InceptionV3', num_classes=1000, aux_logits=False),
+    backbone=dict(
+        _delete_=True,
+        type='mmpretrain.InceptionV3',
+        num_classes=1000,
+        aux_logits=False,
+        init_cfg=[
+            dict(type='TruncNormal', layer='Conv2d', std=0.1),
+            dict(type='Normal', layer='Linear', std=0.01),  # as the classifiers of the other configs
+            dict(type='Constant', layer='BatchNorm2d', val=1),
+        ],
+    ),
     neck=None,
     head=dict(
         _delete_=True,
