@@ -339,8 +339,8 @@ def turned_image(size: tuple[int, int]) -> Change:
     return lambda made: turned(made.root / 'img/train/0.jpg', 1, size)
 
 
-def one_image(made: TinySet) -> None:
-    made.cfg.train_dataloader.batch_size = 1
+def batch(size: int, **others: Any) -> Change:
+    return lambda made: made.cfg.train_dataloader.update(batch_size=size, **others)
 
 
 def without_mask(made: TinySet) -> None:
@@ -382,8 +382,11 @@ SEG: Cases = {
     'pipe as mask': (both(without_mask, lambda made: os.mkfifo(made.root / 'ann/train/0.png')), 'unreadable mask'),
     'suffix in capitals': (lambda made: draw(made.root / 'img/train/9.JPG', 3), '', 'files left out'),
     'no image of the suffix': (config(img_suffix='.tif'), 'empty split', 'files left out'),
-    'batch of one': (one_image, 'config does not fit'),
-    'batch of one without pooling': (both(one_image, head('decode_head', type='FCNHead')),),
+    'batch of one': (batch(1), 'config does not fit'),
+    'last batch of one': (batch(3), 'config does not fit'),
+    'last batch dropped': (batch(3, drop_last=True),),
+    'endless sampler': (batch(3, sampler=dict(type='InfiniteSampler')),),
+    'batch of one without pooling': (both(batch(1), head('decode_head', type='FCNHead')),),
     'heads of another size': (head('auxiliary_head', num_classes=19), 'config does not fit'),
 }  # fmt: skip
 

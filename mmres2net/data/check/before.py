@@ -178,12 +178,19 @@ def config_faults(cfg: Config, split: Split, processes: int) -> list[str]:
             messages.append(f'{path} has one class and a softmax, whose loss is always zero; {ways}')
     if 'CocoPanopticDataset' not in bases:  # its instances have a file of their own
         messages += [fault for part in parts for fault in evaluator_faults(cfg, part)]
-    if split.training and ((cfg.get('train_dataloader') or {}).get('batch_size') or 1) == 1:
+    loader = cfg.get('train_dataloader') or {}
+    batch, dataset = loader.get('batch_size') or 1, loader.get('dataset') or {}
+    # Wrappers and endless samplers change the number of images: their last batch shows only when they are built.
+    plain = datasets_of(cfg, 'train') == [dataset] and not dataset.get('indices') and not loader.get('drop_last')
+    counted = plain and 'Infinite' not in str((loader.get('sampler') or {}).get('type'))
+    images = -(-len(split.samples) // processes) if counted else 0
+    if split.training and 1 in (batch, images % batch):
         for path, node in walk(model, 'model'):
             norm = str((node.get('norm_cfg') or {}).get('type'))
             if _kind(node) in POOLING and (norm.startswith('BN') or (norm == 'SyncBN' and processes == 1)):
-                what = f'but {path} normalizes one pixel per image over the batch'
-                messages.append(f'train_dataloader.batch_size=1, {what}; set it to 2 or more')
+                what = f'leaves a step one image, but {path} normalizes one pixel per image over the batch'
+                way = 'set it to 2 or more' if batch == 1 else 'add --cfg-options train_dataloader.drop_last=True'
+                messages.append(f'train_dataloader.batch_size={batch} {what}; {way}')
     return list(dict.fromkeys(messages))
 
 
