@@ -206,14 +206,15 @@ def is_stored(name: str) -> bool:
 def _register(allow_pickle: bool, work_dir: str | Path | None) -> None:
     # MMEngine logs the names of loaders from their eleventh letter on.
     def load_from_file(filename: str, map_location: Any = None) -> dict[str, Any]:
-        return read_checkpoint(filename, allow_pickle=allow_pickle, map_location=map_location, work_dir=work_dir)
+        # On a GPU, optimizers would keep their counters of steps there, and wait for each of them in every step.
+        return read_checkpoint(filename, allow_pickle=allow_pickle, work_dir=work_dir)
 
     def load_from_url(filename: str, map_location: Any = None) -> dict[str, Any]:
-        return load_from_file(str(fetch_checkpoint(filename)), map_location)
+        return load_from_file(str(fetch_checkpoint(filename)))
 
     def load_from_mmcls(filename: str, map_location: Any = None) -> dict[str, Any]:
         """Return the backbone of a classifier, which this scheme means."""
-        content = load_from_url(filename, map_location)
+        content = load_from_url(filename)
         state = content.get('state_dict', content)
         return {'state_dict': {name.removeprefix(BACKBONE): state[name] for name in state if name.startswith(BACKBONE)}}
 
