@@ -21,8 +21,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTEST = '-m pytest -m gpu tests/gpu -q -p no:cacheprovider -n 4 --dist worksteal'
-DEMO = '-m torch.distributed.run --nproc-per-node 1 --master-port {port} -m mmres2net train demo/faster_rcnn_r2n50'
-DEMO += ' --launcher pytorch --overwrite --work-dir {folder} '
+DEMO = '-m mmres2net train demo/faster_rcnn_r2n50 --launcher pytorch --overwrite --work-dir {} {}'
+# As torchrun starts one process, which it leaves behind when it is killed itself.
+ONE = {'RANK': '0', 'LOCAL_RANK': '0', 'WORLD_SIZE': '1', 'LOCAL_WORLD_SIZE': '1', 'MASTER_ADDR': 'localhost'}
 DEMOS = {'fp32': '', 'fp16': '--amp fp16', 'bf16': '--amp bf16', 'compiled': '--cfg-options compile=True'}
 BENCHMARK = '-m benchmarks run --device cuda --turns 5 --seconds 0.2 --allow-load'
 CASES = (  # the most important first: what the time does not suffice for is left out
@@ -46,8 +47,8 @@ class Check:
         self.folders = tempfile.TemporaryDirectory(), tempfile.TemporaryDirectory()  # which end with this object
         self.work, self.kept = (Path(folder.name) for folder in self.folders)
 
-    def start(self, name: str, command: str) -> tuple[str, subprocess.Popen, float]:
-        env = {**os.environ, 'PYTHONPATH': os.pathsep.join(self.path), 'PYTHONUNBUFFERED': '1'}
+    def start(self, name: str, command: str, **more: str) -> tuple[str, subprocess.Popen, float]:
+        env = {**os.environ, 'PYTHONPATH': os.pathsep.join(self.path), 'PYTHONUNBUFFERED': '1', **more}
         print(f'{name}: python {command}', flush=True)
         with open(self.kept / f'{name}.log', 'wb') as log:
             options = {'stdout': log, 'stderr': log, 'cwd': ROOT, 'env': env, 'start_new_session': True}
@@ -60,8 +61,6 @@ class Check:
             status = f'status {process.wait(max(min(limit, self.end - time.monotonic()), 1))}'
         except subprocess.TimeoutExpired:
             status = 'took too long'
-            process.terminate()  # torchrun ends its processes
-            time.sleep(3)
         with suppress(ProcessLookupError):  # and all that it started
             os.killpg(process.pid, signal.SIGKILL)
         lines = (self.kept / f'{name}.log').read_text(errors='replace').splitlines()
@@ -97,7 +96,8 @@ def main() -> int:
     check.finish(check.start('demo data', '-m mmres2net demo-data'), 30)
     demos = []
     for port, name in enumerate(DEMOS if 'demo' in args.stages else (), 29501):
-        demos.append(check.start(f'demo {name}', DEMO.format(port=port, folder=check.work / name) + DEMOS[name]))
+        command = DEMO.format(check.work / name, DEMOS[name])
+        demos.append(check.start(f'demo {name}', command, MASTER_PORT=str(port), **ONE))
     if 'tests' in args.stages:
         check.finish(check.start('tests', PYTEST), 200, 'passed|failed|error')
     for demo in demos:
