@@ -30,14 +30,11 @@ def digest_of(path: Path) -> str:
 
 @contextmanager
 def atomic_path(target: str | Path, *, sync: bool = True) -> Iterator[Path]:
-    """Yield a temporary path beside ``target`` that replaces it at the end of the block.
+    """Yield a temporary path beside ``target`` that replaces it at the end of the block, unless the block fails.
 
-    If the block fails, the temporary file is removed and ``target`` stays as it was. A file left by a killed process is
-    reused; a second process that writes the same target gets a file of its own. Symbolic links are followed, and
-    something other than a file, such as ``/dev/stdout``, is yielded itself.
-
-    The folder of ``target`` must exist. ``sync`` flushes to the disk before the replacement, so that a power cut leaves
-    the old or the new file; False is for many small files that can be made again.
+    A file left by a killed process is reused; a second process that writes the same target gets a file of its own.
+    Links are followed, and something other than a file, such as ``/dev/stdout``, is yielded itself. ``sync`` flushes to
+    the disk before the replacement, for a power cut; False is for many small files that can be made again.
     """
     target = Path(os.path.realpath(target))
     if target.exists() and not target.is_file():
@@ -84,10 +81,9 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def locked(folder: Path, busy: str, *, wait: bool = False) -> Iterator[None]:
-    """Hold the lock file of ``folder`` (``.lock``), which one process at a time can hold.
+    """Hold the lock file of ``folder``, which one process at a time can hold.
 
-    If another process holds it, ``busy`` is the message of a UserError or, with ``wait``, is printed to stderr before
-    this process waits.
+    If another one holds it, ``busy`` is the message of a UserError or, with ``wait``, is printed before waiting.
     """
     path = folder / LOCK
     handle = _open_locked(path, busy, wait)
@@ -134,10 +130,7 @@ def _try_lock(handle: int) -> bool:
 
 
 def writable_dir(folder: str | Path, option: str) -> Path:
-    """Create ``folder`` (``~`` is expanded) if it is missing, test that files can be written there, and return it.
-
-    A UserError, which names the ``option`` that chose the folder, says that it cannot be created or written to.
-    """
+    """Return ``folder``, created if it is missing; a UserError, which names the ``option``, if it cannot be written."""
     folder = Path(os.path.expanduser(folder))
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -150,11 +143,7 @@ def writable_dir(folder: str | Path, option: str) -> Path:
 
 
 def writable_file(path: str | Path, option: str) -> Path:
-    """Return ``path`` after a test that a file can be written there; its folder is created if it is missing.
-
-    Raises:
-        UserError: It is a folder, or its folder cannot be created or written to.
-    """
+    """Return ``path`` after a test that a file can be written there; its folder is created if it is missing."""
     path = Path(os.path.expanduser(path))
     if path.is_dir():
         raise UserError(f'{option} {path}: this is a folder; name a file in it')
@@ -187,10 +176,7 @@ def nearest_folder(path: Path) -> Path:
 
 
 def require_space(needs: Mapping[Path, int], option: str = '--root') -> None:
-    """Check that the file systems of some folders have room for the given numbers of bytes; else a UserError.
-
-    ``option`` is the flag that chooses another place.
-    """
+    """Raise a UserError if file systems lack room for these bytes; ``option`` chooses another place."""
     by_device: dict[int, list[tuple[Path, int]]] = {}
     for folder, need in needs.items():
         place = nearest_folder(folder)

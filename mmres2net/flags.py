@@ -321,8 +321,6 @@ target DST  the file to write, with one of these suffixes
 --key KEY  key of the weights in SRC; default: an average (state_dict_ema), else state_dict
 --prefix PREFIX  prefix of the network's parameter names, such as teacher.backbone.
 --backbone-only  leave out classifier, neck and heads
---strip-optimizer  leave out what --resume would need
---verify  first compare features with the libraries' own code
 --force  overwrite DST
 {TRUST}""",
 }

@@ -1,8 +1,7 @@
 """Which initial weights does a config load? The one place that answers.
 
 MMEngine takes an ``init_cfg`` as a dict, a list or a tuple of dicts; the type of an initializer is a name, a name with
-its package, or a class; an initializer may hold others under ``override``. Older options name a checkpoint as
-``pretrained='URL'``.
+its package, or a class. Older options name a checkpoint as ``pretrained='URL'``.
 """
 
 import logging
@@ -10,8 +9,6 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
-
-TYPES = ('Pretrained', 'PretrainedInit')
 
 
 class PretrainedNode(NamedTuple):
@@ -71,14 +68,8 @@ def _settings(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any], str]]
 def without_pretrained(init_cfg: Any) -> Any:
     """Return a copy of an ``init_cfg`` without what loads a checkpoint; None if nothing else is left."""
     if isinstance(init_cfg, list | tuple):
-        kept = [entry for value in init_cfg if (entry := without_pretrained(value))]
-        return kept or None
-    if not isinstance(init_cfg, Mapping) or not loads_weights(init_cfg):
-        return init_cfg
-    if _is_pretrained_type(init_cfg.get('type')):
-        return None
-    rest = {key: without_pretrained(value) if key == 'override' else value for key, value in init_cfg.items()}
-    return {key: value for key, value in rest.items() if key != 'override' or value}
+        return [entry for value in init_cfg if (entry := without_pretrained(value))] or None
+    return None if loads_weights(init_cfg) else init_cfg
 
 
 def _initializers(init_cfg: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any], bool]]:
@@ -88,11 +79,7 @@ def _initializers(init_cfg: Any, path: str) -> Iterator[tuple[str, Mapping[str, 
             for where, node, is_last in _initializers(value, f'{path}.{i}'):
                 yield where, node, is_last and i + 1 == len(init_cfg)
     elif isinstance(init_cfg, Mapping):
-        if _is_pretrained_type(init_cfg.get('type')):
+        kind = init_cfg.get('type')
+        names = [base.__name__ for base in kind.__mro__] if isinstance(kind, type) else [str(kind)]
+        if any(name.endswith(('Pretrained', 'PretrainedInit')) for name in names):
             yield path, init_cfg, True
-        yield from _initializers(init_cfg.get('override'), f'{path}.override')
-
-
-def _is_pretrained_type(kind: Any) -> bool:
-    names = [base.__name__ for base in kind.__mro__] if isinstance(kind, type) else [str(kind).rpartition('.')[2]]
-    return any(name.endswith(TYPES) for name in names)

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
-_BASES = '_base_'  # fragments that configs inherit from; they do not run on their own
 OWN = 'mmres2net::'
 
 
@@ -21,77 +20,59 @@ def config_dir() -> Path:
     for place in places:
         if place.is_dir():
             return place
+    where = f'{places[0]} (wheel) or {places[1]} (checkout)'
     raise FileNotFoundError(
-        f'mmres2net has no configs at {places[0]} (wheel) or {places[1]} (checkout); install the wheel, or the checkout'
-        ' with pip install -e'
+        f'mmres2net has no configs at {where}; install the wheel, or the checkout with pip install -e'
     )
 
 
-def list_configs() -> list[str]:
-    """Return the runnable configs, relative to `config_dir`, sorted, with forward slashes."""
-    root = config_dir()
+def list_configs(folder: Path | None = None) -> list[str]:
+    """Return the runnable configs in a folder (None: the shipped ones), relative to it, with forward slashes."""
+    root = folder or config_dir()
     names = (path.relative_to(root) for path in root.rglob('*.py'))
-    return sorted(name.as_posix() for name in names if _BASES not in name.parts)
+    return sorted(name.as_posix() for name in names if '_base_' not in name.parts)  # fragments, which do not run
 
 
 def find_config(name: str | Path) -> Path:
-    """Return the config file that a name means.
+    """Return the config file that a name means; a FileNotFoundError has the names that come close.
 
-    Args:
-        name: a path that exists, a name relative to the shipped configs, with or without ``.py`` and ``mmres2net::``,
-            or ``LIBRARY::NAME`` for a config that came with mmdet, mmseg, mmpretrain or another package of this layout;
-            there the folder may be left out.
-
-    Raises:
-        FileNotFoundError: neither exists; the message has the names that come close.
+    ``name`` is a path that exists, a name relative to the shipped configs, with or without ``.py`` and ``mmres2net::``,
+    or ``LIBRARY::NAME`` for a config that came with mmdet, mmseg, mmpretrain or another package of this layout; there
+    the folder may be left out.
     """
     if Path(name).is_file():
         return Path(name)
     if Path(name).exists():
-        kind = 'a folder' if Path(name).is_dir() else 'a pipe or a device'
-        raise FileNotFoundError(f'{name} is {kind}; name a config file')
-    name = str(name).removeprefix(OWN)
-    if '::' in name:
-        return _find_in_library(*name.split('::', 1))
-    shipped = config_dir() / name
-    # Not with_suffix(): a name such as `r2n50_lr0.02` has a dot of its own.
-    for candidate in (shipped, shipped.with_name(shipped.name + '.py')):
-        if candidate.is_file():
-            return candidate
-    known = list_configs()
-    matches = _close(name, known)
-    hint = f'close matches: {", ".join(matches)}' if matches else f'the shipped ones are: {", ".join(known)}'
-    raise FileNotFoundError(f'no config {name!r}, neither as a path nor in {config_dir()}; {hint}')
+        raise FileNotFoundError(f'{name} is a folder, a pipe or a device; name a config file')
+    library, _, short = str(name).removeprefix(OWN).rpartition('::')
+    root = _folder_of(library) if library else config_dir()
+    wanted = short if short.endswith('.py') else f'{short}.py'
+    known = list_configs(root)
+    same = [entry for entry in known if Path(entry).name == wanted] if library else []
+    if (root / wanted).is_file() or len(same) == 1:
+        return root / wanted if (root / wanted).is_file() else root / same[0]
+    matches = ', '.join(f'{library}::{entry}' if library else entry for entry in same or _close(short, known))
+    hint = f'close matches: {matches}' if matches else '`mmres2net configs --list` lists the shipped ones'
+    raise FileNotFoundError(f'no config {str(name)!r}, neither as a path nor in {root}; {hint}')
 
 
-def _find_in_library(library: str, name: str) -> Path:
+def _folder_of(library: str) -> Path:
     # MMEngine knows this notation too, but reads every metafile first, and installs what it thinks is missing.
     try:
         spec = importlib.util.find_spec(library) if library.isidentifier() else None
     except ValueError:  # a module without a spec, such as __main__
         spec = None
-    places = [Path(place) / '.mim' / 'configs' for place in (spec and spec.submodule_search_locations) or ()]
-    root = next((place for place in places if place.is_dir()), None)
-    if root is None:
-        raise FileNotFoundError(
-            f'{library}::{name}: no package {library!r} with configs is installed; mmdet, mmseg and mmpretrain '
-            'have some (pip install onedl-mmdetection onedl-mmsegmentation onedl-mmpretrain)'
-        )
-    wanted = name if name.endswith('.py') else f'{name}.py'
-    if (root / wanted).is_file():
-        return root / wanted
-    known = [path.relative_to(root).as_posix() for path in sorted(root.rglob('*.py')) if _BASES not in path.parts]
-    same = [entry for entry in known if Path(entry).name == wanted]
-    if len(same) == 1:
-        return root / same[0]
-    matches = [f'{library}::{entry}' for entry in same or _close(wanted, known)]
-    hint = f'close matches: {", ".join(matches)}' if matches else 'nothing comes close'
-    raise FileNotFoundError(f'{library}::{name}: no such config in {root}; {hint}')
+    for place in (spec and spec.submodule_search_locations) or ():
+        if (folder := Path(place) / '.mim' / 'configs').is_dir():
+            return folder
+    raise FileNotFoundError(
+        f'no package {library!r} with configs is installed; mmdet, mmseg and mmpretrain have some '
+        '(pip install onedl-mmdetection onedl-mmsegmentation onedl-mmpretrain)'
+    )
 
 
 def _close(name: str, known: list[str]) -> list[str]:
-    """Return up to eight of ``known`` whose file names are like that of ``name``."""
-    # The libraries write both `r50-d8` and `r50_fpn`, which is hard to remember.
+    """Return up to eight of ``known`` whose file names are like that of ``name``, with ``-`` or ``_``."""
     wanted = Path(name).name.removesuffix('.py').replace('-', '_')
     stems = {entry: Path(entry).name.removesuffix('.py').replace('-', '_') for entry in known}
     close = difflib.get_close_matches(wanted, stems.values(), n=5, cutoff=0.6)

@@ -32,13 +32,12 @@ plots.py: files
 signals.py: errors
 complexity: data engine errors files flags models paths text
 version.py:
-numpy_pickles.py:
 __init__.py: mmcv_ops predict swap version weights
 mmcv_ops: errors
 models: init_cfg registry
 fetch: errors files
 data: drawing environment errors fetch files flags registry text version
-weights: errors fetch files flags init_cfg models numpy_pickles registry text
+weights: errors fetch files flags init_cfg models registry text
 swap: data errors init_cfg models registry weights
 deploy: models
 ops:

@@ -48,11 +48,11 @@ def test_existing_path_is_returned_as_it_is(shipped: Path, tmp_path: Path, monke
 
 def test_wrong_name_lists_what_comes_close_or_all(shipped: Path) -> None:
     demo = 'demo/faster_rcnn_r2n50.py'
-    near = {'faster_rcnn_r2n5O.py': f'{demo}, faster_rcnn_r2n50.py', 'demo': demo}
-    for name, listed in {**near, 'zzz': ', '.join(paths.list_configs())}.items():
+    near = {'faster_rcnn_r2n5O.py': f'{demo}, faster_rcnn_r2n50.py'}
+    for name, listed in {**near, 'zzz': '`mmres2net configs --list`'}.items():
         with pytest.raises(FileNotFoundError, match=name) as error:
             paths.find_config(name)
-        assert f': {listed}' in str(error.value)
+        assert listed in str(error.value)
 
 
 @pytest.fixture

@@ -49,7 +49,9 @@ def gpu() -> str:
 
 def registry() -> str:
     """Check that ``mmres2net.NAME`` gives the classes of this package, and that no bare name does."""
-    from mmres2net.registry import MODELS, ROOT_MODELS
+    from mmengine.registry import MODELS as ROOT_MODELS
+
+    from mmres2net.registry import MODELS
 
     importlib.import_module('mmres2net.models')
     for name, module in sorted(MODELS.module_dict.items()):

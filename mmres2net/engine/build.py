@@ -1,7 +1,6 @@
 """The one way from a config to a model or a data set: in the config's own scope, from a copy, with one kind of error.
 
-The OpenMMLab libraries write into the dicts that they build from, look types up in a scope that is global to the
-process, and raise whatever comes up where a dict does not fit.
+The OpenMMLab libraries write into the dicts that they build from, and raise whatever comes up where one does not fit.
 """
 
 import copy
@@ -40,13 +39,10 @@ def building(what: str) -> Iterator[None]:
 
 
 def build_model(cfg: Config, *, init_weights: bool = False) -> Any:
-    """Return the model of ``cfg`` in training mode; the config stays as it is.
+    """Return the model of ``cfg`` in training mode; a UserError if there is none, or it cannot be built.
 
     As in MMEngine's runner, a ``data_preprocessor`` beside the ``model`` belongs to it. ``init_weights`` initializes as
     the config says, which reads the checkpoints that its ``init_cfg`` name.
-
-    Raises:
-        UserError: There is no model, or it cannot be built.
     """
     if not cfg.get('model'):
         raise UserError(f'{cfg.filename or "this config"} has no model')

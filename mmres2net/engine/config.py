@@ -1,15 +1,13 @@
 """How config files are read, and what the flags do to a config: a changed copy and a line for each change.
 
-MMEngine's reader has three changes for the whole process once this is imported. YAML is data, not a program: MMEngine's
-own reader calls whatever a tag names. ``_base_ = 'mmres2net::NAME'`` inherits a shipped config by its name. A config
-that inherits itself is an error instead of a thousand nested copies of it.
+MMEngine's reader has two changes for the whole process once this is imported: YAML is data, and calls nothing, and
+``_base_ = 'mmres2net::NAME'`` inherits a shipped config.
 """
 
 import argparse
 import copy
 import difflib
 import inspect
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -35,45 +33,29 @@ READ_ELSEWHERE = (
     'activation_checkpointing', 'compile', 'cudnn_benchmark', 'custom_imports', 'efficient_conv_bn_eval',
     'find_unused_parameters', 'model_wrapper_cfg', 'runner_type', 'strategy', 'sync_bn', 'tta_model', 'tta_pipeline',
 )  # fmt: skip
-MOST_NODES = 10**6  # aliases count as often as they are used: a file of 500 bytes can stand for a billion values
-MOST_BASES = 50  # configs that inherit one another in a row
-DEPTHS: dict[str, int] = {}  # how many configs led to each; cleared before each config
 RUN = '_as_run.py'  # the end of the name of a config that --backbone changed
 Change = tuple[Config, list[str]]
 _mmengines_path = Config._get_cfg_path
 
 
+class _PlainLoader(yaml.SafeLoader):
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise ValueError('it has aliases (*NAME), by which a short file can stand for a billion values')
+        return super().compose_node(parent, index)
+
+
 @register_handler(['yaml', 'yml'])
 class SafeYamlHandler(YamlHandler):
-    """Reads YAML of plain values, with bounded aliases."""
+    """Reads YAML of plain values without aliases."""
 
     def load_from_fileobj(self, file: Any, **kwargs: Any) -> Any:
-        """Read a file; a ValueError for a tag that is no plain value, or for aliases that multiply."""
-        text = file.read()
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        if root is not None and _count(root, {}) > MOST_NODES:
-            raise ValueError(f'its aliases stand for more than {MOST_NODES:,} values')
-        return yaml.safe_load(text)
-
-
-def _count(node: yaml.Node, sizes: dict[int, int]) -> int:
-    """Return the number of values below ``node``; an alias is the same node once more."""
-    if id(node) not in sizes:
-        sizes[id(node)] = MOST_NODES  # for a node that contains itself
-        children = node.value if isinstance(node, yaml.CollectionNode) else ()
-        pairs = isinstance(node, yaml.MappingNode)
-        sizes[id(node)] = 1 + sum(_count(part, sizes) for child in children for part in (child if pairs else (child,)))
-    return sizes[id(node)]
+        """Return the content of a file; an error for a tag that is no plain value, and for aliases."""
+        return yaml.load(file, Loader=_PlainLoader)
 
 
 def _base_path(base: str, filename: str) -> tuple[str, str | None]:
-    """Return the path of a config that ``filename`` inherits, and its scope; a ValueError if that is itself."""
-    found = (str(find_config(base)), None) if base.startswith(OWN) else _mmengines_path(base, filename)
-    child, parent = os.path.realpath(filename), os.path.realpath(found[0])
-    DEPTHS[parent] = DEPTHS.get(child, 0) + 1
-    if DEPTHS[parent] > MOST_BASES:
-        raise ValueError(f'{child} inherits itself, by way of {parent}')
-    return found
+    return (str(find_config(base)), None) if base.startswith(OWN) else _mmengines_path(base, filename)
 
 
 Config._get_cfg_path = staticmethod(_base_path)
@@ -82,22 +64,18 @@ Config._get_cfg_path = staticmethod(_base_path)
 def load_config(name: str, options: dict[str, Any] | None = None) -> Config:
     """Return the config file ``name``, a path or the name of a shipped config, with ``options`` merged in.
 
-    Raises:
-        UserError: There is no such file, it does not parse, or an option does not fit it.
+    A UserError says that there is no such file, that it does not parse, or that an option does not fit it.
     """
     try:
         path = find_config(name)
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
-    DEPTHS.clear()
     try:
         cfg = Config.fromfile(path)
         _check_names(cfg, options or {})
         cfg.merge_from_dict(options or {})
     except UserError:
         raise
-    except ImportError as error:
-        raise UserError(f'{path} needs a package that cannot be imported: {error}') from error
     except RecursionError as error:
         raise UserError(f'{path} cannot be read as a config: it is nested too deeply, or inherits itself') from error
     except Exception as error:  # a config is a program: whatever it raises is an error in the file
@@ -166,8 +144,7 @@ def without_idle_workers(cfg: Config) -> Change:
     for name in (f'{part}_dataloader' for part in PARTS):
         loader = cfg.get(name) or {}
         for option in ('persistent_workers', 'prefetch_factor') if loader.get('num_workers') == 0 else ():
-            if loader.pop(option, None):
-                lines.append(f'{name}.{option} is dropped, since num_workers=0')
+            lines += [f'{name}.{option} is dropped, since num_workers=0'] if loader.pop(option, None) else []
     return cfg, lines
 
 
@@ -186,15 +163,12 @@ def with_hook(cfg: Config, name: str, kind: str, **options: Any) -> Config:
 def with_scaled_lr(cfg: Config) -> Config:
     """Return ``cfg`` with the learning rate scaled linearly with the images per step, accumulated steps included.
 
-    Raises:
-        UserError: The config does not say which number its learning rate is for.
+    A UserError says that the config does not tell which number its learning rate is for.
     """
     base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
     if not base:
-        raise UserError(
-            '--auto-scale-lr needs auto_scale_lr.base_batch_size in the config, the images per step that its learning '
-            'rate is for; e.g. --cfg-options auto_scale_lr.base_batch_size=16'
-        )
+        option = '--cfg-options auto_scale_lr.base_batch_size=16'
+        raise UserError(f'--auto-scale-lr needs the images per step that the learning rate is for, e.g. {option}')
     cfg = copy.deepcopy(cfg)
     # MMEngine divides the images of one forward pass of all processes by this number.
     counts = _accumulated(cfg)
@@ -203,36 +177,33 @@ def with_scaled_lr(cfg: Config) -> Config:
 
 
 def batch_notes(cfg: Config, world_size: int, *, scaled: bool) -> list[str]:
-    """Return notes where the images per step are not those that the learning rate and the schedule are for.
-
-    ``cfg`` is the config before :func:`with_scaled_lr`, and ``scaled`` tells whether that is applied.
-    """
+    """Return a note if the images per step are not those that the learning rate is for; it may be ``scaled``."""
     base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
     batch = (cfg.get('train_dataloader') or {}).get('batch_size')
     images = (batch or 0) * world_size * _accumulated(cfg)
     if not base or not images or images == base:
         return []
-    notes = [f'the learning rate is for {base} images per step, this run has {images}']
-    notes[0] += '; it is scaled linearly' if scaled else '; --auto-scale-lr scales it'
-    steps = (cfg.get('train_cfg') or {}).get('max_iters')
-    if steps:
-        notes.append(
-            f'the schedule counts steps: {steps} steps see {images / base:.3g} times the images that it was made for; '
-            'change train_cfg.max_iters and param_scheduler to see as many'
-        )
-    return notes
+    way = 'it is scaled linearly' if scaled else '--auto-scale-lr scales it'
+    return [f'the learning rate is for {base} images per step, this run has {images}; {way}']
 
 
 def _accumulated(cfg: Config) -> int:
     return (cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
 
 
+def merge(cfg: Config, options: dict[str, Any]) -> None:
+    """Set options of the user in a config that flags have changed; a UserError if they do not fit."""
+    try:
+        cfg.merge_from_dict(options)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise UserError(f'--cfg-options does not fit the config that the other flags changed: {error}') from error
+
+
 def load_swapped(args: argparse.Namespace, *, training: bool) -> Change:
     """Return the config of a run with its backbone swapped and its work dir set, and a line for each change.
 
     The work dir is that of the config with ``-ARCH`` appended, unless ``--work-dir`` names another: no run of the
-    config itself is overwritten, and testing, which loads all weights from its checkpoint, finds what ``training``
-    wrote. A UserError says that the config cannot be read, or its backbone not be swapped.
+    config itself is overwritten, and testing finds what ``training`` wrote.
     """
     options: dict[str, Any] = args.cfg_options or {}
     # Options of the old backbone are set before the swap, which carries them over; those of the new one after it.
@@ -241,10 +212,7 @@ def load_swapped(args: argparse.Namespace, *, training: bool) -> Change:
     cfg = load_config(args.config, {key: value for key, value in options.items() if key in old or key not in inside})
     scratch = training and args.from_scratch
     swapped, lines = explain_swap(cfg, args.backbone, pretrained=training and not scratch)
-    try:
-        swapped.merge_from_dict({key: value for key, value in options.items() if key not in old})
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise UserError(f'--cfg-options does not fit the swapped config: {error}') from error
+    merge(swapped, {key: value for key, value in options.items() if key not in old})
     if scratch:  # here, so that the written file does not freeze random weights when it is run by itself
         swapped, more = without_weights(swapped)
         lines += [f'{line} (from scratch)' for line in more]

@@ -1,12 +1,10 @@
-"""The config that MMEngine keeps in a checkpoint, read as data: no line of it is run.
+"""The config that MMEngine keeps in a checkpoint (``meta.cfg``, a Python program), read as data: no line of it is run.
 
-MMEngine writes the text of the config, a Python program, into ``meta.cfg``. Its assignments of plain values are read
-here. A model is built only from values by which the OpenMMLab libraries run nothing but their own classes: no ``type``
-that is imported by its path, no text that mmcv would pass to ``eval``, no file that would be unpickled or run.
+A model is built only from values by which the OpenMMLab libraries run nothing but their own classes: no ``type`` that
+is imported by its path, no text that mmcv would pass to ``eval``, no file that would be unpickled or run.
 """
 
 import ast
-import importlib
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,24 +13,20 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import registry
 
-from mmres2net.engine.build import building
 from mmres2net.errors import UserError
 
 BUILT = ('model', 'data_preprocessor')  # entries that are built, like every pipeline
 KEYS = (*BUILT, 'test_dataloader', 'val_dataloader', 'default_scope', 'custom_imports')
 LIBRARIES = 'mmengine|mmcv|mmdet|mmseg|mmpretrain|mmres2net'
 TYPE = re.compile(rf'(({LIBRARIES})\.)?[A-Za-z_][\w/]*')
-SCOPE, MODULE = re.compile(LIBRARIES), re.compile(rf'({LIBRARIES})(\.[a-z]\w*)*')
+SCOPE = re.compile(LIBRARIES)
 PROGRAM = re.compile(r'[(`]|\.(py|pkl|pickle)$')  # no text of a model needs a call; mmcv.ops.nms evaluates its type
 MAX_TEXT = 10**6
 NUMBERS = {'inf': float('inf'), 'nan': float('nan')}
 
 
 def saved_config(text: Any) -> dict[str, Any]:
-    """Return the entries of a config that MMEngine wrote as Python text, without those that are no plain values.
-
-    Nothing of the text is run: it is parsed, and only literals and ``dict(...)`` are understood.
-    """
+    """Return the entries of a config that MMEngine wrote as Python text and that are literals or ``dict(...)``."""
     values: dict[str, Any] = {}
     if not isinstance(text, str) or len(text) > MAX_TEXT:
         return values
@@ -61,44 +55,31 @@ def _literal(node: ast.expr) -> Any:
 
 
 def embedded_config(content: Mapping[str, Any]) -> Config:
-    """Return what the config in a checkpoint says about model and test data; the modules that it names are imported.
-
-    A UserError says that there is none, or that it is more than data.
-    """
+    """Return what the config in a checkpoint says about model and test data; a UserError if that is more than data."""
     meta = content.get('meta')
     values = saved_config(meta.get('cfg')) if isinstance(meta, dict) else {}
     values = {key: values[key] for key in KEYS if key in values}
     if not isinstance(values.get('model'), dict):
         raise UserError('it holds no config whose model is plain data (meta.cfg)')
     try:
-        modules = check_values(values)
+        check_values(values)
     except (ValueError, RecursionError) as error:
         raise UserError(f'its config is refused: {error}') from error
-    with building('its config'):
-        for module in modules:
-            importlib.import_module(module)
-        return Config(values)
+    values.pop('custom_imports', None)  # MMEngine finds classes of the libraries by scope and prefix
+    return Config(values)
 
 
-def check_values(values: Mapping[str, Any]) -> list[str]:
-    """Check that building from these values runs nothing but classes of the OpenMMLab libraries; return the imports.
-
-    A ValueError has the entry that would, or could, run something else.
-    """
-    scope, imports = values.get('default_scope'), values.get('custom_imports') or {}
+def check_values(values: Mapping[str, Any]) -> None:
+    """Check that building from these values runs nothing but classes of the OpenMMLab libraries, else a ValueError."""
+    scope = values.get('default_scope')
     if scope is not None and not (isinstance(scope, str) and SCOPE.fullmatch(scope)):
         raise ValueError(f'default_scope={scope!r}')
-    named = imports.get('imports') if isinstance(imports, dict) else imports
-    modules = list(named) if isinstance(named, list | tuple) else [named] if named else []
-    for name in modules:
-        if not (isinstance(name, str) and MODULE.fullmatch(name)):
-            raise ValueError(f'custom_imports={name!r} is no module of an OpenMMLab library')
     for key, value in values.items():
         for path, text in _texts(value, (key,)):
             built = (key in BUILT or 'pipeline' in path) and path[-1] != 'classes'
-            if (path[-1] == 'type' and not TYPE.fullmatch(text)) or (built and PROGRAM.search(text)):
+            foreign = key == 'custom_imports' and not SCOPE.match(text)
+            if foreign or (path[-1] == 'type' and not TYPE.fullmatch(text)) or (built and PROGRAM.search(text)):
                 raise ValueError(f'{".".join(path)}={text[:80]!r} may run a program')
-    return modules
 
 
 def _texts(node: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:

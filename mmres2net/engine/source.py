@@ -30,7 +30,6 @@ from mmres2net.weights.reading import MAX_CLASSES, class_names, read_checkpoint,
 RANDOM = 'random weights'
 COLOR_TYPES = ('color', 'color_ignore_orientation')
 DECODERS = ('cv2', 'pillow', 'turbojpeg')
-RGB_DATASETS = ('CIFAR10', 'CIFAR100')  # of mmpretrain, which do not say so
 
 
 @dataclass(frozen=True)
@@ -54,18 +53,15 @@ def read_source(
     data: str | None = None,
     allow_pickle: bool = False,
 ) -> ModelSource:
-    """Return the model of a config with the weights of a checkpoint.
+    """Return the model of a config with the weights of a checkpoint; a UserError if they do not fit each other.
 
     Args:
         config: A config file, the name of a shipped one, or ``LIBRARY::NAME``.
-        checkpoint: A file, a URL, or a name as :func:`mmres2net.weights.fetching.fetch_checkpoint` takes them. For
-            classifiers also published weights of the network with its classifier. None: random weights.
+        checkpoint: As in :func:`mmres2net.weights.fetching.fetch_checkpoint`; of classifiers also published weights
+            with their classifier. None: random weights.
         options: Settings that override the config.
         data: The value of ``--data``: data with the classes of the model, and with images to test it on.
         allow_pickle: Whether the checkpoint may run code.
-
-    Raises:
-        UserError: Config or checkpoint cannot be read, or do not fit each other.
     """
     cfg = load_config(config, options)
     content = None if checkpoint is None else _read(cfg, checkpoint, allow_pickle)
@@ -77,7 +73,7 @@ def read_source(
 
 
 def make_source(cfg: Config, content: Mapping[str, Any] | None, title: str, weights: str) -> ModelSource:
-    """Return the model of a config with the weights in the content of a checkpoint; None: random weights.
+    """Return the model of a config with the weights in a checkpoint's content; None: random weights.
 
     ``title`` and ``weights`` name the config and the checkpoint. A UserError says that they do not fit each other.
     """
@@ -103,10 +99,7 @@ def place_on(model: Any, device: str) -> Any:
 
 
 def build(cfg: Config, *, random: bool) -> Any:
-    """Return the model of ``cfg`` in evaluation mode; a UserError if something in the config cannot be built.
-
-    Weights that stay ``random`` are initialized, always in the same way.
-    """
+    """Return the model of ``cfg`` in evaluation mode; ``random`` weights are always initialized in the same way."""
     torch.manual_seed(0)
     with quiet_initialization():
         model = build_model(cfg, init_weights=random)
@@ -140,10 +133,9 @@ def _read(cfg: Config, checkpoint: str, allow_pickle: bool) -> dict[str, Any]:
 
 
 def with_classifier(state: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
-    """Return published weights of a classifier by the names of ``model``, a classifier of mmpretrain.
+    """Return published weights of a classifier, with a classifier ``fc``, by the names of mmpretrain's ``model``.
 
-    The official release, timm and torchvision name the classifier ``fc`` and have no prefix. Other weights are
-    returned unchanged. Weights of another network than the model's backbone are a UserError.
+    Other weights are returned unchanged. Weights of another network than the model's backbone are a UserError.
     """
     head = getattr(model, 'head', None)
     if 'fc.weight' not in state or not hasattr(head, 'fc'):
@@ -196,7 +188,7 @@ def kind_of(step: Any) -> str:
 
 
 def image_steps(cfg: Config) -> list[dict[str, Any]]:
-    """Return the steps of the test pipeline except those that load annotations; empty where there is no test data."""
+    """Return the steps of the test pipeline except those that load annotations."""
     steps = [dict(step) for step in dataset_of_test(cfg).get('pipeline') or []]
     return [step for step in steps if loads_image(step) or not kind_of(step).startswith('Load')]
 
@@ -209,43 +201,38 @@ def loads_image(step: Any) -> bool:
 def channel_order_of(cfg: Config) -> str:
     """Return the channel order, ``rgb`` or ``bgr``, of the images that the data preprocessor gets.
 
-    It is decided by what loads the images: the loading step of the test pipeline, else the data set, which then holds
-    the pixels itself and says so by an attribute ``channel_order`` of its class. A UserError says that neither does, or
-    that images are not loaded as 8-bit color images.
+    It is decided by the loading step of the test pipeline, else by an attribute ``channel_order`` of the data set's
+    class, which then holds the pixels itself. A UserError says that neither does, or that images are not loaded as
+    8-bit color images.
     """
     loader = next((step for step in image_steps(cfg) if loads_image(step)), None)
-    if loader is not None:
-        color = loader.get('color_type', 'color')
-        decoder = loader.get('imdecode_backend') or 'cv2'
-        if kind_of(loader) != 'LoadImageFromFile' or color not in COLOR_TYPES or decoder not in DECODERS:
-            raise UserError(
-                f'the test pipeline loads images by {loader}; supported is LoadImageFromFile with color_type '
-                f'{" or ".join(COLOR_TYPES)} and imdecode_backend {", ".join(DECODERS)}'
-            )
-        return 'rgb' if loader.get('channel_order') == 'rgb' else 'bgr'
-    kind = dataset_class(cfg)
-    order = getattr(kind, 'channel_order', None)
-    bases = kind.__mro__ if isinstance(kind, type) else ()
-    if any(base.__name__ in RGB_DATASETS and base.__module__.startswith('mmpretrain') for base in bases):
-        order = 'rgb'
-    if order not in ('rgb', 'bgr'):
+    if loader is None:
+        kind = dataset_class(cfg)
+        cifar = 'CIFAR' in kind_of({'type': kind})  # mmpretrain's classes do not say so
+        order = getattr(kind, 'channel_order', 'rgb' if cifar else None)
+        if order in ('rgb', 'bgr'):
+            return order
         raise UserError(
             'the channel order of the images is unknown: the test pipeline (test_dataloader.dataset.pipeline) loads no '
             'image file, and the class of the data set has no attribute channel_order = "rgb" or "bgr"'
         )
-    return order
+    decoder = loader.get('imdecode_backend') or 'cv2'
+    known = loader.get('color_type', 'color') in COLOR_TYPES and decoder in DECODERS
+    if kind_of(loader) != 'LoadImageFromFile' or not known:
+        raise UserError(
+            f'the test pipeline loads images by {loader}; supported is LoadImageFromFile with color_type '
+            f'{" or ".join(COLOR_TYPES)} and imdecode_backend {", ".join(DECODERS)}'
+        )
+    return 'rgb' if loader.get('channel_order') == 'rgb' else 'bgr'
 
 
 def applies_exif(cfg: Config) -> bool:
-    """Return whether the test pipeline turns images by their EXIF orientation."""
+    """Whether the test pipeline turns images by their EXIF orientation."""
     return not any(step.get('color_type') == 'color_ignore_orientation' for step in image_steps(cfg))
 
 
 def build_steps(cfg: Config, *, from_file: bool = False) -> list[Any]:
-    """Return the steps behind the one that loads the image, or with it (``from_file``), ready to be called.
-
-    A UserError says that there are none, or that one cannot be built.
-    """
+    """Return the steps behind the one that loads the image, or with it (``from_file``), ready to be called."""
     nodes = [step for step in image_steps(cfg) if from_file or not loads_image(step)]
     if not nodes:
         raise UserError('the config has no test pipeline (test_dataloader.dataset.pipeline), so images have no size')

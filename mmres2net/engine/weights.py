@@ -1,9 +1,7 @@
 """Checkpoints of a run: fetched and checked before it starts, loaded strictly, by loaders that run nothing in a file.
 
 MMEngine reads a file weights-only first, and if that fails reads it again with all that it asks for, with a warning.
-Within :func:`safe_loading`, code that loads through MMEngine's ``CheckpointLoader`` gets the loaders of this file: the
-runner (``load_from``, ``resume``), its hooks, initializers of type ``Pretrained``, detectors that load a teacher. torch
-is told the same for code that calls ``torch.load`` itself.
+Within :func:`safe_loading`, code that loads through MMEngine's ``CheckpointLoader`` gets the loaders of this file.
 """
 
 import copy
@@ -28,47 +26,34 @@ from mmres2net.weights.reading import FLAG, SUFFIXES, read_checkpoint
 
 FORCE, FORCE_NOT = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
 TRUE = ('1', 'y', 'yes', 'true')  # as torch reads them
-REMOTE = ('http://', 'https://', 'torchvision://', 'modelzoo://', 'open-mmlab://', 'openmmlab://')
-STORES = ('pavi://', 's3://', 'petrel://')  # their client libraries fetch and read the file
-BACKBONE = 'backbone.'
 MISMATCH = 'do not match exactly'  # in MMEngine's error
 
 
 def fetch_weights(cfg: Config, *, allow_pickle: bool = False) -> None:
-    """Make sure that every checkpoint that the model starts from is on this machine and can be read.
+    """Make sure that every checkpoint that the model starts from can be read, and is not overwritten.
 
-    With ``allow_pickle`` MMEngine's own initializers may run code from their files; ours never do. A UserError says
-    that one is missing, cannot be fetched or read, or would be overwritten by the next initializer.
+    With ``allow_pickle`` MMEngine's own initializers may run code from their files; ours never do.
     """
-    done: set[tuple[str, bool]] = set()
     for node in _checkpoints(cfg):
-        name, ours = node.checkpoint, _is_ours(node)
-        unsafe = allow_pickle and not ours
-        if (name, ours) in done or (unsafe and is_stored(name)):
-            continue
+        name, unsafe = node.checkpoint, allow_pickle and not _is_ours(node)
         ways_out = (f'or name a file that you have: --cfg-options {node.path}=FILE', 'or train without: --from-scratch')
         # A name without a scheme is an architecture to our initializer, and a file to MMEngine's.
-        is_file = not ours and '://' not in name
+        is_file = not _is_ours(node) and '://' not in name
         try:
             read_checkpoint(name if is_file else fetch_checkpoint(name, ways_out=ways_out), allow_pickle=unsafe)
         except UserError as error:
             raise UserError(f'{node.path}={name}: {error}') from error
-        done.add((name, ours))
 
 
 def check_checkpoint(file: str | Path, role: str, *, allow_pickle: bool = False) -> str:
     """Return a checkpoint's path after a check that it can be read; a URL is fetched.
 
-    With ``allow_pickle``, names in stores such as s3:// and folders (sharded checkpoints of FSDP or DeepSpeed) are
-    returned as they are, for MMEngine to read.
-
-    A UserError says that there is no such file, that it is damaged, or that it would run code; it names the ``role`` of
-    the file in the run.
+    With ``allow_pickle`` folders (sharded checkpoints of FSDP or DeepSpeed) are returned as they are, for MMEngine to
+    read. A UserError says that there is no such file, that it is damaged, or that it would run code; it names the
+    ``role`` of the file in the run.
     """
     name = str(file)
     try:
-        if is_stored(name):
-            return name if allow_pickle else load_from_store(name)['']
         path = fetch_checkpoint(name) if '://' in name else Path(os.path.expanduser(name))
         if path.is_dir() and any(path.iterdir()):
             if not allow_pickle:
@@ -84,13 +69,9 @@ def check_checkpoint(file: str | Path, role: str, *, allow_pickle: bool = False)
 
 
 def load_state_strictly(model: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
-    """Load weights by MMEngine's rules for ``strict=True``.
+    """Load weights by MMEngine's rules for ``strict=True``, by which modules may adapt what they load.
 
-    Counters of batches may be missing, and modules that adapt what they load (such as position embeddings of another
-    image size) do so.
-
-    Raises:
-        UserError: Names or shapes differ, or values are NaN or infinite; the message has the ``name`` of the weights.
+    A UserError, with the ``name`` of the weights, says that names or shapes differ, or values are NaN or infinite.
     """
     with mismatch_as_user_error(name):
         load_state_dict(model, dict(state), strict=True)
@@ -101,11 +82,7 @@ def load_state_strictly(model: nn.Module, state: Mapping[str, Tensor], name: str
 
 
 def log_left_out(own: Mapping[str, Tensor], state: Mapping[str, Any], file: str) -> None:
-    """Log which weights that a run starts from have other shapes than its model, as heads for other classes have.
-
-    Raises:
-        UserError: None fits.
-    """
+    """Log which weights have other shapes than the model, as heads for other classes have; a UserError if none fits."""
     shapes = {name.removeprefix('module.'): value.shape for name, value in state.items() if isinstance(value, Tensor)}
     found = {name: shapes[name] == value.shape for name, value in own.items() if name in shapes}
     other = [name for name, fits in found.items() if not fits]
@@ -135,12 +112,9 @@ def mismatch_as_user_error(checkpoint: str | Path) -> Iterator[None]:
 def check_normalization(cfg: Config) -> list[str]:
     """Check that images are normalized as published weights need it; return what could not be checked.
 
-    Only weights whose input is known are looked at: those of the published table and of timm, by name or URL.
-
-    Raises:
-        UserError: The data preprocessor normalizes otherwise; the message has the settings to use.
+    Weights that are not published, or timm's, are not looked at. A UserError has the settings to use.
     """
-    notes: dict[str, None] = {}
+    notes: list[str] = []
     for node in _checkpoints(cfg):
         wanted = normalization_of_checkpoint(node.checkpoint) if _is_ours(node) else None
         if wanted is None:
@@ -148,8 +122,8 @@ def check_normalization(cfg: Config) -> list[str]:
         try:
             lines = set_normalization(copy.deepcopy(cfg), wanted)
         except UserError as error:
-            notes[f'cannot check that images are normalized for {node.checkpoint}: {error}'] = None
-            continue
+            notes.append(f'cannot check that images are normalized for {node.checkpoint}: {error}')
+            lines = []
         if lines:
             options = ' '.join(f'"{line.split()[0]}={line.rpartition(" -> ")[2].replace(" ", "")}"' for line in lines)
             raise UserError(
@@ -157,7 +131,7 @@ def check_normalization(cfg: Config) -> list[str]:
                 + '\n  '.join(lines)
                 + f'\nin the config, or give --cfg-options {options}'
             )
-    return list(notes)
+    return notes
 
 
 def _is_ours(node: PretrainedNode) -> bool:
@@ -179,9 +153,8 @@ def _checkpoints(cfg: Config) -> Iterator[PretrainedNode]:
 def safe_loading(*, allow_pickle: bool = False, work_dir: str | Path | None = None) -> Iterator[None]:
     """Make all loading of checkpoints in this process safe within the block; loaders and torch are restored after it.
 
-    With ``allow_pickle`` files may run their code, and stores such as s3:// are left to MMEngine. A resumed run may
-    replace the best checkpoint in ``work_dir``, and no other. A UserError says that the environment tells torch to run
-    the code in checkpoints.
+    With ``allow_pickle`` files may run their code. A resumed run may replace the best checkpoint in ``work_dir``, and
+    no other. A UserError says that the environment tells torch to run the code in checkpoints.
     """
     if os.environ.get(FORCE_NOT) in TRUE and not allow_pickle:
         raise UserError(f'{FORCE_NOT} is set, so torch would run the code in checkpoints; unset it')
@@ -198,11 +171,6 @@ def safe_loading(*, allow_pickle: bool = False, work_dir: str | Path | None = No
             os.environ[FORCE] = variable
 
 
-def is_stored(name: str) -> bool:
-    """Whether a checkpoint is in a store that only the client library of the store can read."""
-    return any(store in name for store in STORES)
-
-
 def _register(allow_pickle: bool, work_dir: str | Path | None) -> None:
     # MMEngine logs the names of loaders from their eleventh letter on.
     def load_from_file(filename: str, map_location: Any = None) -> dict[str, Any]:
@@ -216,19 +184,12 @@ def _register(allow_pickle: bool, work_dir: str | Path | None) -> None:
         """Return the backbone of a classifier, which this scheme means."""
         content = load_from_url(filename)
         state = content.get('state_dict', content)
-        return {'state_dict': {name.removeprefix(BACKBONE): state[name] for name in state if name.startswith(BACKBONE)}}
+        return {
+            'state_dict': {
+                name.removeprefix('backbone.'): state[name] for name in state if name.startswith('backbone.')
+            }
+        }
 
-    loaders = {'': load_from_file, 'mmcls://': load_from_mmcls, **dict.fromkeys(REMOTE, load_from_url)}
-    for scheme in list(CheckpointLoader._schemes):
-        if scheme in loaders:
-            CheckpointLoader.register_scheme(scheme, loaders[scheme], force=True)
-        elif not allow_pickle:
-            CheckpointLoader.register_scheme(scheme, load_from_store, force=True)
-
-
-def load_from_store(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """Refuse, in place of loaders that cannot be made safe."""
-    raise UserError(
-        f'{filename} is in a store whose client library may run code from the file: download it and name the file, or '
-        f'give {FLAG} if you know and trust its source'
-    )
+    loaders = {'': load_from_file, 'mmcls://': load_from_mmcls}
+    for scheme in list(CheckpointLoader._schemes):  # of stores such as s3:// ours refuses to read
+        CheckpointLoader.register_scheme(scheme, loaders.get(scheme, load_from_url), force=True)

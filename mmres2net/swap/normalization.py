@@ -14,10 +14,7 @@ FLAGS = ('bgr_to_rgb', 'rgb_to_bgr', 'to_rgb')
 
 
 def set_normalization(cfg: Config, wanted: Normalization) -> list[str]:
-    """Make every data preprocessor of ``cfg`` normalize images as ``wanted``; return a line for each change.
-
-    A config of other images than RGB stays as it is. A UserError says what the swap cannot change.
-    """
+    """Make every data preprocessor of ``cfg`` normalize RGB images as ``wanted``; return a line for each change."""
     if any(node.get('in_channels', 3) != 3 for path, node in walk(cfg.model, 'model') if path.endswith('backbone')):
         return []
     nodes = list(_normalizers(cfg))

@@ -5,14 +5,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 
 from mmres2net.errors import UserError
-from mmres2net.models.arch import Arch
 
 Cfg = dict[str, Any]
 TYPES = ('ResNet', 'ResNetV1c', 'ResNetV1d', 'ResNeXt', 'SEResNet', 'SEResNeXt', 'ResNeSt', 'Res2Net')
-CIFAR = 'ResNet_CIFAR'
 OURS = ('Res2Net', 'Res2NetDLA')
 WRAPPER = 'WithStem'  # ours: returns the outputs of its own `backbone`, and of the stem
 # Options of the libraries' ResNets that differ from ours by default.
@@ -28,7 +26,7 @@ SAME = (
 )
 TRANSLATED = ('num_stages', 'out_indices', 'strides', 'dilations', 'frozen_stages', 'dcn', 'stage_with_dcn', 'plugins')
 WEIGHTS = ('init_cfg', 'pretrained')
-# They describe the old network.
+# Options that describe the old network
 OLD = (
     *('depth', 'style', 'deep_stem', 'avg_down', 'stem_channels', 'base_channels', 'expansion', 'groups'),
     *('base_width', 'width_per_group', 'scales', 'radix', 'reduction_factor', 'avg_down_stride', 'se_ratio'),
@@ -49,32 +47,15 @@ class Source:
 
     @property
     def is_ours(self) -> bool:
-        """Whether it is a backbone of this package."""
         return self.library == 'mmres2net'
 
     @property
-    def is_cifar(self) -> bool:
-        """Whether it has the stem for images of 32 pixels."""
-        return self.name == CIFAR
-
-    @property
     def title(self) -> str:
-        """Its type and size, for messages."""
         depth = self.options.get('depth')
         return f'{self.library}.{self.name}' + (f' of depth {depth}' if depth else '')
 
     def __str__(self) -> str:
         return f'{self.path} ({self.title})'
-
-    def channels(self) -> tuple[int, ...]:
-        """Return the channels of its four stages."""
-        base = self.options.get('base_channels') or 64
-        expansion = self.options.get('expansion') or (1 if self.options.get('depth') in (18, 34) else 4)
-        return tuple(base * expansion * 2**i for i in range(4))
-
-    def replace(self, new: Cfg) -> None:
-        """Put ``new`` into the config in its place."""
-        self.parents[-1]['backbone'] = ConfigDict(new)
 
 
 def find_source(cfg: Config) -> Source:
@@ -92,7 +73,7 @@ def find_source(cfg: Config) -> Source:
     if kind is None:
         raise UserError(f'{path} has no type, so the swap cannot know what network it is')
     library, name = type_library(kind) or scope, type_name(kind)
-    known = OURS if library == 'mmres2net' else (*TYPES, CIFAR) if library in DEFAULTS else ()
+    known = OURS if library == 'mmres2net' else TYPES if library in DEFAULTS else ()
     if name not in known:
         what = f'{path} is {f"{library}." if library else ""}{name}, not a ResNet of {", ".join(DEFAULTS)}'
         raise UserError(f'{what}; start from a config of the same model with one of {", ".join(TYPES)}')
@@ -126,7 +107,7 @@ def type_library(kind: Any) -> str:
     return module.partition('.')[0]
 
 
-def carry(source: Source, row: Arch) -> tuple[Cfg, list[str]]:
+def carry(source: Source) -> tuple[Cfg, list[str]]:
     """Return the options that the new backbone keeps, and lines that say so; a UserError if an option is unknown."""
     given = {key: value for key, value in source.options.items() if value is not None}
     if source.is_ours:
@@ -139,13 +120,6 @@ def carry(source: Source, row: Arch) -> tuple[Cfg, list[str]]:
             raise UserError(f'{what}; remove it from a copy of the config if the model works without')
         kept = _translate({**DEFAULTS[source.library], **given})
         dropped = [key for key in given if key in OLD]
-        if row.family == 'cifar':  # of three stages, whose last replaces the fourth
-            shaped = [key for key in ('strides', 'dilations', 'multi_grid', 'dcn', 'plugins') if key in kept]
-            if shaped or kept['out_indices'] != (3,):
-                listed = _listed({key: kept[key] for key in ('out_indices', *shaped)})
-                what = f'{source} has {listed}, but a Res2NeXt-29 has three stages'
-                raise UserError(f'{what}; the swap knows only out_indices=(3,), the last one, and plain stages')
-            kept |= {'out_indices': (2,), 'frozen_stages': min(kept.get('frozen_stages', -1), 3)}
     lines = [f'{source.path} keeps {_listed(kept)}'] if kept else []
     if dropped:
         lines.append(f'{source.path} drops {_listed({key: given[key] for key in dropped})}: options of the old network')

@@ -29,16 +29,15 @@ def create_model(
 
     Args:
         arch: A name of :data:`mmres2net.models.ARCHS`, or timm's name of the same network.
-        pretrained: True: the published weights of ``arch``, downloaded once; a text: another checkpoint of the network,
-            a file, a URL or ``timm://NAME``; False: random weights. A classifier of other classes stays random.
+        pretrained: True: published weights; a text: a file, a URL or ``timm://NAME``; False: random weights. A
+            classifier of other classes stays random.
         num_classes: Classes of the classifier; 0: none, the output is the mean of the last features.
         features_only: Return maps of features instead of class scores.
         out_indices: Stages whose maps are returned, of 0 to 3; None: all.
         output_stride: 8 or 16: later stages are dilated instead of strided.
         in_channels: Channels of the image; published weights are adapted.
 
-    A ValueError says that an argument has a value that is not allowed, a UserError (which is one) that there are no
-    such weights, or that they do not fit.
+    A ValueError says that an argument is not allowed, or that weights are missing or do not fit.
     """
     if num_classes < 0:
         raise ValueError(f'num_classes={num_classes}: choose 0 or more')
@@ -81,10 +80,7 @@ class Features(nn.Module):
 
 
 class Classifier(nn.Module):
-    """A backbone, the mean of its last map, and a linear layer (none for ``num_classes`` 0).
-
-    ``normalization`` is as in :class:`Features`.
-    """
+    """A backbone, the mean of its last map, and a linear layer (none for ``num_classes`` 0)."""
 
     def __init__(self, backbone: Res2Net | Res2NetDLA, num_classes: int, normalization: Normalization | None) -> None:
         super().__init__()

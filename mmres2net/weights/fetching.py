@@ -1,8 +1,5 @@
 """Published weights, and from the name of a checkpoint to a file: downloaded once, verified, kept in torch's cache.
 
-A name is an architecture with published weights (``res2net50_26w_4s``), a URL, ``timm://NAME``, one of MMEngine's names
-(``torchvision://``, ``open-mmlab://``, ``mmcls://``) or a path.
-
 URLs and hashes are those of the official code (https://github.com/Res2Net/Res2Net-PretrainedModels and, for
 ``res2net50_18w_6s``, https://github.com/Res2Net/Res2Net-maskrcnn). A hash is the first 8 digits of a SHA-256: it finds
 damage, but does not protect against a forged file.
@@ -31,10 +28,6 @@ LICENCE = 'CC BY-NC-SA 4.0: not for commercial use'
 UNKNOWN = 'unknown; ask the publisher'
 PLAIN = 'ImageNet-1k, 100 epochs'
 LONG = 'ImageNet-1k, CutMix, about 300 epochs'
-HUB_WAYS = (
-    'run the command again later; the download resumes',
-    'or name a mirror of the hub: HF_ENDPOINT=https://HOST',
-)
 HASH = re.compile(r'-([a-f0-9]{8,64})\.\w+$')  # at the end of a file's name
 DATE = re.compile(r'(199\d|20\d\d)(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])\d*')  # perhaps with a time, and not a hash
 
@@ -56,9 +49,9 @@ class Published:
 
     arch: str  # the name in mmres2net.models.ARCHS
     sha256: str  # the first digits of the file's hash, which also end its name
-    timm: str = ''  # timm's name of a network whose weights are also published; empty: timm has none
+    timm: str = ''  # timm's name of a network whose weights are also published
     recipe: str = PLAIN  # of the training: the authors' answers in issues 38, 67 and 71 of the official code
-    licence: str = LICENCE  # with what it means
+    licence: str = LICENCE
 
     @property
     def url(self) -> str:
@@ -118,12 +111,13 @@ class Origin:
 
 
 def fetch_checkpoint(name: str, *, ways_out: Sequence[str] = ()) -> Path:
-    """Return the file of the checkpoint ``name``, downloaded if it is not on this machine.
+    """Return the file of a checkpoint, downloaded if it is not on this machine.
 
-    An interrupted download is resumed. A file gets its name when it is complete and has the hash that its name says.
-    The folder is torch's, so files that torch or MMEngine have downloaded are used; timm's are in the cache of
-    huggingface_hub. The licence is printed when a file is downloaded. A UserError says that there is no such
-    checkpoint, that it cannot be downloaded (and what else the user can do: ``ways_out``), or that it is none.
+    ``name`` is an architecture with published weights, a URL, ``timm://NAME``, one of MMEngine's names
+    (``torchvision://``, ``open-mmlab://``, ``mmcls://``) or a path. An interrupted download is resumed. A file gets its
+    name when it is complete and has the hash that its name says. Files that torch or MMEngine have downloaded are used.
+    A UserError says that there is no such checkpoint, that it cannot be downloaded (and what else the user can do:
+    ``ways_out``), or that it is none.
     """
     if name.startswith('timm://'):
         return _fetch_timm(name, ways_out)
@@ -132,7 +126,7 @@ def fetch_checkpoint(name: str, *, ways_out: Sequence[str] = ()) -> Path:
 
 
 def origin_of(name: str) -> Origin | Path:
-    """Return where a checkpoint can be downloaded, or the path that ``name`` is; a UserError if it is no name."""
+    """Return where a checkpoint can be downloaded, or the path that ``name`` is."""
     scheme, mark, rest = name.partition('://')
     if not mark:
         return _of_arch(name) if name in (*ARCHS, *ALIASES) else Path(os.path.expanduser(name))
@@ -183,10 +177,7 @@ def _of_mmengine(scheme: str, name: str) -> Origin | Path:
     if name not in table:
         raise UserError(f'{scheme}://{name}: there are no weights of this name')
     place = str(table[name])
-    if urlparse(place).scheme in ('http', 'https'):
-        return _of_url(place)
-    home = os.environ.get('MMENGINE_HOME') or Path(os.environ.get('XDG_CACHE_HOME', '~/.cache')) / 'mmengine'
-    return Path(os.path.expanduser(home)) / place
+    return _of_url(place) if '://' in place else Path(place)
 
 
 def _fetch_url(origin: Origin, ways_out: Sequence[str]) -> Path:
@@ -219,24 +210,19 @@ def _fetch_url(origin: Origin, ways_out: Sequence[str]) -> Path:
 def _fetch_timm(name: str, ways_out: Sequence[str]) -> Path:
     cfg = _timm_cfg(name)
     if not cfg.hf_hub_id:
-        if not cfg.url:
-            raise UserError(f'{name}: timm has this network, but no weights for it')
-        return _fetch_url(_of_url(cfg.url), ways_out)
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+        raise UserError(f'{name}: timm has this network, but no weights for it')
+    from huggingface_hub import hf_hub_download
 
     repository, _, revision = cfg.hf_hub_id.partition('@')
     file = cfg.hf_hub_filename or 'model.safetensors'
-    cached = isinstance(try_to_load_from_cache(repository, file, revision=revision or None), str)
-    if not cached:
-        licence = cfg.license if cfg.license and cfg.license != 'unknown' else UNKNOWN
-        log(f'downloading {file} of {repository} from the Hugging Face hub; licence: {licence}')
+    licence = cfg.license if cfg.license and cfg.license != 'unknown' else UNKNOWN
+    log(f'{name} is {file} of {repository} on the Hugging Face hub; licence: {licence}')
     try:
-        path = Path(hf_hub_download(repository, file, revision=revision or None, local_files_only=cached))
+        path = Path(hf_hub_download(repository, file, revision=revision or None))
     except Exception as error:  # whatever the network does: the ways out are the same
-        listed = '\n'.join(
-            f'  - {way}' for way in (*HUB_WAYS, 'behind a proxy, set http_proxy and https_proxy', *ways_out)
-        )
-        raise UserError(f'{name} cannot be downloaded: {type(error).__name__}: {error}\n{listed}') from error
+        ways = ('try again later', 'or name a mirror of the hub: HF_ENDPOINT=https://HOST', *ways_out)
+        listed = ''.join(f'\n  - {way}' for way in ways)
+        raise UserError(f'{name} cannot be downloaded: {type(error).__name__}: {error}{listed}') from error
     check_file(path)
     return path
 
@@ -247,11 +233,8 @@ def _timm_cfg(name: str) -> Any:
     except ImportError as error:
         raise UserError(f"{name} needs timm, which is not installed: pip install 'timm>=1.0.11'") from error
     model = name.removeprefix('timm://')
-    if not timm.is_model(model):
-        near = ', '.join(timm.list_models('*res2ne*'))
-        raise UserError(f'{name}: timm has no network of this name; its Res2Nets: {near}')
     try:
         return timm.get_pretrained_cfg(model, allow_unregistered=False)
     except RuntimeError as error:
-        tags = ', '.join(timm.list_pretrained(f'{model.partition(".")[0]}*')) or 'none'
-        raise UserError(f'{name}: timm has no weights of this name; of this network: {tags}') from error
+        near = ', '.join(timm.list_pretrained(f'{model.partition(".")[0]}*') or timm.list_pretrained('*res2ne*'))
+        raise UserError(f'{name}: timm has no weights of this name; it has {near}') from error

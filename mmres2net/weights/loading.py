@@ -5,7 +5,6 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -36,7 +35,7 @@ class Pretrained:
     the checkpoint cannot be read, or does not fit, a call is a UserError and the network unchanged.
 
     Args:
-        checkpoint: An architecture with published weights, a path, a URL, ``timm://NAME`` or one of MMEngine's names.
+        checkpoint: As in :func:`mmres2net.weights.fetching.fetch_checkpoint`.
         prefix: Prefix of the network's names in the file, such as ``'backbone.'``; None: found.
         random_ok: Names of parameters or modules, or patterns with ``*``, that may stay as they were initialized.
     """
@@ -88,15 +87,14 @@ class Report:
 
 
 def to_ours(state: Mapping[str, Tensor], recognised: Recognised) -> tuple[dict[str, Tensor], Report]:
-    """Return the network in ``state`` under our names, and what happened to the rest.
+    """Return the network in ``state`` under our names, and what happened to the rest; tensors are not copied.
 
-    Tensors are passed on, not copied or cast. Counters of batches, which files of old versions of torch lack, become
-    zero. A classifier is left out, and so is what an official DLA file holds and never uses. A UserError names tensors
-    that hold NaN or infinite values, or integers instead of weights.
+    Missing counters of batches become zero; a classifier is left out, and what an official DLA file holds and never
+    uses. A UserError names tensors that hold NaN or infinite values, or integers instead of weights.
     """
     names = {name.removeprefix(recognised.prefix): name for name in state if name.startswith(recognised.prefix)}
     names |= {name.removeprefix(SHARED_HEAD): name for name in state if name.startswith(SHARED_HEAD + 'layer')}
-    layers = {theirs: ours for ours, theirs in stem_names(recognised.family, recognised.row.deep_stem).items()}
+    layers = {theirs: ours for ours, theirs in stem_names(recognised.family, recognised.deep_stem).items()}
     names = {rename(name, layers): full for name, full in names.items()}
     used = {n: full for n, full in names.items() if n.split('.')[0] in ROOTS and not is_unused_projection(n, names)}
     network, files = {name: state[full] for name, full in used.items()}, {*used.values()}
@@ -113,10 +111,9 @@ def to_ours(state: Mapping[str, Tensor], recognised: Recognised) -> tuple[dict[s
 def fit(state: Mapping[str, Tensor], module: nn.Module, *, random_ok: Sequence[str] = ()) -> Report:
     """Load ``state`` into ``module``, all or nothing.
 
-    The first convolution is adapted to another number of input channels (:func:`adapt_channels`), weights are cast to
-    the types of ``module``. Stages that ``module`` does not build, and a classifier, are not used. The offsets of
-    deformable convolutions may be missing where they are zero: these then start as regular convolutions. ``random_ok``
-    names what may stay as it was initialized: parameters, modules, or patterns with ``*``.
+    The first convolution is adapted to other input channels (:func:`adapt_channels`), weights are cast to the types of
+    ``module``. Stages that ``module`` does not build, and a classifier, are not used. Offsets of deformable
+    convolutions may be missing where they are zero. ``random_ok`` is as in :class:`Pretrained`.
 
     A UserError says that parameters would stay random, shapes differ, or weights have no place; a ValueError that
     ``module`` is on the meta device. ``module`` is then unchanged.
@@ -131,12 +128,9 @@ def fit(state: Mapping[str, Tensor], module: nn.Module, *, random_ok: Sequence[s
     offsets = [name for name in missing if '.conv_offset.' in name and not bool(own[name].any())]
     faults = differences(weights, own, _matching(random_ok, own) | set(offsets))
     if faults:
-        here, there = _network_of(own), _network_of(weights)
-        first = f'these weights do not fit this {f"network ({here})" if here else type(module).__name__}:'
-        way = f'of {there}: build that network, or use weights of this one'
-        way = way if there else 'a part of a network: use a whole one'
-        last = f'they are {way}; what may stay random is named in random_ok, e.g. random_ok=["layer4"]'
-        raise UserError('\n'.join([first, *faults, last]))
+        way = 'build the network that they are of, or use weights of this one'
+        last = f'{way}; what may stay random is named in random_ok, e.g. random_ok=["layer4"]'
+        raise UserError('\n'.join([f'these weights do not fit this {type(module).__name__}:', *faults, last]))
     casts = Counter(f'from {weights[n].dtype} to {own[n].dtype}' for n in taken if weights[n].dtype != own[n].dtype)
     adapted += [f'{count} tensors cast {types.replace("torch.", "")}' for types, count in casts.items()]
     adapted += [f'{len(offsets)} offsets of deformable convolutions start at zero'] if offsets else []
@@ -147,13 +141,8 @@ def fit(state: Mapping[str, Tensor], module: nn.Module, *, random_ok: Sequence[s
     return Report('into the network', taken, adapted=adapted, left=left, random=random)
 
 
-def differences(
-    weights: Mapping[str, Tensor], own: Mapping[str, Tensor], allowed: frozenset[str] | set[str] = frozenset()
-) -> list[str]:
-    """Return a line for each kind of difference: missing names, other shapes, names that match no parameter.
-
-    Parts that the network does not have may be in ``weights``; names in ``allowed`` may be missing or differ in shape.
-    """
+def differences(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], allowed: set[str]) -> list[str]:
+    """Return a line for each kind of difference; names in ``allowed`` may be missing or differ in shape."""
     roots = {name.split('.')[0] for name in own}
     free = {name.rpartition('.')[0] for name in allowed}
     unknown = [name for name in weights if name not in own and name.split('.')[0] in roots]
@@ -166,16 +155,14 @@ def differences(
         ],
         'tensors in the file match no parameter': [name for name in unknown if name.rpartition('.')[0] not in free],
     }
-    lines = [f'  - {len(names)} {what}: {join_some(names)}' for what, names in faults.items() if names]
-    norms = any(name.endswith('.running_mean') for name in faults['tensors in the file match no parameter'])
-    return lines + norms * ['    (weights of batch norms: this network has norms of another kind; see norm_cfg)']
+    return [f'  - {len(names)} {what}: {join_some(names)}' for what, names in faults.items() if names]
 
 
 def adapt_channels(weight: Tensor, channels: int) -> Tensor:
-    """Return a first convolution's weight (O, 3, K, K) for another number of input channels, (O, channels, K, K).
+    """Return a first convolution's weight (O, 3, K, K) for other input channels, (O, channels, K, K), as timm does.
 
-    One channel: the sum over red, green and blue, so that a grey image gives what it gave in all three. More: the three
-    in turn, scaled by 3 / channels, so that equal channels give what they gave. This is also what timm does.
+    One channel: the sum over red, green and blue. More: the three in turn, scaled by 3 / channels. So equal channels
+    give what they gave.
     """
     if channels == 1:
         return weight.sum(1, keepdim=True)
@@ -195,7 +182,7 @@ def check_stage_pool(recognised: Recognised, module: nn.Module) -> None:
     No published weights were trained with ``maskrcnn``, the paper's Mask R-CNN runs neither: it is taken as meant.
     """
     pools = stage_pools_of(module)
-    if recognised.stage_pool_sure and recognised.stage_pool not in pools and pools != {'maskrcnn'}:
+    if recognised.stage_pool and recognised.stage_pool not in pools and pools != {'maskrcnn'}:
         trained, here = f'stage_pool={recognised.stage_pool!r}', ' or '.join(map(repr, sorted(pools)))
         what = f'the weights ({recognised}) were trained with {trained}, the network has {here}'
         raise UserError(f'{what}: another function. Set {trained} in the backbone (and in a shared head)')
@@ -236,10 +223,3 @@ def _matching(random_ok: Sequence[str], own: Mapping[str, Tensor]) -> set[str]:
         if not names:
             raise UserError(f'random_ok names {entry!r}, which the network does not have; its names: {join_some(own)}')
     return set().union(*found.values())
-
-
-def _network_of(state: Mapping[str, Tensor]) -> str:
-    """Return the name of a whole network; empty for a part, which identifies none."""
-    with suppress(UserError):
-        return recognise(state).network
-    return ''

@@ -70,7 +70,7 @@ def test_options_of_the_old_backbone_are_carried_over_and_those_of_the_new_hold(
     assert backbone.init_cfg == {'type': 'mmres2net.Pretrained', 'checkpoint': 'mine.pth'}
     assert (cfg.model.data_preprocessor.mean, cfg.model.data_preprocessor.std) == ([7.0], [58.395, 57.12, 57.375])
     assert cfg.load_from == 'whole.pth'
-    with pytest.raises(UserError, match='--cfg-options does not fit the swapped config'):
+    with pytest.raises(UserError, match='--cfg-options does not fit'):
         load(cfg_options={'model.backbone.arch.deeper': 1})
 
 

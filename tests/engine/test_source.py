@@ -10,7 +10,6 @@ from mmres2net.engine.config import load_config
 from mmres2net.engine.source import RANDOM, class_names, metainfo_of, read_source
 from mmres2net.errors import UserError
 from mmres2net.weights.convert import network_for
-from mmres2net.weights.naming import recognise
 from tests.cam import models
 from tests.support.exported import RESNET
 
@@ -63,7 +62,7 @@ def published(model: torch.nn.Module, form: str) -> dict[str, torch.Tensor]:
     fc = {f'fc.{part}': state[f'head.fc.{part}'] for part in ('weight', 'bias')}
     if form == 'dla':
         fc['fc.weight'] = fc['fc.weight'][:, :, None, None]
-        inner = network_for('official', inner, recognise(inner).row)[0]
+        inner = network_for('official', inner, deep_stem=False)[0]
     return {**inner, **fc}
 
 

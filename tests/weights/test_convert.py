@@ -1,39 +1,25 @@
 """Names of one library to another and back, bit for bit, and `convert-weights` as a user runs it."""
 
-import sys
-
 import pytest
 import torch
 
 from mmres2net.errors import UserError
-from mmres2net.models import ARCHS, Res2Net
-from mmres2net.weights import convert as module
-from mmres2net.weights.convert import TARGETS, check_target, convert, main
+from mmres2net.models import Res2Net
+from mmres2net.weights.convert import TARGETS, convert, main
 from mmres2net.weights.loading import to_ours
 from mmres2net.weights.naming import recognise
 from mmres2net.weights.reading import read_checkpoint
 from tests.reference.compare import randomise
 from tests.weights.networks import classifier, numbered, state_of, under
 
-V1 = [f'res2net{name}' for name in ('50_48w_2s', '50_26w_4s', '50_14w_8s', '50_26w_6s', '50_26w_8s', '50_18w_4s')]
-V1 += ['res2net50_18w_6s', 'res2net101_26w_4s', 'res2net152_26w_4s']
-V1B = ['res2net50_v1b_26w_4s', 'res2net101_v1b_26w_4s', 'res2net152_v1b_26w_4s']
-DLA = ['dla60', 'dla60x', 'res2net_dla60_4s', 'res2next_dla60_4s']
-# Which library has which network: said by their code, written down by hand
+LIBRARIES = ('official', 'timm', 'mmpretrain')
+# Which library has which network
 HAVE = {
-    'mmdet': V1B,
-    'mmpretrain': [*V1, *V1B],
-    'official': [*V1, *V1B, 'res2next50_4s', *DLA],
-    'timm': [*V1, *V1B, 'res2next50_4s', 'se_res2net50_26w_4s', *DLA],
-    'mmres2net': [*ARCHS],
-}
-# One of each kind; the others in the slow run, as their names differ in the number of blocks alone
-FEW = ('res2net50_14w_8s', 'res2net50_v1b_26w_4s', 'res2next50_4s', 'res2net_dla60_4s', 'se_res2next29_6c24w4s')
-REASONS = {
-    'mmdet': 'v1b|deep layer|Res2NeXt|squeeze|32-pixel',
-    'mmpretrain': 'deep layer|Res2NeXt|squeeze|32-pixel',
-    'official': 'squeeze|32-pixel',
-    'timm': '32-pixel',
+    'res2net50_14w_8s': LIBRARIES,
+    'res2net50_v1b_26w_4s': (*LIBRARIES, 'mmdet'),
+    'res2next50_4s': LIBRARIES,
+    'res2net_dla60_4s': ('official', 'timm'),
+    'se_res2net50_26w_4s': ('timm',),
 }
 
 
@@ -41,33 +27,28 @@ def bits(state):
     return {name: (tensor.dtype, tuple(tensor.shape), tensor.flatten()[0].item()) for name, tensor in state.items()}
 
 
-@pytest.mark.parametrize('arch', ARCHS)
-def test_what_a_library_lacks_is_refused_with_the_reason(arch):
-    assert set(HAVE) == set(TARGETS)
-    recognised = recognise(state_of(arch))
-    for target in TARGETS:
-        if arch in HAVE[target]:
-            check_target(recognised, target)
-        else:
-            with pytest.raises(UserError, match=rf'{arch} cannot be .* {target}: .*({REASONS[target]}).*--to .*mmres'):
-                check_target(recognised, target)
-
-
 @pytest.mark.parametrize('target', TARGETS)
-@pytest.mark.parametrize('arch', [n if n in FEW else pytest.param(n, marks=pytest.mark.slow) for n in ARCHS])
+@pytest.mark.parametrize('arch', HAVE)
 def test_there_and_back_is_the_same_to_the_bit(arch, target):
     state = state_of(arch)
-    if arch not in HAVE[target]:
-        with pytest.raises(UserError, match=r'cannot be written'):
+    if target not in (*HAVE[arch], 'mmres2net'):
+        with pytest.raises(UserError, match=rf'{target} has no Res2Net with'):
             convert(state, target)
         return
     there = convert(state, target)
     back = convert(there.state, 'mmres2net')
     assert bits(back.state) == bits(state)
     assert all(tensor is state[name] for name, tensor in back.state.items())
-    assert back.recognised.arch == arch
     # a filled counter or an invented tensor would be reported
-    assert bool(there.report.adapted) is (target == 'official' and arch in DLA)
+    assert bool(there.report.adapted) is (target == 'official' and 'dla' in arch)
+
+
+@pytest.mark.parametrize('library', ['mmdet', 'mmpretrain'])
+def test_libraries_find_their_own_names(library):
+    backbones = pytest.importorskip(f'{library}.models.backbones')
+    theirs = backbones.Res2Net(depth=50, out_indices=(0, 1, 2, 3)).state_dict()
+    converted = convert(state_of('res2net50_v1b_26w_4s'), library)
+    assert {n: t.shape for n, t in converted.state.items()} == {n: t.shape for n, t in theirs.items()}
 
 
 @pytest.mark.parametrize(('source', 'target'), [('official', 'mmpretrain'), ('mmpretrain', 'official')])
@@ -103,7 +84,6 @@ def test_the_stage_of_a_shared_head_stays_there_or_comes_home():
     split |= numbered({'roi_head.bbox_head.fc_cls.bias': (3,)})
     kept = convert(split, 'mmres2net')
     assert bits(kept.state) == bits(split)
-    assert kept.report.renamed == {}
     assert bits(convert(split, 'official').state) == bits(plain)
     with pytest.raises(UserError, match=r'mmdet has no Res2Net stage as a shared head.*--backbone-only'):
         convert(split, 'mmdet')
@@ -132,16 +112,6 @@ def test_broken_numbers_and_integers_are_named(value):
         state[name][3, 2] = value
     with pytest.raises(UserError, match=name):
         to_ours(state, recognise(state))
-
-
-def test_a_damaged_network_is_not_converted():
-    state = state_of('res2net50_26w_4s')
-    lacking = {name: tensor for name, tensor in state.items() if name not in ('layer3.2.bn3.bias', 'bn1.weight')}
-    with pytest.raises(UserError, match=r'(?s)2 tensors.*bn1.weight, layer3.2.bn3.bias'):
-        convert(lacking, 'mmres2net')
-    misshapen = {**state, 'layer4.0.conv3.weight': torch.zeros(2048, 830, 1, 1)}
-    with pytest.raises(UserError, match=r'layer4.0.conv3.weight \(2048, 830, 1, 1\) .*\(2048, 832, 1, 1\)'):
-        convert(misshapen, 'timm')
 
 
 # Files
@@ -180,30 +150,27 @@ def test_files_go_through_every_library_and_come_back(tmp_path, source, weights,
     assert {*back} == {*first}
     assert same({name: back[name] for name in first}, first)
     out = capsys.readouterr().out
-    assert 'conv1.0.weight -> stem.0.conv.weight' in out
+    assert ' of them renamed (' in out
     assert str(files[1]) in out
     assert run(files[1], files[0], '--backbone-only', '--force') == 0
     assert {*read_checkpoint(files[0])} == {*weights}
 
 
-def test_a_training_checkpoint_must_be_given_up_by_name(tmp_path, weights, capsys):
+def test_of_a_training_checkpoint_the_model_and_its_classes_are_kept(tmp_path, weights, capsys):
     model = {f'backbone.{name}': tensor for name, tensor in weights.items()}
     meta = {'dataset_meta': {'classes': ('cat', 'dog'), 'palette': [(0, 0, 0), (1, 2, 3)]}}
     content = {'state_dict': model, 'optimizer': {'state': {}}, 'param_schedulers': [{}], 'meta': {'epoch': 3, **meta}}
     path, target = tmp_path / 'epoch_3.pth', tmp_path / 'mmdet.pth'
     torch.save(content, path)
-    with pytest.raises(UserError, match=r'optimizer, param_schedulers.*--strip-optimizer'):
-        run(path, target, '--to', 'mmdet')
-    assert not target.exists()
-    run(path, target, '--to', 'mmdet', '--strip-optimizer')
+    run(path, target, '--to', 'mmdet')
     out = capsys.readouterr().out
+    assert 'entries not written: optimizer, param_schedulers, meta' in out
     assert 'note: mmdet' in out
     found = torch.load(target)
-    assert found['meta'] == meta
+    assert found['meta'] == {'dataset_meta': {'classes': ('cat', 'dog')}}
     assert recognise(found['state_dict']).family == 'mmdet'
     run(target, tmp_path / 'back.pth')
-    assert 'mmres2net.Res2Net(depths=(3, 4, 6, 3), base_width=4' in (out := capsys.readouterr().out)
-    assert "stage_pool='mmdet'" in out
+    assert "stage_pool='mmdet'" in capsys.readouterr().out
     assert same(torch.load(tmp_path / 'back.pth')['state_dict'], model)
     run(target, tmp_path / 'timm.pth', '--to', 'timm')
     assert same(torch.load(tmp_path / 'timm.pth'), weights)
@@ -220,37 +187,6 @@ def test_weights_are_chosen_by_key_and_prefix(tmp_path, weights):
         run(path, target, '--key', 'state_dict', '--force')
     run(path, target, '--key', 'state_dict', '--prefix', 'teacher.backbone.', '--to', 'timm', '--force')
     assert torch.equal(torch.load(target)['bn1.bias'], weights['bn1.bias'] + 1)
-
-
-@pytest.mark.parametrize('target', ['timm', 'mmdet', 'mmpretrain'])
-def test_verify_runs_the_libraries_themselves(tmp_path, source, target, capsys):
-    pytest.importorskip(target)
-    run(source, tmp_path / 'x.pth', '--to', target, '--verify')
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith('verified')]
-    assert [line.split(' and ')[0] for line in lines] == [
-        'verified: timm (for the official code)',
-        f'verified: {target}',
-    ]
-    assert ("stage_pool='mmdet'" in lines[1]) is (target == 'mmdet')
-    assert all(float(line.split('difference ')[1].split(',')[0]) < 1e-12 for line in lines)
-
-
-def test_verify_sees_a_difference_and_nothing_is_written(tmp_path, source, monkeypatch):
-    pytest.importorskip('timm')
-    build = module.Res2Net
-    monkeypatch.setattr(module, 'Res2Net', lambda **options: build(**{**options, 'stage_pool': 'mmdet'}))
-    with pytest.raises(UserError, match='timm'):
-        run(source, tmp_path / 'x.pth', '--to', 'timm', '--verify')
-    assert not (tmp_path / 'x.pth').exists()
-
-
-def test_verify_without_the_library_or_another_network_is_refused(tmp_path, source, weights, monkeypatch):
-    monkeypatch.setitem(sys.modules, 'timm', None)
-    torch.save(weights, tmp_path / 'ours.pth')
-    for file, *flags in ((source, '--to', 'timm'), (tmp_path / 'ours.pth',)):
-        with pytest.raises(UserError, match='--verify'):
-            run(file, tmp_path / 'x.pth', *flags, '--verify')
-        assert not (tmp_path / 'x.pth').exists()
 
 
 def test_nothing_is_written_over_unasked(tmp_path, source, weights):

@@ -30,11 +30,6 @@ LOADERS = {'LoadImageFromFile', 'LoadAnnotations', 'LoadSaliencyMask', 'LoadEmpt
 # What cannot be trained on boxes, masks or labels alone, by a part of the name of a data set, metric or model.
 OTHER_TASKS = ('Panoptic', 'MultiLabel', 'Video', 'ReID', 'Depth', 'Semi', 'Teacher')
 FIXED = ('language_model', 'text_encoder', 'teacher_bbox_head')  # words of a text, or a trained teacher
-# Variables of the shipped configs that describe the data set which they were written for.
-STALE = (
-    'data_root', 'dataset_type', 'dataset_name', 'metainfo', 'classes', 'palette', 'num_classes', 'max_epochs',
-    'max_iters', 'train_pipeline', 'test_pipeline', 'embedded_data', 'dataset', 'msrab', 'suffixes', 'tested',
-)  # fmt: skip
 SMALL = 32  # pixels of the images of data sets that come in one file, such as CIFAR
 
 
@@ -50,15 +45,12 @@ def use_own_data(
     """Return a copy of ``cfg`` that trains and evaluates on ``data``, and a line for each change; pipelines stay.
 
     Args:
-        cfg: A config of mmdet, mmseg or mmpretrain; it stays unchanged.
-        data: The data in standard form.
         recipe: The config without the settings that the user gave; None: the same.
         processes: Processes of the run.
         given: Settings that the user gave; those of the schedule stay as they are.
         keep_schedule: Keep the whole schedule of the recipe.
 
-    Raises:
-        UserError: The config is made for another task, or its model cannot have other classes.
+    A UserError says that the config is made for another task, or that its model cannot have other classes.
     """
     title, recipe, cfg = Path(cfg.filename or 'this config').stem, recipe or cfg, copy.deepcopy(cfg)
     check_task(cfg, data, title)
@@ -72,17 +64,12 @@ def use_own_data(
         images = split.annotated if (node.get('filter_cfg') or {}).get('filter_empty_gt') else split.images
         fitted = fit_schedule(cfg, recipe, images, processes=processes, repeated=repeated, given=given)
         lines += [f'schedule: {line}' for line in fitted]
-    for key in STALE:
-        cfg.pop(key, None)
+    cfg.pop('embedded_data', None)
     return cfg, lines
 
 
 def task_of(cfg: Config, title: str) -> str:
-    """Return what a config is trained on: ``detection``, ``instances``, ``segmentation`` or ``classification``.
-
-    Raises:
-        UserError: Something else.
-    """
+    """Return what a config is trained on (a key of :data:`SUGGESTED`); a UserError if it is something else."""
     nodes = [node for part in PARTS for node in datasets_of(cfg, part)]
     steps = [step for node in nodes for _, step in walk(node.get('pipeline') or [], '') if 'type' in step]
     kinds = [base.__name__ for node in nodes for base in dataset_class(cfg, node).__mro__]
@@ -225,8 +212,6 @@ def _fit_heads(cfg: Config, classes: Sequence[str], title: str) -> list[str]:
         raise UserError(f'{title} cannot be trained on classes of your own: {why}; choose another config')
     count, changed = len(classes), {}
     for path, (head, key) in heads.items():
-        if head.get('num_stuff_classes'):
-            raise UserError(f'{title} is panoptic ({path}.num_stuff_classes); choose one such as mask_rcnn_r2n50')
         changed[f'{path}.{key}'] = old = head[key]
         _fit_head(head, old, count)
         head[key] = count
@@ -245,8 +230,7 @@ def _fit_heads(cfg: Config, classes: Sequence[str], title: str) -> list[str]:
 
 def _fit_head(head: dict[str, Any], old: int, count: int) -> None:
     """Set what a head and its losses have for each class, and for the background behind the classes."""
-    binary = head.get('out_channels') == 1 and 'threshold' in head and count != 2  # mmseg's form for two classes
-    for path, node in walk(head, ''):
+    for _, node in walk(head, ''):
         if node.get('num_classes') == old:
             node['num_classes'] = count
         weights = node.get('class_weight')
@@ -254,11 +238,7 @@ def _fit_head(head: dict[str, Any], old: int, count: int) -> None:
             # Weights that differ are made for the classes of another data set.
             same = len(set(weights[:old])) == 1 and len(weights) in (old, old + 1)
             node['class_weight'] = [weights[0]] * count + list(weights[old:]) if same else None
-        if binary and 'use_sigmoid' in node and 'loss' in path:
-            node['use_sigmoid'] = False
-    if binary:
-        del head['out_channels'], head['threshold']
-    elif head.get('out_channels') == old:
+    if head.get('out_channels') == old:
         head['out_channels'] = count
 
 

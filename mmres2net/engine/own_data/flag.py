@@ -17,7 +17,7 @@ from mmres2net.data.layout import PARTS, datasets_of, point_at
 from mmres2net.data.own.dataset import OwnData, recognize
 from mmres2net.data.own.standard import write_standard
 from mmres2net.drawing import class_color
-from mmres2net.engine.config import RUN, Change, load_config
+from mmres2net.engine.config import RUN, Change, load_config, merge
 from mmres2net.engine.launcher import from_first_process, world_size
 from mmres2net.engine.own_data.fit import check_task, task_of, use_own_data
 from mmres2net.engine.resume import check_unused, held
@@ -34,10 +34,8 @@ def read_data(cfg: Config, args: argparse.Namespace, parts: Sequence[str]) -> Ch
     """Return the config of a run with its data read from ``args.data``, and a line for each change.
 
     The first process writes own data in standard form below the work dir. Unless ``--work-dir`` names it, the work dir
-    gets the name of the data, so that no run on other data is overwritten.
-
-    Raises:
-        UserError: Nothing is recognized, or it does not fit the config, the checkpoint or the work dir.
+    gets the name of the data, so that no run on other data is overwritten. A UserError says that nothing is recognized,
+    or that it does not fit the config, the checkpoint or the work dir.
     """
     place, options = Path(args.data).expanduser().resolve(), args.cfg_options or {}
     name = re.sub(r'[^\w.-]+', '_', data_name(place))
@@ -50,10 +48,8 @@ def read_data(cfg: Config, args: argparse.Namespace, parts: Sequence[str]) -> Ch
     given = {*options, *(['train_dataloader.batch_size'] if getattr(args, 'batch', None) else [])}
     size = world_size(args.launcher)
     cfg, lines = use_own_data(cfg, data, recipe=recipe, processes=size, given=given, keep_schedule=keep)
-    try:  # the settings of the user win over what was fitted to the data
-        cfg.merge_from_dict({key: value for key, value in options.items() if '.backbone.' not in key})
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise UserError(f'--cfg-options does not fit the config with your data: {error}') from error
+    # The settings of the user win over what was fitted to the data.
+    merge(cfg, {key: value for key, value in options.items() if '.backbone.' not in key})
     cfg.work_dir = str(folder)
     stem = Path(cfg.filename).name.removesuffix(RUN).removesuffix('.py')
     return Config(cfg.to_dict(), cfg_text=cfg.text, filename=f'{stem}-{name}{RUN}'), lines
@@ -92,9 +88,6 @@ def classes_and_images(cfg: Config, path: str, title: str, checkpoint: Any, name
     """Return the config of a trained model with the classes of the data at ``path``, and test images; writes nothing.
 
     The content of the checkpoint and its ``name`` are as in :func:`with_classes_of`, ``title`` is that of the config.
-
-    Raises:
-        UserError: Nothing is recognized, or it does not fit the config or the checkpoint.
     """
     parts = ['test'] if cfg.get('test_dataloader') else list(PARTS)
     data = find_own(cfg, path, title, parts)
@@ -108,8 +101,7 @@ def classes_and_images(cfg: Config, path: str, title: str, checkpoint: Any, name
 def find_own(cfg: Config, path: str, title: str, parts: Sequence[str]) -> OwnData | None:
     """Return what is recognized at ``path``; None where it is the config's own data set in its standard layout.
 
-    Raises:
-        UserError: It is neither, or made for another task.
+    A UserError says that it is neither, or made for another task.
     """
     if not Path(path).expanduser().exists():
         raise UserError(f'--data {path}: no such file or folder')
@@ -158,8 +150,7 @@ def _layout_fault(cfg: Config, path: str, parts: Sequence[str]) -> str:
 def with_classes_of(checkpoint: Any, name: str, data: OwnData) -> OwnData:
     """Return ``data`` with the classes that the content of a checkpoint names, in its order.
 
-    Raises:
-        UserError: The data have a class that the checkpoint does not have, or masks that number them otherwise.
+    A UserError says that the data have a class that the checkpoint has not, or masks that number them otherwise.
     """
     meta = checkpoint.get('meta') or {}
     classes = class_names(meta.get('dataset_meta') or meta) or data.classes

@@ -22,11 +22,8 @@ def fit_schedule(
 ) -> list[str]:
     """Fit the schedule of ``cfg`` to the number of training images, in place; return lines with the arithmetic.
 
-    The learning rate is proportional to the images per step. A run has the epochs of the recipe, or as many as give
-    :data:`LEAST` steps; where a recipe counts steps, :data:`PASSES` passes over the images, at least :data:`LEAST`
-    steps and at most its own. Milestones keep their place as a fraction, and the warm-up takes at most a tenth. There
-    are 10 to :data:`EVALUATIONS` evaluations, with a checkpoint each. Settings in ``given`` stay; ``recipe`` is the
-    config without them, whose epochs showed its data set ``repeated`` times.
+    The rules are in docs/own-data.md. Settings in ``given`` stay; ``recipe`` is the config without them, whose epochs
+    showed its data set ``repeated`` times.
     """
     train, loader = cfg.get('train_cfg') or {}, cfg.get('train_dataloader') or {}
     unit = 'max_epochs' if train.get('max_iters') is None else 'max_iters'

@@ -129,6 +129,6 @@ def test_what_belongs_to_the_classes_of_the_old_data_set_is_gone() -> None:
     )
     assert {loss.class_weight for loss in cfg.model.decode_head.loss_decode} == {None}
     cfg, _ = use_own_data(load_config('mmseg::pspnet_r50-d8_4xb4-80k_ade20k-512x512'), own_data('segmentation'))
-    assert 'reduce_zero_label' not in cfg.pretty_text
+    assert 'reduce_zero_label' not in f'{cfg.train_dataloader} {cfg.test_dataloader} {cfg.tta_pipeline}'
     cfg, _ = use_own_data(load_config('demo/faster_rcnn_r2n50'), own_data('detection'))
     assert not cfg.get('embedded_data')
