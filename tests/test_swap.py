@@ -174,32 +174,25 @@ def test_plugins_start_random_beside_published_weights(tmp_path: Path) -> None:
 
 
 SAME: list[dict] = [
-    {'strides': (1, 2, 2, 1), 'dilations': (1, 1, 1, 2)},
-    {'frozen_stages': 0},
+    {'strides': (1, 2, 2, 1), 'dilations': (1, 1, 1, 2)}, {'frozen_stages': 0},
     {'norm_cfg': {'type': 'SyncBN', 'eps': 1e-3}},
     {'norm_eval': False, 'with_cp': True, 'zero_init_residual': False, 'drop_path_rate': 0.1},
-    {'multi_grid': (1, 2, 4), 'contract_dilation': True},
-    {'dcn': DCN, 'stage_with_dcn': LATE},
-    {'plugins': [PLUGIN]},
-]
+    {'multi_grid': (1, 2, 4), 'contract_dilation': True}, {'dcn': DCN, 'stage_with_dcn': LATE}, {'plugins': [PLUGIN]},
+]  # fmt: skip
 DCN_OFF = ({'dcn': DCN}, {'dcn': DCN, 'stage_with_dcn': (False,) * 4}, {'stage_with_dcn': (False,) * 4})
 
 
-@pytest.mark.parametrize(
-    ('old', 'new'),
-    [
-        *zip(SAME, SAME, strict=True),
-        *((off, {'dcn': None, 'stage_with_dcn': None}) for off in DCN_OFF),
-        ({'out_indices': [1, 3]}, {'out_indices': (1, 3)}),
-        ({'frozen_stages': 4, 'out_indices': (1,)}, {'frozen_stages': 2}),  # stages 3 and 4 are not built
-        (
-            {'num_stages': 3, 'out_indices': (2,), 'strides': (1, 2, 1), 'dilations': (1, 1, 2), 'dcn': DCN}
-            | {'stage_with_dcn': (False, False, True), 'plugins': [{**PLUGIN, 'stages': (True, False, True)}]},
-            {'strides': (1, 2, 1, 2), 'dilations': (1, 1, 2, 1), 'stage_with_dcn': (False, False, True, False)}
-            | {'plugins': [{**PLUGIN, 'stages': (True, False, True, False)}]},
-        ),
-    ],
-)
+@pytest.mark.parametrize(('old', 'new'), [
+    *zip(SAME, SAME, strict=True), *((off, {'dcn': None, 'stage_with_dcn': None}) for off in DCN_OFF),
+    ({'out_indices': [1, 3]}, {'out_indices': (1, 3)}),
+    ({'frozen_stages': 4, 'out_indices': (1,)}, {'frozen_stages': 2}),  # stages 3 and 4 are not built
+    (
+        {'num_stages': 3, 'out_indices': (2,), 'strides': (1, 2, 1), 'dilations': (1, 1, 2), 'dcn': DCN}
+        | {'stage_with_dcn': (False, False, True), 'plugins': [{**PLUGIN, 'stages': (True, False, True)}]},
+        {'strides': (1, 2, 1, 2), 'dilations': (1, 1, 2, 1), 'stage_with_dcn': (False, False, True, False)}
+        | {'plugins': [{**PLUGIN, 'stages': (True, False, True, False)}]},
+    ),
+])  # fmt: skip
 def test_carried_over(old: dict, new: dict) -> None:
     backbone = swapped(**old).model.backbone.to_dict()
     assert {key: backbone.get(key) for key in new} == new

@@ -100,19 +100,16 @@ RIGHT = [(1, 0, 0, 0, 100, 100, 0.8), (1, 0, 0, 200, 100, 300, 0.3)]
 FIRST = 100 * (51 * 1 + 50 * 2 / 3) / 101  # AP of right, wrong, right of 2 objects
 
 
-@pytest.mark.parametrize(
-    ('kind', 'wrong', 'more', 'missed'),
-    [
-        # An object of class 1 found as class 0, between the right ones. Corrected, both classes have an AP of 1.
-        ('Cls', (1, 0, 200, 0, 300, 100, 0.5), 100 - FIRST / 2, 0),
-        # Overlaps its object, the one of class 1, by 0.4.
-        ('Loc', (1, 1, 200, 0, 300, 40, 0.5), 50, 0),
-        # The same, found as class 0.
-        ('Both', (1, 0, 200, 0, 300, 40, 0.5), (100 - FIRST) / 2, FIRST / 2),
-        ('Bkg', (1, 0, 600, 0, 700, 100, 0.5), (100 - FIRST) / 2, FIRST / 2),
-        ('Dupe', (1, 0, 0, 0, 100, 90, 0.5), (100 - FIRST) / 2, FIRST / 2),
-    ],
-)
+@pytest.mark.parametrize(('kind', 'wrong', 'more', 'missed'), [
+    # An object of class 1 found as class 0, between the right ones. Corrected, both classes have an AP of 1.
+    ('Cls', (1, 0, 200, 0, 300, 100, 0.5), 100 - FIRST / 2, 0),
+    # Overlaps its object, the one of class 1, by 0.4.
+    ('Loc', (1, 1, 200, 0, 300, 40, 0.5), 50, 0),
+    # The same, found as class 0.
+    ('Both', (1, 0, 200, 0, 300, 40, 0.5), (100 - FIRST) / 2, FIRST / 2),
+    ('Bkg', (1, 0, 600, 0, 700, 100, 0.5), (100 - FIRST) / 2, FIRST / 2),
+    ('Dupe', (1, 0, 0, 0, 100, 90, 0.5), (100 - FIRST) / 2, FIRST / 2),
+])  # fmt: skip
 def test_each_kind_of_error_by_hand(kind: str, wrong: tuple, more: float, missed: float) -> None:
     """Without the missed object of class 1 that class has no AP, and the mean is that of class 0."""
     matches = match(*of_boxes(OBJECTS, [*RIGHT, wrong]), 'bbox')

@@ -36,19 +36,12 @@ def test_twins_differ_in_what_belongs_to_the_backbone(pair: tuple[str, str]) -> 
     assert any('backbone' in one.key for one in found if one.belongs == 'architecture')
 
 
-@pytest.mark.parametrize(
-    ('key', 'value', 'shown'),
-    [
-        ('optim_wrapper.optimizer.lr', 0.5, ('0.01', '0.5')),
-        ('train_dataloader.batch_size', 3, ('4', '3')),
-        ('model.backbone.norm_eval', True, ('False', 'True')),
-        ('model.backbone.frozen_stages', 1, ('-1', '1')),
-        ('model.backbone.init_cfg', None, ('True', ABSENT)),
-        ('model.decode_head.num_classes', 5, ('21', '5')),
-        ('test_dataloader.dataset.data_root', 'elsewhere', None),
-        ('load_from', 'other.pth', ('None', 'other.pth')),
-    ],
-)
+@pytest.mark.parametrize(('key', 'value', 'shown'), [
+    ('optim_wrapper.optimizer.lr', 0.5, ('0.01', '0.5')), ('train_dataloader.batch_size', 3, ('4', '3')),
+    ('model.backbone.norm_eval', True, ('False', 'True')), ('model.backbone.frozen_stages', 1, ('-1', '1')),
+    ('model.backbone.init_cfg', None, ('True', ABSENT)), ('model.decode_head.num_classes', 5, ('21', '5')),
+    ('test_dataloader.dataset.data_root', 'elsewhere', None), ('load_from', 'other.pth', ('None', 'other.pth')),
+])  # fmt: skip
 def test_other_differences_are_named(key: str, value: Any, shown: tuple[str, str] | None) -> None:
     found = confounds(a_run(TWINS[0]), a_run(TWINS[1], **{key.replace('.', '__'): value}))
     name = 'model.backbone: loads weights' if key.endswith('init_cfg') else key

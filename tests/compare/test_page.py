@@ -81,15 +81,11 @@ def test_page_holds_the_values_of_the_report_and_escapes_names(task: str, tmp_pa
     assert 'not measured: --no-cost' in page.text
 
 
-@pytest.mark.parametrize(
-    ('level', 'value', 'said', 'unsaid'),
-    [
-        (r.CHECKPOINTS, 1.25, 'has the higher AP', 'recipe'),
-        (r.CHECKPOINTS, -1.25, 'has the lower AP', 'recipe'),
-        (r.CHECKPOINTS, 0.5, 'no difference in AP is shown', 'has the higher'),
-        (r.RECIPES, 1.25, 'with 3 and 3 seeds of this recipe', 'two checkpoints'),
-    ],
-)
+@pytest.mark.parametrize(('level', 'value', 'said', 'unsaid'), [
+    (r.CHECKPOINTS, 1.25, 'has the higher AP', 'recipe'), (r.CHECKPOINTS, -1.25, 'has the lower AP', 'recipe'),
+    (r.CHECKPOINTS, 0.5, 'no difference in AP is shown', 'has the higher'),
+    (r.RECIPES, 1.25, 'with 3 and 3 seeds of this recipe', 'two checkpoints'),
+])  # fmt: skip
 def test_verdict_says_what_the_interval_allows(level: str, value: float, said: str, unsaid: str) -> None:
     text = Parsed(render(made(level=level, value=value), [])).text
     verdict = ' '.join(text[: text.index('Task:')].split())

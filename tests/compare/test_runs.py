@@ -55,19 +55,16 @@ def set_to(key: str, value: Callable[[Any], Any]) -> Change:
     return lambda arrays: arrays.__setitem__(key, value(arrays[key]))
 
 
-@pytest.mark.parametrize(
-    ('change', 'named'),
-    [
-        (set_to('task', lambda old: np.array('segmentation')), 'detection and segmentation'),
-        (set_to('classes', lambda old: old[::-1]), 'another order'),
-        (set_to('classes', lambda old: np.append(old[:-1], 'lynx')), 'lynx'),
-        (set_to('images', lambda old: np.append(old[:-1], '/data/other.jpg')), 'other.jpg'),
-        (set_to('images', lambda old: old[::-1]), 'another order'),
-        (set_to('truth_hash', lambda old: old + (old == 3)), '1 images are annotated differently: 3.jpg'),
-        (set_to('bbox.ignored', lambda old: ~old), 'different annotations'),
-        (lambda arrays: [arrays.update({key.replace('bbox', 'segm'): arrays[key]}) for key in list(arrays)], 'metrics'),
-    ],
-)
+@pytest.mark.parametrize(('change', 'named'), [
+    (set_to('task', lambda old: np.array('segmentation')), 'detection and segmentation'),
+    (set_to('classes', lambda old: old[::-1]), 'another order'),
+    (set_to('classes', lambda old: np.append(old[:-1], 'lynx')), 'lynx'),
+    (set_to('images', lambda old: np.append(old[:-1], '/data/other.jpg')), 'other.jpg'),
+    (set_to('images', lambda old: old[::-1]), 'another order'),
+    (set_to('truth_hash', lambda old: old + (old == 3)), '1 images are annotated differently: 3.jpg'),
+    (set_to('bbox.ignored', lambda old: ~old), 'different annotations'),
+    (lambda arrays: [arrays.update({key.replace('bbox', 'segm'): arrays[key]}) for key in list(arrays)], 'metrics'),
+])  # fmt: skip
 def test_runs_that_do_not_belong_together(change: Change, named: str) -> None:
     other = of_boxes(2)
     change(other)
@@ -96,18 +93,12 @@ def test_names_of_two_machines() -> None:
     assert relative(['/data/1.jpg']) == relative(['1.jpg']) == ['1.jpg']
 
 
-@pytest.mark.parametrize(
-    ('texts', 'named'),
-    [
-        (['A=', 'B=x'], 'no such folder'),
-        (['A=nowhere'], "'nowhere'"),
-        (['empty', 'empty'], '0'),
-        (['one', 'one'], 'no checkpoint'),
-        (['demo/faster_rcnn_r50:a.pth'], 'two sides'),
-        (['A=demo/faster_rcnn_r50:a.pth', 'A=demo/faster_rcnn_r50:b.pth'], "'A'"),
-        (['A=demo/faster_rcnn_r50:a.pth,', 'B=x:y'], "RUN ''"),
-    ],
-)
+@pytest.mark.parametrize(('texts', 'named'), [
+    (['A=', 'B=x'], 'no such folder'), (['A=nowhere'], "'nowhere'"), (['empty', 'empty'], '0'),
+    (['one', 'one'], 'no checkpoint'), (['demo/faster_rcnn_r50:a.pth'], 'two sides'),
+    (['A=demo/faster_rcnn_r50:a.pth', 'A=demo/faster_rcnn_r50:b.pth'], "'A'"),
+    (['A=demo/faster_rcnn_r50:a.pth,', 'B=x:y'], "RUN ''"),
+])  # fmt: skip
 def test_mistakes_on_the_command_line(texts: list[str], named: str, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     Path('empty').mkdir()

@@ -10,10 +10,7 @@ from tests.compare.samples import classified, segmented
 
 @pytest.mark.parametrize(
     ('population', 'images', 'times'),
-    [
-        pytest.param(classified, 100, 800, id='top-1'),
-        pytest.param(segmented, 60, 600, id='mIoU'),
-    ],
+    [pytest.param(classified, 100, 800, id='top-1'), pytest.param(segmented, 60, 600, id='mIoU')],
 )
 def test_intervals_of_95_percent_hold_the_difference_95_times_of_100(population, images, times) -> None:
     people, rng, held = population(), np.random.default_rng(0), 0

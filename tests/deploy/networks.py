@@ -104,21 +104,17 @@ def reflecting(model: nn.Module) -> None:
 
 
 MODIFICATIONS: dict[str, Callable[[nn.Module], object]] = {
-    'relus': partial(subclassed, kind=nn.ReLU),
-    'norms': partial(subclassed, kind=nn.BatchNorm2d),
+    'relus': partial(subclassed, kind=nn.ReLU), 'norms': partial(subclassed, kind=nn.BatchNorm2d),
     'convolutions': partial(subclassed, kind=nn.Conv2d),
     'parametrized': lambda m: parametrize.register_parametrization(m.layer2[1].convs[0], 'weight', nn.Tanh()),
-    'pruned': lambda m: prune.l1_unstructured(m.layer2[1].conv3, 'weight', 0.5),
-    'patched norm': patched_norm,
+    'pruned': lambda m: prune.l1_unstructured(m.layer2[1].conv3, 'weight', 0.5), 'patched norm': patched_norm,
     'patched convolution': patched_convolution,
     'patched block': lambda m: setattr(m.layer3[1], '_multi_scale', lambda x: x),
     'patched class': lambda m: None,  # see modify
-    'hooks': hooked,
-    'norm on the batch': lambda m: m.layer2[1].bn1.train(),
+    'hooks': hooked, 'norm on the batch': lambda m: m.layer2[1].bn1.train(),
     'norm without statistics': without_statistics,
-    'same padding': lambda m: setattr(m.layer2[1].convs[0], 'padding', 'same'),
-    'reflecting': reflecting,
-}
+    'same padding': lambda m: setattr(m.layer2[1].convs[0], 'padding', 'same'), 'reflecting': reflecting,
+}  # fmt: skip
 
 
 def modify(how: str, patch: pytest.MonkeyPatch, *models: nn.Module) -> None:

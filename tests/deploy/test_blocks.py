@@ -57,9 +57,6 @@ def convolutions(model: nn.Module) -> int:
     return sum(isinstance(module, nn.Conv2d) for module in model.modules())
 
 
-# The same function ----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize('name', ARCHS_BY_KIND.values())
 def test_every_kind_of_arch(name: str) -> None:
     arch = ARCHS[name]
@@ -129,9 +126,6 @@ def test_shortcut_that_returns_its_input(shortcut: nn.Module) -> None:
     assert torch.equal(x, held)
 
 
-# State ----------------------------------------------------------------------------------------------------------------
-
-
 def test_state_dict_and_description_stay() -> None:
     plain, fused = fused_pair()
     features(fused)
@@ -169,9 +163,6 @@ def test_changes_are_seen(how: str) -> None:
         change(how, model)
     assert_same(fused, plain)
     assert (features(fused)[-1] - before[-1]).abs().max() > 1e-3
-
-
-# Where the plain modules run ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('how', MODIFICATIONS)
@@ -213,9 +204,6 @@ def test_gradients_and_function_transforms_are_those_of_the_modules() -> None:
         jvp = torch.func.jvp(lambda x, model=model: model(x)[0], (IMAGE,), (torch.ones_like(IMAGE),))
         grads.append([image.grad, *(parameter.grad for parameter in model.parameters()), *jvp])
     assert all(torch.equal(got, wanted) and wanted.any() for got, wanted in zip(*grads, strict=True))
-
-
-# Training, compilation, export ----------------------------------------------------------------------------------------
 
 
 def train_step(model: nn.Module, run: Any = None) -> list[Tensor]:
@@ -303,9 +291,6 @@ def test_inference_mode() -> None:
     with torch.inference_mode():
         fused(IMAGE)
     assert_same_step(train_step(fused), train_step(plain))
-
-
-# oneDNN ---------------------------------------------------------------------------------------------------------------
 
 
 def test_onednn_that_is_off_missing_or_wrong_is_not_used(calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,12 +10,9 @@ from tests.support.cli import CliResult, run_cli
 
 CONFIG = 'demo/faster_rcnn_r2n50.py'
 SMALL = [
-    *(f'{part}_dataloader.num_workers=0' for part in ('train', 'val', 'test')),
-    'train_dataloader.batch_size=4',
-    'test_dataloader.batch_size=1',
-    'model.backbone.arch=res2net50_18w_4s',
-    'train_cfg.val_interval=1',
-]
+    *(f'{part}_dataloader.num_workers=0' for part in ('train', 'val', 'test')), 'train_dataloader.batch_size=4',
+    'test_dataloader.batch_size=1', 'model.backbone.arch=res2net50_18w_4s', 'train_cfg.val_interval=1',
+]  # fmt: skip
 
 
 def train_demo(work_dir: Path, data: Path, *flags: str, epochs: int = 1) -> CliResult:

@@ -69,13 +69,10 @@ def test_embedded_set_is_made_where_it_is_not(tmp_path: Path, monkeypatch: pytes
     assert 'train: CocoDataset data/shapes/annotations/instances_train2017.json' in result.out
 
 
-@pytest.mark.parametrize(
-    'flags',
-    [
-        ['--show', '-1'], ['--samples', '-1'], ['--out', 'file'], ['--out', '/proc/x'],
-        ['--data', 'absent'], ['--splits', 'val', '--cfg-options', 'val_dataloader=None'],
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize('flags', [
+    ['--show', '-1'], ['--samples', '-1'], ['--out', 'file'], ['--out', '/proc/x'],
+    ['--data', 'absent'], ['--splits', 'val', '--cfg-options', 'val_dataloader=None'],
+])  # fmt: skip
 def test_wrong_flags_are_named(shapes: Path, tmp_path: Path, flags: list[str]) -> None:
     (tmp_path / 'file').touch()
     result = run_cli('check-data', CONFIG, '--data', shapes, *flags, cwd=tmp_path)

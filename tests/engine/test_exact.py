@@ -10,13 +10,10 @@ from tests.stress.__main__ import kills, signals
 from tests.stress.runs import Runs, differences, outcome, slow_disk
 
 
-@pytest.mark.parametrize(
-    ('config', 'workers', 'most'),
-    [
-        ('numbers', 2, 2), ('steps', 1, 3), ('accumulated', 0, 4), ('wrapped', 1, 3), ('repeated', 0, 4),
-        ('spawned', 1, 1), ('detector', 0, 1),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(('config', 'workers', 'most'), [
+    ('numbers', 2, 2), ('steps', 1, 3), ('accumulated', 0, 4), ('wrapped', 1, 3), ('repeated', 0, 4),
+    ('spawned', 1, 1), ('detector', 0, 1),
+])  # fmt: skip
 def test_runs_that_are_stopped_after_each_step(tmp_path: Path, config: str, workers: int, most: int) -> None:
     if config == 'repeated':
         pytest.importorskip('mmpretrain.engine')

@@ -182,14 +182,10 @@ def test_a_restarted_run_resumes_by_itself(ended: Any) -> None:
     assert 'deleted' not in first['restarted'][1]
 
 
-@pytest.mark.parametrize(
-    ('name', 'words', 'status'),
-    [
-        ('refused', 'has checkpoints of an earlier run', 2),
-        ('data', 'the first sample of the train data cannot be read', 2),
-        ('silent', 'env_cfg.dist_cfg.timeout', 1),
-    ],
-)
+@pytest.mark.parametrize(('name', 'words', 'status'), [
+    ('refused', 'has checkpoints of an earlier run', 2),
+    ('data', 'the first sample of the train data cannot be read', 2), ('silent', 'env_cfg.dist_cfg.timeout', 1),
+])  # fmt: skip
 def test_an_error_of_one_process_ends_all_and_is_printed_once(ended: Any, name: str, words: str, status: int) -> None:
     _, found = ended
     assert [one[name][0] for one in found] == [status, status]

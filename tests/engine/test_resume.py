@@ -95,15 +95,11 @@ def test_a_finished_run_is_said_to_be_finished_and_the_setting_of_a_config_means
     assert (named.status, epoch_resumed(named.out)) == (0, 1)
 
 
-@pytest.mark.parametrize(
-    ('part', 'value'),
-    [
-        ('meta', None), ('message_hub', None), ('state_dict', None), ('meta', []), ('message_hub', {}),
-        ('meta', dict(epoch='1', iter=4)), ('meta', dict(epoch=1, iter=-4)),
-        ('meta', dict(epoch=1, iter=4, seed='text')),
-        ('message_hub', dict(log_scalars={}, runtime_info=1, resumed_keys={})),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(('part', 'value'), [
+    ('meta', None), ('message_hub', None), ('state_dict', None), ('meta', []), ('message_hub', {}),
+    ('meta', dict(epoch='1', iter=4)), ('meta', dict(epoch=1, iter=-4)), ('meta', dict(epoch=1, iter=4, seed='text')),
+    ('message_hub', dict(log_scalars={}, runtime_info=1, resumed_keys={})),
+])  # fmt: skip
 def test_checkpoints_that_are_none_of_mmengine(trained: Path, part: str, value: Any) -> None:
     content = torch.load(trained / 'epoch_1.pth', weights_only=False)
     content[part] = value

@@ -66,16 +66,10 @@ def published(model: torch.nn.Module, form: str) -> dict[str, torch.Tensor]:
     return {**inner, **fc}
 
 
-@pytest.mark.parametrize(
-    ('backbone', 'form'),
-    [
-        (models.BACKBONE, 'new'),
-        (models.BACKBONE, 'old'),
-        (dict(models.BACKBONE, deep_stem=True, avg_down=True), 'new'),
-        (dict(type='mmres2net.Res2NetDLA', arch='res2net_dla60_4s', out_indices=(3,)), 'dla'),
-        (RESNET, 'old'),
-    ],
-)
+@pytest.mark.parametrize(('backbone', 'form'), [
+    (models.BACKBONE, 'new'), (models.BACKBONE, 'old'), (dict(models.BACKBONE, deep_stem=True, avg_down=True), 'new'),
+    (dict(type='mmres2net.Res2NetDLA', arch='res2net_dla60_4s', out_indices=(3,)), 'dla'), (RESNET, 'old'),
+])  # fmt: skip
 def test_published_weights_bring_their_classifier(backbone: dict, form: str, tmp_path: Path) -> None:
     channels = CHANNELS.get(backbone['type'].rpartition('.')[2], 2048)
     path = written(tmp_path, models.classifier(backbone, TEN, channels))

@@ -171,13 +171,10 @@ def test_wrong_options_name_the_value(truth: Truth, tmp_path: Path, options: dic
     assert named in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    'text',
-    [
-        '{', '{"images": []}', '{"images": [], "categories": []}', '[' * 100_000,
-        '{"images": [], "categories": ["class 1"], "annotations": []}',
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize('text', [
+    '{', '{"images": []}', '{"images": [], "categories": []}', '[' * 100_000,
+    '{"images": [], "categories": ["class 1"], "annotations": []}',
+])  # fmt: skip
 def test_wrong_files_are_named(tmp_path: Path, text: str) -> None:
     (tmp_path / 'gt.json').write_text(text)
     with pytest.raises(UserError, match=str(tmp_path / 'gt.json')):

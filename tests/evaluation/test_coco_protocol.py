@@ -145,20 +145,16 @@ def without(key: str, place: str = 'annotations') -> Callable[[dict[str, Any], l
 
 EXPORTS: dict[str, Callable[[dict[str, Any], list], None]] = {
     'annotation ids from 0': annotation('id', lambda i, old: i),
-    'annotation ids that restart': annotation('id', lambda i, old: i % 2 + 1),
-    'no annotation ids': without('id'),
+    'annotation ids that restart': annotation('id', lambda i, old: i % 2 + 1), 'no annotation ids': without('id'),
     'image ids from 0': ids('images', lambda old: old - 1),
     'image ids as texts': ids('images', lambda old: f'img-{old}'),
     'huge image ids': ids('images', lambda old: old + 2**70),
-    'category ids from 0': ids('categories', lambda old: old - 1),
-    'category ids as texts': ids('categories', str),
-    'no iscrowd': without('iscrowd'),
-    'iscrowd as text': annotation('iscrowd', lambda i, old: str(old)),
-    'no area': without('area'),
-    'no image sizes': without('width', 'images'),
+    'category ids from 0': ids('categories', lambda old: old - 1), 'category ids as texts': ids('categories', str),
+    'no iscrowd': without('iscrowd'), 'iscrowd as text': annotation('iscrowd', lambda i, old: str(old)),
+    'no area': without('area'), 'no image sizes': without('width', 'images'),
     'images without objects': lambda truth, found: truth['images'].append({'id': 99, 'width': 9, 'height': 9}),
     'annotations in another order': lambda truth, found: truth['annotations'].reverse(),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize('case', EXPORTS)

@@ -2,14 +2,7 @@
 
 import numpy as np
 
-from mmres2net.evaluation.matches import (
-    IGNORED,
-    arrays_of,
-    average_precision,
-    confusion_matrix,
-    match,
-    matches_of,
-)
+from mmres2net.evaluation.matches import IGNORED, arrays_of, average_precision, confusion_matrix, match, matches_of
 from tests.evaluation.test_coco_protocol import of_boxes
 
 

@@ -32,14 +32,11 @@ def test_equal_detections_in_another_order_are_equal() -> None:
 WRONG_MASK = detections()['masks']
 WRONG_MASK[1, 21:29, 21:24] = False
 DIFFERENCES = [
-    dict(labels=[0, 2, 0]),
-    dict(boxes=[[0, 0, 10, 10], [20, 20, 40, 30], [5, 5, 30, 38.2]]),
+    dict(labels=[0, 2, 0]), dict(boxes=[[0, 0, 10, 10], [20, 20, 40, 30], [5, 5, 30, 38.2]]),
     dict(boxes=[[0, 0, 10, 10], [20, 20, 40, 30], [9, 5, 30, 38]]),
-    dict(boxes=[[0, 0, 10, np.nan], [20, 20, 40, 30], [5, 5, 30, 38]]),
-    dict(scores=[0.9, 0.81, 0.5]),
-    dict(scores=[0.9, np.nan, 0.5]),
-    dict(masks=WRONG_MASK),
-]
+    dict(boxes=[[0, 0, 10, np.nan], [20, 20, 40, 30], [5, 5, 30, 38]]), dict(scores=[0.9, 0.81, 0.5]),
+    dict(scores=[0.9, np.nan, 0.5]), dict(masks=WRONG_MASK),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize('changes', DIFFERENCES)

@@ -100,16 +100,14 @@ CHANGES = {
     'nms': lambda graph: setattr(graph.module.boxes, 'threshold', 0.3),
 }
 OUTPUTS = {
-    'boxes': lambda out: [out[0] + 0.5, *out[1:]],
-    'scores': lambda out: [out[0], out[1] * 0.99, *out[2:]],
-    'labels': lambda out: [*out[:2], (out[2] + 1) % 3, *out[3:]],
-    'masks': lambda out: [*out[:3], out[3][:, ::-1]],
+    'boxes': lambda out: [out[0] + 0.5, *out[1:]], 'scores': lambda out: [out[0], out[1] * 0.99, *out[2:]],
+    'labels': lambda out: [*out[:2], (out[2] + 1) % 3, *out[3:]], 'masks': lambda out: [*out[:3], out[3][:, ::-1]],
     'one lost': lambda out: [value[1:] for value in out],
     'twice': lambda out: [np.concatenate([value, value]) for value in out],
     'logits': lambda out: [out[0] * 1.01, out[1]],
     'classes': lambda out: [out[0], np.where(np.arange(out[1].shape[2]) < 5, 0, out[1])],
     'probabilities': lambda out: [np.roll(out[0], 1, 1)],
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -220,15 +218,11 @@ def test_existing_files_are_kept(tiny_models: dict, suffix: str, name: str, tmp_
 
 
 MISTAKES = {
-    '': '--random',
-    'x.pth --random': '--random',
-    '--random --size 99999x99999': '99999',
-    '--random --tolerance nan': '--tolerance',
-    '--random --out x.pt': r'\.onnx',
-    '--random --out /proc/x.onnx': '--out',
-    'absent.pth': r'absent\.pth',
+    '': '--random', 'x.pth --random': '--random', '--random --size 99999x99999': '99999',
+    '--random --tolerance nan': '--tolerance', '--random --out x.pt': r'\.onnx',
+    '--random --out /proc/x.onnx': '--out', 'absent.pth': r'absent\.pth',
     '--random --images absent.jpg --size 80x96': r'absent\.jpg',
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize('flags', MISTAKES)

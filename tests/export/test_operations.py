@@ -43,14 +43,10 @@ def test_no_boxes_are_no_error() -> None:
 
 
 POOLS = {
-    'stem': nn.MaxPool2d(3, 2, padding=1),
-    'sample': nn.MaxPool2d(1, 2),
-    'split': nn.AvgPool2d(3, 2, padding=1),
-    'shortcut': nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False),
-    'densenet': nn.AvgPool2d(2, 2),
-    'another': nn.AvgPool2d(3, 1, padding=1),
-    'ceil': nn.MaxPool2d(3, 2, padding=1, ceil_mode=True),
-}
+    'stem': nn.MaxPool2d(3, 2, padding=1), 'sample': nn.MaxPool2d(1, 2), 'split': nn.AvgPool2d(3, 2, padding=1),
+    'shortcut': nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False), 'densenet': nn.AvgPool2d(2, 2),
+    'another': nn.AvgPool2d(3, 1, padding=1), 'ceil': nn.MaxPool2d(3, 2, padding=1, ceil_mode=True),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize('size', [(8, 8), (7, 9), (8, 5)])

@@ -43,17 +43,12 @@ class Mirrored:
 
 PACKED = dict(type='PackInputs')
 ORDERS = [
-    (LOAD, 'None', 'bgr'),
-    (dict(LOAD, imdecode_backend='pillow', to_float32=True), 'None', 'bgr'),
+    (LOAD, 'None', 'bgr'), (dict(LOAD, imdecode_backend='pillow', to_float32=True), 'None', 'bgr'),
     (dict(LOAD, color_type='color_ignore_orientation'), 'None', 'bgr'),
-    (dict(LOAD, type='mmcv.LoadImageFromFile'), 'None', 'bgr'),
-    (dict(LOAD, color_type='unchanged'), 'None', None),
-    (dict(LOAD, imdecode_backend='tifffile'), 'None', None),
-    (dict(type='LoadImageFromNDArray'), 'None', None),
-    (PACKED, 'mmpretrain.CIFAR100', 'rgb'),
-    (PACKED, Mirrored, 'bgr'),
-    (PACKED, 'MNIST', None),
-]
+    (dict(LOAD, type='mmcv.LoadImageFromFile'), 'None', 'bgr'), (dict(LOAD, color_type='unchanged'), 'None', None),
+    (dict(LOAD, imdecode_backend='tifffile'), 'None', None), (dict(type='LoadImageFromNDArray'), 'None', None),
+    (PACKED, 'mmpretrain.CIFAR100', 'rgb'), (PACKED, Mirrored, 'bgr'), (PACKED, 'MNIST', None),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(('step', 'kind', 'order'), ORDERS)

@@ -16,15 +16,11 @@ from tests.support.detection import detection_sample
 
 SIZE = (96, 128)
 CONFIGS = [
-    'faster_rcnn/faster-rcnn_r50_fpn_1x_coco',
-    'mask_rcnn/mask-rcnn_r50_fpn_1x_coco',
-    'cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco',
-    'retinanet/retinanet_r50_fpn_1x_coco',
-    'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco',
-    'dcn/faster-rcnn_r50-dconv-c3-c5_fpn_1x_coco',
-    'dcnv2/faster-rcnn_r50-mdconv-c3-c5_fpn_1x_coco',
-    'deformable_detr/deformable-detr_r50_16xb2-50e_coco',
-]
+    'faster_rcnn/faster-rcnn_r50_fpn_1x_coco', 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco',
+    'cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco', 'retinanet/retinanet_r50_fpn_1x_coco',
+    'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco', 'dcn/faster-rcnn_r50-dconv-c3-c5_fpn_1x_coco',
+    'dcnv2/faster-rcnn_r50-mdconv-c3-c5_fpn_1x_coco', 'deformable_detr/deformable-detr_r50_16xb2-50e_coco',
+]  # fmt: skip
 
 
 def sample(seed: int) -> DetDataSample:

@@ -39,9 +39,6 @@ def regions(images: int = 2) -> Tensor:
     return rois
 
 
-# --- suppression ------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize('offset', [0, 1])
 @pytest.mark.parametrize('threshold', [0.0, 0.3, 1.0])
 def test_nms(offset: int, threshold: float) -> None:
@@ -70,9 +67,6 @@ def test_soft_nms(method: str) -> None:
     assert kept.tolist() == list(indices)
     torch.testing.assert_close(dets[:, 4], torch.tensor(lowered))
     assert torch.equal(dets[:, :4], boxes[kept])
-
-
-# --- pooling ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(('ratio', 'aligned'), [(0, True), (2, True), (0, False), (3, False)])
@@ -108,9 +102,6 @@ def test_no_region_gives_an_empty_result_and_no_gradient(pool: Callable[[Tensor,
     pooled.sum().backward()
     assert features.grad is not None
     assert not features.grad.any()
-
-
-# --- convolutions -----------------------------------------------------------------------------------------------------
 
 
 def deform_inputs(groups: int, deform_groups: int, stride: int, dilation: int) -> tuple[Tensor, ...]:
@@ -160,9 +151,6 @@ def test_deform_conv_twice_in_one_graph_keeps_the_gradients_apart() -> None:
     torch.testing.assert_close(second, 2 * first)
 
 
-# --- attention and losses ---------------------------------------------------------------------------------------------
-
-
 def test_multi_scale_deformable_attention() -> None:
     from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction
 
@@ -204,9 +192,6 @@ def test_sigmoid_focal_loss_of_large_logits_is_finite_and_right() -> None:
     loss.sum().backward()
     assert loss.tolist() == [[0.75 * 120, 0.25 * 120]]
     assert logits.grad.tolist() == [[0.75, -0.25]]
-
-
-# --- against mmcv's compiled operators --------------------------------------------------------------------------------
 
 
 def with_gradients(function: Callable[..., Tensor], *inputs: Tensor) -> list[Tensor]:

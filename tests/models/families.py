@@ -14,11 +14,9 @@ FAMILIES = {
     'next': lambda **kw: Res2Net(depths=(1, 2, 1, 1), base_width=4, cardinality=8, **kw),
     'se': lambda **kw: Res2Net(**SMALL, se_reduction=16, **kw),
     'cifar': lambda **kw: Res2Net(depths=(2, 1, 2), base_width=6, cardinality=3, se_reduction=32, family='cifar', **kw),
-    'dla': lambda **kw: Res2NetDLA('res2net_dla60_4s', **kw),
-    'dla x': lambda **kw: Res2NetDLA('dla60x', **kw),
-    'wide': lambda **kw: WideResNet(10, 2, **kw),
-    'dense': lambda **kw: DenseNetBC(16, 4, **kw),
-}
+    'dla': lambda **kw: Res2NetDLA('res2net_dla60_4s', **kw), 'dla x': lambda **kw: Res2NetDLA('dla60x', **kw),
+    'wide': lambda **kw: WideResNet(10, 2, **kw), 'dense': lambda **kw: DenseNetBC(16, 4, **kw),
+}  # fmt: skip
 BACKBONES = [name for name in FAMILIES if name not in ('wide', 'dense')]  # with stages that can be frozen
 
 

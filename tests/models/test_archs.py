@@ -16,34 +16,22 @@ from tests.reference.res2net import SPECS, ReferenceRes2Net
 
 # parameters; the printed size in millions; multiply-adds at 224 pixels in 1e9, printed and exact
 NETWORKS: dict[str, tuple[int, float | None, float | None, float | None]] = {
-    'res2net50_48w_2s': (25_287_304, 25.29, 4.2, None),
-    'res2net50_26w_4s': (25_699_120, 25.70, 4.2, 4.255),
-    'res2net50_14w_8s': (25_059_816, 25.06, 4.2, None),
-    'res2net50_26w_6s': (37_051_448, 37.05, 6.3, None),
-    'res2net50_26w_8s': (48_403_776, 48.40, 8.3, None),
-    'res2net50_18w_4s': (18_095_104, None, 2.9, 2.898),
-    'res2net50_18w_6s': (25_158_664, None, None, None),
-    'res2net101_26w_4s': (45_206_688, 45.21, 8.1, 8.067),
-    'res2net152_26w_4s': (61_275_248, None, None, None),
-    'res2net50_v1b_26w_4s': (25_718_352, 25.72, 4.5, 4.495),
-    'res2net101_v1b_26w_4s': (45_225_920, 45.23, 8.3, 8.307),
-    'res2net152_v1b_26w_4s': (61_294_480, None, None, None),
-    'res2next50_4s': (24_671_464, 24.67, 4.2, 4.173),
-    'se_res2net50_26w_4s': (28_230_112, None, None, None),
-    'dla60': (22_036_632, None, None, None),
-    'dla60x': (17_352_344, None, None, None),
-    'res2net_dla60_4s': (20_848_072, None, None, None),
-    'res2next_dla60_4s': (17_032_984, None, None, None),
+    'res2net50_48w_2s': (25_287_304, 25.29, 4.2, None), 'res2net50_26w_4s': (25_699_120, 25.70, 4.2, 4.255),
+    'res2net50_14w_8s': (25_059_816, 25.06, 4.2, None), 'res2net50_26w_6s': (37_051_448, 37.05, 6.3, None),
+    'res2net50_26w_8s': (48_403_776, 48.40, 8.3, None), 'res2net50_18w_4s': (18_095_104, None, 2.9, 2.898),
+    'res2net50_18w_6s': (25_158_664, None, None, None), 'res2net101_26w_4s': (45_206_688, 45.21, 8.1, 8.067),
+    'res2net152_26w_4s': (61_275_248, None, None, None), 'res2net50_v1b_26w_4s': (25_718_352, 25.72, 4.5, 4.495),
+    'res2net101_v1b_26w_4s': (45_225_920, 45.23, 8.3, 8.307), 'res2net152_v1b_26w_4s': (61_294_480, None, None, None),
+    'res2next50_4s': (24_671_464, 24.67, 4.2, 4.173), 'se_res2net50_26w_4s': (28_230_112, None, None, None),
+    'dla60': (22_036_632, None, None, None), 'dla60x': (17_352_344, None, None, None),
+    'res2net_dla60_4s': (20_848_072, None, None, None), 'res2next_dla60_4s': (17_032_984, None, None, None),
     'resnext29_8c64w': (34_426_698, 34.4, None, None),
     'resnext29_16c64w': (68_155_210, None, None, None),  # 68.1 is printed: cut, not rounded
-    'res2next29_6c24w4s': (24_268_682, 24.3, None, None),
-    'res2next29_8c25w4s': (33_812_986, 33.8, None, None),
-    'res2next29_6c24w6s': (36_709_130, 36.7, None, None),
-    'se_resnext29_8c64w': (35_118_858, 35.1, None, None),
+    'res2next29_6c24w4s': (24_268_682, 24.3, None, None), 'res2next29_8c25w4s': (33_812_986, 33.8, None, None),
+    'res2next29_6c24w6s': (36_709_130, 36.7, None, None), 'se_resnext29_8c64w': (35_118_858, 35.1, None, None),
     'se_res2next29_6c24w4s': (24_444_410, None, None, None),  # table 4 has 26.0, which no reduction gives
-    'se_res2next29_8c25w4s': (33_988_714, 34.0, None, None),
-    'se_res2next29_6c24w6s': (36_884_858, 36.9, None, None),
-}
+    'se_res2next29_8c25w4s': (33_988_714, 34.0, None, None), 'se_res2next29_6c24w6s': (36_884_858, 36.9, None, None),
+}  # fmt: skip
 
 
 @cache

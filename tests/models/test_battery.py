@@ -62,9 +62,6 @@ def backbone(request: pytest.FixtureRequest) -> Family:
 ONE_EACH = pytest.mark.parametrize('build', [FAMILIES['v1b'], FAMILIES['dla']], ids=['Res2Net', 'Res2NetDLA'])
 
 
-# Forward and backward -------------------------------------------------------------------------------------------------
-
-
 def test_every_parameter_gets_a_gradient_and_norms_train(family: Family) -> None:
     model = copy.deepcopy(family.network).train()
     before = {name: value.clone() for name, value in model.named_buffers()}
@@ -111,9 +108,6 @@ def test_no_tensor_is_made_on_another_device(family: Family) -> None:
             assert {out.device.type for out in model.train(training)(x)} == {'cuda'}
 
 
-# State ----------------------------------------------------------------------------------------------------------------
-
-
 def test_initial_weights(family: Family) -> None:
     """Kaiming normal by fan out (He et al. 2015), norms at one and zero; a seed decides them."""
     torch.manual_seed(1)
@@ -130,9 +124,6 @@ def test_initial_weights(family: Family) -> None:
     again = family.build()
     again.init_weights()
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
-
-
-# Stages ---------------------------------------------------------------------------------------------------------------
 
 
 def test_outputs_of_fewer_stages(backbone: Family) -> None:
@@ -181,9 +172,6 @@ def test_input_channels(backbone: Family, channels: int) -> None:
         model(images(channels=channels + 1, size=(32, 32)))
 
 
-# Norms and convolutions by config -------------------------------------------------------------------------------------
-
-
 def test_norm_cfg_reaches_every_norm(backbone: Family) -> None:
     norms = norms_of(backbone.build(norm_cfg=dict(type='BN', eps=1e-3, momentum=0.03, requires_grad=False)))
     assert {(n.eps, n.momentum) for n in norms} == {(1e-3, 0.03)}
@@ -222,12 +210,6 @@ def test_weight_standardization_by_conv_cfg(backbone: Family) -> None:
                 flat = (flat - flat.mean(1, keepdim=True)) / (flat.std(1, keepdim=True) + 1e-5)
                 module.weight.copy_(flat.view_as(module.weight))
         assert largest_difference(standard.train()(backbone.x), plain.train()(backbone.x)) < 1e-9
-
-
-# Dilation -------------------------------------------------------------------------------------------------------------
-
-
-# Copies for deployment ------------------------------------------------------------------------------------------------
 
 
 def test_traced_copy_at_other_sizes_and_fused_copy(family: Family) -> None:

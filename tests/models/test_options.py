@@ -51,8 +51,6 @@ def test_drop_path_drops_samples_and_scales_the_others():
     assert abs(is_dropped.double().mean().item() - rate) < 4 * math.sqrt(rate * (1 - rate) / number)
 
 
-# Deformable convolutions ----------------------------------------------------------------------------------------------
-
 DCN = {'DCN': (DeformConv2dPack, 1.0), 'DCNv2': (ModulatedDeformConv2dPack, 0.5)}  # type: (class, mask at start)
 
 
@@ -101,9 +99,6 @@ def test_deformable_convolutions_fall_back_where_strided_and_keep_dilation():
         if name.split('.')[-2:-1] == ['convs']:
             assert isinstance(module, ModulatedDeformConv2dPack) is (module.stride in (1, (1, 1))), name
     assert {tuple(b.convs[0].stride) for b in blocks(model) if not deformable(b)} == {(2, 2)}
-
-
-# Plugins --------------------------------------------------------------------------------------------------------------
 
 
 @ROOT_MODELS.register_module(force=True)
@@ -159,8 +154,6 @@ def test_zero_init_residual_starts_blocks_as_their_shortcut_and_out_strides_of_g
         x = torch.rand(2, 512, 8, 8)
         assert torch.equal(model.layer2[1].eval()(x), x) is zero
 
-
-# Wrong values ---------------------------------------------------------------------------------------------------------
 
 ROW = dict(arch='res2net50_26w_4s')
 PLUGIN = dict(cfg=dict(type='TimesTwo'), position='after_conv3')

@@ -62,8 +62,6 @@ def test_output_strides(small: str, output_stride: int) -> None:
     assert backbone.out_strides == tuple(min(s, output_stride) for s in (4, 8, 16, 32))
 
 
-# mmpretrain and mmdet -------------------------------------------------------------------------------------------------
-
 MMDET_STEM = {**{f'conv1.{i}': f'stem.{i}' for i in (0, 1, 3, 4, 6)}, 'bn1': 'stem.7'}
 MMPRETRAIN_STEM = {
     'conv1.0': 'stem.0.conv', 'conv1.1': 'stem.0.bn', 'conv1.3': 'stem.1.conv', 'conv1.4': 'stem.1.bn',
@@ -138,16 +136,11 @@ def test_mmdet(plan: dict) -> None:
             assert largest_difference([out], [expected]) > 0.01
 
 
-# tests/reference ------------------------------------------------------------------------------------------------------
-
 V1 = Spec((2, 2, 2, 3), base_width=8)
 SPECS_SMALL = {
-    'v1': V1,
-    'v1b': V1._replace(v1b=True),
-    'two scales': V1._replace(scales=2),
-    'cardinality': V1._replace(base_width=4, cardinality=4),
-    'SE v1b': V1._replace(v1b=True, se_reduction=16),
-}
+    'v1': V1, 'v1b': V1._replace(v1b=True), 'two scales': V1._replace(scales=2),
+    'cardinality': V1._replace(base_width=4, cardinality=4), 'SE v1b': V1._replace(v1b=True, se_reduction=16),
+}  # fmt: skip
 
 
 def check(

@@ -40,12 +40,10 @@ OPERATORS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
     'RoIAlign, max': lambda: lambda x: mmcv.ops.RoIAlign(7, 0.25, pool_mode='max')(x, ROIS),
     'roi_align': lambda: lambda x: mmcv.ops.roi_align(x, ROIS, (3, 5), 0.5, 2, 'avg', False),
     'RoIAlignRotated': lambda: lambda x: mmcv.ops.RoIAlignRotated(7, 0.5, 2)(x, ROTATED),
-    'RoIPool': lambda: lambda x: mmcv.ops.RoIPool(7, 0.25)(x, ROIS),
-    'DeformConv2d': deform,
-    'ModulatedDeformConv2dPack': modulated,
-    'PSAMask': lambda: lambda x: mmcv.ops.PSAMask('collect', (2, 4))(x),
+    'RoIPool': lambda: lambda x: mmcv.ops.RoIPool(7, 0.25)(x, ROIS), 'DeformConv2d': deform,
+    'ModulatedDeformConv2dPack': modulated, 'PSAMask': lambda: lambda x: mmcv.ops.PSAMask('collect', (2, 4))(x),
     'rotated_feature_align': lambda: lambda x: mmcv.ops.rotated_feature_align(x, features(5, 2).permute(0, 2, 3, 1)),
-}
+}  # fmt: skip
 
 
 # mmcv compiles no RoIPool for CPUs; mmres2net provides no operators for rotated boxes.

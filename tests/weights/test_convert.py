@@ -15,12 +15,9 @@ from tests.weights.networks import classifier, numbered, state_of, under
 LIBRARIES = ('official', 'timm', 'mmpretrain')
 # Which library has which network
 HAVE = {
-    'res2net50_14w_8s': LIBRARIES,
-    'res2net50_v1b_26w_4s': (*LIBRARIES, 'mmdet'),
-    'res2next50_4s': LIBRARIES,
-    'res2net_dla60_4s': ('official', 'timm'),
-    'se_res2net50_26w_4s': ('timm',),
-}
+    'res2net50_14w_8s': LIBRARIES, 'res2net50_v1b_26w_4s': (*LIBRARIES, 'mmdet'), 'res2next50_4s': LIBRARIES,
+    'res2net_dla60_4s': ('official', 'timm'), 'se_res2net50_26w_4s': ('timm',),
+}  # fmt: skip
 
 
 def bits(state):

@@ -23,15 +23,11 @@ def test_every_row_is_a_res2net_of_a_kind(arch, prefix):
     assert (found.family, found.stage_pool) == ('mmres2net', 'official' if row.family == 'dla' else None)
 
 
-@pytest.mark.parametrize(
-    ('library', 'prefix', 'pool'),
-    [
-        ('mmdet', 'backbone.', 'mmdet'),
-        # mmdet's ImageNet weights are the official ones renamed, so nothing says that mmdet's function is theirs
-        ('mmdet', '', None),
-        ('mmpretrain', '', 'official'),
-    ],
-)
+@pytest.mark.parametrize(('library', 'prefix', 'pool'), [
+    ('mmdet', 'backbone.', 'mmdet'),
+    # mmdet's ImageNet weights are the official ones renamed, so nothing says that mmdet's function is theirs
+    ('mmdet', '', None), ('mmpretrain', '', 'official'),
+])  # fmt: skip
 @pytest.mark.parametrize('arch', V1B)
 def test_libraries_are_told_by_the_deep_stem(arch, library, prefix, pool):
     found = recognise({prefix + rename(name, STEM_NAMES[library]): t for name, t in state_of(arch).items()})
@@ -56,14 +52,10 @@ def test_torchvision_is_refused_by_its_name(name):
         recognise(state)
 
 
-@pytest.mark.parametrize(
-    ('lacking', 'words'),
-    [
-        (r'conv1', r'no stem: none of conv1.weight'),
-        (r'.*convs', r'no convolutions convs\.0'),
-        (r'.*', r'patch_embed.weight'),
-    ],
-)
+@pytest.mark.parametrize(('lacking', 'words'), [
+    (r'conv1', r'no stem: none of conv1.weight'), (r'.*convs', r'no convolutions convs\.0'),
+    (r'.*', r'patch_embed.weight'),
+])  # fmt: skip
 def test_what_is_no_res2net_is_refused(lacking, words):
     state = {n: t for n, t in state_of('res2net50_26w_4s').items() if not re.match(lacking, n)}
     with pytest.raises(UserError, match=words):

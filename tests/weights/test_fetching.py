@@ -146,18 +146,12 @@ def test_what_a_name_means(cache: Path) -> None:
     assert mmdet.urls[0].endswith('/res2net101_v1d_26w_4s_mmdetv2-f0a600f9.pth')
 
 
-@pytest.mark.parametrize(
-    ('name', 'wanted'),
-    [
-        ('se_res2net50_26w_4s', 'res2net50_26w_4s, res2net50_48w_2s'),
-        ('s3://bucket/file.pth', 's3://bucket/file.pth'),
-        ('https://host.invalid/', 'https://host.invalid/'),
-        ('https://host.invalid/%2e%2e', 'https://host.invalid/'),
-        ('timm://res2net', 'res2net50_26w_4s'),
-        ('timm://res2net50_26w_4s.none', 'res2net50_26w_4s.in1k'),
-        ('timm://res2net50_26w_4s', 'needs timm'),
-    ],
-)
+@pytest.mark.parametrize(('name', 'wanted'), [
+    ('se_res2net50_26w_4s', 'res2net50_26w_4s, res2net50_48w_2s'), ('s3://bucket/file.pth', 's3://bucket/file.pth'),
+    ('https://host.invalid/', 'https://host.invalid/'), ('https://host.invalid/%2e%2e', 'https://host.invalid/'),
+    ('timm://res2net', 'res2net50_26w_4s'), ('timm://res2net50_26w_4s.none', 'res2net50_26w_4s.in1k'),
+    ('timm://res2net50_26w_4s', 'needs timm'),
+])  # fmt: skip
 def test_names_that_mean_nothing(name: str, wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if wanted == 'needs timm':
         monkeypatch.setitem(sys.modules, 'timm', None)

@@ -106,12 +106,10 @@ MISFITS = [
     (lambda: state_of('res2net50_v1b_26w_4s'), lambda: build('res2net50_26w_4s'), {}, V1B),
     (lambda: state_of('res2net50_14w_8s'), lambda: build('res2net50_26w_4s'), {}, WIDTH),
     (dict(in_channels=4), dict(in_channels=1), {}, r'conv1.weight \(64, 4, 7, 7\) in the file, \(64, 1, 7, 7\) here'),
-    ({}, GN, {}, r'(?s)bn1.running_mean'),
-    ({}, dict(se_reduction=4), {}, r'(?s)se.fc1.weight'),
+    ({}, GN, {}, r'(?s)bn1.running_mean'), ({}, dict(se_reduction=4), {}, r'(?s)se.fc1.weight'),
     (dict(se_reduction=4), {}, {}, 'tensors in the file match no parameter'),
-    ({}, {}, dict(random_ok=['fc']), "'fc'"),
-    ({}, {}, dict(random_ok='conv1'), r"\['conv1'\]"),
-]
+    ({}, {}, dict(random_ok=['fc']), "'fc'"), ({}, {}, dict(random_ok='conv1'), r"\['conv1'\]"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(('state', 'net', 'options', 'words'), MISFITS)

@@ -145,11 +145,8 @@ ATTACKS = {
         b'(K\x01(J\x00\x00\x00\x7ft', call(b'numpy dtype', b'X\x02\x00\x00\x00f8'), b'\x89X\x00\x00\x00\x00tb',
     ),
     'history that is none': program(HISTORY, b')\x81}X\x0c\x00\x00\x00_log_historyK\x01sb'),
-    'endless': program(b']' * 50_000, b'a' * 49_999),
-    'holds itself': program(b'}q\x00X\x01\x00\x00\x00ah\x00s'),
-    'calls nothing': program(b'K\x01)R'),
-    'cut short': b'\x80\x02}',
-    'no pickle': b'\xff' * 100,
+    'endless': program(b']' * 50_000, b'a' * 49_999), 'holds itself': program(b'}q\x00X\x01\x00\x00\x00ah\x00s'),
+    'calls nothing': program(b'K\x01)R'), 'cut short': b'\x80\x02}', 'no pickle': b'\xff' * 100,
 }  # fmt: skip
 
 
@@ -258,18 +255,14 @@ def views() -> dict[str, torch.Tensor]:
 
 
 EXPANDING: dict[str, Callable[[], object]] = {
-    'lists': lambda: nested(list),
-    'tuples': lambda: nested(tuple),
-    'dicts': lambda: nested(lambda values: dict(enumerate(values))),
-    'a long text': lambda: ['x' * 10**6] * 10**5,
+    'lists': lambda: nested(list), 'tuples': lambda: nested(tuple),
+    'dicts': lambda: nested(lambda values: dict(enumerate(values))), 'a long text': lambda: ['x' * 10**6] * 10**5,
     'one number as terabytes': lambda: torch.zeros(1).expand(10**6, 10**6),
-    'one number, repeated': lambda: [torch.zeros(1).expand(10**4, 10**4)] * 50,
-    'views of the same numbers': views,
-    'sparse': lambda: torch.sparse_coo_tensor([[0], [0]], [1.0], (10**6, 10**6)),
-    'zeros': lambda: bytearray(10),
+    'one number, repeated': lambda: [torch.zeros(1).expand(10**4, 10**4)] * 50, 'views of the same numbers': views,
+    'sparse': lambda: torch.sparse_coo_tensor([[0], [0]], [1.0], (10**6, 10**6)), 'zeros': lambda: bytearray(10),
     'depth': lambda: reduce(lambda inner, _: [inner], range(150), []),
     'tensor without data': lambda: torch.zeros(2, device='meta'),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize('new', [True, False])

@@ -30,8 +30,7 @@ LIBRARY: dict[str, dict[str, int]] = {
     'mmdet::yolov3_d53_8xb8-320-273e_coco': {'bbox_head.convs_pred.0': 24},
     'mmdet::yolox_tiny_8xb8-300e_coco': {'bbox_head.multi_level_conv_cls.0': 3},
     'mmdet::rtmdet-ins_tiny_8xb32-300e_coco': {'bbox_head.rtm_cls.0': 3},
-    'mmdet::ssd300_coco': {'bbox_head.cls_convs.0.0': 16},
-    'mmdet::detr_r50_8xb2-150e_coco': {'bbox_head.fc_cls': 4},
+    'mmdet::ssd300_coco': {'bbox_head.cls_convs.0.0': 16}, 'mmdet::detr_r50_8xb2-150e_coco': {'bbox_head.fc_cls': 4},
     'mmdet::dino-4scale_r50_8xb2-12e_coco': {'bbox_head.cls_branches.6': 3},
     'mmdet::mask2former_r50_8xb2-lsj-50e_coco': {'panoptic_head.cls_embed': 4},
     'mmdet::point-rend_r50-caffe_fpn_ms-1x_coco': {'roi_head.point_head.fc_logits': 3},
@@ -43,9 +42,8 @@ LIBRARY: dict[str, dict[str, int]] = {
     'mmseg::knet-s3_r50-d8_fcn_8xb2-adamw-80k_ade20k-512x512': {'decode_head.kernel_generate_head.conv_seg': 3},
     'mmseg::mask2former_r50_8xb2-160k_ade20k-512x512': {'decode_head.cls_embed': 4},
     'mmpretrain::vgg16_8xb32_in1k': {'backbone.classifier.6': 3},
-    'mmpretrain::resnet50_8xb32-mixup_in1k': {'head.fc': 3},
-    'mmpretrain::resnet18_8xb16_cifar10': {'head.fc': 3},
-}
+    'mmpretrain::resnet50_8xb32-mixup_in1k': {'head.fc': 3}, 'mmpretrain::resnet18_8xb16_cifar10': {'head.fc': 3},
+}  # fmt: skip
 OTHER_TASKS = (
     'mmdet::panoptic-fpn_r50_fpn_1x_coco', 'mmdet::htc_r50_fpn_1x_coco', 'mmdet::rpn_r50_fpn_1x_coco',
     'mmdet::soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco', 'mmpretrain::vgg16_8xb16_voc',

@@ -50,11 +50,9 @@ def salient(root: Path, shapes: Path) -> None:
 BACKBONE = ('demo/faster_rcnn_r50', '--backbone', 'res2net50_26w_4s')
 SMALL = 'cifar100/coarse_mini_res2next20'
 LAYOUTS = {
-    'voc': (voc, ('demo/faster_rcnn_r2n50',), 'coco/bbox_mAP'),
-    'yolo': (yolo, BACKBONE, 'coco/bbox_mAP'),
-    'masks': (masks, ('demo/deeplabv3plus_r2n50',), 'mIoU'),
-    'salient': (salient, ('demo/dss_r2n50',), 'maxF'),
-}
+    'voc': (voc, ('demo/faster_rcnn_r2n50',), 'coco/bbox_mAP'), 'yolo': (yolo, BACKBONE, 'coco/bbox_mAP'),
+    'masks': (masks, ('demo/deeplabv3plus_r2n50',), 'mIoU'), 'salient': (salient, ('demo/dss_r2n50',), 'maxF'),
+}  # fmt: skip
 
 
 def train(config: str, data: str | Path, *flags: str, epochs: int = 1) -> CliResult:

@@ -24,25 +24,22 @@ def fitted(name: str, images: int, **settings: object) -> Config:
     return cfg
 
 
-@pytest.mark.parametrize(
-    ('name', 'images', 'wanted'),
-    [
-        # 12 epochs for 16 images per step at 0.02, warm-up of 500 steps; here 2 per step
-        ('faster_rcnn_r2n50', 100, {EPOCHS: 20, LR: 0.0025, 'train_cfg.val_interval': 1}),
-        ('faster_rcnn_r2n50', 117_266, {EPOCHS: 12, LR: 0.0025, 'train_cfg.val_interval': 1}),
-        ('faster_rcnn_r2n50', 7, {EPOCHS: 250, LR: 0.0025, 'train_cfg.val_interval': 13}),
-        ('faster_rcnn_r2n50', 1, {EPOCHS: 1000, LR: 0.00125, 'train_dataloader.batch_size': 1}),
-        # 30,000 steps of 16 at 0.01; here 4 per step
-        ('deeplabv3plus_r2n50', 40, {STEPS: 1_000, LR: 0.0025, 'default_hooks.checkpoint.interval': 50}),
-        ('deeplabv3plus_r2n50', 400, {STEPS: 5_000, 'train_cfg.val_interval': 250}),
-        ('deeplabv3plus_r2n50', 10_582, {STEPS: 30_000}),
-        # 100 epochs of 256 images at 0.1; here 64
-        ('imagenet/res2net50_26w_4s', 640, {EPOCHS: 100, LR: 0.025, 'train_cfg.val_interval': 5}),
-        # 8xb2 is in the name, 16 in the setting: the setting counts
-        ('mmdet::retinanet_r50_fpn_1x_coco', 100, {EPOCHS: 20, LR: 0.00125}),
-        ('mmseg::pspnet_r50-d8_4xb2-40k_cityscapes-512x1024', 200, {STEPS: 5_000, LR: 0.0025}),
-    ],
-)
+@pytest.mark.parametrize(('name', 'images', 'wanted'), [
+    # 12 epochs for 16 images per step at 0.02, warm-up of 500 steps; here 2 per step
+    ('faster_rcnn_r2n50', 100, {EPOCHS: 20, LR: 0.0025, 'train_cfg.val_interval': 1}),
+    ('faster_rcnn_r2n50', 117_266, {EPOCHS: 12, LR: 0.0025, 'train_cfg.val_interval': 1}),
+    ('faster_rcnn_r2n50', 7, {EPOCHS: 250, LR: 0.0025, 'train_cfg.val_interval': 13}),
+    ('faster_rcnn_r2n50', 1, {EPOCHS: 1000, LR: 0.00125, 'train_dataloader.batch_size': 1}),
+    # 30,000 steps of 16 at 0.01; here 4 per step
+    ('deeplabv3plus_r2n50', 40, {STEPS: 1_000, LR: 0.0025, 'default_hooks.checkpoint.interval': 50}),
+    ('deeplabv3plus_r2n50', 400, {STEPS: 5_000, 'train_cfg.val_interval': 250}),
+    ('deeplabv3plus_r2n50', 10_582, {STEPS: 30_000}),
+    # 100 epochs of 256 images at 0.1; here 64
+    ('imagenet/res2net50_26w_4s', 640, {EPOCHS: 100, LR: 0.025, 'train_cfg.val_interval': 5}),
+    # 8xb2 is in the name, 16 in the setting: the setting counts
+    ('mmdet::retinanet_r50_fpn_1x_coco', 100, {EPOCHS: 20, LR: 0.00125}),
+    ('mmseg::pspnet_r50-d8_4xb2-40k_cityscapes-512x1024', 200, {STEPS: 5_000, LR: 0.0025}),
+])  # fmt: skip
 def test_length_rate_and_evaluations(name: str, images: int, wanted: dict[str, float]) -> None:
     cfg = fitted(name, images)
     assert {path: value_at(cfg, path) for path in wanted} == pytest.approx(wanted)
