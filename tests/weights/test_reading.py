@@ -5,7 +5,7 @@ import os
 import pickle
 import resource
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from functools import reduce
 from pathlib import Path
@@ -64,6 +64,7 @@ def record() -> dict[str, object]:
             'pair': (twice, np.int64(-3)),
         },
         'optimizer': {'state': {0: {'step': 4}}, 'param_groups': [{'betas': (0.9, 0.99)}]},
+        'param_schedulers': [{'milestones': Counter({8: 1, 11: 2})}],
     }
 
 
@@ -84,6 +85,7 @@ def test_records_of_a_run_come_back_as_they_were(tmp_path: Path, new: bool) -> N
         assert (array.dtype, array.tolist()) == (np.float32, [[0, 1, 2], [3, 4, 5]])
     assert found['message_hub']['pair'][0] is found['meta']['dataset_meta']['palette']  # shared, as it was saved
     assert found['optimizer']['param_groups'] == [{'betas': (0.9, 0.99)}]
+    assert found['param_schedulers'] == [{'milestones': Counter({8: 1, 11: 2})}]  # of MultiStepLR
     found['meta']['dataset_meta']['palette'][0, 0] = 9  # it can be written to
     torch.save(found, tmp_path / 'again.pth')  # a run that goes on writes what it has read
     assert read_checkpoint(tmp_path / 'again.pth')['message_hub']['log_scalars']['train/loss'].min() == 1.5
