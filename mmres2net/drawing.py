@@ -52,9 +52,25 @@ def line_width(height: int, width: int) -> int:
 @cache
 def _font(size: int) -> Any:
     """Return the font of matplotlib, which has Latin, Greek and Cyrillic letters."""
+    return ImageFont.truetype(_font_file(), size)
+
+
+def _font_file() -> Path:
     from matplotlib import get_data_path
 
-    return ImageFont.truetype(Path(get_data_path()) / 'fonts/ttf/DejaVuSans.ttf', size)
+    return Path(get_data_path()) / 'fonts/ttf/DejaVuSans.ttf'
+
+
+@cache
+def _letters() -> frozenset[int]:
+    from matplotlib.font_manager import get_font
+
+    return frozenset(get_font(_font_file()).get_charmap())
+
+
+def legible(name: str, index: int) -> str:
+    """Return the name of class ``index`` as it is drawn: ``class 3`` where the font lacks one of its letters."""
+    return name if _letters().issuperset(map(ord, name)) else f'class {index}'
 
 
 def resize_within(image: Array, least: int, most: int) -> Array:

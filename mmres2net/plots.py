@@ -38,9 +38,18 @@ def _more_fonts() -> tuple[str, ...]:
     return tuple(sorted({font.name for font in fontManager.ttflist if wanted.search(font.name)}))[:8]
 
 
-def class_labels(names: Sequence[str]) -> list[str]:
-    """Return class names for plots: long ones are shortened, and matplotlib's mark of formulas is none."""
-    short = [f'{name[:14]}…{name[-9:]}' if len(name) > LONGEST else name for name in names]
+@cache
+def _letters() -> frozenset[int]:
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    files = [findfont(FontProperties(family=name)) for name in ('DejaVu Sans', *_more_fonts())]
+    return frozenset(code for file in files for code in get_font(file).get_charmap())
+
+
+def class_labels(names: Sequence[str], kind: str = 'class') -> list[str]:
+    """Return all class names for plots: long ones shortened, those that no installed font can write as ``class 3``."""
+    written = [name if _letters().issuperset(map(ord, name)) else f'{kind} {k}' for k, name in enumerate(names)]
+    short = [f'{name[:14]}…{name[-9:]}' if len(name) > LONGEST else name for name in written]
     return [name.replace('$', r'\$') for name in short]
 
 

@@ -57,3 +57,11 @@ def test_sheets_and_legends_hold_their_images() -> None:
         places = np.argwhere(windows == image[0, 0, 0])
         shape = image.shape
         assert sum(np.array_equal(sheet[y : y + shape[0], x : x + shape[1]], image) for y, x in places) == count
+
+
+def test_names_in_letters_that_the_font_lacks_are_numbers() -> None:
+    assert [drawing.legible(name, 3) for name in ('café', 'кошка', '苹果', '🐈 cat')] == [
+        'café', 'кошка', 'class 3', 'class 3'
+    ]  # fmt: skip
+    drawn = [drawing.draw_boxes(IMAGE, [(5, 20, 70, 50)], [drawing.legible(name, 3)]) for name in ('苹果', 'class 3')]
+    assert np.array_equal(*drawn)

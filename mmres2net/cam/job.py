@@ -13,7 +13,7 @@ from PIL import Image
 from mmres2net.cam.core import activation_map, library
 from mmres2net.cam.image import PreprocessedImage, preprocess_image, upsample_to_image
 from mmres2net.cam.tasks import Explanation, Network, label_of, network_of
-from mmres2net.drawing import WHITE, draw_boxes, draw_heat_map, make_sheet, resize_within
+from mmres2net.drawing import WHITE, draw_boxes, draw_heat_map, legible, make_sheet, resize_within
 from mmres2net.engine.source import read_source
 from mmres2net.engine.weights import safe_loading
 from mmres2net.errors import UserError
@@ -115,7 +115,9 @@ def draw_results(path: Path, results: Sequence[Result], method: str) -> Array:
     panels, titles = [resize_within(image, *PANEL)], [[path.name, f'{image.shape[1]}x{image.shape[0]} pixels']]
     for result in results:
         panels.append(draw_panel(panels[0], result))
-        lines = [f'{result.network.title}, {result.network.weights}', result.text]
+        label = result.explanation.label
+        name = legible(result.network.class_name(label).split(',')[0], label)
+        lines = [f'{result.network.title}, {result.network.weights}', f'{name}: {result.explanation.text}']
         lines += [] if result.image.shows_all else ['the frame is what the network gets']
         titles.append(lines + ([] if result.heat.any() else ['no region supports the class: the map is empty']))
     layers = list(dict.fromkeys(result.network.layer for result in results))

@@ -36,7 +36,7 @@ def _line_plot(panels: Mapping[tuple[str, str, str], Sequence[Line]]) -> str:
 
 def _named(sides: Sequence[Side]) -> list[tuple[str, str]]:
     """Return name and color of each side."""
-    names = class_labels([side.name for side in sides])
+    names = class_labels([side.name for side in sides], 'side')
     return [(name, PALETTE[number % len(PALETTE)]) for number, name in enumerate(names)]
 
 
@@ -98,6 +98,8 @@ def difference_plot(rows: Sequence[Row], sides: Sequence[Side], shown: Callable[
 
     Of many rows, those with the largest and the smallest differences. Empty if no row has a difference.
     """
+    names = list(dict.fromkeys(row.name for row in rows))
+    labels = dict(zip(names, class_labels(names), strict=True))
     rows = [row for row in rows if row.differences[0].value is not None]
     if len(rows) > MOST:
         rows = sorted(rows, key=lambda row: -(row.differences[0].value or 0))
@@ -113,10 +115,9 @@ def difference_plot(rows: Sequence[Row], sides: Sequence[Side], shown: Callable[
                 axes.plot([low, value, high], [y] * 3, 'o-', color=color if shown(one) else GREY, markersize=4)
             axes.plot([], [], 'o-', color=color, label=name)
         axes.axvline(0, color='black', linewidth=1)
-        labels = class_labels([row.name for row in rows])
-        axes.set_yticks(range(len(rows)), [f'{row.group} {one}'.strip() for row, one in zip(rows, labels, strict=True)])
+        axes.set_yticks(range(len(rows)), [f'{row.group} {labels[row.name]}'.strip() for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_xlabel(f'difference to {class_labels([sides[0].name])[0]}')
+        axes.set_xlabel(f'difference to {_named(sides)[0][0]}')
         axes.legend(fontsize=8, loc='lower left', bbox_to_anchor=(0, 1))  # above, where it hides nothing
 
     return as_uri(draw, 7, 1.1 + 0.24 * len(rows) * (0.6 + 0.4 * len(others))) if rows else ''
@@ -128,7 +129,7 @@ def confusion_plot(confusion: Confusion, sides: Sequence[Side]) -> str:
     wrong = (tables.sum(1) + tables.sum(2) - 2 * np.diagonal(tables, axis1=1, axis2=2)).sum(0)
     kept = np.sort(np.argsort(-wrong, kind='stable')[:MOST])
     share = 100 * tables[:, kept][:, :, kept] / np.maximum(tables[:, kept].sum(2, keepdims=True), 1)
-    names, labels = [name for name, _ in _named(sides)], class_labels([confusion.names[k] for k in kept])
+    names, labels = [name for name, _ in _named(sides)], [class_labels(confusion.names)[k] for k in kept]
     panels = [(name, one, 'Blues', 0.0, 100.0, '.0f') for name, one in zip(names, share, strict=True)]
     for name, one in zip(names[1:], share[1:] - share[0], strict=True):
         bound = max(float(np.abs(one).max()), 1.0)

@@ -21,7 +21,16 @@ from mmengine.structures import BaseDataElement
 from PIL import Image
 from pycocotools.mask import encode
 
-from mmres2net.drawing import Color, class_color, draw_boxes, draw_label_map, draw_masks, make_sheet, resize_within
+from mmres2net.drawing import (
+    Color,
+    class_color,
+    draw_boxes,
+    draw_label_map,
+    draw_masks,
+    legible,
+    make_sheet,
+    resize_within,
+)
 from mmres2net.engine.launcher import gather_results
 from mmres2net.errors import reason_of
 from mmres2net.evaluation.per_image import Record, collected, record_of
@@ -90,7 +99,7 @@ def _draw_instances(
 
 
 def _name(label: int, classes: Sequence[str]) -> str:
-    return str(classes[label]) if label < len(classes) else f'class {label}'
+    return legible(str(classes[label]), label) if label < len(classes) else f'class {label}'
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

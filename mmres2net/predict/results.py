@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_masks
 
-from mmres2net.drawing import add_legend, class_color, draw_boxes, draw_heat_map, draw_label_map, draw_masks
+from mmres2net.drawing import add_legend, class_color, draw_boxes, draw_heat_map, draw_label_map, draw_masks, legible
 from mmres2net.errors import UserError, reason_of
 from mmres2net.files import atomic_path
 from mmres2net.predict.images import Array, Mask, decode_mask
@@ -107,17 +107,20 @@ def draw_prediction(image: Array, prediction: Prediction, metadata: ExportMetada
         labels = np.unique(prediction['classes']).tolist()
         colors = [class_color(label, metadata.palette) for label in range(max(labels) + 1)]
         drawn = draw_label_map(image, prediction['classes'], colors)
-        names = [(metadata.class_name(label), colors[label]) for label in labels]
+        names = [(legible(metadata.class_name(label), label), colors[label]) for label in labels]
         return add_legend(drawn, '', names) if legend else drawn
     if metadata.task == 'detection':
         rows = detections_of(prediction)
         colors = [class_color(label, metadata.palette) for _, _, label, _ in rows] or [(255, 255, 255)]
-        texts = [f'{metadata.class_name(label)} {score:.2f}' for _, score, label, _ in rows]
+        texts = [f'{legible(metadata.class_name(label), label)} {score:.2f}' for _, score, label, _ in rows]
         drawn = draw_masks(image, (decode_mask(mask) for mask in prediction.get('masks', ())), colors)
         return draw_boxes(drawn, prediction['boxes'], texts, colors)
     if metadata.task == 'classification':
-        rows = describe(prediction, metadata)['classes']
-        entries = [(f'{row["class"].split(",")[0]} {row["score"]:.2f}', class_color(row['label'])) for row in rows]
+        best = [
+            (row['class'].split(',')[0], row['label'], row['score'])
+            for row in describe(prediction, metadata)['classes']
+        ]
+        entries = [(f'{legible(name, label)} {score:.2f}', class_color(label)) for name, label, score in best]
         if legend:
             return add_legend(image, '', entries)
         return draw_boxes(image, [(0, 0, image.shape[1], image.shape[0])], [entries[0][0]], [entries[0][1]])

@@ -57,6 +57,7 @@ def test_curves_and_names_that_are_hard_to_draw(tmp_path: Path, monkeypatch: pyt
     assert [part[-1] for part in lines['losses']['loss']] == [40, 38.5]  # the mean of two steps
     assert [part.tolist() for part in lines['metrics']['mAP_s']] == [[10, 20], [0.5, 0.5]]
     assert plots.class_labels(['$x', 'a' * 300]) == [r'\$x', f'{"a" * 14}…{"a" * 9}']
+    assert plots.class_labels(['cat', 'кошка', chr(0xE000)]) == ['cat', 'кошка', 'class 2']  # a letter of no font
     odd = {('odd', 'step', ''): [(name, 'red', [1, 2], [3, 4], None) for name in ('$x_1$', '犬', 'кошка', '')]}
     plots.save(tmp_path / 'odd.png', lambda figure: plots.draw_lines(figure, odd))
     assert is_drawn(tmp_path / 'odd.png')

@@ -50,9 +50,16 @@ def draw_sample(split: Split, sample: Sample) -> Array:
     if split.mask_values and sample.mask:
         return _draw_mask_file(shown, split, sample.mask, title)
     if split.unit == 'images':
-        return add_legend(shown, title, [(str(a.label), color_of(split.classes, a.label)) for a in annotations])
+        return add_legend(
+            shown, title, [(name_of(split.classes, a.label), color_of(split.classes, a.label)) for a in annotations]
+        )
     shown = _draw_objects(shown, annotations, split.classes, shown.shape[1] / width)
     return add_legend(shown, f'{title}  objects: {len(annotations)}')
+
+
+def name_of(classes: Sequence[str], label: str | None) -> str:
+    """Return how the name of a class is drawn."""
+    return drawing.legible(label, classes.index(label)) if label and label in classes else label or 'no class'
 
 
 def color_of(classes: Sequence[str], label: str | None) -> Color:
@@ -66,7 +73,9 @@ def _draw_objects(image: Array, annotations: Sequence[Annotation], classes: Sequ
     masks = [(_mask(a.segmentation, image.shape[:2], scale), color_of(classes, a.label)) for a, _ in boxed]
     if there := [(mask, color) for mask, color in masks if mask is not None]:
         image = drawing.draw_masks(image, [mask for mask, _ in there], [color for _, color in there])
-    texts = [(a.label or 'no class') + (' (crowd)' if a.crowd else ' (ignored)' if a.ignored else '') for a, _ in boxed]
+    texts = [
+        name_of(classes, a.label) + (' (crowd)' if a.crowd else ' (ignored)' if a.ignored else '') for a, _ in boxed
+    ]
     return drawing.draw_boxes(image, [box.tolist() for _, box in boxed], texts, [color for _, color in masks])
 
 
@@ -99,7 +108,10 @@ def _draw_mask_file(image: Array, split: Split, path: str, title: str) -> Array:
     present, labels = np.unique(np.asarray(resized), return_inverse=True)
     names = [split.mask_values.get(value) for value in present.tolist()]
     colors = [RED if name is None else color_of(split.classes, name) if name else WHITE for name in names]
-    texts = [f'{v} no class' if name is None else name or 'ignored' for v, name in zip(present, names, strict=True)]
+    texts = [
+        f'{v} no class' if name is None else name_of(split.classes, name) if name else 'ignored'
+        for v, name in zip(present, names, strict=True)
+    ]
     ground = [name == split.classes[0] == 'background' for name in names]  # it stays visible
     entries = [(t, GREY if g else c) for t, c, g in zip(texts, colors, ground, strict=True)]
     shown = [None if g else c for c, g in zip(colors, ground, strict=True)]
