@@ -410,7 +410,7 @@ FOLDERS: Cases = {
     'another head': (head('head', num_classes=1000), 'config does not fit'),
     'more guesses than classes': (lambda made: made.cfg.val_evaluator.update(topk=(1, 5)), 'config does not fit'),
     'ImageNet with folders of your own': (
-        both(*(config(part, type='ImageNet') for part in PARTS)), 'broken annotation file',
+        both(*(config(part, type='ImageNet') for part in PARTS)), 'classes do not fit',
     ),
     'classes in another order': (classes('dog', 'cat'), 'classes do not fit'),
     'no folders': (config(data_prefix='train/cat'), 'broken annotation file'),

@@ -140,7 +140,8 @@ class Report:
             name = split.mask_values.get(value)
             self.counts.update({name: count} if name else {})
             self.ignored += count if name == '' else 0
-        if any(finding.kind == 'broken annotation file' for finding in self.findings):
+        kinds = {finding.kind for finding in self.findings}
+        if 'broken annotation file' in kinds or ('classes do not fit' in kinds and not split.samples):
             return
         empty = self._why_empty()
         self.findings += [Finding('empty split', split.source, empty)] if empty else []

@@ -144,11 +144,13 @@ def _image_folder(cfg: Config, dataset: dict[str, Any]) -> Path | None:
 def _read_folders(folder: Path, built: Any, split: Split) -> None:
     names = sorted(entry.name for entry in folder.glob('*') if entry.is_dir())
     if split.classes and len(split.classes) != len(names):
-        raise UserError(
+        fault = (
             f'{folder} has {len(names)} folders ({join_some(names)}), one per class, but {split.node["type"]} has '
-            f'{len(split.classes)} classes; for classes of your own add to --cfg-options, for each of train, val and '
-            f'test: train_dataloader.dataset.type=CustomDataset, and model.head.num_classes={len(names)}'
+            f'{len(split.classes)} classes; --data reads classes of your own'
         )
+        split.findings.append(Finding('classes do not fit', str(folder), fault))
+        split.classes = ()
+        return  # mmpretrain does not read them either
     read_listed(built, split)
     if set(split.classes) == set(names) and list(split.classes) != names:
         fault = f'labels follow the order of the folders ({join_some(names)}); sort metainfo.classes'

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from mmres2net.data.layout import PARTS
 from mmres2net.data.own.dataset import recognize
-from mmres2net.engine.own_data.flag import data_name
+from mmres2net.engine.config import load_config
+from mmres2net.engine.own_data.flag import data_name, find_own
 from mmres2net.engine.resume import held
 from tests.data.own import relaid
 from tests.engine.demo import CONFIG
@@ -105,6 +107,15 @@ def test_the_data_file_of_the_page_is_read(shapes: Path, tmp_path: Path) -> None
     )
     data = recognize(tmp_path / 'cells.yaml')
     assert (data.classes, [one.images for one in data.splits.values()]) == (('disc', 'star'), [10, 5])
+
+
+def test_folders_of_other_classes_in_the_layout_of_the_config_are_own_data(shapes: Path, tmp_path: Path) -> None:
+    for split in ('train', 'val'):  # as ImageNet's
+        folders(tmp_path / split, shapes)
+    for name in ('imagenet/res2net50_26w_4s', 'cifar10/res2next20_2c7w4s'):
+        data = find_own(load_config(name), str(tmp_path), name, PARTS)
+        assert data
+        assert data.classes == ('a cat', 'dog', 'eel')
 
 
 def test_two_data_files_of_a_folder_have_work_dirs_of_their_own(tmp_path: Path) -> None:
