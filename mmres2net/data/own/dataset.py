@@ -149,7 +149,7 @@ def _recognize_format(tree: Tree, task: str | None) -> str:
     wanted = [name for name, (tasks, *_) in READERS.items() if task is None or task in tasks]
     there: list[str] = []
     for name, (_, is_in, _) in READERS.items():
-        there += [name] if (name != 'folders' or (not there and name in wanted)) and is_in(tree) else []
+        there += [name] if (name != 'folders' or not there) and is_in(tree) else []
     found = [name for name in there if name in wanted]
     if len(found) > 1:
         raise AmbiguousError(f'it holds data of several formats: {" and ".join(found)}', format=found)

@@ -242,6 +242,14 @@ def test_the_task_decides_and_has_to_fit(tmp_path: Path) -> None:
             recognize(tmp_path, task=task)
 
 
+def test_class_folders_are_named_where_the_task_takes_others(tmp_path: Path) -> None:
+    for name in ('cat/0.png', 'dog/0.png'):
+        (tmp_path / name).parent.mkdir()
+        Image.new('RGB', (8, 8)).save(tmp_path / name)
+    with pytest.raises(UserError, match=r'folders, .* detection'):
+        recognize(tmp_path, task='detection')
+
+
 def test_schema_names_what_the_reader_reads() -> None:
     schema = json.loads((ROOT / 'docs/data-file.schema.json').read_text())
     assert set(schema['properties']) == set(KEYS)
