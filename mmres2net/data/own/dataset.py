@@ -107,7 +107,7 @@ def recognize(path: str | Path, *, task: str | None = None, seed: int = 0) -> Ow
         raise UserError(f'{path} holds {source.kind} for {source.task}; {task} needs others')
     if task == 'instances' and source.task != 'instances':
         raise UserError(f'{path}: not all objects have masks, only boxes; use a config that detects boxes')
-    faults = [f'{one.kind}: {one.where} {one.what}' for found in source.findings.values() for one in found]
+    faults = [f'{one.kind}: {one.where}: {one.what}' for found in source.findings.values() for one in found]
     if faults and not any(source.samples.values()):
         raise UserError(f'{path}: no annotated image can be read: {join_some(faults)}')
     parts = tree.complete(source.samples, by_class=source.unit == 'images')

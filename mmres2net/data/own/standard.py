@@ -86,7 +86,7 @@ def parsed(split: Split) -> list[tuple[Sample, Size, list[Annotation]]]:
         faults += [] if size else [Finding('unreadable image', sample.image)]
         result.append((sample, size or (0, 0), [one for one in objects if one.label in split.classes]))
     if faults := [fault for fault in faults if fault.kind in ERRORS]:
-        shown = join_some((f'{fault.kind}: {fault.where} {fault.what}' for fault in faults), limit=5, sep='\n  ')
+        shown = join_some((f'{fault.kind}: {fault.where}: {fault.what}' for fault in faults), limit=5, sep='\n  ')
         raise UserError(f'{split.source}: errors, all of which mmres2net check-data lists\n  {shown}')
     return result
 
