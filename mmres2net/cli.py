@@ -65,6 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Interrupted as stop:
         report(stop)
         return stop.status
+    except BrokenPipeError:  # the reader of the output, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # where Python flushes at its end
+        return 128 + 13
     except (UserError, OSError) as error:
         if os.environ.get('MMRES2NET_TRACEBACK'):
             raise

@@ -116,3 +116,12 @@ runpy.run_module('mmres2net', run_name='__main__')
 """
     done = run(sys.executable, '-c', code)
     assert (done.returncode, done.stderr) == (status, f'\nstopped by {name}\n')
+
+
+def test_a_reader_that_ends_ends_the_command_in_silence() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, '-m', 'mmres2net', 'configs', '--list']
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b'')
