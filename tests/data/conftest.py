@@ -1,7 +1,4 @@
-"""One small set of `shapes` for all tests of this folder: its files, its scenes as drawn, and its COCO annotations.
-
-And a server, for tests of downloads.
-"""
+"""One small set of `shapes`: its files, its scenes as drawn, and its COCO annotations; and a server for downloads."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,6 +1,5 @@
 """Tables of data as people have them: the check in front of a run and ``check-data`` find the same errors in each."""
 
-import json
 import os
 import re
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from PIL import Image
 
 from mmres2net.data.check.before import check_before_training
 from mmres2net.errors import UserError
-from tests.data.tiny_sets import HEIGHT, OBJECT, WIDTH, TinySet, coco_set, draw, folder_set, mask_set, turned, voc_set
+from tests.data.tiny_sets import OBJECT, TinySet, coco_set, draw, folder_set, mask_set, turned, voc_set
 from tests.support.cli import run_cli
 
 Change = Callable[[TinySet], Any]
@@ -122,17 +121,6 @@ def cut_jpeg(path: Path) -> None:
     path.write_bytes(draw(path, 5).read_bytes()[:-200])
 
 
-def classes_file(made: TinySet) -> None:
-    (made.root / 'classes.txt').write_text('car\ndog\n')
-    for part in PARTS:
-        made.dataset(part).metainfo = dict(classes=str(made.root / 'classes.txt'))
-
-
-def other_evaluator(made: TinySet) -> None:
-    (made.root / 'other.json').write_text(json.dumps(made.content['val']))
-    made.cfg.val_evaluator.ann_file = str(made.root / 'other.json')
-
-
 def challenge(made: TinySet) -> None:
     made.content['test'] = {key: made.content['val'][key] for key in ('images', 'categories')}
     made.cfg.test_dataloader.dataset.ann_file = 'test.json'
@@ -149,22 +137,16 @@ def evaluate_training_data(made: TinySet) -> None:
 LOAD_AS_STORED = dict(type='LoadImageFromFile', color_type='color_ignore_orientation')
 RUNS = {'size': [64, 96], 'counts': [10, 50, 64 * 96 - 60]}
 COCO: Cases = {
-    'sound': (both(),),
-    'ids as texts': (renumber(lambda i: f'img-{i}', str),),
-    'annotation ids that restart': (renumber(int, lambda i: i % 2), 'duplicate annotation id'),
+    'sound': (both(),), 'ids as texts': (renumber(lambda i: f'img-{i}', str),),
     'two images of one id': (images('id', 2), 'duplicate image id, annotation without image'),
     'iscrowd as text': (annotations('iscrowd', '0', count=None), 'broken annotation, empty split'),
-    'all crowd': (annotations('iscrowd', 1, count=None), 'empty split'),
     'no area': (annotations('area', ...), 'broken annotation'),
     'area 0': (annotations('area', 0), '', 'annotation left out'),
-    'area as text': (annotations('area', '600'), 'broken annotation'),
-    'bbox of texts': (annotations('bbox', ['1', '2', '3', '4']), 'broken annotation'),
     'bbox with NaN': (annotations('bbox', [float('nan'), 1, 5, 5]), 'box that is not finite'),
     'bbox with a huge number': (annotations('bbox', [1, 1, 10**400, 5]), 'broken annotation'),
     'box without width': (annotations('bbox', [5, 5, 0, 9]), '', 'annotation left out'),
     'box outside': (annotations('bbox', [310, 5, 9, 9]), '', 'annotation left out'),
     'box partly outside': (annotations('bbox', [80, 5, 30, 9]), '', 'box beyond the image'),
-    'box that is rounded up': (annotations('bbox', [66, 5, 30.9, 9]),),
     'no segmentation, boxes only': (segm([]),),
     'unknown category': (annotations('category_id', 99), 'label without class'),
     'unknown image': (annotations('image_id', 777), 'annotation without image'),
@@ -179,9 +161,6 @@ COCO: Cases = {
     'another order of classes': (classes('dog', 'car'), 'classes do not fit'),
     'some of the classes': (both(classes_everywhere('dog'), head('bbox_head', num_classes=1)), '', 'unknown class'),
     'a class without an object': (annotations('category_id', 2, count=None), '', 'class without an object'),
-    'classes in a file': (classes_file,),
-    'classes in a file, another head': (both(classes_file, head('bbox_head', num_classes=1)), 'config does not fit'),
-    'evaluator of another file': (other_evaluator, 'config does not fit'),
     'challenge': (challenge,),
     'validation without objects': (
         lambda made: made.content['val']['annotations'].clear(), 'empty split', 'image without annotations',
@@ -193,7 +172,6 @@ COCO: Cases = {
     'an image of training in validation': (
         images('file_name', '../train/0.jpg', 'val'), 'same image in training and evaluation',
     ),
-    'JSON cut': (json_file('{"images": ['), 'broken annotation file'),
     'JSON nested': (json_file('[' * 200_000), 'broken annotation file'),
     'JSON with a byte order mark': (
         json_file(b'\xef\xbb\xbf{"images": [], "categories": []}'), 'broken annotation file',
@@ -210,13 +188,10 @@ COCO: Cases = {
     'turned image, annotated as seen': (first_image(lambda path: turned(path, 1, (64, 96))), '', 'EXIF orientation'),
 }  # fmt: skip
 MASKS: Cases = {
-    'sound': (both(),),
-    'run lengths': (segm(RUNS),),
-    'segmentation absent': (segm(...), 'object without mask'),
+    'sound': (both(),), 'run lengths': (segm(RUNS),), 'segmentation absent': (segm(...), 'object without mask'),
     'absent in validation': (segm([], part='val'), 'object without mask'),
     'two points in validation': (segm([[1, 1, 9, 9]], part='val'), 'object without mask'),
     'odd numbers': (segm([[1, 1, 9, 1, 9, 9, 5]]), '', 'polygon left out'),
-    'polygon of texts': (segm([['1', '2'] * 3]), 'broken mask of an object'),
     'polygon with NaN': (segm([[float('nan')] * 6]), 'broken mask of an object'),
     'runs of another size': (segm({'size': [4, 4], 'counts': [16]}), 'broken mask of an object'),
     'runs of a huge size': (segm({'size': [2**30, 2**30], 'counts': [2**60]}), 'broken mask of an object'),
@@ -260,16 +235,13 @@ BOMB = b'<!DOCTYPE a [<!ENTITY a0 "aaaaaaaaaa">%s]><annotation>&a9;</annotation>
     b'<!ENTITY a%d "%s">' % (i, b'&a%d;' % (i - 1) * 10) for i in range(1, 10)
 )
 VOC: Cases = {
-    'sound': (both(),),
-    'name with umlauts': (voc_name('Straße ä'),),
+    'sound': (both(),), 'name with umlauts': (voc_name('Straße ä'),),
     'suffix in capitals': (voc_name('x', '.JPG'), 'missing image'),
     'box outside': (voc_object(310, 5, 320, 20), 'empty box'),
     'box outside in validation': (voc_object(310, 5, 320, 20, part='val'), '', 'annotation left out'),
     'box partly outside': (voc_object(80, 5, 120, 20), '', 'box beyond the image'),
     'box without width': (voc_object(20, 5, 20, 30), 'empty box'),
-    'box within a pixel': (voc_object(20.2, 5, 20.9, 30), 'empty box'),
     'box reversed': (voc_object(40, 30, 10, 5), 'empty box'),
-    'box reversed, of another class': (voc_object(40, 30, 10, 5, label='tree'), '', 'unknown class'),
     'box without width, difficult': (voc_object(20, 5, 20, 30, difficult=1), '', 'annotation left out'),
     'box without width, difficult and trained on': (
         both(voc_object(20, 5, 20, 30, difficult=1), config(pipeline=[dict(type='mmres2net.TrainOnDifficult')])),
@@ -287,11 +259,10 @@ VOC: Cases = {
     'another vocabulary': (classes_everywhere('cat', 'cow'), 'classes do not fit, empty split'),
     'empty line': (voc_list(lambda data: data + b'\n'), 'broken annotation'),
     'name twice': (voc_list(lambda data: data + b'train0\n'), 'duplicate image id'),
+    'list with a byte order mark': (voc_list(lambda data: b'\xef\xbb\xbf' + data), 'broken annotation file'),
     'Windows lines': (voc_list(lambda data: data.replace(b'\n', b'\r\n')),),
     'list in latin-1': (voc_list(lambda data: data + 'Straße\n'.encode('latin-1')), 'broken annotation file'),
-    'list with a byte order mark': (voc_list(lambda data: b'\xef\xbb\xbf' + data), 'broken annotation file'),
-    'XML in GBK': (voc_xml(encoded('GBK')), 'broken annotation'),
-    'XML in latin-1': (voc_xml(encoded('ISO-8859-1')),),
+    'XML in GBK': (voc_xml(encoded('GBK')), 'broken annotation'), 'XML in latin-1': (voc_xml(encoded('ISO-8859-1')),),
     'XML bomb': (voc_xml(lambda data: BOMB), 'broken annotation'),
     'XML of 40 MB': (voc_xml(lambda data: data + b' ' * (40 * 2**20)), 'broken annotation'),
     'XML absent': (lambda made: (made.root / 'Annotations/train0.xml').unlink(), 'missing annotation file'),
@@ -347,28 +318,12 @@ def without_mask(made: TinySet) -> None:
     (made.root / 'ann/train/0.png').unlink()
 
 
-def two_training_sets(made: TinySet) -> None:
-    for path in (made.root / 'ann/val').iterdir():
-        Image.new('L', (WIDTH, HEIGHT)).save(path)
-    made.dataset().update(data_prefix=dict(img_path='img/val', seg_map_path='ann/val'))
-    both = [made.dataset().to_dict(), mask_set(made.root / 'more').dataset().to_dict()]
-    made.cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=both)
-    for part in ('val', 'test'):
-        made.cfg[f'{part}_dataloader'].dataset = mask_set(made.root / 'third').dataset('val').to_dict()
-
-
 SEG: Cases = {
-    'sound': (both(),),
-    'one bit': (masks(lambda mask: Image.fromarray(mask.astype(bool))),),
-    '16 bits': (masks(lambda mask: mask.astype(np.uint16)),),
+    'sound': (both(),), 'one bit': (masks(lambda mask: Image.fromarray(mask.astype(bool))),),
     '16 bits, another value': (masks(lambda mask: set_value(300)(mask.astype(np.uint16))), 'mask value without class'),
     '0 and 255': (masks(lambda mask: mask * 255), 'masks of 0 and 255'),
-    '0 and 255, of one bit as gray': (
-        masks(lambda mask: Image.fromarray(mask.astype(bool)).convert('L')), 'masks of 0 and 255',
-    ),
     '1 and 2': (masks(lambda mask: mask + 1), 'class without a pixel, mask value without class'),
-    'all ground': (masks(black), 'class without a pixel'),
-    'RGB': (masks(colors), 'unusable mask'),
+    'all ground': (masks(black), 'class without a pixel'), 'RGB': (masks(colors), 'unusable mask'),
     'another size': (masks(lambda mask: mask[:, :-1]), 'wrong mask size'),
     'turned image beside an unturned mask': (turned_image((96, 64)), 'wrong mask size'),
     'turned image, mask as seen': (turned_image((64, 96)), '', 'EXIF orientation'),
@@ -376,17 +331,14 @@ SEG: Cases = {
     'a class without a pixel in validation': (three_classes('train'), '', 'class without an object'),
     'one class with softmax': (one_class(), 'config does not fit'),
     'one class with sigmoid': (one_class(type='CrossEntropyLoss', use_sigmoid=True),),
-    'a class in one of two training sets': (two_training_sets,),
     'missing mask': (without_mask, 'missing mask'),
     'damaged mask': (lambda made: damage(made.root / 'ann/train/0.png'), 'unreadable mask'),
     'pipe as mask': (both(without_mask, lambda made: os.mkfifo(made.root / 'ann/train/0.png')), 'unreadable mask'),
     'suffix in capitals': (lambda made: draw(made.root / 'img/train/9.JPG', 3), '', 'files left out'),
     'no image of the suffix': (config(img_suffix='.tif'), 'empty split', 'files left out'),
-    'batch of one': (batch(1), 'config does not fit'),
-    'last batch of one': (batch(3), 'config does not fit'),
+    'batch of one': (batch(1), 'config does not fit'), 'last batch of one': (batch(3), 'config does not fit'),
     'last batch dropped': (batch(3, drop_last=True),),
     'endless sampler': (batch(3, sampler=dict(type='InfiniteSampler')),),
-    'batch of one without pooling': (both(batch(1), head('decode_head', type='FCNHead')),),
     'heads of another size': (head('auxiliary_head', num_classes=19), 'config does not fit'),
 }  # fmt: skip
 
@@ -398,7 +350,6 @@ def folder(name: str) -> Change:
 FOLDERS: Cases = {
     'sound': (both(),),
     'suffix in capitals': (lambda made: draw(made.root / 'train/dog/9.JPG', 9),),
-    'another suffix': (lambda made: draw(made.root / 'train/cat/8.webp', 8), '', 'files left out'),
     'folder of a notebook': (folder('train/.ipynb_checkpoints'), 'classes do not fit, empty class folder'),
     'empty folder': (
         both(folder('train/emu'), folder('val/emu'), head('head', num_classes=3)),
@@ -418,12 +369,9 @@ FOLDERS: Cases = {
 
 
 SETS: dict[str, tuple[Callable[[Path], TinySet], Cases]] = {
-    'COCO': (coco_set, COCO),
-    'COCO with masks': (lambda root: coco_set(root, masks=True), MASKS),
-    'VOC': (voc_set, VOC),
-    'semantic masks': (mask_set, SEG),
-    'class folders': (folder_set, FOLDERS),
-}
+    'COCO': (coco_set, COCO), 'COCO with masks': (lambda root: coco_set(root, masks=True), MASKS),
+    'VOC': (voc_set, VOC), 'semantic masks': (mask_set, SEG), 'class folders': (folder_set, FOLDERS),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(('kind', 'name'), [(kind, name) for kind, (_, cases) in SETS.items() for name in cases])
@@ -443,14 +391,11 @@ def test_both_checks_find_the_same(kind: str, name: str, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ('change', 'named'),
     [
-        (config(metainfo=dict(classes='car')), "('car',)"),
-        (classes('car', 'car'), 'car'),
-        (classes('car', 7), '7'),
-        (config(type='NoDataset'), 'NoDataset'),
-        (config(color='red'), 'color'),
+        (config(metainfo=dict(classes='car')), "('car',)"), (classes('car', 'car'), 'car'), (classes('car', 7), '7'),
+        (config(type='NoDataset'), 'NoDataset'), (config(color='red'), 'color'),
         (lambda made: (made.root / 'train').rename(made.root / 'moved'), 'train'),
     ],
-)
+)  # fmt: skip
 def test_configs_that_cannot_be_checked(change: Callable[[TinySet], Any], named: str, tmp_path: Path) -> None:
     made = coco_set(tmp_path)
     change(made)

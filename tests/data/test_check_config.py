@@ -13,17 +13,14 @@ from mmres2net.data.layout import datasets_of
 CLASSES = ('cat', 'dog')
 # Heads of other classes than the data set's: stuff, boundaries, words, identities; and plain ones.
 OTHERS = [
-    'mmdet/htc/htc_r50_fpn_1x_coco.py',
-    'mmdet/panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py',
+    'mmdet/htc/htc_r50_fpn_1x_coco.py', 'mmdet/panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py',
     'mmdet/mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic.py',
     'mmdet/bytetrack/bytetrack_yolox_x_8xb4-amp-80e_crowdhuman-mot17halftrain_test-mot17halfval.py',
     'mmdet/grounding_dino/grounding_dino_r50_scratch_8xb2_1x_coco.py',
-    'mmdet/cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py',
-    'mmdet/pascal_voc/faster-rcnn_r50_fpn_1x_voc0712.py',
+    'mmdet/cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py', 'mmdet/pascal_voc/faster-rcnn_r50_fpn_1x_voc0712.py',
     'mmseg/stdc/stdc1_4xb12-80k_cityscapes-512x1024.py',
-    'mmseg/point_rend/pointrend_r50_4xb2-80k_cityscapes-512x1024.py',
-    'mmpretrain/resnet/resnet50_8xb32_in1k.py',
-]
+    'mmseg/point_rend/pointrend_r50_4xb2-80k_cityscapes-512x1024.py', 'mmpretrain/resnet/resnet50_8xb32_in1k.py',
+]  # fmt: skip
 
 
 def config_root(library: str) -> Path:

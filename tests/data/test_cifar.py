@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 from mmengine.config import Config
-from mmengine.registry import DATASETS, init_default_scope
 
 from mmres2net.data.check.before import check_before_training
 from mmres2net.data.check.job import ERRORS, check_splits
@@ -40,16 +39,6 @@ def test_pixels_and_labels_are_those_of_the_file(tmp_path: Path, serialize: bool
     assert len(CIFAR100('train.bin', data_root=str(tmp_path), indices=2)) == 2
 
 
-def test_samples_go_through_mmpretrains_pipeline(tmp_path: Path) -> None:
-    write(tmp_path, 'train')
-    init_default_scope('mmpretrain')
-    steps = [dict(type='RandomCrop', crop_size=32, padding=4), dict(type='PackInputs')]
-    node = dict(type='mmres2net.CIFAR100', data_root=str(tmp_path), ann_file='train.bin', pipeline=steps)
-    sample = DATASETS.build(node)[1]
-    assert tuple(sample['inputs'].shape) == (3, 32, 32)
-    assert sample['data_samples'].gt_label.tolist() == [7]
-
-
 @pytest.mark.realdata
 @pytest.mark.parametrize(('name', 'count', 'classes'), [('train', 486, 99), ('test', 916, 100)])
 def test_real_images(name: str, count: int, classes: int, tmp_path: Path) -> None:
@@ -71,13 +60,8 @@ def test_other_files_are_one_error(tmp_path: Path) -> None:
     (tmp_path / 'empty').touch()
     (tmp_path / 'cut').write_bytes(whole[:-1])
     (tmp_path / 'label').write_bytes(bytes([19, 100]) + whole[2:])
-    messages = {
-        'none': 'No such',
-        '.': 'directory',
-        'label': '100.* 0 to 99',
-        **dict.fromkeys(('pickle', 'empty', 'cut'), 'bytes'),
-    }
-    for name, message in messages.items():
+    messages = {'none': 'No such', '.': 'directory', 'label': '100.* 0 to 99'}
+    for name, message in (messages | dict.fromkeys(('pickle', 'empty', 'cut'), 'bytes')).items():
         with pytest.raises(UserError, match=f'{message}.*prepare-data cifar100'):
             CIFAR100(name, data_root=str(tmp_path))
     assert len(CIFAR100Coarse('label', data_root=str(tmp_path))) == 4

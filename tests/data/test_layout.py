@@ -93,19 +93,6 @@ def test_paths_are_rewritten_by_meaning(tmp_path: Path, container: type) -> None
     assert (third.ann_file, third.nested.ann_file) == (str(root / 'y.json'), str(root / 'z.json'))
 
 
-def test_roots_that_follow_from_one_another_are_rewritten_once(tmp_path: Path) -> None:
-    cfg = coco_config()
-    for part in ('val', 'test'):
-        cfg[f'{part}_dataloader'].dataset.data_root = 'mini'
-    cfg.val_evaluator.ann_file = 'mini/annotations/instances_val2017.json'
-    fill(tmp_path / 'data/coco', COCO_FILES[0], 'train2017/')
-    fill(tmp_path / 'data/mini', COCO_FILES[1], 'val2017/')
-    moved = point_at(cfg, tmp_path / 'data')
-    assert moved.train_dataloader.dataset.data_root == str(tmp_path / 'data/coco')
-    assert moved.val_dataloader.dataset.data_root == str(tmp_path / 'data/mini')
-    assert moved.val_evaluator.ann_file == str(tmp_path / 'data/mini' / COCO_FILES[1])
-
-
 def test_no_folder_and_no_root(tmp_path: Path) -> None:
     for cfg, folder, named in (
         (coco_config(), tmp_path / 'absent', '--data'),

@@ -93,14 +93,6 @@ def test_damaged_ones_are_fetched(server: Server, coco: DataSet, root: Path, tmp
         assert text in told
 
 
-def test_broken_archive_is_named(server: Server, tmp_path: Path) -> None:
-    """Its checksum fits, and it is no zip file."""
-    broken = small_set('ecssd', {}, server, images=b'PK no zip' * 99, ground_truth_mask=b'')
-    with pytest.raises(UserError, match=r'downloads/images\.zip cannot be unpacked.*--from'):
-        prepare(Job(broken, tmp_path))
-    assert len(server.log) == 1
-
-
 def test_full_disk_is_an_error(server: Server, coco: DataSet, root: Path, tmp_path: Path, monkeypatch: Patch) -> None:
     done: list[int] = []
 

@@ -71,17 +71,7 @@ def test_a_second_call_changes_nothing(tiny: Path, monkeypatch: pytest.MonkeyPat
     assert {path: path.stat().st_mtime_ns for path in tiny.rglob('*')} == times
 
 
-def test_a_run_that_ends_early_leaves_nothing_that_looks_complete(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(shapes, '_write_lists', interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            make_shapes(tmp_path / 'set', spec=TINY)
-    assert not list(tmp_path.iterdir())
+def test_a_killed_run_leaves_nothing_that_looks_complete(tmp_path: Path) -> None:
     code = (
         'import os, sys; from mmres2net.data import shapes\n'
         'shapes._write_lists = lambda *_: os._exit(9)\n'

@@ -50,15 +50,13 @@ TRANSFERS: dict[str, tuple[bytes, list[Answer], list[str | None]]] = {
     # more cuts than tries: each brought some bytes, so the count of tries starts again
     'cuts': (b'', CUTS, [None, *(f'bytes={start}-' for start in STARTS)]),
     'cut without length': (b'', [Answer(cut=1000, length=False)], [None, 'bytes=1000-']),
-    'part': (CONTENT[:123_456], [], ['bytes=123456-']),
-    'complete part': (CONTENT, [], []),
+    'part': (CONTENT[:123_456], [], ['bytes=123456-']), 'complete part': (CONTENT, [], []),
     'complete part, unsized': (CONTENT, [Answer(status=416)], ['bytes=300000-', None]),
     'no ranges': (CONTENT[:1000], [Answer(ranges=False)], ['bytes=1000-']),
     'cut chunks, unsized': (b'', [Answer(chunked=True, cut=1000, ranges=False)], [None, 'bytes=1000-']),
     'busy': (b'', [Answer(status=503), Answer(status=429)], [None, None, None]),
-    'part too long': (CONTENT + b'x', [], [None]),
-    'part of another file': (b'x' * 1000, [], ['bytes=1000-', None]),
-}
+    'part too long': (CONTENT + b'x', [], [None]), 'part of another file': (b'x' * 1000, [], ['bytes=1000-', None]),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize('name', TRANSFERS)
@@ -81,17 +79,6 @@ def test_unusable_replies_lead_to_the_mirror(server, mirrored, tmp_path, answer,
     server.answers[NAME] = [answer]
     check_fetched(fetch(mirrored, tmp_path), tmp_path)
     assert server.ranges(f'mirror1/{NAME}') == [asked]
-
-
-@pytest.mark.parametrize('answer', [Answer(chunked=True), Answer(length=False)], ids=['chunked', 'closed'])
-def test_unknown_size_is_verified_by_the_checksum(server, archive, tmp_path, answer) -> None:
-    server.answers[NAME] = [answer]
-    check_fetched(fetch(replace(archive, size=None), tmp_path), tmp_path)
-    server.answers[NAME] = [answer] * 3
-    (tmp_path / NAME).unlink()
-    with pytest.raises(UserError, match='checksum'):
-        fetch(replace(archive, size=None, digest=''), tmp_path)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_stalled_server_is_given_up_for_the_mirror(server, mirrored, tmp_path, monkeypatch) -> None:
