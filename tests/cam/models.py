@@ -12,21 +12,17 @@ from tests.support import tiny
 CLASSES = ('tench, Tinca tinca', 'crane', 'drake')
 BACKBONE = dict(type='mmres2net.Res2Net', depths=(1, 1, 1, 1), base_width=14, scales=4, out_indices=(3,))
 STEPS = [
-    dict(type='LoadImageFromFile'),
-    dict(type='ResizeEdge', scale=72, edge='short', backend='pillow'),
-    dict(type='CenterCrop', crop_size=64),
-    dict(type='PackInputs'),
-]
+    dict(type='LoadImageFromFile'), dict(type='ResizeEdge', scale=72, edge='short', backend='pillow'),
+    dict(type='CenterCrop', crop_size=64), dict(type='PackInputs'),
+]  # fmt: skip
 
 
 def classifier(backbone: dict | None = None, classes: tuple[str, ...] = CLASSES, channels: int = 2048) -> dict:
     model = dict(
-        type='ImageClassifier',
-        data_preprocessor=dict(mean=tiny.PIXELS['mean'], std=tiny.PIXELS['std'], to_rgb=True),
-        backbone=backbone or BACKBONE,
-        neck=dict(type='GlobalAveragePooling'),
+        type='ImageClassifier', data_preprocessor=dict(mean=tiny.PIXELS['mean'], std=tiny.PIXELS['std'], to_rgb=True),
+        backbone=backbone or BACKBONE, neck=dict(type='GlobalAveragePooling'),
         head=dict(type='LinearClsHead', num_classes=len(classes), in_channels=channels, topk=(1,)),
-    )
+    )  # fmt: skip
     data = dict(dataset=dict(type='None', metainfo=dict(classes=classes), pipeline=STEPS))
     return dict(tiny.COMMON, default_scope='mmpretrain', model=model, test_dataloader=data)
 

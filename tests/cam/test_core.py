@@ -69,12 +69,10 @@ def plus_plus(gradients: np.ndarray, activations: np.ndarray) -> np.ndarray:
 
 
 WEIGHTS = {
-    'gradcam': lambda g, a: g.mean((1, 2), keepdims=True),
-    'gradcam++': plus_plus,
+    'gradcam': lambda g, a: g.mean((1, 2), keepdims=True), 'gradcam++': plus_plus,
     'xgradcam': lambda g, a: (g * a).sum((1, 2), keepdims=True) / (a.sum((1, 2), keepdims=True) + 1e-7),
-    'hirescam': lambda g, a: g,
-    'layercam': lambda g, a: np.maximum(g, 0),
-}
+    'hirescam': lambda g, a: g, 'layercam': lambda g, a: np.maximum(g, 0),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize('method', METHODS)
@@ -101,14 +99,12 @@ def test_hooks_are_removed_also_after_an_error(model: Small, image: Tensor) -> N
 @pytest.mark.parametrize(
     ('layer', 'score'),
     [
-        ('unused', lambda m, x: m(x)[0, 0]),
-        ('body', lambda m, x: (m(x) + m(x))[0, 0]),
-        ('fc', lambda m, x: m(x)[0, 0]),
-        ('body', lambda m, x: m(x.repeat(2, 1, 1, 1))[0, 0]),
+        ('unused', lambda m, x: m(x)[0, 0]), ('body', lambda m, x: (m(x) + m(x))[0, 0]),
+        ('fc', lambda m, x: m(x)[0, 0]), ('body', lambda m, x: m(x.repeat(2, 1, 1, 1))[0, 0]),
         ('body', lambda m, x: m(x)[0, 0].detach()),
         ('body', lambda m, x: (m(x), torch.zeros(1, requires_grad=True).sum())[1]),  # a gradient from elsewhere
     ],
-)
+)  # fmt: skip
 def test_layers_without_a_map(model: Small, image: Tensor, layer: str, score: Callable) -> None:
     before = state_of(model)
     with pytest.raises(UserError, match=layer):

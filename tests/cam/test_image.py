@@ -17,15 +17,13 @@ pytest.importorskip('mmpretrain')
 LOAD, PACK = dict(type='LoadImageFromFile'), dict(type='PackInputs')
 EDGE = dict(type='ResizeEdge', scale=48, edge='short', backend='pillow')
 PIPELINES = {
-    'plain': [],
-    'without a flip': [dict(type='RandomFlip', prob=0.0)],
-    'ratio': [dict(type='Resize', scale=(90, 50), keep_ratio=True)],
-    'stretched': [dict(type='Resize', scale=(61, 83))],
+    'plain': [], 'without a flip': [dict(type='RandomFlip', prob=0.0)],
+    'ratio': [dict(type='Resize', scale=(90, 50), keep_ratio=True)], 'stretched': [dict(type='Resize', scale=(61, 83))],
     'crop': [EDGE, dict(type='CenterCrop', crop_size=41)],
     'crop of more than there is': [EDGE, dict(type='CenterCrop', crop_size=(40, 99), auto_pad=True)],
     'padded': [dict(type='Pad', size_divisor=64), dict(type='Resize', scale=(70, 70))],
     'twice': [dict(type='CenterCrop', crop_size=31), EDGE, dict(type='CenterCrop', crop_size=33)],
-}
+}  # fmt: skip
 
 
 class Model(torch.nn.Module):

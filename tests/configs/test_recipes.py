@@ -24,23 +24,17 @@ from tests.reference.complexity import count_parameters, count_work
 SETS = ('ECSSD', 'PASCAL-S', 'HKU-IS', 'DUT-OMRON')
 # By name: images per step, processes, learning rate, weight decay, epochs or steps, where the learning rate falls.
 RECIPES: dict[str, tuple[Any, ...]] = {
-    'cifar10/res.*20_': (128, 1, 0.3, 0.0005, 12, None),
-    'cifar100/coarse_mini': (50, 1, 0.002, 0.05, 15, None),
+    'cifar10/res.*20_': (128, 1, 0.3, 0.0005, 12, None), 'cifar100/coarse_mini': (50, 1, 0.002, 0.05, 15, None),
     'cifar100/wrn28_10': (128, 1, 0.1, 0.0005, 200, [60, 120, 160]),
-    'cifar100/densenet': (64, 1, 0.1, 0.0001, 300, [150, 225]),
-    'cifar100?/': (64, 1, 0.05, 0.0005, 300, [150, 225]),
-    'demo/dss_.*photos': (4, 1, 0.0008, 0.05, 24, None),
-    'demo/': (4, 1, 0.0008, 0.05, 4, None),
-    'imagenet/': (256, 4, 0.1, 0.0001, 100, [30, 60, 90]),
-    'deeplabv3plus': (16, 4, 0.01, 0.0001, 30_000, None),
+    'cifar100/densenet': (64, 1, 0.1, 0.0001, 300, [150, 225]), 'cifar100?/': (64, 1, 0.05, 0.0005, 300, [150, 225]),
+    'demo/dss_.*photos': (4, 1, 0.0008, 0.05, 24, None), 'demo/': (4, 1, 0.0008, 0.05, 4, None),
+    'imagenet/': (256, 4, 0.1, 0.0001, 100, [30, 60, 90]), 'deeplabv3plus': (16, 4, 0.01, 0.0001, 30_000, None),
     'dss': (10, 1, 1.2e-3, 5e-4 / 120_000, 12_000, [7_500]),
     'mask_rcnn_.*_paper': (16, 8, 0.02, 0.0001, 180_000, [120_000, 160_000]),
-    'faster_rcnn_.*_c4_voc07': (1, 1, 0.001, 0.0001, 14, [10]),
-    'faster_rcnn_.*_c4': (16, 8, 0.01, 0.0001, 10, [8]),
-    'faster_rcnn_.*_voc07': (16, 8, 0.02, 0.0001, 17, [11, 15]),
-    '.*_2x': (16, 8, 0.02, 0.0001, 24, [16, 22]),
+    'faster_rcnn_.*_c4_voc07': (1, 1, 0.001, 0.0001, 14, [10]), 'faster_rcnn_.*_c4': (16, 8, 0.01, 0.0001, 10, [8]),
+    'faster_rcnn_.*_voc07': (16, 8, 0.02, 0.0001, 17, [11, 15]), '.*_2x': (16, 8, 0.02, 0.0001, 24, [16, 22]),
     '': (16, 8, 0.02, 0.0001, 12, [8, 11]),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize('name', CONFIGS)
@@ -86,9 +80,6 @@ def test_dss_solver_takes_the_steps_of_caffe() -> None:
         caffe = caffe - history
     torch.testing.assert_close(ours.detach(), caffe, rtol=1e-12, atol=0)
     assert float((ours.detach() - weight).abs()) > 1e-4
-
-
-# Data
 
 
 def test_scales_on_cifar10_cost_the_same_and_differ_in_scale_and_width_alone() -> None:
@@ -190,9 +181,6 @@ def test_dss(name: str) -> None:
     assert [map_.shape for map_ in maps] == [(1, 1, 300, 400)] * 6
 
 
-# Classification
-
-
 @pytest.mark.parametrize(('name', 'crop', 'edge'), [('resnet50', 224, 256), ('res2net50_26w_4s_299', 299, 342)])
 def test_imagenet_pixels_are_those_of_torchvisions_transforms(name: str, crop: int, edge: int, tmp_path: Path) -> None:
     """Resize, centre crop and normalization, on sharp pixels scaled down and smooth ones scaled up."""
@@ -230,11 +218,6 @@ def test_label_smoothing_is_all_that_its_configs_change() -> None:
     assert smooth.pop('smoothed_loss') == smooth['model']['head'].pop('loss')
     plain['model']['head'].pop('loss')
     assert smooth == plain
-
-
-def test_larger_images_are_all_that_the_299_row_changes() -> None:
-    larger, ours = (str(load_config(f'imagenet/res2net50_26w_4s{row}.py').to_dict()) for row in ('_299', ''))
-    assert larger.replace('299', '224').replace('342', '256') == ours != larger
 
 
 def test_cifar_pads_with_zeros_after_normalization() -> None:

@@ -58,13 +58,9 @@ def options_of(node: dict[str, Any]) -> dict[str, Any]:
     options |= node
     stages = options.get('num_stages', 4)
     meaning_of_none = {
-        'norm_cfg': {'type': 'BN'},
-        'strides': (1, 2, 2, 2)[:stages],
-        'dilations': (1, 1, 1, 1)[:stages],
-        'out_indices': (0, 1, 2, 3)[:stages],
-        'contract_dilation': False,
-        'stage_with_dcn': (False,) * 4,
-    }
+        'norm_cfg': {'type': 'BN'}, 'strides': (1, 2, 2, 2)[:stages], 'dilations': (1, 1, 1, 1)[:stages],
+        'out_indices': (0, 1, 2, 3)[:stages], 'contract_dilation': False, 'stage_with_dcn': (False,) * 4,
+    }  # fmt: skip
     options |= {key: value for key, value in meaning_of_none.items() if key in options and options[key] is None}
     options['norm_cfg'] = {'requires_grad': True, **options['norm_cfg']}
     return {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}

@@ -44,13 +44,11 @@ NO_MORE = dict(mmseg='note', mmpretrain='note')
 @pytest.mark.parametrize(
     ('more', 'without', 'found'),
     [
-        ({}, [], {}),
-        ({}, ['onedl-mmcv', 'onedl-mmdetection'], dict(mmcv='fail', mmdet='fail')),
+        ({}, [], {}), ({}, ['onedl-mmcv', 'onedl-mmdetection'], dict(mmcv='fail', mmdet='fail')),
         ({}, ['onedl-mmpretrain'], dict(mmpretrain='note')),
         ({'mmdet': '3.3.0'}, ['onedl-mmdetection'], dict(OpenMMLab='fail')),
         ({'mmcv-lite': '2.1.0'}, [], dict(mmcv='fail', OpenMMLab='fail')),
-        ({'opencv-python': '1.0'}, [], dict(cv2='warn')),
-        ({'opencv-python': '4.9.0'}, [], dict(cv2='fail')),
+        ({'opencv-python': '1.0'}, [], dict(cv2='warn')), ({'opencv-python': '4.9.0'}, [], dict(cv2='fail')),
         ({'mmengine': '0.10.7', 'mmcv': '2.1', 'mmdet': '3.3'}, [*MAINTAINED][1:4], dict(OpenMMLab='fail')),
         ({'mmengine': '0.10.7', 'mmcv': '2.1', 'mmdet': '3.3'}, [*MAINTAINED][1:], NO_MORE),
     ],
@@ -92,14 +90,11 @@ FACTS = dict(available_memory=64 * 10**9, free_disk=64 * 10**9, visible_cores=8,
 @pytest.mark.parametrize(
     ('changes', 'threads', 'found'),
     [
-        (dict(available_memory=None), '', {}),
-        (dict(available_memory=2 * 10**9), '', {'memory': 'warn'}),
-        (dict(free_disk=10**9), '', {'disk': 'warn'}),
-        (dict(granted_cores=2.0), '', {'cores': 'warn'}),
-        (dict(granted_cores=2.0), '2', {}),
-        ({}, '9', {'cores': 'warn'}),
+        (dict(available_memory=None), '', {}), (dict(available_memory=2 * 10**9), '', {'memory': 'warn'}),
+        (dict(free_disk=10**9), '', {'disk': 'warn'}), (dict(granted_cores=2.0), '', {'cores': 'warn'}),
+        (dict(granted_cores=2.0), '2', {}), ({}, '9', {'cores': 'warn'}),
     ],
-)
+)  # fmt: skip
 def test_machine(monkeypatch: pytest.MonkeyPatch, changes: dict, threads: str, found: dict[str, str]) -> None:
     for name, value in {**FACTS, **changes}.items():
         monkeypatch.setattr(environment, name, lambda *_, value=value: value)
@@ -145,15 +140,6 @@ def test_wrong_operators_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ops, 'roi_align', lambda *args: args[0][..., :1, :1])
     with pytest.raises(ValueError, match='roi_align'):
         probes.operators()
-
-
-def test_a_name_that_another_class_took(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mmengine.registry import MODELS as ROOT
-
-    probes.registry()
-    monkeypatch.setitem(ROOT.module_dict, 'Res2Net', object)
-    with pytest.raises(ValueError, match='Res2Net'):
-        probes.registry()
 
 
 CPU, CUDA = 'torch is built for CUDA None', 'torch is built for CUDA 13.0'

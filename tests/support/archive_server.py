@@ -143,14 +143,7 @@ def archive_of(server: Server, name: str, content: bytes, *, mirrors: int = 0) -
 
 
 def small_set(name: str, counts: Mapping[str, int], server: Server | None = None, **packed: bytes) -> DataSet:
-    """Return a row of the table with other numbers of files, and with other archives, which are served.
-
-    Args:
-        name: The data set.
-        counts: The number of files by the end of the source of a check; the first that fits counts.
-        server: Serves the archives; without it they are no official ones, and are not downloaded.
-        packed: The archives, by their names without suffix.
-    """
+    """Return a row of the table with other ``counts`` by the end of a check's source, and archives that are served."""
 
     def fewer(checks: tuple[Check, ...]) -> tuple[Check, ...]:
         number = {c: next((n for end, n in counts.items() if c.source.endswith(end)), c.count) for c in checks}

@@ -14,22 +14,16 @@ from tests.support import tiny
 OTHER_CLASSES = ('drake', 'tench', 'stork', 'ptarmigan')
 RESNET = dict(type='mmpretrain.ResNet', depth=18, out_indices=(3,))
 CONFIGS: dict[str, Callable[[], dict]] = {
-    'detector': tiny.detector,
-    'agnostic': lambda: tiny.detector(agnostic=True),
-    'c4': tiny.c4_detector,
-    'segmentor': tiny.segmentor,
-    'saliency': models.saliency,
-    'classifier': models.classifier,
+    'detector': tiny.detector, 'agnostic': lambda: tiny.detector(agnostic=True), 'c4': tiny.c4_detector,
+    'segmentor': tiny.segmentor, 'saliency': models.saliency, 'classifier': models.classifier,
     'resnet': lambda: models.classifier(RESNET, OTHER_CLASSES, 512),
-}
+}  # fmt: skip
 # Flags by suffix. OpenVINO once confused rows and columns of a level of 3 x 3 cells; the coarsest one has stride 64.
 # torch.export's programs take no level of a single cell.
 FLAGS = {
-    'onnx': ['--to', 'onnx'],
-    'xml': ['--to', 'openvino', '--size', '160x160'],
-    'pt': ['--to', 'torchscript'],
+    'onnx': ['--to', 'onnx'], 'xml': ['--to', 'openvino', '--size', '160x160'], 'pt': ['--to', 'torchscript'],
     'pt2': ['--to', 'torch-export', '--size', '128x128'],
-}
+}  # fmt: skip
 
 
 class TinyModels(dict[str, tuple[str, str]]):

@@ -59,20 +59,14 @@ def settings(masks: bool) -> dict:
 def detector(*, masks: bool = True, agnostic: bool = False) -> dict:
     model = dict(
         type='MaskRCNN' if masks else 'FasterRCNN',
-        data_preprocessor=dict(type='DetDataPreprocessor', **PIXELS, pad_size_divisor=32),
-        backbone=BACKBONE,
+        data_preprocessor=dict(type='DetDataPreprocessor', **PIXELS, pad_size_divisor=32), backbone=BACKBONE,
         neck=dict(type='FPN', in_channels=[256, 512, 1024, 2048], out_channels=CHANNELS, num_outs=5),
         rpn_head=rpn([4, 8, 16, 32, 64], CHANNELS),
-        roi_head=heads([4, 8, 16, 32], CHANNELS, agnostic=agnostic, masks=masks),
-        train_cfg=None,
+        roi_head=heads([4, 8, 16, 32], CHANNELS, agnostic=agnostic, masks=masks), train_cfg=None,
         test_cfg=settings(masks),
-    )
-    return dict(
-        COMMON,
-        default_scope='mmdet',
-        model=model,
-        test_dataloader=loader('PackDetInputs', scale=(96, 80), keep_ratio=True),
-    )
+    )  # fmt: skip
+    data = loader('PackDetInputs', scale=(96, 80), keep_ratio=True)
+    return dict(COMMON, default_scope='mmdet', model=model, test_dataloader=data)
 
 
 def c4_detector() -> dict:
@@ -96,21 +90,15 @@ def segmentor() -> dict:
     """A DeepLabv3+ whose test images have 16 k + 1 pixels."""
     model = dict(
         type='EncoderDecoder',
-        data_preprocessor=dict(type='mmres2net.AlignedSegDataPreProcessor', **PIXELS, size=(97, 97)),
-        backbone=BACKBONE,
+        data_preprocessor=dict(type='mmres2net.AlignedSegDataPreProcessor', **PIXELS, size=(97, 97)), backbone=BACKBONE,
         decode_head=dict(
             type='DepthwiseSeparableASPPHead', in_channels=2048, in_index=3, channels=8, dilations=(1, 2, 3),
             c1_in_channels=256, c1_channels=4, num_classes=len(CLASSES), norm_cfg=dict(type='BN'), align_corners=True,
         ),
-        train_cfg=None,
-        test_cfg=dict(mode='whole'),
+        train_cfg=None, test_cfg=dict(mode='whole'),
     )  # fmt: skip
-    return dict(
-        COMMON,
-        default_scope='mmseg',
-        model=model,
-        test_dataloader=loader('PackSegInputs', scale=(96, 96), keep_ratio=True),
-    )
+    data = loader('PackSegInputs', scale=(96, 96), keep_ratio=True)
+    return dict(COMMON, default_scope='mmseg', model=model, test_dataloader=data)
 
 
 def write_model(folder: Path, name: str, config: dict) -> tuple[str, str]:
