@@ -97,14 +97,9 @@ def test_command_runs(argv: list[str]) -> None:
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_to_files(page: Path) -> None:
+def test_links_and_paths_lead_to_files(page: Path) -> None:
     links = re.findall(r'\]\(([^)#]+)[^)]*\)', re.sub(r'```.*?```', '', page.read_text(), flags=re.DOTALL))
-    missing = [link for link in links if '://' not in link and not (page.parent / link).exists()]
-    assert missing == []
-
-
-@pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_paths_in_the_text_exist(page: Path) -> None:
+    assert [link for link in links if '://' not in link and not (page.parent / link).exists()] == []
     named = re.findall(r'`((?:mmres2net|tests|configs|tools|benchmarks|docs|docker)/[\w./-]*)`', page.read_text())
     assert [path for path in named if not (ROOT / path).exists()] == []
 

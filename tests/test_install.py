@@ -23,7 +23,7 @@ case "$name $*" in
     'python -c'*) cat compiled; exit ;;
 esac
 echo "begin $name $* INDEX=$UV_DEFAULT_INDEX CUDA=$FORCE_CUDA JOBS=$MAX_JOBS" >> log
-case "$name $*" in 'uv pip install'*) cp .setup/constraints.txt given; sleep $(cat delay) ;; esac
+case "$name $*" in 'uv pip install'*) cp .setup/constraints.txt given ;; esac
 echo "end $name" >> log
 exit $(cat "status-$name")
 """
@@ -60,7 +60,7 @@ def venv(tmp_path: Path) -> Venv:
         venv.write(f'status-{name}', 0)
     torch = VERSIONS['torch']
     facts = {'packages': f'torch=={torch}\n', 'torch-facts': f'{torch}+cu130 False {venv.folder}\n', 'Python.h': ''}
-    facts |= {'uv-version': VERSIONS['uv'], 'compiled': 'not available', 'pip-settings': '', 'delay': '0'}
+    facts |= {'uv-version': VERSIONS['uv'], 'compiled': 'not available', 'pip-settings': ''}
     for name, text in facts.items():
         venv.write(name, text)
     return venv
@@ -125,16 +125,6 @@ def test_unknown_extras_and_original_openmmlab_packages_are_refused(venv: Venv) 
     venv.write('packages', 'mmdet==3.3.0\n')
     assert 'mmdet' in venv.set_up(status=1)
     assert not venv.calls('uv')
-
-
-def test_two_set_ups_at_once_wait_for_each_other(venv: Venv) -> None:
-    venv.write('delay', 1)
-    command = [sys.executable, INSTALL, '--venv', venv.folder]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(2)]
-    said = [process.communicate()[0].decode() for process in both]
-    assert ([process.returncode for process in both], sum('waiting' in text for text in said)) == ([0, 0], 1)
-    kinds = [line.split()[0] for line in (venv.folder / 'log').read_text().splitlines()]
-    assert kinds == ['begin', 'end'] * (len(kinds) // 2)
 
 
 def test_operators_are_compiled_for_torch_and_device(venv: Venv, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,14 +48,6 @@ def wheel(copied: Copy, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope='module')
-def sdist(copied: Copy, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    target = tmp_path_factory.mktemp('sdist')
-    command = [sys.executable, '-m', 'build', '--sdist', '--no-isolation', '-o', str(target), str(copied[0])]
-    subprocess.run(command, check=True, capture_output=True)
-    return next(target.glob('*.tar.gz'))
-
-
-@pytest.fixture(scope='module')
 def target(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp('target')
     command = [sys.executable, '-m', 'pip', 'install', '-q', '--no-deps', '--no-index', '--target', str(folder)]
@@ -76,11 +68,13 @@ def test_wheel_holds_all_sources_and_configs_and_nothing_else(copied: Copy, whee
 
 
 def test_wheel_of_the_sdist_is_the_same_and_builds_leave_the_sources_as_they_were(
-    copied: Copy, wheel: Path, sdist: Path, tmp_path: Path
+    copied: Copy, wheel: Path, tmp_path: Path
 ) -> None:
     tree, pristine = copied
     assert {name: files_in(tree / name) for name in SOURCES} == pristine
-    with tarfile.open(sdist) as archive:
+    command = [sys.executable, '-m', 'build', '--sdist', '--no-isolation', '-o', str(tmp_path), str(tree)]
+    subprocess.run(command, check=True, capture_output=True)
+    with tarfile.open(next(tmp_path.glob('*.tar.gz'))) as archive:
         archive.extractall(tmp_path, filter='data')
     unpacked = next(path for path in tmp_path.iterdir() if path.is_dir())
     assert contents(build(unpacked, tmp_path / 'wheel')) == contents(wheel)
@@ -95,10 +89,7 @@ def test_metadata_names_version_licence_extras_and_command(wheel: Path) -> None:
     extras = {'seg', 'cls', 'export', 'cam', 'sal', 'cluster', 'ray', 'serve', 'all', 'dev', 'ops'}
     assert set(re.findall(r'^Provides-Extra: (\w+)$', metadata, re.MULTILINE)) == extras
     command = 'mmres2net = mmres2net.__main__:main'
-    assert (command in commands, f'{info}/licenses/LICENSE' in contents(wheel)) == (
-        True,
-        True,
-    )
+    assert (command in commands, f'{info}/licenses/LICENSE' in contents(wheel)) == (True, True)
 
 
 def python_in(target: Path, *arguments: str) -> str:

@@ -17,19 +17,6 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / 'configs'
 
 
-def test_wheel_goes_before_a_neighbouring_folder(shipped: Path) -> None:
-    assert paths.config_dir() == shipped
-    inside = shipped.parent / 'mmres2net' / '.mim' / 'configs'
-    inside.mkdir(parents=True)
-    assert paths.config_dir() == inside
-
-
-def test_package_without_configs_says_where_it_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paths, '_PACKAGE', tmp_path / 'mmres2net')
-    with pytest.raises(FileNotFoundError, match='checkout'):
-        paths.config_dir()
-
-
 def test_names_mean_shipped_files_and_the_list_is_without_fragments(shipped: Path) -> None:
     assert paths.list_configs() == ['demo/faster_rcnn_r2n50.py', 'faster_rcnn_r2n50.py', 'faster_rcnn_r50.py']
     (shipped / 'lr0.02.py').touch()  # its dot begins no suffix

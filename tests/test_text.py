@@ -1,9 +1,9 @@
-"""Tables, shortened lists, sizes, and what an exception says."""
+"""Tables, sizes, and what an exception says."""
 
 import pytest
 
 from mmres2net.errors import UserError, reason_of
-from mmres2net.text import format_table, join_some, parse_size
+from mmres2net.text import format_table, parse_size
 
 
 def test_table() -> None:
@@ -13,12 +13,6 @@ def test_table() -> None:
     assert format_table([]) == ''
     table = format_table([('a|b', 1), ('c', 20)], ('name', 'n'), markdown=True)
     assert table.splitlines() == ['| name |   n |', '| ---- | --: |', '| a\\|b |   1 |', '| c    |  20 |']
-
-
-def test_join_some() -> None:
-    assert join_some(range(3)) == '0, 1, 2'
-    assert join_some('abcdefgh') == 'a, b, c, d, e and 3 more'
-    assert join_some('abc', limit=2, sep='\n  ') == 'a\n  b\n  and 1 more'
 
 
 def test_sizes() -> None:
