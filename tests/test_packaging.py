@@ -71,9 +71,9 @@ def test_wheel_of_the_sdist_is_the_same_and_builds_leave_the_sources_as_they_wer
     copied: Copy, wheel: Path, tmp_path: Path
 ) -> None:
     tree, pristine = copied
-    assert {name: files_in(tree / name) for name in SOURCES} == pristine
     command = [sys.executable, '-m', 'build', '--sdist', '--no-isolation', '-o', str(tmp_path), str(tree)]
     subprocess.run(command, check=True, capture_output=True)
+    assert {name: files_in(tree / name) for name in SOURCES} == pristine
     with tarfile.open(next(tmp_path.glob('*.tar.gz'))) as archive:
         archive.extractall(tmp_path, filter='data')
     unpacked = next(path for path in tmp_path.iterdir() if path.is_dir())

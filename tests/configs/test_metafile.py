@@ -10,6 +10,7 @@ import torch
 
 from mmres2net.engine.build import build_model
 from mmres2net.engine.config import load_config, single_process_norms, without_weights
+from mmres2net.init_cfg import pretrained_nodes
 from mmres2net.models import Res2LayerHead, Res2Net, Res2NetDLA
 from mmres2net.paths import config_dir, list_configs
 from tests.configs.pairs import CONFIGS, META, PAIRS, config_table
@@ -192,7 +193,7 @@ def test_is_short_and_starts_from_the_weights_of_its_network(name: str) -> None:
     cfg = load_config(name)
     backbones = take_backbones(cfg.to_dict())
     for node in backbones:
-        checkpoint = (node.get('init_cfg') or {}).get('checkpoint')
+        checkpoint = next((found.checkpoint for found in pretrained_nodes(node)), None)
         assert bool(checkpoint) == name.startswith(('faster', 'mask', 'deeplab', 'dss'))
         if checkpoint:
             assert checkpoint == node.get('arch', f'torchvision://resnet{node.get("depth")}')
