@@ -41,7 +41,7 @@ def read_splits(cfg: Config, parts: Sequence[str]) -> list[Split]:
             else:
                 found.append((files, [(name, part)], dataset))
     splits = [_read(cfg, names, dataset) for _, names, dataset in found]
-    folders = [folder for *_, dataset in found if (folder := _image_folder(cfg, dataset))]
+    folders = [folder for *_, dataset in found if (folder := image_folder(cfg, dataset))]
     for other in folders[1:]:  # labels are the order of the folders
         first, second = ({path.name for path in place.glob('*') if path.is_dir()} for place in (folders[0], other))
         if first and second and first != second:
@@ -101,7 +101,7 @@ def _read(cfg: Config, names: Sequence[tuple[str, str]], dataset: dict[str, Any]
     metrics = [node.get('metric') or () for node in evaluators]
     split.needs_masks = any(step.get('with_mask') for step in steps) or any('segm' in metric for metric in metrics)
     try:
-        if class_folder := _image_folder(cfg, dataset):
+        if class_folder := image_folder(cfg, dataset):
             _read_folders(class_folder, built, split)
         else:
             bases = {base.__name__ for base in type(built).__mro__}
@@ -132,7 +132,7 @@ def _build(cfg: Config, dataset: dict[str, Any]) -> Any:
 # Images in a folder per class, as mmpretrain reads them: it numbers the classes by the names of the folders.
 
 
-def _image_folder(cfg: Config, dataset: dict[str, Any]) -> Path | None:
+def image_folder(cfg: Config, dataset: dict[str, Any]) -> Path | None:
     """Return the folder whose subfolders are the classes of a data set dict; None where a list names the images."""
     if not any(base.__name__ == 'CustomDataset' for base in dataset_class(cfg, dataset).__mro__):
         return None

@@ -12,7 +12,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmres2net.data.formats.base import Split
-from mmres2net.data.formats.read import read_splits
+from mmres2net.data.formats.read import image_folder, read_splits
 from mmres2net.data.layout import PARTS, datasets_of, point_at
 from mmres2net.data.own.dataset import OwnData, recognize
 from mmres2net.data.own.standard import write_standard
@@ -127,20 +127,25 @@ def _layout_fault(cfg: Config, path: str, parts: Sequence[str]) -> str:
 
     Of the last of ``parts``, the smallest one, class names are read: data of others may have the same layout.
     """
-    place = Path(path).expanduser().absolute()
+    top = Path(path).expanduser().absolute()
     try:
         pointed = point_at(cfg, path, parts)
         for node in datasets_of(pointed, parts[-1]):
             file = Path(node.get('data_root') or '', node.get('ann_file') or '-')
             if file.is_dir():
                 return f'{file} is a folder'
-            if file.is_file() and place not in file.absolute().parents:
+            if file.is_file() and top not in file.absolute().parents:
                 return f'{file} lists other data'
         splits = read_splits(pointed, parts[-1:])
     except UserError as error:
         return str(error)
     faults = [finding.what for split in splits for finding in split.findings if finding.kind == 'classes do not fit']
     for split in splits:
+        if place := image_folder(pointed, split.node):
+            names = sorted(entry.name for entry in place.glob('*') if entry.is_dir())
+            coded = all(re.fullmatch(r'n\d{8}', name) for name in names)  # ImageNet's, whose classes have other names
+            fits = coded or set(split.classes) in (set(), set(names))
+            faults.append('' if fits else f'its classes are {join_some(names)}')
         if split.check_names:
             parsed = [split.parse(sample)[1] for sample in split.samples[:SAMPLED]]
             faults.append(split.check_names({one.label for objects in parsed for one in objects if one.label}))

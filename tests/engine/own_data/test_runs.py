@@ -116,6 +116,12 @@ def test_folders_of_other_classes_in_the_layout_of_the_config_are_own_data(shape
         data = find_own(load_config(name), str(tmp_path), name, PARTS)
         assert data
         assert data.classes == ('a cat', 'dog', 'eel')
+    for number in range(7):  # now as many as CIFAR-10 has
+        for split in ('train', 'val'):
+            shutil.copytree(tmp_path / split / 'eel', tmp_path / split / f'eel {number}')
+    data = find_own(load_config(name), str(tmp_path), name, PARTS)
+    assert data
+    assert len(data.classes) == 10
 
 
 def test_two_data_files_of_a_folder_have_work_dirs_of_their_own(tmp_path: Path) -> None:
