@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv2d
 from torch.nn.utils import parametrize, prune
 
 from mmres2net.deploy import use_fused_blocks
@@ -25,7 +26,7 @@ def network(seed: int = 0, **options: Any) -> nn.Module:
     return random_network(lambda: kind(**options), seed).float().eval()
 
 
-def fused_pair(**options: Any) -> tuple[nn.Module, nn.Module]:
+def pair(**options: Any) -> tuple[nn.Module, nn.Module]:
     plain = network(**options)
     fused = copy.deepcopy(plain)
     assert use_fused_blocks(fused) > 0
@@ -84,18 +85,10 @@ def patched_norm(model: nn.Module) -> None:
     model.layer2[1].bns[1].forward = lambda x: usual(x) + 1
 
 
-def patched_convolution(model: nn.Module) -> None:
-    model.layer1[0].conv1._conv_forward = lambda x, weight, bias: nn.functional.conv2d(x, weight * 2, bias)
-
-
 def hooked(model: nn.Module) -> None:
     model.layer2[1].bns[0].register_forward_hook(lambda module, inputs, out: out + 1)
     for module in (model.layer3, model.bn1):
         module.register_forward_pre_hook(lambda module, inputs: inputs[0] * 2)
-
-
-def without_statistics(model: nn.Module) -> None:
-    model.layer2[1].bn1 = nn.BatchNorm2d(80, track_running_stats=False).eval()
 
 
 def reflecting(model: nn.Module) -> None:
@@ -108,11 +101,11 @@ MODIFICATIONS: dict[str, Callable[[nn.Module], object]] = {
     'convolutions': partial(subclassed, kind=nn.Conv2d),
     'parametrized': lambda m: parametrize.register_parametrization(m.layer2[1].convs[0], 'weight', nn.Tanh()),
     'pruned': lambda m: prune.l1_unstructured(m.layer2[1].conv3, 'weight', 0.5), 'patched norm': patched_norm,
-    'patched convolution': patched_convolution,
+    'patched convolution': lambda m: setattr(m.layer1[0].conv1, '_conv_forward', lambda x, w, b: conv2d(x, w * 2, b)),
     'patched block': lambda m: setattr(m.layer3[1], '_multi_scale', lambda x: x),
     'patched class': lambda m: None,  # see modify
     'hooks': hooked, 'norm on the batch': lambda m: m.layer2[1].bn1.train(),
-    'norm without statistics': without_statistics,
+    'norm without statistics': lambda m: setattr(m.layer2[1], 'bn1', nn.BatchNorm2d(80, 1e-5, 0.1, True, False).eval()),
     'same padding': lambda m: setattr(m.layer2[1].convs[0], 'padding', 'same'), 'reflecting': reflecting,
 }  # fmt: skip
 

@@ -16,18 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mmres2net.deploy import onednn, use_fused_blocks
 from mmres2net.models import ARCHS
 from mmres2net.models.res2net import Bottle2neck
-from tests.deploy.networks import (
-    CHANGES,
-    IMAGE,
-    MODIFICATIONS,
-    assert_close,
-    assert_same,
-    change,
-    features,
-    fused_pair,
-    modify,
-    network,
-)
+from tests.deploy.networks import CHANGES, IMAGE, MODIFICATIONS, assert_same, change, features, modify, network, pair
 
 LAST = torch.channels_last
 # One architecture, the shallowest, for each kind of block and stem that has fused blocks.
@@ -79,39 +68,30 @@ OPTIONS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize('options', OPTIONS, ids=lambda options: '-'.join(sorted(options)))
 def test_options(options: dict[str, Any]) -> None:
-    plain, fused = fused_pair(**options)
-    x = torch.randn(2, 3, 33, 49)
+    plain, fused = pair(**options)
     for memory_format in (torch.contiguous_format, LAST):
+        x = torch.randn(2, 3, 33, 49).contiguous(memory_format=memory_format)
+        held = x.clone()
         for _ in range(3):  # weights are packed for the third
-            assert_same(fused, plain, x.contiguous(memory_format=memory_format))
+            assert_same(fused, plain, x)
+        assert torch.equal(x, held)
 
 
-def test_every_convolution_is_fused(calls: list[Any]) -> None:
-    plain, fused = fused_pair()
+def test_every_convolution_is_fused_and_of_frozen_stages_in_training_too(calls: list[Any]) -> None:
+    plain, fused = pair(**FROZEN)
     features(fused)
     assert len(calls) == len({id(call) for call in calls}) == convolutions(plain)
+    calls.clear()
+    fused.train()(torch.randn(2, 3, 64, 64))
+    assert len(calls) == sum(convolutions(part) for part in fused.frozen_modules())
 
 
 @pytest.mark.parametrize('sides', [(1, 1), (1, 70), (64, 64, 64, 96, 64, 96, 96, 32, 64)])
 def test_sizes_that_change(sides: tuple[int, ...]) -> None:
     """Weights are packed for a size that repeats and must not be used for another; one pixel is a case of its own."""
-    plain, fused = fused_pair()
+    plain, fused = pair()
     for side in sides:
         assert_same(fused, plain, torch.randn(2, 3, side, sides[0]))
-
-
-def test_input_and_returned_features_are_not_overwritten() -> None:
-    plain, fused = fused_pair()
-    x = IMAGE.contiguous(memory_format=LAST)
-    kept, outs = x.clone(), features(fused, x)
-    assert torch.equal(x, kept)
-    for got, wanted in zip(outs, features(plain), strict=True):
-        assert_close(got, wanted)
-    entry = torch.randn(1, 512, 8, 8).contiguous(memory_format=LAST)
-    held = entry.clone()
-    for part in (fused.layer2[1], fused.layer2[1:]):
-        features(part, entry)
-        assert torch.equal(entry, held)
 
 
 @pytest.mark.parametrize('shortcut', [nn.Sequential(), nn.Dropout(0.5), nn.Identity()])
@@ -127,7 +107,7 @@ def test_shortcut_that_returns_its_input(shortcut: nn.Module) -> None:
 
 
 def test_state_dict_and_description_stay() -> None:
-    plain, fused = fused_pair()
+    plain, fused = pair()
     features(fused)
     state = fused.state_dict()
     assert list(state) == list(plain.state_dict())
@@ -140,7 +120,7 @@ def test_state_dict_and_description_stay() -> None:
 
 
 def test_copies_and_pickles_are_plain_and_independent() -> None:
-    plain, fused = fused_pair()
+    plain, fused = pair()
     features(fused)
     file = io.BytesIO()
     torch.save(fused, file)
@@ -157,7 +137,7 @@ def test_copies_and_pickles_are_plain_and_independent() -> None:
 
 @pytest.mark.parametrize('how', CHANGES)
 def test_changes_are_seen(how: str) -> None:
-    plain, fused = fused_pair()
+    plain, fused = pair()
     before = features(fused)
     for model in (plain, fused):
         change(how, model)
@@ -168,7 +148,7 @@ def test_changes_are_seen(how: str) -> None:
 @pytest.mark.parametrize('how', MODIFICATIONS)
 def test_modified_models_compute_what_they_say(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Modified before blocks are fused, and after the first use of fused blocks."""
-    plain, after = fused_pair()
+    plain, after = pair()
     before, unmodified = copy.deepcopy(plain), features(after)
     with monkeypatch.context() as patch:
         modify(how, patch, plain, before, after)
@@ -179,7 +159,7 @@ def test_modified_models_compute_what_they_say(how: str, monkeypatch: pytest.Mon
 
 
 def test_global_hooks_and_flop_counters_see_every_convolution() -> None:
-    plain, fused = fused_pair()
+    plain, fused = pair()
     seen: list[nn.Module] = []
     handle = nn.modules.module.register_module_forward_hook(lambda module, inputs, out: seen.append(module))
     try:
@@ -198,7 +178,7 @@ def test_global_hooks_and_flop_counters_see_every_convolution() -> None:
 def test_gradients_and_function_transforms_are_those_of_the_modules() -> None:
     """In evaluation mode with gradients, as class activation maps need them; the modules run, so they are equal."""
     grads = []
-    for model in fused_pair():
+    for model in pair():
         image = IMAGE.clone().requires_grad_()
         sum(out.square().mean() for out in model(image)).backward()
         jvp = torch.func.jvp(lambda x, model=model: model(x)[0], (IMAGE,), (torch.ones_like(IMAGE),))
@@ -226,12 +206,13 @@ FROZEN = dict(frozen_stages=2, norm_eval=True)
 TRAINED: list[tuple[str, dict[str, Any]]] = [
     ('plain', {}), ('plain', FROZEN), ('plain', dict(frozen_stages=1, with_cp=True)), ('activation_checkpointing', {}),
     ('activation_checkpointing', FROZEN), ('checkpoint', dict(frozen_stages=1)), ('compiled', FROZEN),
+    ('inference_mode', FROZEN),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(('how', 'options'), TRAINED)
 def test_training_step(how: str, options: dict[str, Any]) -> None:
-    plain, fused = fused_pair(**options)
+    plain, fused = pair(**options)
     run: Any = fused
     if how == 'activation_checkpointing':
         for model in (plain, fused):
@@ -240,6 +221,9 @@ def test_training_step(how: str, options: dict[str, Any]) -> None:
         run = lambda x: checkpoint(fused, x.requires_grad_(), use_reentrant=False)  # noqa: E731
     elif how == 'compiled':
         run = torch.compile(fused, backend='aot_eager')
+    elif how == 'inference_mode':  # whose tensors must not be kept for training
+        with torch.inference_mode():
+            fused(IMAGE)
     for _ in range(2):
         wanted, got = train_step(plain), train_step(fused, run)
         if how == 'checkpoint':  # a norm counts the batch again when it is recomputed
@@ -250,21 +234,8 @@ def test_training_step(how: str, options: dict[str, Any]) -> None:
     assert_same(fused.eval(), plain.eval())
 
 
-def test_frozen_stages_are_fused_in_training_and_packed_once(calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    _, fused = fused_pair(**FROZEN)
-    packed: list[Any] = []
-    usual = onednn._pack
-    monkeypatch.setattr(onednn, '_pack', lambda *args: packed.append(args) or usual(*args))
-    frozen = sum(convolutions(part) for part in fused.frozen_modules())
-    for _ in range(4):
-        fused.train()  # MMEngine's loop by iterations does so at every step
-        fused(torch.randn(2, 3, 64, 64))
-    assert len(calls) == 4 * frozen
-    assert len(packed) == frozen
-
-
 def test_compiled_exported_and_traced() -> None:
-    plain, fused = fused_pair(depths=(1, 2))
+    plain, fused = pair(depths=(1, 2))
     features(fused)
     exported = torch.export.export(fused, (IMAGE,)).module()
     traced = torch.jit.trace(fused, torch.randn(1, 3, 96, 64), check_trace=False)
@@ -276,7 +247,7 @@ def test_compiled_exported_and_traced() -> None:
 
 @pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16])
 def test_other_types_run_the_plain_modules(dtype: torch.dtype, calls: list[Any]) -> None:
-    plain, fused = fused_pair()
+    plain, fused = pair()
     features(fused)
     calls.clear()
     assert_same(fused.to(dtype), plain.to(dtype), IMAGE.to(dtype), tolerance=0)
@@ -286,15 +257,8 @@ def test_other_types_run_the_plain_modules(dtype: torch.dtype, calls: list[Any])
     assert_same(fused, plain)
 
 
-def test_inference_mode() -> None:
-    plain, fused = fused_pair(frozen_stages=1, norm_eval=True)
-    with torch.inference_mode():
-        fused(IMAGE)
-    assert_same_step(train_step(fused), train_step(plain))
-
-
 def test_onednn_that_is_off_missing_or_wrong_is_not_used(calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    plain, fused = fused_pair()
+    plain, fused = pair()
     with torch.backends.mkldnn.flags(enabled=False):
         assert_same(fused, plain)
     assert not calls

@@ -10,7 +10,7 @@ from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 
 from mmres2net.deploy import fuse
-from tests.deploy.networks import IMAGE, assert_close, assert_same, fused_pair, network
+from tests.deploy.networks import IMAGE, assert_close, assert_same, network, pair
 from tests.reference.compare import randomise
 
 
@@ -34,7 +34,7 @@ def test_original_stays_and_the_copy_can_be_hooked_compiled_and_exported() -> No
 
 
 def test_of_a_model_in_training_with_fused_blocks() -> None:
-    plain, fast = fused_pair(frozen_stages=1)
+    plain, fast = pair(frozen_stages=1)
     fused = fuse(fast.train())
     assert not fused.training
     assert_same(fused, plain)

@@ -92,9 +92,8 @@ def train(model: nn.Module, name: str) -> dict[str, Tensor]:
     model.zero_grad()
     torch.manual_seed(1)
     data = model.data_preprocessor(batch(name), True)
-    loss, log = model.parse_losses(
-        model(data['inputs'].to(next(model.parameters())), data['data_samples'], mode='loss')
-    )
+    losses = model(data['inputs'].to(next(model.parameters())), data['data_samples'], mode='loss')
+    loss, log = model.parse_losses(losses)
     loss.backward()
     grads = {f'gradient of {n}': p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     return {key: value.detach() for key, value in log.items()} | grads
@@ -211,31 +210,14 @@ class Tiny(BaseModel):
 IMAGE = torch.randn(2, 3, 20, 24, generator=torch.Generator().manual_seed(0))
 
 
-def step(model: nn.Module, wrapper: OptimWrapper) -> float:
-    return model.train_step({'inputs': IMAGE}, wrapper)['loss'].item()
-
-
-def wrapper_of(model: nn.Module) -> OptimWrapper:
-    return OptimWrapper(torch.optim.SGD(model.parameters(), 0.1, momentum=0.9))
-
-
-def tiny() -> Tiny:
-    torch.manual_seed(0)
-    return Tiny().train()
-
-
-def fast_tiny() -> Tiny:
-    model = tiny()
-    assert speed_up(model)
-    assert speed_up(model)
-    assert (len(model.deep._forward_pre_hooks), model.second.weight.is_contiguous(memory_format=LAST)) == (1, True)
-    return model
-
-
 def test_loaded_momentum_takes_the_parameters_format() -> None:
-    plain, fast = tiny(), fast_tiny()
-    wrappers = wrapper_of(plain), wrapper_of(fast)
-    step(plain, wrappers[0])
+    torch.manual_seed(0)
+    plain = Tiny().train()
+    fast = copy.deepcopy(plain)
+    assert [bool(speed_up(fast)) for _ in range(2)] == [True, True]
+    assert (len(fast.deep._forward_pre_hooks), fast.second.weight.is_contiguous(memory_format=LAST)) == (1, True)
+    wrappers = [OptimWrapper(torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)) for model in (plain, fast)]
+    plain.train_step({'inputs': IMAGE}, wrappers[0])
     wrappers[1].load_state_dict(wrappers[0].state_dict())
     fast.load_state_dict(plain.state_dict())
     momentum = lambda: wrappers[1].optimizer.state[fast.second.weight]['momentum_buffer']  # noqa: E731
@@ -244,7 +226,9 @@ def test_loaded_momentum_takes_the_parameters_format() -> None:
     match_optimizer_layout(wrappers[1].optimizer)
     assert momentum().is_contiguous(memory_format=LAST)
     assert torch.equal(momentum(), before)
-    assert step(plain, wrappers[0]) == pytest.approx(step(fast, wrappers[1]), rel=1e-5)
+    pairs = zip((plain, fast), wrappers, strict=True)
+    losses = [model.train_step({'inputs': IMAGE}, wrapper)['loss'].item() for model, wrapper in pairs]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     assert fast.second.weight.is_contiguous(memory_format=LAST)  # also after weights were loaded
     torch.testing.assert_close(fast.second.weight, plain.second.weight, rtol=1e-4, atol=1e-5)
 

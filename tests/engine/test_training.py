@@ -1,10 +1,8 @@
 """Whole runs of a tiny model: how they stop, what they say at the end, what a work dir allows."""
 
 import itertools
-import multiprocessing
 import os
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,8 @@ import pytest
 import torch
 
 from mmres2net.engine.build import building
+from mmres2net.engine.resume import held
 from mmres2net.errors import Interrupted
-from mmres2net.files import locked
 from mmres2net.signals import interruptible
 from tests.engine.tiny import write_config
 from tests.support.cli import CliResult, run_cli
@@ -118,25 +116,11 @@ def test_checkpoints_of_an_earlier_run_are_not_overwritten(folder: Path) -> None
     assert train().status == 2  # the best one is left
 
 
-def _hold(path: str, ready: Any) -> None:
-    with locked(Path(path), 'held'):
-        ready.set()
-        time.sleep(60)
-
-
 def test_two_runs_in_one_work_dir(folder: Path) -> None:
     work_dir = folder / 'work_dirs/tiny'
     work_dir.mkdir(parents=True)
-    context = multiprocessing.get_context('spawn')
-    ready = context.Event()
-    other = context.Process(target=_hold, args=(str(work_dir), ready))
-    other.start()
-    try:
-        assert ready.wait(60)
+    with held(work_dir):
         done = train()
-    finally:
-        other.terminate()
-        other.join()
     assert (done.status, 'another run' in done.err, saved()) == (2, True, set())
     assert train().status == 0
     assert not (work_dir / '.lock').exists()

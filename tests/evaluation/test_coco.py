@@ -140,20 +140,23 @@ def masked(truth: Truth) -> list[DetDataSample]:
     return samples
 
 
-def test_masks(truth: Truth, metric: Metric) -> None:
-    metrics = run(metric(metric=['bbox', 'segm']), masked(truth))
-    assert len(metrics) == 24
-    assert metrics['coco/bbox_mAP'] > metrics['coco/segm_mAP'] > 0.3
-    assert metrics['coco/segm_mAP_50'] == pytest.approx(metrics['coco/bbox_mAP_50'], abs=1e-12)  # 2/3 of each is left
+WRONG_FILES = (
+    '{', '{"images": []}', '{"images": [], "categories": []}', '[' * 100_000,
+    '{"images": [], "categories": ["class 1"], "annotations": []}',
+)  # fmt: skip
 
 
-def test_masks_may_come_encoded_and_with_scores_of_their_own(truth: Truth, metric: Metric) -> None:
-    plain = run(metric(metric='segm'), masked(truth))
+def test_masks_may_be_encoded_and_have_scores_of_their_own(truth: Truth, metric: Metric) -> None:
+    samples = masked(truth)
+    plain = run(metric(metric=['bbox', 'segm']), samples)
+    assert len(plain) == 24
+    assert plain['coco/bbox_mAP'] > plain['coco/segm_mAP'] > 0.3
+    assert plain['coco/segm_mAP_50'] == pytest.approx(plain['coco/bbox_mAP_50'], abs=1e-12)  # 2/3 of each is left
     samples = masked(truth)
     for one in samples:
         masks = one.pred_instances.masks.numpy().astype(np.uint8)
         one.pred_instances.masks = [rle.encode(np.asfortranarray(mask)) for mask in masks]
-    assert run(metric(metric='segm'), samples) == plain
+    assert run(metric(metric=['bbox', 'segm']), samples) == plain
     # Whole masks first: of the halves, none precedes a right one at high IoU.
     for one in samples:
         count = len(one.pred_instances)
@@ -161,33 +164,26 @@ def test_masks_may_come_encoded_and_with_scores_of_their_own(truth: Truth, metri
     assert run(metric(metric='segm'), samples)['coco/segm_mAP_75'] > plain['coco/segm_mAP_75']
 
 
-@pytest.mark.parametrize(
-    ('options', 'named'),
-    [({'metric': 'proposal'}, 'proposal'), ({'metric': ()}, 'bbox'), ({'ann_file': 'nowhere.json'}, 'nowhere.json')],
-)
-def test_wrong_options_name_the_value(truth: Truth, tmp_path: Path, options: dict[str, Any], named: str) -> None:
-    with pytest.raises(UserError) as caught:
-        COCOMetric(**{'ann_file': str(tmp_path / 'gt.json'), **options})
-    assert named in str(caught.value)
-
-
-@pytest.mark.parametrize('text', [
-    '{', '{"images": []}', '{"images": [], "categories": []}', '[' * 100_000,
-    '{"images": [], "categories": ["class 1"], "annotations": []}',
-])  # fmt: skip
-def test_wrong_files_are_named(tmp_path: Path, text: str) -> None:
-    (tmp_path / 'gt.json').write_text(text)
-    with pytest.raises(UserError, match=str(tmp_path / 'gt.json')):
-        COCOMetric(str(tmp_path / 'gt.json'))
-
-
-@pytest.mark.parametrize(
-    ('names', 'named'),
-    [(['class 1', 'cat'], 'cat'), (['class 2', 'class 1'], 'class 2, class 1'), (None, 'metainfo.classes')],
-)
-def test_wrong_classes(metric: Metric, names: Any, named: str) -> None:
-    with pytest.raises(UserError, match=named):
-        metric(names)
+def test_wrong_options_classes_and_files_are_named(truth: Truth, tmp_path: Path, metric: Metric) -> None:
+    file = str(tmp_path / 'gt.json')
+    for options, named in (
+        (('metric', 'proposal'), 'proposal'),
+        (('metric', ()), 'bbox'),
+        (('ann_file', 'no.json'), 'no'),
+    ):
+        with pytest.raises(UserError, match=named):
+            COCOMetric(**dict([('ann_file', file), options]))
+    classes = (['class 1', 'cat'], 'cat'), (['class 2', 'class 1'], 'class 2, class 1'), (None, 'metainfo.classes')
+    for names, named in classes:
+        with pytest.raises(UserError, match=named):
+            metric(names)
+    twice = dict(truth, categories=[{'id': 0, 'name': 'class 1'}, *truth['categories']])
+    again = dict(truth, images=[*truth['images'], truth['images'][0]])
+    both = ((json.dumps(twice), r'class 1.*ids 0, 10'), (json.dumps(again), r'images\[12\]'))
+    for text, named in (*both, *((text, file) for text in WRONG_FILES)):
+        Path(file).write_text(text)
+        with pytest.raises(UserError, match=named):
+            metric()
 
 
 BAD_ENTRIES: dict[str, tuple[str, dict[str, Any], str]] = {
@@ -218,15 +214,6 @@ def test_bad_entries_are_refused(truth: Truth, tmp_path: Path, metric: Metric, c
     # Entries of classes that are not evaluated do no harm.
     others = [c['name'] for c in truth['categories'] if c['id'] != truth['annotations'][3]['category_id']]
     metric(others, metric=kind)
-
-
-def test_categories_and_images_must_differ(truth: Truth, tmp_path: Path, metric: Metric) -> None:
-    twice = dict(truth, categories=[{'id': 0, 'name': 'class 1'}, *truth['categories']])
-    again = dict(truth, images=[*truth['images'], truth['images'][0]])
-    for content, named in ((twice, r'class 1.*ids 0, 10'), (again, r'images\[12\]')):
-        (tmp_path / 'gt.json').write_text(json.dumps(content))
-        with pytest.raises(UserError, match=named):
-            metric()
 
 
 def test_predictions_that_do_not_fit(truth: Truth, metric: Metric) -> None:

@@ -14,17 +14,7 @@ from torch._subclasses import FakeTensorMode
 
 from mmres2net.deploy import fuse
 from mmres2net.models import Res2Net
-from tests.models.families import (
-    BACKBONES,
-    FAMILIES,
-    blocks,
-    images,
-    images_for,
-    norms_of,
-    same_weights,
-    stages_of,
-    stem_of,
-)
+from tests.models.families import BACKBONES, FAMILIES, blocks, images_for, norms_of, same_weights, stages_of, stem_of
 from tests.reference.compare import largest_difference, randomise
 
 
@@ -32,7 +22,6 @@ from tests.reference.compare import largest_difference, randomise
 class Family:
     """A family, its network with random weights in float64, images, and the features of these."""
 
-    name: str
     build: Callable[..., nn.Module]
     network: nn.Module
     x: Tensor
@@ -44,7 +33,7 @@ def family_of(name: str) -> Family:
     network = randomise(FAMILIES[name]()).eval()
     x = images_for(network)
     with torch.no_grad():
-        return Family(name, FAMILIES[name], network, x, network(x))
+        return Family(FAMILIES[name], network, x, network(x))
 
 
 @pytest.fixture(params=FAMILIES)
@@ -167,9 +156,9 @@ def test_frozen_parts_stay_as_they_are_in_a_training_step(backbone: Family) -> N
 @pytest.mark.parametrize('channels', [1, 4])
 def test_input_channels(backbone: Family, channels: int) -> None:
     model = randomise(backbone.build(in_channels=channels)).eval()
-    assert [out.shape[1] for out in model(images(channels=channels, size=(32, 32)))] == list(model.out_channels)
+    assert [out.shape[1] for out in model(torch.rand(2, channels, 32, 32).double())] == list(model.out_channels)
     with pytest.raises(RuntimeError, match=f'to have {channels} channels'):
-        model(images(channels=channels + 1, size=(32, 32)))
+        model(torch.rand(2, channels + 1, 32, 32).double())
 
 
 def test_norm_cfg_reaches_every_norm(backbone: Family) -> None:
@@ -197,7 +186,7 @@ def test_sync_batch_norm_is_batch_norm_in_one_process(build: Callable[..., nn.Mo
     model = build(norm_cfg=dict(type='SyncBN', requires_grad=True))
     assert all(isinstance(m, nn.SyncBatchNorm) for m in norms_of(model))
     plain, reverted = same_weights(build(), revert_sync_batchnorm(model))
-    assert largest_difference(plain.train()(x := images()), reverted.train()(x)) < 1e-10
+    assert largest_difference(plain.train()(x := images_for(plain)), reverted.train()(x)) < 1e-10
 
 
 def test_weight_standardization_by_conv_cfg(backbone: Family) -> None:

@@ -44,9 +44,7 @@ def test_both_forms_of_torch_and_safetensors(tmp_path: Path) -> None:
     torch.save(WEIGHTS, tmp_path / 'old.pt', _use_new_zipfile_serialization=False)
     save_file(WEIGHTS, tmp_path / 'net.safetensors')
     save_file(WEIGHTS, tmp_path / 'safetensors.pth')  # by content, not by name
-    for name in ('new.pth', 'old.pt'):
-        check_weights(read_checkpoint(tmp_path / name))
-    for name in ('net.safetensors', 'safetensors.pth'):
+    for name in ('new.pth', 'old.pt', 'net.safetensors', 'safetensors.pth'):
         found = read_checkpoint(tmp_path / name)
         check_weights({key: found[key] for key in WEIGHTS})
         assert len(found) == len(WEIGHTS)
@@ -101,11 +99,7 @@ def test_hostile_checkpoint_is_named_and_not_run(tmp_path: Path, legacy: bool) -
     assert '--allow-unsafe-checkpoint' in text
     assert not marker.exists()
     assert read_checkpoint(path, allow_pickle=True)['meta'] == 0  # what os.system returns
-    assert marker.exists()
-
-
-def test_other_forms_of_a_hostile_pickle_are_not_run(tmp_path: Path) -> None:
-    path, marker = tmp_path / 'net.pth', tmp_path / 'marker'
+    marker.unlink()
     plain_pickle(path, marker)
     assert 'posix.system' in refusal(path)
     with_pickle(path, pickle.dumps({'meta': Payload(marker)}, protocol=4))  # its STACK_GLOBAL is not read by torch
