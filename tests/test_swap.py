@@ -24,7 +24,6 @@ from mmres2net.swap import explain_swap, swap_backbone
 ARCH = 'res2net50_26w_4s'
 V1B = 'res2net50_v1b_26w_4s'
 RGB = {'mean': [123.675, 116.28, 103.53], 'std': [58.395, 57.12, 57.375], 'bgr_to_rgb': True}
-SHAPE = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape'), (96, 96))
 CAFFE = {'mean': [103.53, 116.28, 123.675], 'std': [1.0, 1.0, 1.0], 'bgr_to_rgb': False}
 
 
@@ -49,30 +48,24 @@ def refusal(cfg: Config, arch: str = ARCH, **options: Any) -> str:
     return str(caught.value)
 
 
-def detection_batch() -> dict:
-    from tests.support.detection import detection_sample
+def batch(library: str) -> dict:
+    if library == 'mmdet':
+        from tests.support.detection import detection_sample
 
-    boxes = torch.tensor([[8.0, 8.0, 60.0, 60.0], [30.0, 20.0, 90.0, 80.0]])
-    sample = detection_sample(boxes, torch.tensor([0, 1]), (96, 96))
-    return {'inputs': images(), 'data_samples': [sample, sample.clone()]}
+        boxes = torch.tensor([[8.0, 8.0, 60.0, 60.0], [30.0, 20.0, 90.0, 80.0]])
+        sample = detection_sample(boxes, torch.tensor([0, 1]), (96, 96))
+    elif library == 'mmseg':
+        from mmseg.structures import SegDataSample
 
+        shapes = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape'), (96, 96))
+        sample = SegDataSample(metainfo={**shapes, 'img_padding_size': (0, 0, 0, 0)})
+        sample.gt_sem_seg = PixelData(data=torch.arange(96).expand(1, 96, 96) // 48)
+    else:
+        from mmpretrain.structures import DataSample
 
-def segmentation_batch() -> dict:
-    from mmseg.structures import SegDataSample
-
-    sample = SegDataSample(metainfo={**SHAPE, 'img_padding_size': (0, 0, 0, 0)})
-    sample.gt_sem_seg = PixelData(data=torch.arange(96).expand(1, 96, 96) // 48)
-    return {'inputs': images(), 'data_samples': [sample, sample.clone()]}
-
-
-def classification_batch() -> dict:
-    from mmpretrain.structures import DataSample
-
-    return {'inputs': images(), 'data_samples': [DataSample().set_gt_label(i) for i in range(2)]}
-
-
-def images() -> list[torch.Tensor]:
-    return list(torch.randint(0, 256, (2, 3, 96, 96), dtype=torch.uint8))
+        sample = DataSample().set_gt_label(1)
+    images = torch.randint(0, 256, (2, 3, 96, 96), dtype=torch.uint8)
+    return {'inputs': list(images), 'data_samples': [sample, sample.clone()]}
 
 
 LATE = (False, True, True, True)
@@ -90,7 +83,6 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     'mmpretrain::resnet/resnet50_8xb32_in1k.py': (ARCH, {'out_indices': (3,), 'norm_eval': False}),
     'mmpretrain::seresnet/seresnet50_8xb32_in1k.py': ('se_res2net50_26w_4s', {'out_indices': (3,)}),
 }
-BATCHES = {'mmdet': detection_batch, 'mmseg': segmentation_batch, 'mmpretrain': classification_batch}
 
 
 def build(cfg: Config) -> torch.nn.Module:
@@ -114,10 +106,10 @@ def test_openmmlab_config_trains_and_predicts(name: str) -> None:
     model = build(cfg)
     backbone = model.backbone
     assert type(backbone) is Res2Net
-    batch = BATCHES[cfg.default_scope]()
+    data = batch(cfg.default_scope)
     before = {key: value.clone() for key, value in backbone.named_parameters()}
     model.train()
-    losses = model.train_step(copy.deepcopy(batch), OptimWrapper(torch.optim.SGD(model.parameters(), lr=1e-3)))
+    losses = model.train_step(copy.deepcopy(data), OptimWrapper(torch.optim.SGD(model.parameters(), lr=1e-3)))
     assert torch.isfinite(losses['loss'])
     moved = {key for key, value in backbone.named_parameters() if not torch.equal(value, before[key])}
     last = f'layer{max(backbone.out_indices) + 1}'
@@ -125,7 +117,7 @@ def test_openmmlab_config_trains_and_predicts(name: str) -> None:
     frozen = cfg.model.backbone.get('frozen_stages', -1)
     assert any(key.startswith('conv1') for key in moved) == (frozen < 0)
     assert any(key.startswith('layer1') for key in moved) == (frozen < 1)
-    sample, _ = model.eval().test_step(batch)
+    sample, _ = model.eval().test_step(data)
     if cfg.default_scope == 'mmdet':
         assert torch.isfinite(sample.pred_instances.scores).all()
     elif cfg.default_scope == 'mmseg':

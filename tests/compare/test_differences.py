@@ -28,9 +28,8 @@ def confounds(*runs: Run) -> dict[str, tuple[str, ...]]:
 
 @pytest.mark.parametrize('pair', PAIRS[::4], ids=[name for name, _ in PAIRS[::4]])
 def test_twins_differ_in_what_belongs_to_the_backbone(pair: tuple[str, str]) -> None:
-    found = settings_of(
-        sides(a_run(pair[1]), a_run(pair[0], '/runs/two', randomness__seed=7, train_dataloader__num_workers=9))
-    )
+    other = a_run(pair[0], '/runs/two', randomness__seed=7, train_dataloader__num_workers=9)
+    found = settings_of(sides(a_run(pair[1]), other))
     assert [one for one in found if not one.belongs] == []
     assert 'randomness.seed' in {one.key for one in found if one.belongs == 'seed'}
     assert any('backbone' in one.key for one in found if one.belongs == 'architecture')
@@ -57,16 +56,12 @@ def test_paths_in_the_own_folder_are_equal_and_others_are_not() -> None:
 
 
 def test_runs_of_a_side_may_differ_in_the_seed_alone() -> None:
-    first, seed, lr = (
-        a_run(TWINS[0], f'/{n}', randomness__seed=n, optim_wrapper__optimizer__lr=v)
-        for n, v in ((1, 0.1), (2, 0.1), (3, 0.2))
-    )
+    make = lambda n, lr: a_run(TWINS[0], f'/{n}', randomness__seed=n, optim_wrapper__optimizer__lr=lr)  # noqa: E731
+    first, seed, lr = make(1, 0.1), make(2, 0.1), make(3, 0.2)
     other = Side('B', (a_run(TWINS[0], optim_wrapper__optimizer__lr=0.1),))
     assert [one.key for one in settings_of([Side('A', (first, seed)), other]) if not one.belongs] == []
-    found = [one for one in settings_of([Side('A', (first, seed, lr)), other]) if not one.belongs]
-    assert [(one.key, one.values) for one in found] == [
-        ('A: optim_wrapper.optimizer.lr', ('run 1: 0.1; run 3: 0.2', ABSENT))
-    ]
+    (found,) = (one for one in settings_of([Side('A', (first, seed, lr)), other]) if not one.belongs)
+    assert (found.key, found.values) == ('A: optim_wrapper.optimizer.lr', ('run 1: 0.1; run 3: 0.2', ABSENT))
 
 
 def test_a_config_that_cannot_be_read_is_never_green() -> None:

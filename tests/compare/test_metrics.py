@@ -70,11 +70,9 @@ def test_voc(mode: str) -> None:
         boxes = np.hstack([corners, corners + rng.uniform(20, 50, (4, 2))])
         labels = rng.integers(2, size=4).tolist()
         moved, scores = np.vstack([boxes, boxes]) + rng.normal(0, 6, (8, 4)), rng.random(8) + 1e-9 * i
-        truth = {
-            'gt_instances': instances(boxes[1:], labels[1:]),
-            'ignored_instances': instances(boxes[:1], labels[:1]),
-        }
-        samples.append({'pred_instances': instances(moved, labels * 2, scores), **truth})
+        parts = {'gt': instances(boxes[1:], labels[1:]), 'ignored': instances(boxes[:1], labels[:1])}
+        parts['pred'] = instances(moved, labels * 2, scores)
+        samples.append({f'{name}_instances': part for name, part in parts.items()})
     metric, images = VOCMetric(eval_mode=mode), [{'id': i, 'file_name': f'{i}.jpg'} for i in range(8)]
     evaluated(metric, samples, classes)
     categories = [{'id': k, 'name': name} for k, name in enumerate(classes)]

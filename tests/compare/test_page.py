@@ -105,9 +105,7 @@ def test_banners_and_settings_that_confound_are_at_the_top() -> None:
 
 def test_more_than_two_sides() -> None:
     two = made()
-    rows = tuple(
-        replace(row, sides=(*row.sides, row.sides[1]), differences=row.differences * 2, paper=()) for row in two.metrics
-    )
+    rows = tuple(replace(m, sides=(*m.sides, m.sides[1]), differences=m.differences * 2, paper=()) for m in two.metrics)
     sides = (*two.sides, r.Side('third', two.sides[0].runs))
     three = replace(two, sides=sides, metrics=rows, by_class=(), curves=(), calibration=(), errors=(), confusions=())
     text = Parsed(render(three, [])).text

@@ -56,14 +56,9 @@ def test_written_config_is_the_run_and_is_not_overwritten_by_it(folder: Path) ->
 
 
 def test_options_of_the_old_backbone_are_carried_over_and_those_of_the_new_hold() -> None:
-    options = {
-        'model.backbone.frozen_stages': 3,
-        'model.backbone.norm_cfg.eps': 1e-3,
-        'model.backbone.stage_pool': 'mmdet',
-        'model.backbone.init_cfg.checkpoint': 'mine.pth',
-        'model.data_preprocessor.mean': [7.0],
-        'load_from': 'whole.pth',
-    }
+    new = {'frozen_stages': 3, 'norm_cfg.eps': 1e-3, 'stage_pool': 'mmdet', 'init_cfg.checkpoint': 'mine.pth'}
+    options = {f'model.backbone.{key}': value for key, value in new.items()}
+    options |= {'model.data_preprocessor.mean': [7.0], 'load_from': 'whole.pth'}
     cfg = load(cfg_options=options)
     backbone = cfg.model.backbone
     assert (backbone.frozen_stages, backbone.norm_cfg.eps, backbone.stage_pool) == (3, 1e-3, 'mmdet')

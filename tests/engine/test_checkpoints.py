@@ -44,9 +44,8 @@ def test_files_beside_a_checkpoint(folder: Path) -> None:
     assert (digest, name) == (hashlib.sha256((WORK_DIR / name).read_bytes()).hexdigest(), 'epoch_1.pth')
     for old in ('.epoch_2.pth.part', '.last_checkpoint.9.part', 'epoch_7.pth.sha256'):
         (WORK_DIR / old).write_text('left by a killed run')
-    done = train(
-        '--resume', '--checkpoint-every', '3it', train_cfg__max_epochs=3, default_hooks__checkpoint__interval=9
-    )
+    options = dict(train_cfg__max_epochs=3, default_hooks__checkpoint__interval=9)
+    done = train('--resume', '--checkpoint-every', '3it', **options)
     assert (done.status, hidden(), (WORK_DIR / 'epoch_7.pth.sha256').exists()) == (0, [], False)
     assert all(text in done.out for text in ('best checkpoint: ', 'tiny/epoch_3.pth; before it: epoch_1.pth'))
 
@@ -82,9 +81,8 @@ def test_a_full_disk_costs_no_older_checkpoint(folder: Path, monkeypatch: pytest
     with monkeypatch.context() as patch:
         fill_disk(patch, 'epoch_3.pth')
         done = train('--work-dir', 'last', **options)
-    assert (done.status, 'Traceback' in done.err, saved(Path('last'))) == (
-        1, False, {'epoch_2.pth', 'best_score_epoch_1.pth'},
-    )  # fmt: skip
+    assert (done.status, 'Traceback' in done.err) == (1, False)
+    assert saved(Path('last')) == {'epoch_2.pth', 'best_score_epoch_1.pth'}
     with monkeypatch.context() as patch:
         fill_disk(patch, 'epoch_2.pth')
         done = train('--work-dir', 'stop', **options, default_hooks__checkpoint__on_write_error='stop')

@@ -4,6 +4,7 @@ import os
 import pty
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from tests.engine.demo import CONFIG, SMALL
@@ -46,14 +47,9 @@ def test_on_a_terminal(shapes: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(args, stdout=theirs, stderr=theirs, env=environment)
     os.close(theirs)
     shown = bytearray()
-    while True:
-        try:
-            block = os.read(ours, 4096)
-        except OSError:  # the end of a terminal on Linux
-            break
-        if not block:
-            break
-        shown += block
+    with suppress(OSError):  # the end of a terminal on Linux
+        while block := os.read(ours, 4096):
+            shown += block
     assert process.wait() == 0
     text = shown.decode()
     assert ('\x1b[2K' in text, 'step 1/3' in text, 'coco/bbox_mAP ' in text) == (True, True, True)

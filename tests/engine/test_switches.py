@@ -179,9 +179,8 @@ def test_images_that_fit_by_steps_of_a_model(shapes: Path, tmp_path: Path, monke
     cfg.train_dataloader.dataset.data_root = 'absent'
     with pytest.raises(UserError, match='absent'):
         fitting_batch(cfg)
-    (tmp_path / 'ends_its_process.py').write_text(
-        'import os\nos.kill(os.getpid(), 9)'
-    )  # as a system out of memory does
+    # As a system out of memory does
+    (tmp_path / 'ends_its_process.py').write_text('import os\nos.kill(os.getpid(), 9)')
     monkeypatch.syspath_prepend(tmp_path)
     cfg.custom_imports = dict(imports=['ends_its_process'])
     with pytest.raises(UserError, match='--batch 1'):

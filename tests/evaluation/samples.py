@@ -19,10 +19,7 @@ def run(evaluator: Evaluator, samples: Sequence[Any]) -> dict[str, float]:
 
 def instances(boxes: Boxes, labels: Sequence[int], scores: Sequence[float] | None = None) -> dict[str, Any]:
     """The dict of an InstanceData with these boxes (corners)."""
-    fields = {
-        'bboxes': torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4),
-        'labels': torch.tensor(labels, dtype=torch.int64),
-    }
+    fields = {'bboxes': torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4), 'labels': torch.tensor(labels).long()}
     return fields if scores is None else {**fields, 'scores': torch.tensor(scores, dtype=torch.float64)}
 
 

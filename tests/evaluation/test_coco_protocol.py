@@ -110,13 +110,7 @@ def test_same_metrics_as_pycocotools(kind: str, seed: int, classes: int, per_ima
         theirs = official(alone, [each for each in found if each['category_id'] == one['id']], kind).stats
         assert list(metrics.by_class[one['name']].values()) == pytest.approx(theirs.tolist(), abs=1e-12)
     assert metrics.by_class[f'class {classes}'] == dict.fromkeys(metrics.overall, -1)
-
-
-@pytest.mark.parametrize('kind', ['bbox', 'segm'])
-def test_no_detection_is_an_ap_of_zero(kind: str) -> None:
-    truth = coco_truth(6, 3, 0)
-    metrics = evaluate(truth, [], kind).overall
-    assert metrics['mAP'] == metrics['AR@100'] == 0
+    assert evaluate(truth, [], kind).overall['mAP'] == 0  # no detection
 
 
 def renamed(entries: list[dict[str, Any]], key: str, rename: Callable[[int, Any], Any]) -> None:

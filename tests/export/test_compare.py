@@ -16,11 +16,9 @@ def detections(keep: list[int] = [0, 1, 2], **changes: object) -> dict:  # noqa:
     return {name: np.array(changes.get(name, value))[keep] for name, value in found.items()}
 
 
-def compared(
-    got: dict, alternatives: tuple = (), *, least: float = 0.1, most: int = 100, of: dict | None = None
-) -> dict:
+def compared(got: dict, others: tuple = (), *, least: float = 0.1, most: int = 100, of: dict | None = None) -> dict:
     limits = dict(size=SIZE, tolerance=1e-3, score_threshold=least, max_detections=most)
-    return {row.part: row for row in compare_detections(of or detections(), got, alternatives, **limits)}
+    return {row.part: row for row in compare_detections(of or detections(), got, others, **limits)}
 
 
 def test_equal_detections_in_another_order_are_equal() -> None:

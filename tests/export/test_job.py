@@ -152,9 +152,8 @@ def test_ties_are_recognized(tiny_models: dict, tmp_path: Path) -> None:
         torch.manual_seed(seed)
         rows += compare(graph, source, tmp_path)
     assert fault_of(rows, 'detection') == '', rows
-    assert [row.remark for row in rows if 'detections' in row.part and not row.remark.endswith(' 0 by rounding')], (
-        'there were ties'
-    )
+    tied = [row for row in rows if 'detections' in row.part and not row.remark.endswith(' 0 by rounding')]
+    assert tied, 'there were ties'
 
 
 @pytest.mark.parametrize('size', [(98, 113), (130, 97), (40, 145)])
@@ -169,14 +168,20 @@ def test_images_larger_than_the_training_crop(sources: dict, size: tuple[int, in
 
 
 def test_other_tests_than_supported_have_only_a_backbone(tiny_models: dict) -> None:
-    for options in (
+    soft, resized = (
         {'model.test_cfg.rcnn.nms.type': 'soft_nms'},
         {'test_dataloader.dataset.pipeline.1.type': 'RandomResize'},
-    ):
+    )
+    for options in (soft, resized):
         source = read_source(*tiny_models['detector'], options=options)
         assert make_graph(source, 'backbone').metadata.task == 'backbone'
         with pytest.raises(UserError, match='--part backbone'):
             make_graph(source)
+    dcn = {'dcn': dict(type='DCNv2', deform_groups=1), 'stage_with_dcn': (False, False, True, True)}
+    with pytest.raises(UserError, match='dcn=None'):
+        make_graph(
+            read_source(tiny_models['detector'][0], None, options={f'model.backbone.{k}': v for k, v in dcn.items()})
+        )
 
 
 @pytest.mark.slow
@@ -189,9 +194,6 @@ def test_what_is_exported_of_every_shipped_config(name: str) -> None:
     with torch.no_grad():
         outputs = graph.module(torch.zeros(1, 3, size, size, dtype=torch.uint8))
     assert len(outputs) == len(graph.metadata.outputs)
-
-
-# Files and flags
 
 
 def test_a_wrong_file_does_not_get_its_name(tiny_models: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,16 +238,6 @@ def test_a_missing_package_names_the_extra(tiny_models: dict, tmp_path: Path, mo
     with pytest.raises(UserError, match='onnxruntime'):
         export(tiny_models['segmentor'], tmp_path, 'onnx')
     assert not list(tmp_path.iterdir())
-
-
-def test_deformable_convolutions_are_refused(tiny_models: dict) -> None:
-    pytest.importorskip('mmcv.ops')
-    options = {
-        'model.backbone.dcn': dict(type='DCNv2', deform_groups=1),
-        'model.backbone.stage_with_dcn': (False, False, True, True),
-    }
-    with pytest.raises(UserError, match='dcn=None'):
-        make_graph(read_source(tiny_models['detector'][0], None, options=options))
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """mmcv.ops on torchvision's operators against loops in double precision, numerical gradients and compiled operators."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import ModuleType
 
@@ -201,9 +201,7 @@ def with_gradients(function: Callable[..., Tensor], *inputs: Tensor) -> list[Ten
     return [out, *torch.autograd.grad((out * weights).sum(), leaves)]
 
 
-def runs(
-    device: str = 'cpu', dtype: torch.dtype = torch.float32
-) -> Iterator[tuple[str, Callable[[], Sequence[Tensor]]]]:
+def runs(device: str = 'cpu', dtype: torch.dtype = torch.float32) -> Iterator[tuple[str, Callable[..., list[Tensor]]]]:
     """Yield every operator that mmcv compiles for CPUs, by name, as a function without arguments."""
     to = {'device': device, 'dtype': dtype}
     boxes, scores = (x.to(device) for x in boxes_and_scores(200))

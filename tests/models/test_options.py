@@ -13,8 +13,6 @@ from mmres2net.models import Res2Net, Res2NetDLA
 from tests.models.families import SMALL, blocks, images, same_weights, stages_of
 from tests.reference.compare import assert_same_function, largest_difference, randomise
 
-# Stochastic depth -----------------------------------------------------------------------------------------------------
-
 
 def test_checkpointing_repeats_the_same_drops():
     plain, cheap = same_weights(*(Res2Net(**SMALL, drop_path_rate=0.5, with_cp=cp) for cp in (False, True)))
@@ -61,10 +59,7 @@ def deformable(module):
 @pytest.mark.parametrize('options', [SMALL, dict(depths=(1, 1, 1, 2), base_width=4, cardinality=8)], ids=['v1', 'next'])
 @pytest.mark.parametrize('kind', DCN)
 def test_deformable_convolutions_start_as_plain_ones(kind, options, tmp_path):
-    """Offsets start at zero, and DCNv2's mask at sigmoid(0): the layer is a plain convolution times one half.
-
-    So do those beside pretrained weights, which hold no offsets.
-    """
+    """Offsets start at zero, and DCNv2's mask at sigmoid(0): the layer is a plain convolution times one half."""
     layer, mask = DCN[kind]
     stages = (False, True, True, True)
     plain = Res2Net(**options)
@@ -122,23 +117,19 @@ def test_plugin_positions(position):
     with torch.no_grad():
         for stage in (plain.layer2, plain.layer4):
             for block in stage:
-                if position == 'after_conv1':  # the ReLU passes a positive factor on
-                    block.bn1.weight.mul_(2)
-                    block.bn1.bias.mul_(2)
-                elif position == 'after_conv2':
+                if position == 'after_conv2':
                     block.conv3.weight.mul_(2)
-                else:  # after the norm, before the addition
-                    block.bn3.weight.mul_(2)
-                    block.bn3.bias.mul_(2)
+                    continue
+                norm = block.bn1 if position == 'after_conv1' else block.bn3  # ReLU passes a positive factor on
+                norm.weight.mul_(2)
+                norm.bias.mul_(2)
         x = images()
         assert largest_difference(model.eval()(x), plain.eval()(x)) < 1e-10
 
 
 def test_plugins_see_the_channels_of_their_position_and_stages_default_to_all():
-    def at(position):
-        return dict(cfg=dict(type='TimesTwo'), position=position)
-
-    model = Res2Net('res2net50_26w_4s', plugins=[at('after_conv1'), at('after_conv2'), at('after_conv3')])
+    plugins = [dict(cfg=dict(type='TimesTwo'), position=f'after_conv{i}') for i in (1, 2, 3)]
+    model = Res2Net('res2net50_26w_4s', plugins=plugins)
     found = [m.in_channels for m in model.layer2[0].modules() if isinstance(m, TimesTwo)]
     assert found == [52 * 4, 52 * 4, 512]
     assert len([m for m in model.modules() if isinstance(m, TimesTwo)]) == 16 * 3
@@ -232,18 +223,12 @@ def test_unknown_keywords_are_errors():
 
 def test_configs_passed_in_are_left_alone():
     config = dict(
-        SMALL,
-        norm_cfg=dict(type='BN', eps=1e-3, requires_grad=True),
-        conv_cfg=dict(type='Conv2d'),
-        dcn=dict(type='DCNv2', deform_groups=1, fallback_on_stride=True),
-        stage_with_dcn=[False, True, True, True],
+        SMALL, norm_cfg=dict(type='BN', eps=1e-3, requires_grad=True), conv_cfg=dict(type='Conv2d'),
+        dcn=dict(type='DCNv2', deform_groups=1, fallback_on_stride=True), stage_with_dcn=[False, True, True, True],
         plugins=[dict(cfg=dict(type='TimesTwo', postfix='_a'), stages=[True] * 4, position='after_conv2')],
-        out_indices=[0, 1, 2, 3],
-        strides=[1, 2, 2, 1],
-        dilations=[1, 1, 1, 2],
-        multi_grid=[2, 4],
+        out_indices=[0, 1, 2, 3], strides=[1, 2, 2, 1], dilations=[1, 1, 1, 2], multi_grid=[2, 4],
         init_cfg=[dict(type='Kaiming', layer='Conv2d'), dict(type='Constant', val=1, layer='_BatchNorm')],
-    )
+    )  # fmt: skip
     before = copy.deepcopy(config)
     models = [Res2Net(**config) for _ in range(2)]
     for model in models:

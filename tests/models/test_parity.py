@@ -21,8 +21,6 @@ timm = pytest.importorskip('timm')
 SEModule = pytest.importorskip('timm.layers').SEModule
 PLAN = dict(strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4))
 
-# timm ----------------------------------------------------------------------------------------------------------------
-
 
 def check_timm(ours: Callable[[], nn.Module], theirs: str, x: Tensor, modes: list[str], **options: object) -> nn.Module:
     """Compare a network with timm's, whose weights fit strictly by name; only the classifier is left out."""
@@ -98,20 +96,10 @@ def library_pair(
 def test_mmpretrain(options: dict, stem: dict[str, str]) -> None:
     library = pytest.importorskip('mmpretrain.models.backbones')
     channels = options.get('base_channels', 64)
-    ours, theirs = library_pair(
-        # The width of its splits is that of the first stage, ours that of 64 planes.
-        lambda: library.Res2Net(
-            depth=50,
-            scales=4,
-            out_indices=(0, 1, 2, 3),
-            base_width=26 * channels // 64,
-            stem_channels=channels,
-            **options,
-        ),
-        stem,
-        depths=(3, 4, 6, 3),
-        **options,
-    )
+    # The width of its splits is that of the first stage, ours that of 64 planes.
+    width = dict(base_width=26 * channels // 64, stem_channels=channels)
+    build = partial(library.Res2Net, depth=50, scales=4, out_indices=(0, 1, 2, 3), **width, **options)
+    ours, theirs = library_pair(build, stem, depths=(3, 4, 6, 3), **options)
     assert_same_function(ours, theirs, images(size=(33, 50)), rename=lambda name: their_name(name, stem))
 
 
@@ -120,13 +108,8 @@ def test_mmdet(plan: dict) -> None:
     """Equal under its own stage pool; under the official one, other numbers from the first stage on."""
     library = pytest.importorskip('mmdet.models.backbones')
     arch = 'res2net50_v1b_26w_4s'
-    ours, theirs = library_pair(
-        lambda: library.Res2Net(depth=50, base_width=26, scales=4, norm_eval=False, **plan),
-        MMDET_STEM,
-        arch=arch,
-        stage_pool='mmdet',
-        **plan,
-    )
+    build = partial(library.Res2Net, depth=50, base_width=26, scales=4, norm_eval=False, **plan)
+    ours, theirs = library_pair(build, MMDET_STEM, arch=arch, stage_pool='mmdet', **plan)
     x = images(size=(33, 50))
     assert_same_function(ours, theirs, x, rename=lambda name: their_name(name, MMDET_STEM))
     official = with_weights(lambda: Res2Net(arch, **plan), ours.state_dict()).eval()

@@ -22,9 +22,8 @@ def registry_of(library):
 
 
 def run_python(code):
-    return subprocess.run(
-        [sys.executable, '-W', 'ignore', '-c', textwrap.dedent(code)], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, '-W', 'ignore', '-c', textwrap.dedent(code)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize('library', LIBRARIES)

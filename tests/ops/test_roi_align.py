@@ -13,7 +13,6 @@ from mmres2net.ops import RoIAlign
 from mmres2net.ops.roi_align import bin_matrix
 
 ALIGNED = pytest.mark.parametrize('aligned', [True, False])
-RATIO = pytest.mark.parametrize('ratio', [0, 1, 2, 3])
 SCALE = 0.25
 
 
@@ -47,7 +46,7 @@ def run(layer: torch.nn.Module, x: Tensor, rois: Tensor) -> tuple[Tensor, Tensor
 
 
 @ALIGNED
-@RATIO
+@pytest.mark.parametrize('ratio', [0, 1, 2, 3])
 @pytest.mark.parametrize('size', [(7, 7), (3, 5), (14, 14), (1, 1)])
 def test_equals_mmcv_and_torchvision(aligned: bool, ratio: int, size: tuple[int, int]) -> None:
     x, rois = features(), regions()
@@ -120,21 +119,18 @@ WRONG_REGIONS = [
 
 
 @pytest.mark.parametrize('row', WRONG_REGIONS)
-def test_wrong_regions(row: list[float]) -> None:
+def test_wrong_regions_and_arguments(row: list[float]) -> None:
     with pytest.raises(ValueError, match='rois'):
         RoIAlign(7, SCALE)(features(), torch.tensor([row]))
+    for size, ratio in ((0, 0), ((7, -1), 0), (7, -1)):
+        with pytest.raises(ValueError, match=f'sampling_ratio={ratio}'):
+            RoIAlign(size, sampling_ratio=ratio)
 
 
 def test_regions_the_wrong_way_round_are_a_pixel_without_alignment() -> None:
     rois = torch.tensor([[0, 9, 9, 4, 2]], dtype=torch.float64)
     layers = RoIAlign(3, SCALE, aligned=False), mmcv.ops.RoIAlign(3, SCALE, aligned=False)
     assert_equal(*(run(layer, features(), rois) for layer in layers))
-
-
-def test_wrong_arguments() -> None:
-    for size, ratio in ((0, 0), ((7, -1), 0), (7, -1)):
-        with pytest.raises(ValueError, match=f'sampling_ratio={ratio}'):
-            RoIAlign(size, sampling_ratio=ratio)
 
 
 def test_portions_of_regions_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -169,14 +169,9 @@ def test_checkpoints_that_do_not_fit(tiny_models: dict, exports: dict, tmp_path:
     other = saved(tmp_path / 'other.pth', tiny_models['classifier'], **{'model.head.num_classes': 7})
     (tmp_path / 'cut.pth').write_bytes(other.read_bytes()[:-2000])
     (tmp_path / 'empty').mkdir()
-    for model, config in (
-        (other, None),
-        (tiny_models['detector'][1], tiny_models['classifier'][0]),
-        (tmp_path / 'cut.pth', None),
-        (tmp_path / 'empty', None),
-        (tmp_path / 'absent.pth', None),
-        (tiny_models['classifier'][0], None),
-    ):
+    alone = (other, tiny_models['classifier'][0], *(tmp_path / name for name in ('cut.pth', 'empty', 'absent.pth')))
+    of_another = (tiny_models['detector'][1], tiny_models['classifier'][0])
+    for model, config in (of_another, *((path, None) for path in alone)):
         with pytest.raises(UserError, match=re.escape(Path(model).name)):
             Predictor(model, config=config)
     for flags in ({'device': 'cuda'}, {'precision': 'bf16'}, {'options': {'a': 1}}):

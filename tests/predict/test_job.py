@@ -95,17 +95,11 @@ def test_bad_flags_are_refused_before_work(exports: dict, images: Path, tmp_path
     (tmp_path / 'file').touch()
     Image.fromarray(SCENE).save(images / 'a.jpg')
     one = str(images / 'a.png')
-    for flags in (
-        [str(tmp_path / 'absent.png')],
-        [str(tmp_path / 'empty')],
-        [str(images), '--out', str(tmp_path / 'x')],  # a.png and a.jpg would have one file
-        [one, '--out', str(images)],
-        [one, '--out', str(tmp_path / 'file')],
-        [one, '--out', '/proc/x'],
-        [one, '--threads', '100000'],
-        [one, '--batch', '2'],
-        *([one, '--score', score] for score in ('nan', '5')),
-    ):
+    wrong = [[str(images), '--out', str(tmp_path / 'x')]]  # a.png and a.jpg would have one file
+    wrong += [[str(tmp_path / name)] for name in ('absent.png', 'empty')]
+    wrong += [[one, '--out', out] for out in (str(images), str(tmp_path / 'file'), '/proc/x')]
+    wrong += [[one, *flag.split()] for flag in ('--threads 100000', '--batch 2', '--score nan', '--score 5')]
+    for flags in wrong:
         with pytest.raises(UserError):
             job.main([str(exports['detector.onnx']), *flags])
 
@@ -141,10 +135,8 @@ def test_patterns_name_images_and_a_second_run_leaves_its_results_out(exports, i
     for _ in range(2):
         assert job.main(flags) == 0
         assert capsys.readouterr().out.count('.jpg:') == 1
-    rows = list(csv.DictReader((images / 'out' / 'predictions.csv').open()))
-    assert [(row['image'], row['rank']) for row in rows[::3]] == [
-        (str(images / p), '1') for p in ('a.png', 'deep/b.jpg')
-    ]
+    rows = list(csv.DictReader((images / 'out' / 'predictions.csv').open()))[::3]
+    assert [(row['image'], row['rank']) for row in rows] == [(str(images / p), '1') for p in ('a.png', 'deep/b.jpg')]
     for pattern in ('*.gif', 'nothing/*'):
         with pytest.raises(UserError):
             job.main([flags[0], str(images / pattern)])

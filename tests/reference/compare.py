@@ -54,14 +54,9 @@ def assert_close(actual: Tensor, expected: Tensor, tol: float, what: str) -> Non
 
 
 def assert_same_function(
-    ours: nn.Module,
-    theirs: nn.Module,
-    x: Tensor,
-    *,
-    run_theirs: Callable[[Tensor], Sequence[Tensor]] | None = None,
-    rename: Callable[[str], str] = lambda name: name,
-    modes: Sequence[str] = ('eval', 'train'),
-) -> None:
+    ours: nn.Module, theirs: nn.Module, x: Tensor, *, run_theirs: Callable[[Tensor], Sequence[Tensor]] | None = None,
+    rename: Callable[[str], str] = lambda name: name, modes: Sequence[str] = ('eval', 'train'),
+) -> None:  # fmt: skip
     """Features, gradients and norm statistics agree; `rename` turns a parameter name of `ours` into theirs."""
     for mode in modes:
         for model in (ours, theirs):

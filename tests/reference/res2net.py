@@ -44,21 +44,13 @@ _cifar = partial(Spec, depths=(3, 3, 3), cifar=True)
 _DEEP, _DEEPER = (3, 4, 23, 3), (3, 8, 36, 3)
 
 SPECS = {
-    'res2net50_48w_2s': Spec(base_width=48, scales=2),
-    'res2net50_26w_4s': Spec(),
-    'res2net50_14w_8s': Spec(base_width=14, scales=8),
-    'res2net50_26w_6s': Spec(scales=6),
-    'res2net50_26w_8s': Spec(scales=8),
-    'res2net50_18w_4s': Spec(base_width=18),
-    'res2net50_18w_6s': Spec(base_width=18, scales=6),
-    'res2net101_26w_4s': Spec(_DEEP),
-    'res2net152_26w_4s': Spec(_DEEPER),
-    'res2net50_v1b_26w_4s': _v1b(),
-    'res2net101_v1b_26w_4s': _v1b(_DEEP),
-    'res2net152_v1b_26w_4s': _v1b(_DEEPER),
-    'res2next50_4s': Spec(base_width=4, cardinality=8),
-    'se_res2net50_26w_4s': Spec(se_reduction=16),
-    'resnext29_8c64w': _cifar(base_width=64, scales=1, cardinality=8),
+    'res2net50_48w_2s': Spec(base_width=48, scales=2), 'res2net50_26w_4s': Spec(),
+    'res2net50_14w_8s': Spec(base_width=14, scales=8), 'res2net50_26w_6s': Spec(scales=6),
+    'res2net50_26w_8s': Spec(scales=8), 'res2net50_18w_4s': Spec(base_width=18),
+    'res2net50_18w_6s': Spec(base_width=18, scales=6), 'res2net101_26w_4s': Spec(_DEEP),
+    'res2net152_26w_4s': Spec(_DEEPER), 'res2net50_v1b_26w_4s': _v1b(), 'res2net101_v1b_26w_4s': _v1b(_DEEP),
+    'res2net152_v1b_26w_4s': _v1b(_DEEPER), 'res2next50_4s': Spec(base_width=4, cardinality=8),
+    'se_res2net50_26w_4s': Spec(se_reduction=16), 'resnext29_8c64w': _cifar(base_width=64, scales=1, cardinality=8),
     'resnext29_16c64w': _cifar(base_width=64, scales=1, cardinality=16),
     'res2next29_6c24w4s': _cifar(base_width=24, scales=4, cardinality=6),
     'res2next29_8c25w4s': _cifar(base_width=25, scales=4, cardinality=8),
@@ -67,7 +59,7 @@ SPECS = {
     'se_res2next29_6c24w4s': _cifar(base_width=24, scales=4, cardinality=6, se_reduction=32),
     'se_res2next29_8c25w4s': _cifar(base_width=25, scales=4, cardinality=8, se_reduction=32),
     'se_res2next29_6c24w6s': _cifar(base_width=24, scales=6, cardinality=6, se_reduction=32),
-}
+}  # fmt: skip
 
 # Rows that timm has too, under its names
 TIMM_NAMES = {
@@ -209,9 +201,6 @@ class ReferenceRes2Net(nn.Module):
 
 def output_stride_kwargs(output_stride: int) -> dict:
     """Strides and dilations that stop a four-stage network at 1/8, 1/16 or 1/32."""
-    strides, dilations = {
-        8: ((1, 2, 1, 1), (1, 1, 2, 4)),
-        16: ((1, 2, 2, 1), (1, 1, 1, 2)),
-        32: ((1, 2, 2, 2), (1, 1, 1, 1)),
-    }[output_stride]
+    strides = {8: (1, 2, 1, 1), 16: (1, 2, 2, 1), 32: (1, 2, 2, 2)}[output_stride]
+    dilations = {8: (1, 1, 2, 4), 16: (1, 1, 1, 2), 32: (1, 1, 1, 1)}[output_stride]
     return dict(strides=strides, dilations=dilations, contract=True)

@@ -111,9 +111,6 @@ def test_broken_numbers_and_integers_are_named(value):
         to_ours(state, recognise(state))
 
 
-# Files
-
-
 # Narrow, and of a depth that the other libraries have
 NARROW = dict(depths=(3, 4, 6, 3), base_width=4, deep_stem=True, avg_down=True)
 

@@ -138,9 +138,8 @@ def test_what_a_name_means(cache: Path) -> None:
     assert origin_of('some/file.pth') == Path('some/file.pth')
     assert origin_of('~/file.pth') == Path.home() / 'file.pth'
     resnet = origin_of('torchvision://resnet50')
-    assert resnet == Origin(
-        ('https://download.pytorch.org/models/resnet50-0676ba61.pth',), cache / 'resnet50-0676ba61.pth', '0676ba61'
-    )
+    name = 'resnet50-0676ba61.pth'
+    assert resnet == Origin((f'https://download.pytorch.org/models/{name}',), cache / name, '0676ba61')
     mmdet = origin_of('open-mmlab://res2net101_v1d_26w_4s')
     assert isinstance(mmdet, Origin)
     assert mmdet.urls[0].endswith('/res2net101_v1d_26w_4s_mmdetv2-f0a600f9.pth')

@@ -28,9 +28,6 @@ def small(**options):
     return randomise(Res2Net(**SMALL, **options)).float()
 
 
-# What other libraries compute with the same weights
-
-
 def same_features(net, state, run_theirs):
     """`net`, filled from `state`, gives at every stage what the source itself gives."""
     recognised = recognise(state)
@@ -81,9 +78,6 @@ def test_mistakes_in_plain_networks() -> None:
     for arch, options in [*cases, ('res2next29_6c24w4s', dict(pretrained=True))]:
         with pytest.raises(ValueError, match=r'\S'):
             create_model(arch, **options)
-
-
-# How weights fit
 
 
 @pytest.mark.parametrize('channels', [1, 2, 4, 7])
@@ -190,9 +184,6 @@ def test_the_papers_mask_rcnn_starts_from_official_weights():
     check_stage_pool(recognised, Res2Net('res2net50_26w_4s', stage_pool='maskrcnn'))
     with pytest.raises(UserError, match="Set stage_pool='official'"):
         check_stage_pool(recognised, Res2Net('res2net50_26w_4s', stage_pool='mmdet'))
-
-
-# mmres2net.Pretrained
 
 
 @cache
