@@ -51,21 +51,26 @@ def line_width(height: int, width: int) -> int:
 
 @cache
 def _font(size: int) -> Any:
-    """Return the font of matplotlib, which has Latin, Greek and Cyrillic letters."""
-    return ImageFont.truetype(_font_file(), size)
+    """Return the font of matplotlib, which has Latin, Greek and Cyrillic letters; without matplotlib that of Pillow."""
+    file = _font_file()
+    return ImageFont.truetype(file, size) if file else ImageFont.load_default(size)
 
 
-def _font_file() -> Path:
-    from matplotlib import get_data_path
-
+def _font_file() -> Path | None:
+    try:
+        from matplotlib import get_data_path
+    except ImportError:
+        return None
     return Path(get_data_path()) / 'fonts/ttf/DejaVuSans.ttf'
 
 
 @cache
 def _letters() -> frozenset[int]:
+    if not (file := _font_file()):
+        return frozenset(range(ord(' '), 127))
     from matplotlib.font_manager import get_font
 
-    return frozenset(get_font(_font_file()).get_charmap())
+    return frozenset(get_font(file).get_charmap())
 
 
 def legible(name: str, index: int) -> str:
