@@ -1,7 +1,4 @@
-"""The direction of imports: one list, which a test holds and which writes the table in CONTRIBUTING.md.
-
-``python -m tests.test_architecture`` writes the table.
-"""
+"""The direction of imports: one list; ``python -m tests.test_architecture`` writes CONTRIBUTING.md's table from it."""
 
 import ast
 import re

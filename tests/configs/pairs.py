@@ -3,9 +3,8 @@
 import importlib.util
 from pathlib import Path
 
-_SPEC = importlib.util.spec_from_file_location(
-    'config_table', Path(__file__).resolve().parents[2] / 'tools' / 'config_table.py'
-)
+_TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'config_table.py'
+_SPEC = importlib.util.spec_from_file_location('config_table', _TOOL)
 config_table = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(config_table)
 

@@ -1,7 +1,4 @@
-"""Each config trains a step and predicts, on images of its data set; one of each kind by default, all by -m slow.
-
-Image sizes and numbers of regions are reduced: the step is the same.
-"""
+"""Each config trains a step and predicts on small images of its data set: one of each kind, and all by -m slow."""
 
 import io
 import math

@@ -1,8 +1,6 @@
 """A Res2Net config and its baseline differ in the architecture alone: every other option and default is the same.
 
-The libraries have other defaults than each other and than ours (mmdet's ResNet keeps its norms in evaluation mode, all
-three start the last norm of a block at zero). So constructors are compared with their defaults filled in, and built
-backbones by their stages and by how they start.
+The libraries and we have other defaults: constructors are compared with theirs filled in, and built ones by stages.
 """
 
 import inspect

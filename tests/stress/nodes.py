@@ -74,11 +74,7 @@ def checkpoints(folder: Path) -> int:
 
 
 def train(folder: Path, work_dir: str, kills: int, limit: float) -> dict[str, torch.Tensor]:
-    """Train on two machines, kill the second one ``kills`` times, each after another checkpoint; return the weights.
-
-    Raises:
-        TimeoutError: The run did not end within ``limit`` seconds.
-    """
+    """Train on two machines, kill the second one ``kills`` times, each after another checkpoint; return the weights."""
     end = time.monotonic() + limit
     with namespaces() as names:
         runs = [start(folder, name, address, work_dir) for name, address in zip(names, NODES, strict=True)]

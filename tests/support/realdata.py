@@ -12,10 +12,7 @@ DEFAULT = Path(__file__).resolve().parents[3] / 'shared' / 'data'
 
 
 def data_root(name: str) -> Path:
-    """The folder `name` (such as 'coco_mini') in $MMRES2NET_TEST_DATA, or else in ../shared/data beside the checkout.
-
-    The test is skipped where neither has it, and the reason names both places.
-    """
+    """The folder `name` in $MMRES2NET_TEST_DATA, or else in ../shared/data beside it; else a skip."""
     places = [Path(os.environ[VARIABLE])] if os.environ.get(VARIABLE) else []
     places.append(DEFAULT)
     for place in places:
