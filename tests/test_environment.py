@@ -41,7 +41,6 @@ def test_a_machine_that_says_nothing(system: Path) -> None:
         ({'cpu.max': '400000 100000', 'job/step/cpu.max': '300000 100000', 'job/cpu.max': '200000 100000'}, 2, 16),
         ({'job/memory.max': f'{2 * GIB}', 'job/memory.current': '0', 'job/step/memory.max': 'max'}, 8, 2),
     ],
-    ids=['none', 'no limit', 'quota', 'cache', 'over', 'group above', 'memory above'],
 )
 def test_limits_of_a_container(system: Path, files: dict[str, str], cores: float, gib: float) -> None:
     write(system / 'proc/self/cgroup', '0::/job/step\n' if any('job' in name for name in files) else '0::/\n')

@@ -1,8 +1,4 @@
-"""Learning sixteen real photographs by heart: only if targets, losses, decoding and evaluation agree is the score high.
-
-The recipe's own model is trained on the first sixteen images of a split and tested on the same, smaller, and with what
-random weights need to learn in so few steps. DSS is tested on photographs that it never saw.
-"""
+"""Learning sixteen real photographs by heart: it needs targets, losses, decoding and evaluation that agree."""
 
 import json
 from pathlib import Path

@@ -63,7 +63,6 @@ REPEATED = {
     (6, 'Res2Net-50'): ('faster_rcnn_r2n50_c4.py', (14.0, 38.3, 51.1, 33.7, 23.2, 51.1, 65.3, 45.0)),
 }
 KEYS = {'recipe', 'baseline', 'target', 'status', 'note', 'measured', 'cost'}
-DOCS = Path(__file__).resolve().parents[2] / 'docs'
 
 
 def test_every_config_has_an_entry() -> None:
@@ -113,9 +112,7 @@ def test_baselines_have_the_same_recipe_and_none_themselves() -> None:
     assert res2nets - {name for name, _ in PAIRS} == {'imagenet/res2net50_26w_4s_299.py'}
 
 
-@pytest.mark.parametrize(
-    'name', ['faster_rcnn_r2n50_c4.py', 'imagenet/res2net50_26w_4s_299.py', 'demo/mask_rcnn_r50.py']
-)
+@pytest.mark.parametrize('name', ['faster_rcnn_r2n50_c4.py', 'imagenet/inception_v3.py', 'demo/mask_rcnn_r50.py'])
 def test_costs_are_those_of_the_model(name: str) -> None:
     assert CONFIGS[name]['cost'] == config_table.cost_of(name)
 
@@ -127,14 +124,6 @@ def test_all_costs_are_those_of_the_models() -> None:
 
 def test_pages_are_those_of_the_metafile() -> None:
     assert config_table.main(['--check']) == 0
-
-
-def test_a_page_that_was_edited_is_found(tmp_path: Path) -> None:
-    assert config_table.main(['--docs', str(tmp_path)]) == 0
-    page = tmp_path / 'configs.md'
-    assert page.read_text() == (DOCS / 'configs.md').read_text()
-    page.write_text(page.read_text().replace('37.4', '38.4'))
-    assert config_table.main(['--docs', str(tmp_path), '--check']) == 1
 
 
 def measure(seeds: int, value: float) -> dict[str, Any]:

@@ -26,9 +26,8 @@ def sample(predicted: Any, annotated: Any) -> SegDataSample:
 
 
 def test_by_hand(build: Build, logged: list[str]) -> None:
-    """Sky: 3 of 3 annotated pixels, 5 predicted, of which one is ignored: 3/4. Road: 1 right of 2 annotated and 1
-    predicted: 1/2. Car: predicted once, nowhere annotated: 0, and no accuracy. Bird: nowhere.
-    """
+    # Sky: 3 of 3 annotated pixels, 5 predicted, of which one is ignored: 3/4. Road: 1 right of 2 annotated and 1
+    # predicted: 1/2. Car: predicted once, nowhere annotated: 0, and no accuracy. Bird: nowhere.
     samples = [sample([[0, 0, 0], [0, 0, 1]], [[0, 0, 0], [255, 1, 1]]), sample([[2, 0, 0]], [[0, 255, 255]])]
     evaluator = build({'type': 'mmres2net.IoUMetric'}, CLASSES)
     assert type(evaluator.metrics[0]) is IoUMetric

@@ -34,9 +34,8 @@ TWO_IMAGES = [
 
 
 def test_metrics_of_each_class(build: Build, logged: list[str]) -> None:
-    """Cats: wrong at 0.95, right at 0.9, of two objects: precision 1/2 up to recall 1/2. Dogs: one detection, of a
-    difficult object, so none that counts; one object is missed. Cows: one detection, no object.
-    """
+    # Cats: wrong at 0.95, right at 0.9, of two objects: precision 1/2 up to recall 1/2. Dogs: one detection, of a
+    # difficult object, so none that counts; one object is missed. Cows: one detection, no object.
     evaluator = build({'type': 'mmres2net.VOCMetric'}, CLASSES)
     assert type(evaluator.metrics[0]) is VOCMetric
     metrics = run(evaluator, TWO_IMAGES)

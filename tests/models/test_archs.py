@@ -1,8 +1,4 @@
-"""The table of architectures: sizes to the unit, multiply-adds, names.
-
-Parameter counts include a linear classifier of 1000 classes (10 for the 32-pixel networks), as papers count. They agree
-with the published roundings: the official release's README, and table 4 of the paper.
-"""
+"""The table of architectures: parameters to the unit, a classifier included, multiply-adds, and names."""
 
 import dataclasses
 from functools import cache

@@ -1,7 +1,6 @@
 """Equal to independent implementations with the same random weights, in float64: features, gradients, statistics.
 
-Each network of the table is compared once, with timm's where timm has it and else with `tests/reference`; the options
-are compared on small networks. mmpretrain's and mmdet's Res2Nets are compared where they are the same network.
+The networks of the table are compared with timm's, or else with `tests/reference`; options on small networks.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,6 @@
-"""Measures of saliency maps, each written down from the paper that defines it; slow, and on numpy alone.
+"""Measures of saliency maps, each by its paper, on numpy alone. F: Achanta et al., CVPR 09. S: Fan et al., ICCV 17.
 
-F: Achanta et al., CVPR 2009. S: Fan et al., ICCV 2017.
-Maps are (H, W) of float64 in [0, 1], masks (H, W) of bool.
+Maps are float64 (H, W) in [0, 1], masks bool.
 """
 
 from itertools import product

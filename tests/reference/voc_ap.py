@@ -23,14 +23,7 @@ def voc_ap(
     eleven_points: bool,
     threshold: Fraction = Fraction(1, 2),
 ) -> Fraction | None:
-    """AP of one class; None without an object that counts.
-
-    Args:
-        detections: (image, score, box); equal scores keep this order.
-        objects: (image, box, difficult).
-        eleven_points: As in VOC 2007, or else the area as since VOC 2010.
-        threshold: The least overlap.
-    """
+    """AP of one class from (image, score, box) and (image, box, difficult); None without an object that counts."""
     positives = sum(not difficult for _, _, difficult in objects)
     if positives == 0:
         return None

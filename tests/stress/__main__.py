@@ -1,7 +1,4 @@
-"""``python -m tests.stress kills|signals|disk``: kill, stop and starve runs, and compare what they end with.
-
-Prints what was tried, and ends with status 1 if something was lost. Not among the tests that run by default.
-"""
+"""``python -m tests.stress kills|signals|disk``: stop and starve runs, compare their ends; status 1: a loss."""
 
 import argparse
 import os

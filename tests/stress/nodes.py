@@ -1,7 +1,6 @@
 """Two machines, one of which is killed again and again: two network namespaces with torchrun's c10d rendezvous.
 
-``python -m tests.stress.nodes --kills 5`` needs root. Every time all processes of one machine are killed and started
-again, the other one restarts its processes, and training has to end with the weights of a run without kills.
+``python -m tests.stress.nodes --kills 5`` needs root. The weights have to be those of a run without kills.
 """
 
 import argparse

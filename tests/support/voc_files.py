@@ -17,10 +17,7 @@ def save_mat(path: Path, mask: np.ndarray) -> None:
 
 
 def make_voc(root: Path) -> dict[str, np.ndarray]:
-    """Write a VOC and an SBD that overlap in every way, and return SBD's masks.
-
-    VOC's train is a, b and its val c, d. SBD's train is b, c, e and its val f: one of each kind, and d not in it.
-    """
+    """Write a VOC and an SBD that overlap in every way (VOC: a, b and c, d; SBD: b, c, e and f); return SBD's masks."""
     voc, sbd = root / 'VOCdevkit/VOC2012', root / 'VOCdevkit/VOCaug/dataset'
     for folder in (voc / 'JPEGImages', voc / 'SegmentationClass', voc / 'ImageSets/Segmentation', sbd / 'cls'):
         folder.mkdir(parents=True)

@@ -86,7 +86,6 @@ def photos(image: str, masks: str, *, mode: str = 'L', value: int = 255, deep: b
 CAMVID = all_of(*(photos(f'{s}/{{i}}.png', f'{s}annot/{{i}}.png', value=1) for s in ('train', 'val')))
 DRIVE = photos('images/{i}_training.tif', '1st_manual/{i}_manual1.gif')
 ONE = XML.format(width=96, height=64, objects=OBJECT.format('{}', 9, 9, 40, 40))
-DATA = 'format: yolo\ntrain: images\n'
 BOMB = 'a: &a [x, x]\nb: &b [*a, *a]\nformat: yolo\n'
 # What is made, how it is changed, the exit status of check-data, and what it has to name.
 CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any], int, str]] = {
