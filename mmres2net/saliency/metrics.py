@@ -38,8 +38,8 @@ class SaliencyMetric(BaseMetric):
 
     default_prefix = ''
 
-    def __init__(self, *, collect_device: str = 'cpu', prefix: str | None = None) -> None:
-        super().__init__(collect_device=collect_device, prefix=prefix)
+    def __init__(self, *, prefix: str | None = None) -> None:
+        super().__init__(prefix=prefix)
         library()
         self.kept: dict[str, Any] = {}  # of the last evaluation, to compare runs
 

@@ -31,23 +31,22 @@ WRAPPERS = ('module.', '_orig_mod.')  # of DistributedDataParallel and of torch.
 
 
 def read_checkpoint(
-    path: str | Path, *, allow_pickle: bool = False, map_location: Any = 'cpu', work_dir: str | Path | None = None
+    path: str | Path, *, allow_pickle: bool = False, work_dir: str | Path | None = None
 ) -> dict[str, Any]:
-    """Return the content of a checkpoint; nothing in the file is run. A UserError says why it cannot be read safely.
+    """Return a checkpoint's content, on the CPU; nothing in the file is run. A UserError says why it cannot be read.
 
     Reads torch's zip files, torch's form before version 1.6, and safetensors (a flat dict of tensors). Besides tensors
     and plain Python values, MMEngine's records of a run are read, so that a run can be resumed.
 
     Args:
         allow_pickle: Also read a file that needs its code to be run. Only for files from a trusted source.
-        map_location: Device of the tensors, as in ``torch.load``.
         work_dir: Work dir of a run that resumes from the file, whose own best checkpoint it may replace.
     """
     path = Path(os.path.expanduser(path))
     check_file(path)
     names: dict[str, None] = {}
     try:
-        content = _read(path, names, allow_pickle, map_location)
+        content = _read(path, names, allow_pickle)
     except Exception as error:  # a broken file ends the reader at any place, in any way
         refused = isinstance(error, pickle.UnpicklingError)
         code = [name for name in names if name not in {**_get_allowed_globals(), **STAND_INS}]
@@ -163,21 +162,21 @@ def _is_safetensors(head: bytes, size: int) -> bool:
     return head[8:9] == b'{' and 2 <= int.from_bytes(head[:8], 'little') <= size - 8
 
 
-def _read(path: Path, names: dict[str, None], allow_pickle: bool, map_location: Any) -> Any:
+def _read(path: Path, names: dict[str, None], allow_pickle: bool) -> Any:
     size = path.stat().st_size
     with path.open('rb') as stream:
         if _is_safetensors(stream.read(16), size):
-            return load_file(path, device=str(map_location) if map_location is not None else 'cpu')
+            return load_file(path)
     try:
         check_pickles(path, names)
         # With their names in the file, which are not the stand-ins' own
         with torch.serialization.safe_globals([(item, name) for name, item in STAND_INS.items()]):
-            content = torch.load(path, map_location=map_location, weights_only=True)
+            content = torch.load(path, map_location='cpu', weights_only=True)
         return resolve(content, size)
     except pickle.UnpicklingError:
         if not allow_pickle:
             raise
-    return torch.load(path, map_location=map_location, weights_only=False)
+    return torch.load(path, map_location='cpu', weights_only=False)
 
 
 def class_names(meta: Mapping[str, Any]) -> tuple[str, ...]:
