@@ -1,4 +1,4 @@
-"""Whose parameter names a file has, told by the names.
+"""Which library named the parameters in a file, told by the names.
 
 A deep stem is named in three ways (:data:`STEM_NAMES`). All other layers have the same names everywhere, so for a plain
 stem (v1) only the classifier and the prefix tell the library.
@@ -39,9 +39,7 @@ class Recognised:
     """What the names in a file tell."""
 
     family: Family  # the library whose names these are; ours for names that several libraries share
-    stage_pool: (
-        StagePool | None
-    )  # the option of Res2Net that the weights were trained with; None: the names do not tell
+    stage_pool: StagePool | None  # the option of Res2Net in training; None: the names do not tell
     prefix: str  # of the network's parameter names: '' or such as 'backbone.'
     deep_stem: bool
     dla: bool  # deep layer aggregation
@@ -54,7 +52,7 @@ class Recognised:
 
 
 def recognise(state: Mapping[str, Tensor], *, prefix: str | None = None) -> Recognised:
-    """Return whose names the Res2Net in ``state`` has. A UserError says what is there instead of one.
+    """Return which library named the parameters of a Res2Net. A UserError says what is there instead of one.
 
     ``prefix`` begins the network's parameter names; None: it is found.
     """
