@@ -68,7 +68,8 @@ def newest_start(folder: Path, *, allow_pickle: bool = False) -> Start | None:
             faults.append(str(error))
     if not faults:
         return None
-    text = f'--resume: no checkpoint in {folder} can be resumed from:\n  {join_some(faults, sep=chr(10) + "  ")}\n'
+    listed = join_some(faults, sep='\n  ')
+    text = f'--resume: no checkpoint in {folder} can be resumed from:\n  {listed}\n'
     raise UserError(f'{text}name another one with --resume CHECKPOINT, or start anew with --overwrite')
 
 
