@@ -232,10 +232,8 @@ class ResultsHook(Hook):
     def _draw_history(self, runner: Runner) -> None:
         if is_main_process():
             with self._left_out_on_error('curves.png'):
-                path, classes = (
-                    Path(runner.work_dir) / 'curves.png',
-                    _meta(runner.train_dataloader).get('classes') or (),
-                )
+                path = Path(runner.work_dir) / 'curves.png'
+                classes = _meta(runner.train_dataloader).get('classes') or ()
                 draw_history(path, runner.iter, history_of(runner), self.rows, classes)
 
     def _collect(self, samples: Sequence[Any], meta: Mapping[str, Any]) -> None:
