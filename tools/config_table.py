@@ -59,8 +59,8 @@ are in [configs.md](configs.md). All runs start from random weights (`--from-scr
 ## Pairs
 
 A Res2Net is printed beside its baseline only if both were trained with at least {MIN_SEEDS} seeds. One seed says
-little: the same DeepLabv3+ demo gave a mIoU of 80.9 and of 93.5 with two seeds. [compare.md](compare.md) says how
-differences and their intervals are computed.
+little: the DeepLabv3+ demo of an earlier version gave a mIoU of 80.9 and of 93.5 with two seeds.
+[compare.md](compare.md) says how differences and their intervals are computed.
 """
 SWEEP_HEAD = """
 ## Scale on CIFAR-10
@@ -217,7 +217,7 @@ def verdict_text(name: str, row: Meta, one: Meta) -> str:
     if one['low'] > 0 or one['high'] < 0:
         return f'{what}; a difference is shown.'
     times = ((one['high'] - one['low']) / 2 / one['value']) ** 2 if one['value'] else math.inf
-    need = f'about {times:.0f} times as many images and seeds' if 1.5 < times < 1000 else 'more images and seeds'
+    need = f'about {times:.0f} times as many images and seeds' if 1.5 < times < 100 else 'more images and seeds'
     return f'{what}; no difference is shown. To tell one of this size would take {need}.'
 
 
