@@ -15,6 +15,7 @@ from mmres2net.errors import UserError
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 LOCK = '.lock'
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.ppm', '.pgm', '.avif', '.jp2')
 _locks: set[int] = set()  # open files; a data worker that outlives a killed run would keep the lock
 os.register_at_fork(after_in_child=lambda: list(map(os.close, _locks)))
 

@@ -11,17 +11,16 @@ from typing import Any
 import numpy as np
 
 from mmres2net.errors import UserError
-from mmres2net.files import writable_dir
+from mmres2net.files import IMAGE_SUFFIXES, writable_dir
 from mmres2net.predict.images import Array, read_image
 
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.wmv')
 CAMERA = 'camera'
 DEFAULT_RATE = 25.0  # frames per second where a camera or a file does not say
 
 
 def find_files(
-    names: Sequence[str], suffixes: Sequence[str] = SUFFIXES, *, leave_out: Path | None = None
+    names: Sequence[str], suffixes: Sequence[str] = IMAGE_SUFFIXES, *, leave_out: Path | None = None
 ) -> list[Path]:
     """Return the files that ``names`` name, each once; those of folders and their subfolders in order of names.
 
@@ -52,7 +51,9 @@ def _matches(pattern: str) -> list[Path]:
     return list(places.values())
 
 
-def files_below(folder: Path, suffixes: Sequence[str] = SUFFIXES, leave_out: Path | None = None) -> Iterator[Path]:
+def files_below(
+    folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES, leave_out: Path | None = None
+) -> Iterator[Path]:
     """Yield the files of a folder, then those of its subfolders, in order of names and without hidden ones."""
     seen = {os.path.realpath(leave_out)} if leave_out else set()
     for parent, folders, files in os.walk(folder, followlinks=True):
@@ -70,8 +71,8 @@ def find_inputs(names: Sequence[str], leave_out: Path | None = None) -> list[Pat
     found: list[Path] = []
     for name in names:
         camera = name.isdecimal() and not Path(name).exists()
-        new = [Path(f'{CAMERA}{name}')] if camera else find_files([name], (*SUFFIXES, *VIDEOS), leave_out=leave_out)
-        found += new
+        suffixes = (*IMAGE_SUFFIXES, *VIDEOS)
+        found += [Path(f'{CAMERA}{name}')] if camera else find_files([name], suffixes, leave_out=leave_out)
     return list(dict.fromkeys(found))
 
 

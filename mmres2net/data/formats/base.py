@@ -18,6 +18,7 @@ from PIL import Image
 from mmres2net.environment import granted_cores
 from mmres2net.errors import UserError
 from mmres2net.fetch.download import progress_bar
+from mmres2net.files import IMAGE_SUFFIXES
 from mmres2net.text import join_some
 
 T = TypeVar('T')
@@ -27,7 +28,6 @@ Box = tuple[float, float, float, float]
 Size = tuple[int, int]  # (width, height) in pixels
 ORIENTATION = 0x0112  # EXIF tag; 5 to 8 swap width and height
 IGNORED = 255  # mmseg turns to this value what it leaves out of masks, whatever the ignore index
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.ppm', '.pgm', '.avif', '.jp2')
 
 
 class Finding(NamedTuple):

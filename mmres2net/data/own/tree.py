@@ -11,9 +11,10 @@ from functools import cached_property
 from itertools import product
 from pathlib import Path
 
-from mmres2net.data.formats.base import IMAGE_SUFFIXES, Finding, Sample, read_text, regular_file
+from mmres2net.data.formats.base import Finding, Sample, read_text, regular_file
 from mmres2net.data.own.data_file import Spec
 from mmres2net.errors import UserError
+from mmres2net.files import IMAGE_SUFFIXES
 from mmres2net.text import join_some
 
 SPLIT_WORDS = {
