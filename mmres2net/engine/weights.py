@@ -86,8 +86,9 @@ def log_left_out(own: Mapping[str, Tensor], state: Mapping[str, Any], file: str)
     shapes = {name.removeprefix('module.'): value.shape for name, value in state.items() if isinstance(value, Tensor)}
     found = {name: shapes[name] == value.shape for name, value in own.items() if name in shapes}
     other = [name for name, fits in found.items() if not fits]
-    if shapes and len(other) == len(found):
-        raise UserError(f'load_from={file} has no weight that fits the model; name a checkpoint of this architecture')
+    if len(other) == len(found) and not Path(file).is_dir():  # a sharded one holds its weights elsewhere
+        what = 'has no weight that fits the model, neither by name nor under state_dict'
+        raise UserError(f'load_from={file} {what}; name a checkpoint of this architecture')
     if other:
         what = f'{len(other)} of {len(found)} tensors have other shapes and start from random values'
         say(f'load_from={file}: {what}: {join_some(other)}')

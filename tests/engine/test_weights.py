@@ -10,6 +10,7 @@ import torch
 from mmengine.config import Config
 from mmengine.model import PretrainedInit
 
+from mmres2net.engine import weights
 from mmres2net.engine.weights import check_checkpoint, check_normalization, fetch_weights, load_state_strictly
 from mmres2net.errors import UserError
 from mmres2net.weights.fetching import PUBLISHED
@@ -151,6 +152,9 @@ def test_strict_loading_is_that_of_mmengine() -> None:
     with pytest.raises(UserError) as caught:  # one weight is missing, one has another shape, one is too many
         load_state_strictly(torch.nn.Linear(2, 3), other, 'b.pth')
     assert all(text in str(caught.value) for text in ('b.pth', ': weight', 'bias', 'mask_head.weight'))
+    for start in ({'model': state}, {'mask_head.weight': torch.zeros(5)}):  # nothing would be loaded
+        with pytest.raises(UserError):
+            weights.log_left_out(source.state_dict(), start, 'c.pth')
 
 
 def test_sharded_checkpoints_need_the_flag_and_stores_are_not_read(tmp_path: Path) -> None:
