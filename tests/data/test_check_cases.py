@@ -139,8 +139,10 @@ RUNS = {'size': [64, 96], 'counts': [10, 50, 64 * 96 - 60]}
 COCO: Cases = {
     'sound': (both(),), 'ids as texts': (renumber(lambda i: f'img-{i}', str),),
     'two images of one id': (images('id', 2), 'duplicate image id, annotation without image'),
+    'an image twice': (images('file_name', '1.jpg'), 'duplicate image'),
     'iscrowd as text': (annotations('iscrowd', '0', count=None), 'broken annotation, empty split'),
     'no area': (annotations('area', ...), 'broken annotation'),
+    'area of NaN': (annotations('area', float('nan')), 'broken annotation'),
     'area 0': (annotations('area', 0), '', 'annotation left out'),
     'bbox with NaN': (annotations('bbox', [float('nan'), 1, 5, 5]), 'box that is not finite'),
     'bbox with a huge number': (annotations('bbox', [1, 1, 10**400, 5]), 'broken annotation'),
@@ -173,9 +175,7 @@ COCO: Cases = {
         images('file_name', '../train/0.jpg', 'val'), 'same image in training and evaluation',
     ),
     'JSON nested': (json_file('[' * 200_000), 'broken annotation file'),
-    'JSON with a byte order mark': (
-        json_file(b'\xef\xbb\xbf{"images": [], "categories": []}'), 'broken annotation file',
-    ),
+    'JSON with a byte mark': (json_file(b'\xef\xbb\xbf{"images": [], "categories": []}'), 'broken annotation file'),
     'damaged PNG': (first_image(broken_png, '0.png'), 'unreadable image'),
     'cut JPEG': (first_image(cut_jpeg), 'unreadable image'),
     'pipe as image': (first_image(lambda path: os.mkfifo(path)), 'unreadable image'),
@@ -247,9 +247,7 @@ VOC: Cases = {
         both(voc_object(20, 5, 20, 30, difficult=1), config(pipeline=[dict(type='mmres2net.TrainOnDifficult')])),
         'empty box',
     ),
-    'box without width, too small for training': (
-        both(voc_object(20, 5, 20, 30), config(filter_cfg=dict(bbox_min_size=4))), '', 'annotation left out',
-    ),
+    'too small': (both(voc_object(20, 5, 20, 30), config(filter_cfg=dict(bbox_min_size=4))), '', 'annotation left out'),
     'box of texts': (voc_object('ten', 5, 40, 20), 'broken annotation'),
     'no name': (xml('<name>car</name>', ''), 'broken annotation'),
     'difficult as text': (xml('<difficult>0', '<difficult>Unspecified'), 'broken annotation'),
@@ -298,7 +296,6 @@ def one_class(**loss: Any) -> Change:
 
 
 def three_classes(*parts: str) -> Change:
-
     def add_pixels(made: TinySet) -> None:
         for path in [path for part in parts for path in sorted((made.root / 'ann' / part).iterdir())]:
             Image.fromarray(set_value(2)(np.array(Image.open(path)))).save(path)

@@ -23,6 +23,7 @@ ERRORS = {
     'config does not fit': 'a setting that is wrong for these data',
     'annotation without image': 'it belongs to an image that the file does not list, and is never read',
     'duplicate image id': 'the later entry replaces the earlier',
+    'duplicate image': 'each entry trains with a part of its objects, and the others count as background',
     'duplicate annotation id': 'mmdet refuses the file',
     'missing image': 'named by the annotations, but not there',
     'unreadable image': 'damaged, cut short, not an image, or of a format that the image loader cannot read',

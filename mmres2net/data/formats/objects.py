@@ -43,7 +43,8 @@ def coco_content(data: bytes | str, source: str) -> Entry:
         if not isinstance(content.get(key, default), list):
             raise UserError(f'{wrong}: {key!r} is not a list, or not there')
     for i, category in enumerate(content['categories']):
-        if not isinstance(category, dict) or not isinstance(category.get('name'), str) or 'id' not in category:
+        name = category.get('name') if isinstance(category, dict) else None
+        if not isinstance(name, str) or not name.strip() or 'id' not in category:
             raise UserError(f'{source}: categories[{i}] is {category!r}; it needs an id and a name')
         if not isinstance(category['id'], int | float | str):
             raise UserError(f'{source}: categories[{i}] has the id {category["id"]!r}; write a number')
@@ -107,13 +108,17 @@ def fill_split(content: Entry, split: Split, sample_of: Callable[[Any], Sample])
     fault = category_fault(content['categories'], split.classes, split.source)
     split.findings += [Finding('classes do not fit', split.source, fault)] if fault else []
     by_id: dict[Any, Sample] = {}
+    files: dict[str, int] = {}
     for i, entry in enumerate(content['images']):
         where = f'images[{i}]'
         try:
             sample = sample_of(entry)
             if entry['id'] in by_id:
                 split.findings.append(Finding('duplicate image id', where, f'{entry["id"]} ({sample.image})'))
-            by_id[entry['id']] = sample
+            if sample.image in files:
+                what = f'{sample.image}, as images[{files[sample.image]}]; merge them'
+                split.findings.append(Finding('duplicate image', where, what))
+            by_id[entry['id']], files[sample.image] = sample, i
             split.samples.append(sample)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             split.findings.append(Finding('broken annotation', where, _reason(error)))
@@ -155,8 +160,8 @@ def _parse(sample: Sample, names: Mapping[Any, str]) -> Parsed:
             box, crowd, category = read_box(entry), read_crowd(entry), entry['category_id']
             if isinstance(entry.get('iscrowd'), str):
                 raise ValueError(f'iscrowd is the text {entry["iscrowd"]!r}, which mmdet reads as true; write a number')
-            if not isinstance(entry['area'], int | float):
-                raise ValueError(f'area is {entry["area"]!r}, not a number')
+            if not isinstance(entry['area'], int | float) or not -math.inf < entry['area'] < math.inf:
+                raise ValueError(f'area is {entry["area"]!r}, not a finite number')
             label = names.get(category)
         except (KeyError, TypeError, ValueError) as error:
             findings.append(Finding('broken annotation', where, _reason(error)))

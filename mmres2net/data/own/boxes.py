@@ -49,13 +49,16 @@ def class_names(tree: Tree) -> Sequence[str]:
     found = {} if tree.spec.classes else {tuple(tree.lines(name)): name for name in files}
     if len(found) > 1:
         raise AmbiguousError(f'these files name different classes: {", ".join(found.values())}')
+    for names, file in found.items():
+        if len(set(names)) < len(names):
+            raise UserError(f'{tree.path(file)} names a class more than once: {join_some(names)}')
     return next(iter(found), tree.spec.classes)
 
 
 def _with_masks(tree: Tree, source: Source) -> Source:
     objects = source.annotations()
     without = sum(not one.segmentation for one in objects)
-    source.task = 'instances' if objects and not without else 'detection'
+    source.task = 'detection' if without else 'instances'
     if without < len(objects):
         tree.note(without, f'of {len(objects):,} objects have no mask: the data are used for boxes.')
     return source
@@ -115,7 +118,7 @@ def _read_json(tree: Tree, part: str | None, name: str, categories: list[dict[st
     for number, entry in enumerate(content.get('annotations', ())):
         if isinstance(entry, dict):
             entry['id'], box = number, entry.get('bbox')
-            if entry.get('area') is None and isinstance(box, list) and len(box) == 4:
+            if not entry.get('area') and isinstance(box, list) and len(box) == 4:
                 sides = [side for side in box[2:] if isinstance(side, int | float)]
                 entry['area'] = sides[0] * sides[1] if len(sides) == 2 else None
     split = Split(str(part), path, 'COCO')

@@ -166,14 +166,15 @@ def _labels(sample: Sample) -> list[str]:
 
 
 def _classes(tree: Tree, source: Source, parts: Mapping[str, Sequence[Sample]]) -> tuple[str, ...]:
-    if source.classes and not tree.spec.classes:
-        return tuple(source.classes)
     counts = Counter(label for samples in parts.values() for sample in samples for label in _labels(sample))
     classes, root = tuple(source.classes or sorted(counts)), tree.spec.root
+    # Where the data name their classes, training may have both a and A, but not the other splits one in its place.
+    named = [None, 'train'] if source.classes and not tree.spec.classes else []
+    learned = {label for part in named for sample in source.samples.get(part, ()) for label in _labels(sample)}
     if not classes or (counts and not any(counts[name] for name in classes)):
         raise UserError(f'{root}: no object is of a class; the annotations have {join_some(sorted(counts)) or "none"}')
     for name, count in sorted(counts.items()):
-        if close := similar_class(name, classes):
+        if name not in learned and (close := similar_class(name, sorted(learned) or classes)):
             found = f'{count:,} objects are {name!r} and {counts[close]:,} are {close!r}'
             raise UserError(f'{root}: {found}; write both alike')
     if others := {name: count for name, count in counts.items() if name not in classes}:

@@ -48,7 +48,7 @@ def class_folders(tree: Tree) -> dict[str | None, dict[str, list[str]]]:
     found: dict[str | None, dict[str, list[str]]] = {}
     found |= {split: _classes(names, _common(names, f'{top}/{head}'.strip('/'))) for head, split in splits.items()}
     if not found.get('train'):
-        return {None: classes} if len(classes) > 1 else {}
+        return {None: classes} if len(classes) > max(len(splits), 1) else {}
     if len(found) < len(splits):
         raise AmbiguousError(f'several folders are of one split: {", ".join(splits)}')
     return found

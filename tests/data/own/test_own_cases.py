@@ -12,7 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from mmres2net.data.own.data_file import KEYS
+from mmres2net.data.own.data_file import KEYS, PARTS
 from mmres2net.data.own.dataset import recognize
 from mmres2net.data.own.standard import write_standard
 from mmres2net.errors import UserError
@@ -52,6 +52,10 @@ def all_of(*changes: Callable[[Path], Any]) -> Callable[[Path], Any]:
     return lambda root: [change(root) for change in changes]
 
 
+def replace(name: str, old: str, new: str) -> Callable[[Path], Any]:
+    return lambda root: (root / name).write_text((root / name).read_text().replace(old, new))
+
+
 def copy(old: str, new: str) -> Callable[[Path], Any]:
     return lambda root: shutil.copy(root / old, root / new)
 
@@ -70,7 +74,6 @@ def one_color(mode: str, color: Any) -> Callable[[Path], Any]:
 
 
 def photos(image: str, masks: str, *, mode: str = 'L', value: int = 255, deep: bool = False) -> Callable[[Path], Any]:
-
     def make(root: Path) -> None:
         for i in range(5):
             draw(root / image.format(i=i), i)
@@ -96,6 +99,11 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any], int, str]] 
     'two formats': (coco, yolo, 2, 'format: coco'),
     'two COCO files for training': (coco, copy('train.json', 'training.json'), 2, 'training.json'),
     'two files of classes': (yolo, write('obj.names', 'bus\ncar\n'), 2, 'obj.names'),
+    'a class twice': (mask_set, write('classes.txt', 'road\nroad'), 2, 'road, road'),
+    'folders of splits alone': (all_of(*map(write, ('train/0.png', 'val/0.png'), '  ')), nothing, 2, '2 of them'),
+    'COCO class of validation alone': (coco, replace('val.json', '"car"', '"Car"'), 2, "'Car'"),
+    'COCO class without a name': (coco, replace('train.json', '"car"', '" "'), 2, "' '"),
+    'COCO without boxes': (coco, all_of(*(replace(f'{n}.json', 'bbox', 'b') for n in PARTS[:2])), 1, 'for instances'),
     'two label files of an image': (yolo, all_of(write('old/0.txt', '0 .5 .5 .5 .5')), 2, 'old/0.txt'),
     'one image': (nothing, all_of(lambda r: draw(r / 'a.jpg', 1), write('a.txt', '0 .5 .5 .5 .5')), 2, '1 image'),
     'one class': (yolo, write('classes.txt', 'car'), 1, 'label without class'),
@@ -141,12 +149,8 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any], int, str]] 
         yolo, write('data.yaml', 'names: [a, b]\ntrain: images\nval: images'), 0, 'same set in training',
     ),
     'data.yaml with a list': (
-        yolo,
-        all_of(
-            write('mine.txt', './images/0.jpg\nimages/1.jpg\nC:\\x\\images\\2.jpg\nx/y'),
-            write('data.yaml', 'names: [a, b]\ntrain: mine.txt'),
-        ),
-        1, 'x/y',
+        yolo, all_of(write('mine.txt', './images/0.jpg\nimages/1.jpg\nC:\\x\\images\\2.jpg\nx/y'),
+                     write('data.yaml', 'names: [a, b]\ntrain: mine.txt')), 1, 'x/y',
     ),
 }  # fmt: skip
 
@@ -223,14 +227,9 @@ def test_the_task_decides_and_has_to_fit(tmp_path: Path) -> None:
     for task in ('instances', 'classification', None):
         with pytest.raises(UserError):
             recognize(tmp_path, task=task)
-
-
-def test_class_folders_are_named_where_the_task_takes_others(tmp_path: Path) -> None:
-    for name in ('cat/0.png', 'dog/0.png'):
-        (tmp_path / name).parent.mkdir()
-        Image.new('RGB', (8, 8)).save(tmp_path / name)
+    folder_set(tmp_path / 'of classes')
     with pytest.raises(UserError, match=r'folders, .* detection'):
-        recognize(tmp_path, task='detection')
+        recognize(tmp_path / 'of classes', task='detection')
 
 
 def test_schema_names_what_the_reader_reads() -> None:
@@ -244,7 +243,7 @@ def test_a_category_that_groups_the_others_is_no_class(tmp_path: Path) -> None:
     for content in made.content.values():
         groups = [{'id': 0, 'name': 'things', 'supercategory': 'none'}]
         content['categories'] = groups + [c | {'supercategory': 'things'} for c in content['categories']]
-        content['annotations'] = [{k: v for k, v in e.items() if k != 'area'} for e in content['annotations']]
+        content['annotations'] = [e | {'area': e['id'] % 2 and None} for e in content['annotations']]
     made.write().unlink()
     data = write_standard(recognize(tmp_path / 'set'), tmp_path / 'out')
     assert data.classes == ('car', 'dog')
