@@ -119,7 +119,7 @@ def _fit_schedulers(cfg: Config, old: int, new: int, an_epoch: int, by_epoch: bo
         begin, per = one.get('begin', 0), an_epoch if one.get('convert_to_iter_based') else 1
         if type_name(one['type']).startswith(('Linear', 'Constant')) and (one.get('end', math.inf) - begin) * per <= 1:
             one['end'] = begin  # MMEngine never takes back a factor that ends with its first step
-        moved = [key for key in (*PLACES, *LENGTHS) if one.get(key) != before.get(key)]
+        moved = [key for key in (*PLACES, *LENGTHS, 'periods') if one.get(key) != before.get(key)]
         changes = [f'{key} {before[key]} -> {one[key]}' for key in moved]
         texts += [f'{type_name(one["type"])} {", ".join(changes)}'] if changes else []
     if schedulers:
@@ -128,7 +128,9 @@ def _fit_schedulers(cfg: Config, old: int, new: int, an_epoch: int, by_epoch: bo
 
 
 def _move_bounds(scheduler: dict[str, Any], move: Callable[[float], int]) -> None:
-    begin = scheduler.get('begin', 0)
+    begin, periods = scheduler.get('begin', 0), list(scheduler.get('periods') or ())
+    ends = [move(sum(periods[:i])) for i in range(len(periods) + 1)]
+    scheduler.update({'periods': [max(ends[i + 1] - ends[i], 1) for i in range(len(periods))]} if periods else {})
     for key in (*PLACES, *LENGTHS):
         value = scheduler.get(key)
         if isinstance(value, list | tuple):

@@ -56,6 +56,10 @@ def test_milestones_keep_their_fraction_and_the_warm_up_is_a_tenth() -> None:
     assert (warm_up.end, steps.end, steps.milestones) == (100, 20, [13, 18])
     (poly,) = fitted('deeplabv3plus_r2n50', 40).param_scheduler
     assert poly.end == 1_000
+    restarts = dict(type='CosineRestartLR', periods=[10_000, 20_000], by_epoch=False)
+    recipe = load_config('deeplabv3plus_r2n50', {'param_scheduler': [restarts]})
+    fit_schedule(cfg := copy.deepcopy(recipe), recipe, 40)
+    assert cfg.param_scheduler[0].periods == [333, 667]
     cfg = fitted(YOLOX, 4_000, train_cfg__max_epochs=40)
     warm_up, cosine, last = cfg.param_scheduler
     assert (warm_up.end, cosine.begin, cosine.end, last.begin, last.end) == (1, 1, 38, 38, 40)
