@@ -192,11 +192,12 @@ def _accumulated(cfg: Config) -> int:
 
 
 def merge(cfg: Config, options: dict[str, Any]) -> None:
-    """Set options of the user in a config that flags have changed; a UserError if they do not fit."""
+    """Set options of the user in a config, which flags may have changed; a UserError if they do not fit."""
+    _check_names(cfg, options)
     try:
         cfg.merge_from_dict(options)
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise UserError(f'--cfg-options does not fit the config that the other flags changed: {error}') from error
+        raise UserError(f'--cfg-options does not fit the config, which other flags may change: {error}') from error
 
 
 def load_swapped(args: argparse.Namespace, *, training: bool) -> Change:

@@ -9,7 +9,7 @@ import torch
 
 from mmres2net.engine import source as sources
 from mmres2net.engine.build import scope_of
-from mmres2net.engine.config import configs_in, load_config
+from mmres2net.engine.config import configs_in, load_config, merge
 from mmres2net.engine.embedded import embedded_config, registered_only
 from mmres2net.engine.precision import to_float32
 from mmres2net.engine.resume import BEST, POINTER, checkpoints_in
@@ -68,7 +68,7 @@ def _with_own_config(
     except UserError as error:
         file = _config_beside(Path(path), error)
         cfg, guard, origin = load_config(str(file)), nullcontext(), f'the config beside it, {file}'
-    cfg.merge_from_dict(options or {})
+    merge(cfg, options or {})
     with guard:
         try:
             source = sources.make_source(cfg, content, Path(path).stem, path)

@@ -106,6 +106,9 @@ def test_the_config_and_the_classes_are_those_in_the_checkpoint(tiny_models: dic
     assert 0 < len(half['scores']) <= len(expected['scores'])
     fewer = Predictor(path, options={'model.test_cfg.rcnn.max_per_img': 3})(SCENE)
     assert len(fewer['scores']) == 3
+    for wrong in ({'modle.neck': None}, {'model.neck.num_outs.x': 1}):
+        with pytest.raises(UserError):
+            Predictor(path, options=wrong)
 
 
 @pytest.mark.parametrize('flags', [{'device': 'cuda:77'}, {'device': 'abacus'}, {'precision': 'fp8'}, {'threads': 0}])
