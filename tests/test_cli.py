@@ -23,20 +23,14 @@ def run(*command: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=300)
 
 
-def test_help_lists_every_verb() -> None:
+def test_verbs_and_configs_are_listed() -> None:
     done = run_cli('--help')
     assert [verb for verb in VERBS if f'  {verb}' not in done.out] == []
     assert (done.status, run_cli().status) == (0, 2)
-
-
-def test_names_of_verbs() -> None:
     done = run_cli('chek-data')
     assert (done.status, 'check-data' in done.err.splitlines()[0]) == (2, True)
     assert run_cli('check_data').err == run_cli('check-data').err
     assert run_cli('check_data', '--help').status == 0
-
-
-def test_configs_are_listed() -> None:
     assert 'faster_rcnn_r2n50.py' in run_cli('configs', '--list').out.split()
     assert Path(run_cli('configs').out.strip()).is_dir()
 

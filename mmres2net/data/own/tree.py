@@ -30,6 +30,7 @@ SKIPPED = {'__macosx', 'work_dirs', 'segmentationobject'}  # folders of archives
 LABEL = re.compile(rb'\s*\d+(\.0*)?([ \t]+-?[\d.]+(e[-+]?\d+)?){4,}\s*(\n|$)', re.IGNORECASE)  # a line of YOLO
 Samples = dict[str | None, list[Sample]]  # by split; None: no split is told
 Findings = dict[str | None, list[Finding]]
+RUN_FILES = {'last_checkpoint', 'standard.json'}  # of runs, which may be below the folder of the data
 _SUFFIXES = (*IMAGE_SUFFIXES, '.txt', '.xml', '.json')
 
 
@@ -177,9 +178,10 @@ def read_tree(spec: Spec) -> Tree:
         raise UserError(f'{error.filename or spec.root} cannot be read: {error.strerror or error}') from error
 
     for place, folders, names in os.walk(spec.root, followlinks=True, onerror=fail):
-        real = Path(place).resolve()
+        real, is_run = Path(place).resolve(), place != str(spec.root) and bool(RUN_FILES & {*names})
         above = {real, *real.parents}  # a link to one of them would be followed without end
-        folders[:] = [n for n in _shown(folders) if Path(place, n).resolve() not in above]
+        folders[:] = [n for n in _shown(folders) if not is_run and Path(place, n).resolve() not in above]
+        names = [] if is_run else names
         inside = '' if place == str(spec.root) else f'{os.path.relpath(place, spec.root)}/'
         names = [inside + name for name in _shown(names) if os.path.isfile(os.path.join(place, name))]
         if odd := next((name for name in names if re.search('[\t\r\n\ud800-\udfff]', name)), None):

@@ -89,15 +89,17 @@ def photos(image: str, masks: str, *, mode: str = 'L', value: int = 255, deep: b
 CAMVID = all_of(*(photos(f'{s}/{{i}}.png', f'{s}annot/{{i}}.png', value=1) for s in ('train', 'val')))
 DRIVE = photos('images/{i}_training.tif', '1st_manual/{i}_manual1.gif')
 ONE = XML.format(width=96, height=64, objects=OBJECT.format('{}', 9, 9, 40, 40))
+KEYS_OF_COCO = '"images" "annotations" "categories"'
 BOMB = 'a: &a [x, x]\nb: &b [*a, *a]\nformat: yolo\n'
 # What is made, how it is changed, the exit status of check-data, and what it has to name.
 CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any], int, str]] = {
     'COCO': (coco, nothing, 0, 'COCO'), 'VOC': (voc_set, nothing, 0, 'VOC'), 'YOLO': (yolo, nothing, 0, 'YOLO'),
     'folders': (folder_set, nothing, 0, 'classification'), 'masks': (mask_set, nothing, 0, 'segmentation'),
-    'no file': (nothing, nothing, 2, '0 files'),
+    'no file': (nothing, nothing, 2, '0 files'), 'no class': (voc_set, no_objects, 2, 'no object'),
     'images alone': (nothing, lambda root: draw(root / 'a.jpg', 1), 2, '1 of them images'),
     'two formats': (coco, yolo, 2, 'format: coco'),
     'two COCO files for training': (coco, copy('train.json', 'training.json'), 2, 'training.json'),
+    'run in the data': (coco, all_of(write('run/last_checkpoint', ''), write('run/train.json', KEYS_OF_COCO)), 0, ''),
     'two files of classes': (yolo, write('obj.names', 'bus\ncar\n'), 2, 'obj.names'),
     'a class twice': (mask_set, write('classes.txt', 'road\nroad'), 2, 'road, road'),
     'folders of splits alone': (all_of(*map(write, ('train/0.png', 'val/0.png'), '  ')), nothing, 2, '2 of them'),
@@ -107,10 +109,9 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any], int, str]] 
     'two label files of an image': (yolo, all_of(write('old/0.txt', '0 .5 .5 .5 .5')), 2, 'old/0.txt'),
     'one image': (nothing, all_of(lambda r: draw(r / 'a.jpg', 1), write('a.txt', '0 .5 .5 .5 .5')), 2, '1 image'),
     'one class': (yolo, write('classes.txt', 'car'), 1, 'label without class'),
-    'no class': (voc_set, no_objects, 2, 'no object'),
     'loop of links': (yolo, lambda root: (root / 'labels/again').symlink_to(root), 0, 'YOLO'),
     'pipe': (yolo, lambda root: os.mkfifo(root / 'images/9.jpg'), 0, 'YOLO'),
-    'nested JSON': (coco, write('train.json', '"images" "annotations" "categories"' + '[' * 10**5), 2, 'train.json'),
+    'nested JSON': (coco, write('train.json', KEYS_OF_COCO + '[' * 10**5), 2, 'train.json'),
     'COCO without images': (coco, all_of(remove('train'), remove('val')), 2, '0.jpg'),
     'COCO with a missing image': (coco, remove('train/0.jpg'), 1, 'missing image'),
     'VOC name in capitals': (voc_set, write('Annotations/train0.xml', ONE.format('Car')), 2, "'Car'"),
