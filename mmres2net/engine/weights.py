@@ -22,7 +22,7 @@ from mmres2net.swap.normalization import set_normalization
 from mmres2net.text import join_some
 from mmres2net.weights.fetching import fetch_checkpoint, normalization_of_checkpoint
 from mmres2net.weights.loading import check_finite
-from mmres2net.weights.reading import FLAG, SUFFIXES, read_checkpoint
+from mmres2net.weights.reading import FLAG, SUFFIXES, read_checkpoint, weights_key
 
 FORCE, FORCE_NOT = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
 TRUE = ('1', 'y', 'yes', 'true')  # as torch reads them
@@ -87,8 +87,7 @@ def log_left_out(own: Mapping[str, Tensor], state: Mapping[str, Any], file: str)
     found = {name: shapes[name] == value.shape for name, value in own.items() if name in shapes}
     other = [name for name, fits in found.items() if not fits]
     if len(other) == len(found) and not Path(file).is_dir():  # a sharded one holds its weights elsewhere
-        what = 'has no weight that fits the model, neither by name nor under state_dict'
-        raise UserError(f'load_from={file} {what}; name a checkpoint of this architecture')
+        raise UserError(f'load_from={file} has no weight that fits the model; name a checkpoint of this architecture')
     if other:
         what = f'{len(other)} of {len(found)} tensors have other shapes and start from random values'
         say(f'load_from={file}: {what}: {join_some(other)}')
@@ -176,7 +175,9 @@ def _register(allow_pickle: bool, work_dir: str | Path | None) -> None:
     # MMEngine logs the names of loaders from their eleventh letter on.
     def load_from_file(filename: str, map_location: Any = None) -> dict[str, Any]:
         # On a GPU, optimizers would keep their counters of steps there, and wait for each of them in every step.
-        return read_checkpoint(filename, allow_pickle=allow_pickle, work_dir=work_dir)
+        content = read_checkpoint(filename, allow_pickle=allow_pickle, work_dir=work_dir)
+        key = '' if 'state_dict' in content else weights_key(content)  # as other tools name it
+        return {**content, 'state_dict': content[key]} if key else content
 
     def load_from_url(filename: str, map_location: Any = None) -> dict[str, Any]:
         return load_from_file(str(fetch_checkpoint(filename)))

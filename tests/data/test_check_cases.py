@@ -283,16 +283,13 @@ def masks(change: Callable[[np.ndarray], Any]) -> Change:
     return lambda made: mask_set(made.root, change)
 
 
-def black(mask: np.ndarray) -> np.ndarray:
-    return mask * 0
-
-
+BLACK = masks(lambda mask: mask * 0)
 HEADS = ('decode_head', 'auxiliary_head')
 
 
 def one_class(**loss: Any) -> Change:
     changes = [head(name, num_classes=1, **({'loss_decode': loss} if loss else {})) for name in HEADS]
-    return both(masks(black), classes_everywhere('road'), *changes)
+    return both(BLACK, classes_everywhere('road'), *changes)
 
 
 def three_classes(*parts: str) -> Change:
@@ -320,7 +317,7 @@ SEG: Cases = {
     '16 bits, another value': (masks(lambda mask: set_value(300)(mask.astype(np.uint16))), 'mask value without class'),
     '0 and 255': (masks(lambda mask: mask * 255), 'masks of 0 and 255'),
     '1 and 2': (masks(lambda mask: mask + 1), 'class without a pixel, mask value without class'),
-    'all ground': (masks(black), 'class without a pixel'), 'RGB': (masks(colors), 'unusable mask'),
+    'all ground': (BLACK, 'class without a pixel'), 'RGB': (masks(colors), 'unusable mask'),
     'another size': (masks(lambda mask: mask[:, :-1]), 'wrong mask size'),
     'turned image beside an unturned mask': (turned_image((96, 64)), 'wrong mask size'),
     'turned image, mask as seen': (turned_image((64, 96)), '', 'EXIF orientation'),

@@ -19,6 +19,7 @@ from tests.support.cli import run_cli
 from tests.support.hostile import hostile, works
 
 pytestmark = pytest.mark.usefixtures('hub')
+STATE = {'backbone.a': torch.ones(2), 'head.b': torch.ones(1)}
 KINDS = ('Pretrained', 'mmengine.Pretrained', 'mmres2net.Pretrained')
 
 
@@ -83,14 +84,14 @@ def test_no_scheme_is_left_to_mmengine() -> None:
 
 
 def test_plain_checkpoints_are_loaded_and_of_mmcls_the_backbone_alone(tmp_path, monkeypatch) -> None:
-    torch.save({'state_dict': {'backbone.a': torch.ones(2), 'head.b': torch.ones(1)}}, tmp_path / 'net.pth')
+    torch.save({'state_dict': STATE}, tmp_path / 'net.pth')
     monkeypatch.setattr('mmres2net.engine.weights.fetch_checkpoint', lambda _: tmp_path / 'net.pth')
     with safe_loading():
         plain = _load_checkpoint(str(tmp_path / 'net.pth'), map_location='meta')
-        assert {name: value.device.type for name, value in plain['state_dict'].items()} == {
-            'backbone.a': 'cpu', 'head.b': 'cpu'
-        }  # fmt: skip
+        assert {n: value.device.type for n, value in plain['state_dict'].items()} == dict.fromkeys(STATE, 'cpu')
         assert list(_load_checkpoint('mmcls://vgg11')['state_dict']) == ['a']
+        torch.save({'model': STATE, 'epoch': 3}, tmp_path / 'net.pth')  # as other tools name them
+        assert _load_checkpoint(str(tmp_path / 'net.pth'))['state_dict'].keys() == STATE.keys()
 
 
 def test_code_that_calls_torch_itself(bad: str, marker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
