@@ -3,6 +3,7 @@
 A block becomes one by changing its class: parameters, hooks and state dict stay. Its copies and pickles are plain.
 """
 
+import copyreg
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
@@ -64,11 +65,7 @@ class _Fused(nn.Module):
         return {name: value for name, value in vars(self).items() if name != '_folds'}
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return _new, (self.plain,), self.__getstate__()
-
-
-def _new(kind: type[nn.Module]) -> nn.Module:
-    return kind.__new__(kind)
+        return copyreg.__newobj__, (self.plain,), self.__getstate__()  # type: ignore[attr-defined]
 
 
 class FusedBottle2neck(_Fused, Bottle2neck):

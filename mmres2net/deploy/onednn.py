@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
+from timeit import repeat
 from typing import Any
 
 import torch
@@ -85,38 +86,39 @@ class FusedConv:
         repeated, self._last = shape == self._last, shape
         if not repeated:
             return self.weight
-        self._packed = shape, _pack(self.weight, self._geometry, shape)
+        reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight  # torch's own stub leaves out the size
+        with torch.inference_mode(False), torch.no_grad():
+            self._packed = shape, reorder(self.weight.to_mkldnn(), *self._geometry, list(shape))
         return self._packed[1]
-
-
-def _pack(weight: Tensor, geometry: Sequence[Any], shape: Sequence[int]) -> Tensor:
-    reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight  # torch's own stub leaves out the size
-    with torch.inference_mode(False), torch.no_grad():
-        packed: Tensor = reorder(weight.to_mkldnn(), *geometry, list(shape))
-    return packed
 
 
 @lru_cache
 def onednn_works() -> bool:
-    """Whether torch's fused oneDNN convolutions exist and compute what they should.
+    """Whether torch's fused oneDNN convolutions exist, compute what they should, and are no slower than single calls.
 
-    torch has them for its compiler and promises nothing about them. Where they are missing or have changed, the plain
-    modules do the work.
+    torch has them for its compiler and promises nothing about them. oneDNN has kernels of its own for processors with
+    AVX2 and later. On others (ARM, older x86) the time of one convolution decides, which takes some milliseconds.
     """
     if not torch.backends.mkldnn.is_available():
         return False
     with torch.inference_mode(False), torch.no_grad():
-        x = torch.arange(-24.0, 24.0).view(1, 3, 4, 4).contiguous(memory_format=CHANNELS_LAST)
-        conv = nn.utils.skip_init(nn.Conv2d, 3, 3, 1)  # draws no random numbers, which a run would miss
-        conv.weight.copy_(torch.arange(-5.0, 4.0).view(3, 3, 1, 1))
-        conv.bias.copy_(torch.arange(3.0))
-        expected, fused = conv(x), FusedConv((conv, nn.Identity()))
+        x = torch.arange(2.0**16).remainder(7).view(1, 64, 32, 32).contiguous(memory_format=CHANNELS_LAST)
+        conv = nn.utils.skip_init(nn.Conv2d, 64, 64, 1)  # draws no random numbers, which a run would miss
+        conv.weight.copy_(torch.arange(2.0**12).remainder(5).view_as(conv.weight).sub_(2))
+        conv.bias.copy_(torch.arange(64.0))
+        wanted, fused = conv(x), FusedConv((conv, nn.Identity()))
         try:
             results = [fused.add_relu(x, x.clone(), inplace=inplace) for inplace in (False, True, True)]  # then packed
-            wanted = (expected + x).relu()
-            return torch.equal(fused(x, relu=True), expected.relu()) and all(torch.equal(x, wanted) for x in results)
+            equal = [torch.equal(result, (wanted + x).relu()) for result in results]
+            if not torch.equal(fused(x, relu=True), wanted.relu()) or not all(equal):
+                return False
         except (AttributeError, RuntimeError, TypeError):
             return False
+        if torch.backends.cpu.get_cpu_capability().startswith('AVX'):
+            return True
+        ways = (lambda: fused.add_relu(x, x), lambda: (conv(x) + x).relu_())
+        one_call, single_calls = (min(repeat(way, number=1, repeat=9)) for way in ways)
+        return one_call <= single_calls
 
 
 class FoldCache:

@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -196,12 +197,6 @@ def train_step(model: nn.Module, run: Any = None) -> list[Tensor]:
     return [loss.detach(), *grads, *(buffer.clone() for buffer in model.buffers())]
 
 
-def assert_same_step(got: list[Tensor], wanted: list[Tensor]) -> None:
-    assert len(got) == len(wanted) > 10
-    for a, b in zip(got, wanted, strict=True):
-        assert (a - b).double().norm() <= 5e-3 * b.double().norm() + 1e-5
-
-
 FROZEN = dict(frozen_stages=2, norm_eval=True)
 TRAINED: list[tuple[str, dict[str, Any]]] = [
     ('plain', {}), ('plain', FROZEN), ('plain', dict(frozen_stages=1, with_cp=True)), ('activation_checkpointing', {}),
@@ -229,7 +224,9 @@ def test_training_step(how: str, options: dict[str, Any]) -> None:
         if how == 'checkpoint':  # a norm counts the batch again when it is recomputed
             count = len(list(plain.buffers()))
             wanted, got = wanted[:-count], got[:-count]
-        assert_same_step(got, wanted)
+        assert len(got) == len(wanted) > 10
+        for a, b in zip(got, wanted, strict=True):
+            assert (a - b).double().norm() <= 5e-3 * b.double().norm() + 1e-5
     plain.load_state_dict(fused.state_dict())
     assert_same(fused.eval(), plain.eval())
 
@@ -280,3 +277,12 @@ def test_onednn_that_is_off_missing_or_wrong_is_not_used(calls: list[Any], monke
     calls.clear()
     assert_same(fused, plain)
     assert calls
+
+
+@pytest.mark.parametrize(('capability', 'slow'), [('AVX2', 'add_relu'), ('DEFAULT', 'add_relu'), ('NO AVX', 'forward')])
+def test_time_decides_where_the_processor_does_not(capability: str, slow: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind: Any = onednn.FusedConv if slow == 'add_relu' else nn.Conv2d
+    usual = getattr(kind, slow)
+    monkeypatch.setattr(kind, slow, lambda *args, **options: (time.sleep(0.02), usual(*args, **options))[1])
+    monkeypatch.setattr(torch.backends.cpu, 'get_cpu_capability', lambda: capability)
+    assert onednn.onednn_works.__wrapped__() == ((capability, slow) != ('DEFAULT', 'add_relu'))
