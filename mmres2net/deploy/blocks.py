@@ -3,16 +3,17 @@
 A block becomes one by changing its class: parameters, hooks and state dict stay. Its copies and pickles are plain.
 """
 
-import copyreg
 from collections.abc import Iterable, Sequence
+from itertools import starmap
 from typing import Any, ClassVar
 
 import torch
 from mmcv.cnn.bricks.drop import DropPath
 from torch import Tensor, nn
+from torch.nn.functional import conv2d
 
 from mmres2net.deploy.fuse import Pair, is_foldable, is_unmodified
-from mmres2net.deploy.onednn import CHANNELS_LAST, FoldCache, FusedConv, runs_fused
+from mmres2net.deploy.onednn import CHANNELS_LAST, FoldCache, FusedConv, convolution_is_faster, runs_fused
 from mmres2net.models.res2net import Bottle2neck, Res2Net
 
 
@@ -21,12 +22,14 @@ def use_fused_blocks(model: nn.Module) -> int:
 
     Parameters and state dict stay what they are. Operations are fused in float32 on a CPU where no gradient is asked
     for and norms are in evaluation mode, also in frozen stages of a network in training. In all other cases (hooks,
-    patched methods, replaced parts, autocast, compilation, export, FLOP counters) the plain modules run. Only blocks of
-    exactly our types are changed; returned is how many fuse their operations now.
+    patched methods, replaced parts, autocast, compilation, export, FLOP counters) the plain modules run. Changed are
+    exactly our own types, and ``nn.Linear``, also with gradients. Returned is how many blocks fuse their operations.
     """
     for module in list(model.modules()):
         if type(module) is Bottle2neck:
             module.__class__ = FusedBottle2neck
+        elif type(module) is nn.Linear:
+            module.__class__ = FusedLinear
         elif type(module) is Res2Net:
             module.__class__ = FusedRes2Net
             for stage in module.stage_modules():
@@ -50,9 +53,9 @@ class _Fused(nn.Module):
         self, pairs: Sequence[Pair], skipped: Iterable[nn.Module], *inputs: Tensor | None
     ) -> list[FusedConv] | None:
         """Return the fused convolutions of ``pairs``, or None where this or a ``skipped`` module has to run itself."""
-        if not is_unmodified(self, self.plain) or not all(map(is_unmodified, skipped)):
-            return None
-        if not all(is_foldable(*pair) for pair in pairs):
+        if not (
+            is_unmodified(self, self.plain) and all(map(is_unmodified, skipped)) and all(starmap(is_foldable, pairs))
+        ):
             return None
         if self._folds is None:
             self._folds = FoldCache()
@@ -65,7 +68,7 @@ class _Fused(nn.Module):
         return {name: value for name, value in vars(self).items() if name != '_folds'}
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return copyreg.__newobj__, (self.plain,), self.__getstate__()  # type: ignore[attr-defined]
+        return object.__new__, (self.plain,), self.__getstate__()
 
 
 class FusedBottle2neck(_Fused, Bottle2neck):
@@ -100,18 +103,18 @@ class FusedBottle2neck(_Fused, Bottle2neck):
         self, convs: Sequence[FusedConv], x: Tensor, shortcut: Tensor | None = None, *, overwrite: bool = False
     ) -> Tensor:
         """Return what :meth:`forward` returns; ``overwrite`` allows to use the memory of ``x`` for it."""
-        count = len(self.convs) + 1
+        count, downsample = len(self.convs) + 1, self.downsample
         x = x.contiguous(memory_format=CHANNELS_LAST)
         out = self._fused_scales(convs[0](x, relu=True), convs[1:count])
         if shortcut is not None:
             overwrite = False
         elif len(convs) > count + 1:  # the convolution of the shortcut, behind its pool
-            for module in list(self.downsample.children())[:-2]:
+            for module in list(downsample.children())[:-2]:
                 x = module(x)
             shortcut, overwrite = convs[-1](x, relu=False), True
         else:
-            shortcut = self.downsample(x)
-            overwrite = overwrite and _is_identity(self.downsample)
+            shortcut = downsample(x)
+            overwrite = overwrite and _is_identity(downsample)
         if _is_identity(self.se):
             return convs[count].add_relu(out, shortcut, inplace=overwrite)
         return (self.se(convs[count](out, relu=False)) + shortcut).relu_()
@@ -150,6 +153,22 @@ class FusedStage(_Fused, nn.Sequential):
             x = block(x) if convs is None else block.run(convs, x, overwrite=is_ours)
             is_ours = convs is not None
         return x
+
+
+class FusedLinear(_Fused, nn.Linear):
+    """A linear layer that runs as a convolution of one row of pixels, also with gradients, where that is faster."""
+
+    plain = nn.Linear
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As ``nn.Linear``."""
+        if runs_fused() and input.shape[-1:] == self.weight.shape[1:]:
+            x = input.reshape(1, 1, -1, self.weight.shape[1]).permute(0, 3, 1, 2)
+            kernel = self.weight[:, :, None, None]
+            fits = min(x.shape[3], *self.weight.shape) >= 128 and is_unmodified(self, nn.Linear)
+            if fits and runs_fused(x, kernel) and convolution_is_faster(torch.get_num_threads()):
+                return conv2d(x, kernel, self.bias).permute(0, 2, 3, 1).reshape(*input.shape[:-1], -1)
+        return super().forward(input)
 
 
 def _is_identity(module: nn.Module) -> bool:

@@ -25,12 +25,13 @@ Place = tuple[nn.Module, str]  # a module and the name of one of its children
 BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, _BatchNormXd)
 HELD = ('running_mean', 'running_var', 'weight', 'bias')  # what a batch norm computes with
 _KINDS = (
-    nn.Conv2d, *BATCH_NORMS, nn.ReLU, nn.Identity, nn.Sequential, DropPath, ConvModule, Bottle2neck, Bottleneck, Root,
-    Res2Net,
+    nn.Conv2d, nn.Linear, *BATCH_NORMS, nn.ReLU, nn.Identity, nn.Sequential, DropPath, ConvModule, Bottle2neck,
+    Bottleneck, Root, Res2Net,
 )  # fmt: skip
 # Methods that decide what a module computes, and what they were at import: a class may be patched later.
 _METHODS = ('forward', '_conv_forward', '_forward', '_multi_scale', 'stem')
-_ORIGINALS = {kind: [(name, getattr(kind, name)) for name in _METHODS if hasattr(kind, name)] for kind in _KINDS}
+_NAMES = {kind: [name for name in _METHODS if hasattr(kind, name)] for kind in _KINDS}
+_ORIGINALS: Any = {kind: (names, [getattr(kind, name) for name in names]) for kind, names in _NAMES.items()}
 _PATCHABLE = frozenset((*_METHODS, '_call_impl'))
 
 
@@ -40,10 +41,10 @@ def is_unmodified(module: nn.Module, kind: type[nn.Module] | None = None) -> boo
     It is False for classes that are not known here, for hooks, and for methods patched on the module or its class.
     """
     kind = type(module) if kind is None else kind
-    if module._forward_hooks or module._forward_pre_hooks or not _PATCHABLE.isdisjoint(vars(module)):
+    if module._forward_hooks or module._forward_pre_hooks or not vars(module).keys().isdisjoint(_PATCHABLE):
         return False
-    originals = _ORIGINALS.get(kind)
-    return originals is not None and all(getattr(kind, name) is method for name, method in originals)
+    names, methods = _ORIGINALS.get(kind, ([], None))  # hundreds of calls per image: a list is faster than all()
+    return [getattr(kind, name) for name in names] == methods
 
 
 def is_foldable(conv: nn.Module, norm: nn.Module) -> bool:

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from timeit import repeat
+from time import thread_time
+from timeit import repeat, timeit
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.nn.functional import conv2d, linear
 from torch.nn.modules import module as module_hooks
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
@@ -45,17 +47,17 @@ class FusedConv:
 
     def __init__(self, pair: Pair) -> None:
         conv: Any = pair[0]
-        weight, self.bias = fold(conv, pair[1])
+        weight, bias = fold(conv, pair[1])
         self.weight = weight.contiguous(memory_format=CHANNELS_LAST)
+        self.bias = weight.new_zeros(len(weight)) if bias is None else bias
         self._geometry = (list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups)
         self._packed: tuple[torch.Size, Tensor] | None = None
         self._last: torch.Size | None = None
 
     def equals(self, other: 'FusedConv') -> bool:
         """Whether both compute the same."""
-        biases = [conv.bias for conv in (self, other) if conv.bias is not None]
-        same_bias = len(biases) != 1 and (not biases or torch.equal(*biases))
-        return self._geometry == other._geometry and same_bias and torch.equal(self.weight, other.weight)
+        same = torch.equal(self.bias, other.bias) and torch.equal(self.weight, other.weight)
+        return same and self._geometry == other._geometry
 
     def __call__(self, x: Tensor, *, relu: bool) -> Tensor:
         """Return (N, out_channels, H/stride, W/stride) for ``x`` (N, in_channels, H, W)."""
@@ -121,6 +123,22 @@ def onednn_works() -> bool:
         return one_call <= single_calls
 
 
+@lru_cache
+def convolution_is_faster(threads: int) -> bool:
+    """Whether a product by MKL takes more than 1.25 times as long as the same product as a convolution by oneDNN.
+
+    It takes twice as long on processors of AMD with AVX-512; with one thread, torch leaves both to MKL. Measured once
+    for each number of threads, in milliseconds of this thread, so that other processes count little.
+    """
+    with torch.inference_mode():
+        rows, weight = torch.ones(128, 512), torch.ones(512, 512)
+        x, kernel = rows.view(1, 1, 128, 512).permute(0, 3, 1, 2), weight[:, :, None, None]
+        ways = (lambda: linear(rows, weight), lambda: conv2d(x, kernel))
+        turns = [[timeit(way, timer=thread_time, number=1) for way in ways] for _ in range(20)]
+        product, convolution = map(min, zip(*turns, strict=True))
+        return product > 1.25 * convolution
+
+
 class FoldCache:
     """The fused convolutions of one module, made at the first use and again when anything they depend on changes.
 
@@ -136,13 +154,15 @@ class FoldCache:
 
     def get(self, pairs: Sequence[Pair], inputs: Sequence[Tensor | None]) -> list[FusedConv] | None:
         """Return the fused convolutions of foldable ``pairs``, or None where gradients are wanted or types differ."""
-        tensors = [tensor for pair in pairs for tensor in _tensors_of(pair)]
+        layers: Any = pairs
+        held = [part for conv, norm in layers for part in (conv._parameters, norm._parameters, norm._buffers)]
+        tensors: list[Tensor] = [tensor for part in held for tensor in part.values() if tensor is not None]
         if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (*inputs, *tensors)):
             return None
-        if any(tensor.is_inference() for tensor in tensors):  # changes of these are not counted
+        try:
+            key: list[Any] = [(id(tensor), tensor.data_ptr(), tensor._version) for tensor in tensors]
+        except RuntimeError:  # changes of inference tensors are not counted
             return None
-        key: list[Any] = [(id(tensor), tensor.data_ptr(), tensor._version) for tensor in tensors]
-        layers: Any = pairs
         key += [(c.stride, c.padding, c.dilation, c.groups, vars(norm).get('eps')) for c, norm in layers]
         if self.compare or key != self._key:
             self._update(pairs, tensors)
@@ -151,16 +171,10 @@ class FoldCache:
 
     def _update(self, pairs: Sequence[Pair], tensors: list[Tensor]) -> None:
         self._tensors, convs = tensors, []
-        if all(tensor.dtype is torch.float32 and tensor.device.type == 'cpu' for tensor in tensors):
+        floats = [tensor for tensor in tensors if tensor.dtype is not torch.int64]  # not the count of batches
+        if all(tensor.dtype is torch.float32 and tensor.device.type == 'cpu' for tensor in floats):
             with torch.inference_mode(False), torch.no_grad():
                 convs = [FusedConv(pair) for pair in pairs]
                 if len(convs) == len(self._convs):  # what is the same keeps its packed weights
                     convs = [old if old.equals(new) else new for old, new in zip(self._convs, convs, strict=True)]
         self._convs = convs
-
-
-def _tensors_of(pair: Pair) -> list[Tensor]:
-    conv, norm = pair
-    found: list[Tensor | None] = [*conv._parameters.values(), *norm._parameters.values()]
-    found += [buffer for name, buffer in norm._buffers.items() if name != 'num_batches_tracked']
-    return [tensor for tensor in found if tensor is not None]

@@ -32,7 +32,8 @@ def _with_contiguous_tensors(operator: Callable[..., Any]) -> Callable[..., Any]
     @wraps(operator)
     def guarded(*args: Any, **kwargs: Any) -> Any:
         given = [*args, *kwargs.values()]
-        passed = [_contiguous(value) for value in given]
+        strided = [isinstance(value, torch.Tensor) and value.layout is torch.strided for value in given]
+        passed = [value.contiguous() if dense else value for value, dense in zip(given, strided, strict=True)]
         result = operator(*passed[: len(args)], **dict(zip(kwargs, passed[len(args) :], strict=True)))
         for before, after in zip(given, passed, strict=True):
             # Operators also take the tensors that they write to.
@@ -42,9 +43,3 @@ def _with_contiguous_tensors(operator: Callable[..., Any]) -> Callable[..., Any]
 
     setattr(guarded, _GUARDED, True)
     return guarded
-
-
-def _contiguous(value: Any) -> Any:
-    if isinstance(value, torch.Tensor) and value.layout is torch.strided:
-        return value.contiguous()  # the same object where it is contiguous already
-    return value

@@ -60,7 +60,8 @@ class RoIAlign(nn.Module):
         if rois.ndim != 2 or rois.shape[1] != 5:
             raise ValueError(f'rois have the shape {tuple(rois.shape)}, but must have (K, 5): index, x1, y1, x2, y2')
         real = torch.promote_types(input.dtype, torch.float32)
-        if not _is_eager_cpu(input):
+        is_graph = torch.compiler.is_compiling() or torch.jit.is_tracing()  # which must not contain these weights
+        if is_graph or type(input) not in (Tensor, nn.Parameter) or input.device.type != 'cpu':
             args = (self.output_size, self.spatial_scale, self.sampling_ratio, self.aligned)
             return torchvision_roi_align(input.to(real), rois.detach().to(real), *args).to(input.dtype)
         scaled = rois.detach().to(real, copy=True)
@@ -74,13 +75,6 @@ class RoIAlign(nn.Module):
         sums = [_WeightedSums.apply(pixels, bin_matrix(part, shape, *options, aligned=self.aligned)) for part in parts]
         pooled = sums[0] if len(sums) == 1 else torch.cat(sums)
         return pooled.view(len(rois), *self.output_size, channels).permute(0, 3, 1, 2).to(input.dtype).contiguous()
-
-
-def _is_eager_cpu(x: Tensor) -> bool:
-    """Whether the values of ``x`` are there: a graph must not contain the weights of these regions."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return False
-    return type(x) in (Tensor, nn.Parameter) and x.device.type == 'cpu'
 
 
 class _WeightedSums(torch.autograd.Function):
@@ -107,7 +101,9 @@ def _sums(weights: sparse.csr_matrix | sparse.csc_matrix, rows: Tensor) -> Tenso
 
 def _portions(regions: Array, shape: tuple[int, int, int], output_size: tuple[int, int]) -> list[Array]:
     """Split the regions so that the weights of each part fit the bound; a part has one region at least."""
-    part = np.cumsum(max_entries(regions, shape, output_size)) // MAX_ENTRIES
+    extent = np.clip(regions[:, 3:] - regions[:, 1:3], 1, shape[:0:-1])
+    entries = np.prod(extent + 2 * np.array(output_size[::-1]), axis=1)  # at most, of each region
+    part = np.cumsum(entries) // MAX_ENTRIES
     return np.split(regions, np.flatnonzero(np.diff(part)) + 1)
 
 
@@ -177,12 +173,6 @@ def axis_matrix(start: Array, extent: Array, bins: int, sampling_ratio: int, pix
     matrix = sparse.coo_matrix((entries, places), shape=(count.size, pixels)).tocsr()  # adds the entries of one pixel
     matrix.eliminate_zeros()
     return matrix
-
-
-def max_entries(regions: Array, shape: tuple[int, int, int], output_size: tuple[int, int]) -> Array:
-    """Return an upper bound of the number of entries of each region: (K,)."""
-    extent = np.clip(regions[:, 3:] - regions[:, 1:3], 1, shape[:0:-1])
-    return np.prod(extent + 2 * np.array(output_size[::-1]), axis=1)
 
 
 def _of_bins(values: Array, bins: tuple[int, int, int], size: tuple[int, int]) -> Array:

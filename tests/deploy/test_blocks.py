@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmres2net.deploy import onednn, use_fused_blocks
+from mmres2net.deploy import blocks, onednn, use_fused_blocks
 from mmres2net.models import ARCHS
 from mmres2net.models.res2net import Bottle2neck
 from tests.deploy.networks import CHANGES, IMAGE, MODIFICATIONS, assert_same, change, features, modify, network, pair
@@ -286,3 +286,31 @@ def test_time_decides_where_the_processor_does_not(capability: str, slow: str, m
     monkeypatch.setattr(kind, slow, lambda *args, **options: (time.sleep(0.02), usual(*args, **options))[1])
     monkeypatch.setattr(torch.backends.cpu, 'get_cpu_capability', lambda: capability)
     assert onednn.onednn_works.__wrapped__() == ((capability, slow) != ('DEFAULT', 'add_relu'))
+
+
+@pytest.mark.parametrize('bias', [True, False])
+def test_linear_layers_are_convolutions_where_they_are_large(bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr(blocks, 'convolution_is_faster', lambda threads: True)
+    monkeypatch.setattr(blocks, 'conv2d', lambda *args: calls.append(args) or nn.functional.conv2d(*args))
+    plain = nn.Linear(128, 130, bias=bias)
+    fused = copy.deepcopy(plain)
+    use_fused_blocks(fused)
+    for shape in ((2, 70, 128), (9, 128), (0, 128), (128,)):
+        results = []
+        for model in (plain, fused):
+            x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
+            grads = torch.autograd.grad(model(x).square().sum(), (x, *model.parameters()))
+            results.append([model(x), *grads])
+        assert all(torch.allclose(*pair, rtol=1e-4, atol=1e-4) for pair in zip(*results, strict=True))
+    assert len(calls) == 2  # of the first shape
+    x = torch.randn(128, 128)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert fused(x).dtype == torch.bfloat16
+    assert torch.equal(torch.compile(fused, backend='aot_eager', fullgraph=True)(x), plain(x))
+    with pytest.raises(RuntimeError):
+        fused(torch.ones(256, 64))
+    assert len(calls) == 2
+    fused.forward = lambda x: x * 2
+    assert torch.equal(fused(x), x * 2)
+    assert type(copy.deepcopy(fused)) is nn.Linear
