@@ -206,6 +206,8 @@ checkpoint [checkpoint]  a checkpoint of this config; for classifiers also the n
 --images PATH...  images or folders for the comparison
 {TRAINED_DATA}
 --tolerance T:0.001  default: %(default)s
+--int8  8-bit integers in convolutions; calibrated on training images, its drop of the metric measured on test images
+--max-drop T  the largest drop of an --int8 file that is written, in fractions of 1; default: 0.003
 --random  export random weights, for a trial
 {TRUST}
 {OPTIONS}

@@ -43,7 +43,7 @@ engine: data deploy drawing environment errors evaluation files flags init_cfg m
 evaluation: data errors files registry text
 saliency: errors evaluation files registry text
 predict: drawing engine errors files flags text weights
-export: data engine errors files flags models predict text weights
+export: compare data engine errors evaluation files flags models predict text weights
 compare: complexity data drawing engine environment errors evaluation files flags init_cfg models paths plots predict
     saliency text version weights
 cam: drawing engine errors export flags predict text weights

@@ -33,7 +33,7 @@ from mmres2net.drawing import (
 )
 from mmres2net.engine.launcher import gather_results
 from mmres2net.errors import reason_of
-from mmres2net.evaluation.per_image import Record, collected, record_of
+from mmres2net.evaluation.per_image import Record, evaluated, record_of
 from mmres2net.files import atomic_path, write_atomic
 from mmres2net.plots import PALETTE, Line, draw_lines, save
 from mmres2net.registry import HOOKS, METRICS
@@ -269,10 +269,7 @@ class ResultsHook(Hook):
             if not known or len(known) < len(records):
                 print_log(f'{ARRAYS} is left out: of {len(records)} images, {len(known)} are annotated', 'current')
                 return
-            matches = next((one.matches for one in loop.evaluator.metrics if getattr(one, 'matches', None)), None)
-            arrays = collected(known, classes, matches)
-            for metric in loop.evaluator.metrics:
-                arrays |= getattr(metric, 'kept', {})
+            arrays = evaluated(known, classes, loop.evaluator.metrics)
             (folder / ARRAYS).parent.mkdir(exist_ok=True)
             with atomic_path(folder / ARRAYS) as draft, draft.open('wb') as file:
                 np.savez_compressed(file, split=title, step=runner.iter, **arrays)

@@ -115,3 +115,12 @@ def collected(
         return arrays | {'image': image, 'truth': truth, 'found': found, 'pixels': pixels}
     names = {'truth': 'truth', 'top': 'top', 'top_scores': 'scores'}
     return arrays | {name: np.stack([one[key] for one in records]) for name, key in names.items()}
+
+
+def evaluated(records: Sequence[Record], classes: Sequence[str], metrics: Sequence[Any]) -> dict[str, Any]:
+    """Return the arrays of :func:`collected` and those that the ``metrics`` of the evaluation kept."""
+    matches = next((one.matches for one in metrics if getattr(one, 'matches', None)), None)
+    arrays = collected(records, classes, matches)
+    for metric in metrics:
+        arrays |= getattr(metric, 'kept', {})
+    return arrays

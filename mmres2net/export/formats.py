@@ -17,7 +17,7 @@ from torch.nn.functional import pad
 
 from mmres2net.errors import UserError
 from mmres2net.export.graphs import Crop, Graph
-from mmres2net.predict.runtimes import EXTRA, KEY, METADATA_FILE
+from mmres2net.predict.runtimes import EXTRA, KEY, METADATA_FILE, ExportMetadata
 
 OPSET = 17  # since 16 RoIAlign has the half-pixel shift; ONNX Runtime 1.12 and OpenVINO 2022.3 read 17
 
@@ -52,10 +52,7 @@ def _write_onnx(graph: Graph, example: Tensor, path: Path) -> None:
     torch.onnx.export(
         graph.module, (example,), str(path), dynamo=False, opset_version=OPSET, dynamic_axes=axes, **names
     )
-    model = onnx.load(str(path))
-    onnx.helper.set_model_props(model, {KEY: graph.metadata.to_json()})
-    onnx.checker.check_model(model)
-    onnx.save(model, str(path))
+    save(onnx.load(str(path)), graph.metadata, path)
 
 
 def _write_openvino(graph: Graph, example: Tensor, path: Path) -> None:
@@ -67,8 +64,22 @@ def _write_openvino(graph: Graph, example: Tensor, path: Path) -> None:
         model = openvino.convert_model(between)
     finally:
         between.unlink(missing_ok=True)
-    model.set_rt_info(graph.metadata.to_json(), [KEY])
-    openvino.save_model(model, path, compress_to_fp16=False)
+    save(model, graph.metadata, path)
+
+
+def save(model: Any, metadata: ExportMetadata, path: Path) -> None:
+    """Write a model of ONNX (.onnx) or OpenVINO (.xml, its weights beside it in .bin) into ``path``, with metadata."""
+    if path.suffix == '.xml':
+        import openvino
+
+        model.set_rt_info(metadata.to_json(), [KEY])
+        openvino.save_model(model, path, compress_to_fp16=False)
+    else:
+        import onnx
+
+        onnx.helper.set_model_props(model, {KEY: metadata.to_json()})
+        onnx.checker.check_model(model)
+        onnx.save(model, str(path))
 
 
 def _write_torchscript(graph: Graph, example: Tensor, path: Path) -> None:
@@ -111,13 +122,8 @@ def make_pools_dynamic(model: nn.Module) -> nn.Module:
 
 
 def _is_known(pool: nn.MaxPool2d | nn.AvgPool2d) -> bool:
-    of_shortcut = (pool.kernel_size, pool.stride, pool.padding, getattr(pool, 'count_include_pad', 1)) == (
-        2,
-        2,
-        0,
-        False,
-    )
-    return isinstance(pool.stride, int) and (not pool.ceil_mode or of_shortcut)
+    facts = [pool.kernel_size, pool.stride, pool.padding, getattr(pool, 'count_include_pad', 1)]
+    return isinstance(pool.stride, int) and (not pool.ceil_mode or facts == [2, 2, 0, False])  # that of a shortcut
 
 
 class _Strided(nn.Module):

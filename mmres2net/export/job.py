@@ -11,6 +11,7 @@ import torch
 from mmres2net.engine.source import ModelSource, read_source
 from mmres2net.engine.weights import safe_loading
 from mmres2net.errors import UserError
+from mmres2net.export import int8
 from mmres2net.export.formats import WRITERS, write_graph
 from mmres2net.export.graphs import Graph, make_graph
 from mmres2net.export.verify import Comparison, Verifier, channels_first, fault_of, images_for, make_copies
@@ -27,7 +28,7 @@ MAX_PIXELS = 50 * 10**6
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Export by the flags in ``argv`` and print the comparison; return 1 if the file failed it, else 0."""
+    """Export by the flags in ``argv`` and print the comparison; return 1 if the file failed it, or lost too much."""
     args = parse('export', argv)
     size = check_flags(args)
     unsafe = args.allow_unsafe_checkpoint
@@ -37,24 +38,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     graph = make_graph(source, args.part)
     task, suffix = graph.metadata.task, WRITERS[args.to][0]
-    name = Path(args.config.rpartition('::')[2]).stem + ('-backbone' if task == 'backbone' else '') + suffix
-    target = Path(args.out or name)
+    kind = '-int8' if args.int8 else '-backbone' if task == 'backbone' else ''
+    target = Path(args.out or Path(args.config.rpartition('::')[2]).stem + kind + suffix)
     parts = [target, *([target.with_suffix('.bin')] if args.to == 'openvino' else [])]
     existing = [str(part) for part in parts if part.exists()]
     if existing and not args.overwrite:
         raise UserError(f'{" and ".join(existing)} exists: choose another name with --out, or give --overwrite')
+    images = int8.read_images(source, args) if args.int8 else None
     with tempfile.TemporaryDirectory(prefix='.export-', dir=target.absolute().parent) as folder:
-        rows, images = _write_and_verify(source, graph, args, size, Path(folder, target.name))
+        rows, shown = _write_and_verify(source, graph, args, size, Path(folder, target.name))
+        cells = [
+            (r.part, f'{r.difference:.2e}', f'{r.tolerance:.0e}', 'ok' if r.passed else 'FAILED', r.remark)
+            for r in rows
+        ]
+        print(f'compared with the model on {shown}:')
+        print(format_table(cells, ('compared', 'difference', 'allowed', '', '')))
         fault = fault_of(rows, task)
+        if images is not None:
+            fault = fault or int8.quantize(Path(folder, target.name), images, args.max_drop)
+            if fault:
+                print(f'REFUSED, nothing is written: {fault}')
+                return 1
         place = target.with_name(f'{target.stem}{UNVERIFIED}{suffix}') if fault else target
         for part in parts:
             part.unlink(missing_ok=True)  # also after a failure: an older file would pass for the new one
-            os.replace(Path(folder, part.name), place.with_suffix(part.suffix))
-    cells = [
-        (r.part, f'{r.difference:.2e}', f'{r.tolerance:.0e}', 'ok' if r.passed else 'FAILED', r.remark) for r in rows
-    ]
-    print(f'compared with the model on {images}:')
-    print(format_table(cells, ('compared', 'difference', 'allowed', '', '')))
+            os.replace(Path(folder, int8.FOLDER if args.int8 else '', part.name), place.with_suffix(part.suffix))
     if fault:
         print(f'NOT VERIFIED, do not use it: {place}: {fault}')
         return 1
@@ -71,6 +79,7 @@ def check_flags(args: argparse.Namespace) -> tuple[int, int] | None:
     size = parse_size(args.size) if args.size else None
     if size and size[0] * size[1] > MAX_PIXELS:
         raise UserError(f'--size {args.size}: choose at most {MAX_PIXELS // 10**6} million pixels')
+    int8.check_flags(args)
     find_files(args.images)
     suffix = WRITERS[args.to][0]
     if args.out and Path(args.out).suffix != suffix:

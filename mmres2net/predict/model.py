@@ -93,14 +93,15 @@ class ExportedModel:
 
     def predict(self, images: Sequence[Array], score: float) -> list[Prediction]:
         """Return what is found in each image."""
-        return [self._predict_one(image, score) for image in images]
+        pairs = [((one.shape[0], one.shape[1]), apply_transforms(one, self.metadata.transforms)) for one in images]
+        return [self.predict_pixels(pixels.transpose(2, 0, 1)[None], size, score) for size, pixels in pairs]
 
-    def _predict_one(self, image: Array, score: float) -> Prediction:
-        pixels = apply_transforms(image, self.metadata.transforms)
-        outputs = self._run(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]))
+    def predict_pixels(self, pixels: Array, size: Size, score: float) -> Prediction:
+        """Return what is found in ``pixels`` (1, 3, H, W), made from an image of ``size``, in pixels of that image."""
+        outputs = self._run(np.ascontiguousarray(pixels))
         results = dict(zip(self.metadata.outputs, outputs, strict=True))
         check_finite(results)
-        size, used = (image.shape[0], image.shape[1]), (pixels.shape[0], pixels.shape[1])
+        used = (pixels.shape[2], pixels.shape[3])
         if self.metadata.task == 'detection':
             return self._detections(results, size, used, score)
         if self.metadata.task == 'segmentation':

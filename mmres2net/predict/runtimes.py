@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +43,7 @@ class ExportMetadata:
     align_corners: bool = False  # how a segmentor's logits are resized
     score_threshold: float = 0.0  # a detector gives no detections below this score
     mask_threshold: float = 0.5  # the probability from which on a pixel belongs to an object
+    int8: dict[str, Any] = field(default_factory=dict)  # of a quantized file: calibration, and metrics with their drop
 
     def __post_init__(self) -> None:
         """Check what the runner relies on; a ValueError, TypeError or KeyError is a field of another form."""

@@ -57,13 +57,6 @@ def test_backbone_alone(tiny_models: dict, suffix: str, tmp_path: Path) -> None:
     assert shapes == [(3, 256, 17, 25), (3, 512, 9, 13), (3, 1024, 5, 7), (3, 2048, 3, 4)]
 
 
-def test_a_cifar_network_at_its_own_size(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    name = 'cifar100/coarse_mini_res2next20.py'
-    out = tmp_path / 'out.pt'
-    assert job.main([name, '--random', '--to', 'torchscript', '--out', str(out), '--size', '32x32']) == 0
-    assert open_file(out).run(np.zeros((2, 3, 32, 32), np.uint8))[0].shape == (2, 20)
-
-
 # In this process, without a file: what a runtime would compute, and how it can be wrong.
 
 
@@ -223,7 +216,9 @@ MISTAKES = {
     '': '--random', 'x.pth --random': '--random', '--random --size 99999x99999': '99999',
     '--random --tolerance nan': '--tolerance', '--random --out x.pt': r'\.onnx',
     '--random --out /proc/x.onnx': '--out', 'absent.pth': r'absent\.pth',
-    '--random --images absent.jpg --size 80x96': r'absent\.jpg',
+    '--random --images absent.jpg --size 80x96': r'absent\.jpg', 'x.pth --max-drop 0.01': '--int8',
+    'x.pth --int8 --max-drop -0.1': '-0.1', 'x.pth --int8 --max-drop nan': 'nan', '--random --int8': '--random',
+    'x.pth --int8 --part backbone': '--part',
 }  # fmt: skip
 
 
@@ -238,10 +233,3 @@ def test_a_missing_package_names_the_extra(tiny_models: dict, tmp_path: Path, mo
     with pytest.raises(UserError, match='onnxruntime'):
         export(tiny_models['segmentor'], tmp_path, 'onnx')
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('suffix', ['onnx', 'xml'])
-@pytest.mark.parametrize('config', ['deeplabv3plus_r2n50.py', 'imagenet/res2net50_26w_4s.py'])
-def test_shipped_models(config: str, suffix: str, tmp_path: Path) -> None:
-    assert export((config, '--random'), tmp_path, suffix, '--size', '161x193')[0] == 0

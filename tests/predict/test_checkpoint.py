@@ -13,7 +13,6 @@ from PIL import Image
 
 from mmres2net import Predictor
 from mmres2net.data.shapes import DEFAULT_SPEC, draw_scene
-from mmres2net.engine.embedded import embedded_config
 from mmres2net.engine.source import read_source
 from mmres2net.errors import UserError
 from mmres2net.export.preprocess import run_pipeline
@@ -142,15 +141,6 @@ def test_configs_in_checkpoints_are_not_run(tiny_models: dict, tmp_path: Path, n
     with pytest.raises(UserError, match='--config' if name != 'unpickle' else ''):
         Predictor(path)
     assert not marker.exists()
-
-
-def test_what_mmengine_writes_is_read(trained_demo: Path) -> None:
-    from mmres2net.weights.reading import read_checkpoint
-
-    cfg = embedded_config(read_checkpoint(trained_demo / 'epoch_1.pth'))
-    whole = Config.fromfile(trained_demo / 'faster_rcnn_r2n50.py')
-    assert cfg.model == whole.model
-    assert cfg.test_dataloader == whole.test_dataloader
 
 
 def test_a_config_beside_the_checkpoint_is_for_work_dirs(tiny_models: dict, tmp_path: Path) -> None:

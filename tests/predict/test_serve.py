@@ -57,13 +57,7 @@ def test_mistakes_are_errors_before_models_are_loaded(monkeypatch: pytest.Monkey
     monkeypatch.setattr(serve, 'library', lambda: None)
     with socket.create_server(('127.0.0.1', 0)) as taken:
         port = str(taken.getsockname()[1])
-        for flags in (
-            ['a', 'b', 'c'],
-            ['a', '--config', 'b', 'c'],
-            ['a', '--port', port],
-            ['a', '--host', 'no.such.host.invalid'],
-            ['a', '--port', '99999'],
-            ['absent.pth', '--port', '0'],
-        ):
+        wrong = ['a b c', 'a --config b c', f'a --port {port}', 'a --host no.such.host.invalid', 'a --port 99999']
+        for flags in (*wrong, 'absent.pth --port 0'):
             with pytest.raises(UserError):
-                serve.main(flags)
+                serve.main(flags.split())
