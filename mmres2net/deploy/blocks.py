@@ -4,7 +4,6 @@ A block becomes one by changing its class: parameters, hooks and state dict stay
 """
 
 from collections.abc import Iterable, Sequence
-from itertools import starmap
 from typing import Any, ClassVar
 
 import torch
@@ -53,9 +52,8 @@ class _Fused(nn.Module):
         self, pairs: Sequence[Pair], skipped: Iterable[nn.Module], *inputs: Tensor | None
     ) -> list[FusedConv] | None:
         """Return the fused convolutions of ``pairs``, or None where this or a ``skipped`` module has to run itself."""
-        if not (
-            is_unmodified(self, self.plain) and all(map(is_unmodified, skipped)) and all(starmap(is_foldable, pairs))
-        ):
+        plain = is_unmodified(self, self.plain) and all(map(is_unmodified, skipped))
+        if not plain or not all(is_foldable(*pair) for pair in pairs):
             return None
         if self._folds is None:
             self._folds = FoldCache()
@@ -163,8 +161,7 @@ class FusedLinear(_Fused, nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """As ``nn.Linear``."""
         if runs_fused() and input.shape[-1:] == self.weight.shape[1:]:
-            x = input.reshape(1, 1, -1, self.weight.shape[1]).permute(0, 3, 1, 2)
-            kernel = self.weight[:, :, None, None]
+            x, kernel = input.reshape(1, 1, -1, input.shape[-1]).permute(0, 3, 1, 2), self.weight[:, :, None, None]
             fits = min(x.shape[3], *self.weight.shape) >= 128 and is_unmodified(self, nn.Linear)
             if fits and runs_fused(x, kernel) and convolution_is_faster(torch.get_num_threads()):
                 return conv2d(x, kernel, self.bias).permute(0, 2, 3, 1).reshape(*input.shape[:-1], -1)
@@ -187,9 +184,8 @@ class FusedRes2Net(_Fused, Res2Net):
         first = list(conv1.children()) if type(conv1) is nn.Sequential and is_unmodified(conv1) else [conv1]
         chain = [*first, parts['bn1'], parts['relu']]
         relus = chain[2::3]
-        convs = None
-        if runs_fused(x) and all(type(relu) is nn.ReLU for relu in relus):
-            convs = self._convs(list(zip(chain[::3], chain[1::3], strict=False)), relus, x)
+        plain = not runs_fused(x) or any(type(relu) is not nn.ReLU for relu in relus)
+        convs = None if plain else self._convs(list(zip(chain[::3], chain[1::3], strict=False)), relus, x)
         if convs is None:
             return super().stem(x)
         x = x.contiguous(memory_format=CHANNELS_LAST)

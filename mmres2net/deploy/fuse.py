@@ -30,8 +30,7 @@ _KINDS = (
 )  # fmt: skip
 # Methods that decide what a module computes, and what they were at import: a class may be patched later.
 _METHODS = ('forward', '_conv_forward', '_forward', '_multi_scale', 'stem')
-_NAMES = {kind: [name for name in _METHODS if hasattr(kind, name)] for kind in _KINDS}
-_ORIGINALS: Any = {kind: (names, [getattr(kind, name) for name in names]) for kind, names in _NAMES.items()}
+_ORIGINALS = {kind: {name: getattr(kind, name) for name in _METHODS if hasattr(kind, name)} for kind in _KINDS}
 _PATCHABLE = frozenset((*_METHODS, '_call_impl'))
 
 
@@ -43,8 +42,8 @@ def is_unmodified(module: nn.Module, kind: type[nn.Module] | None = None) -> boo
     kind = type(module) if kind is None else kind
     if module._forward_hooks or module._forward_pre_hooks or not vars(module).keys().isdisjoint(_PATCHABLE):
         return False
-    names, methods = _ORIGINALS.get(kind, ([], None))  # hundreds of calls per image: a list is faster than all()
-    return [getattr(kind, name) for name in names] == methods
+    originals = _ORIGINALS.get(kind)  # hundreds of times per image, for which all() is slow
+    return originals is not None and {name: getattr(kind, name) for name in originals} == originals
 
 
 def is_foldable(conv: nn.Module, norm: nn.Module) -> bool:

@@ -61,10 +61,8 @@ class FusedConv:
 
     def __call__(self, x: Tensor, *, relu: bool) -> Tensor:
         """Return (N, out_channels, H/stride, W/stride) for ``x`` (N, in_channels, H, W)."""
-        activation = 'relu' if relu else 'none'
-        return torch.ops.mkldnn._convolution_pointwise.default(
-            x, self._weight_for(x), self.bias, *self._geometry, activation, [], ''
-        )
+        rest: Any = (self._weight_for(x), self.bias, *self._geometry, 'relu' if relu else 'none', [], '')
+        return torch.ops.mkldnn._convolution_pointwise.default(x, *rest)
 
     def add_relu(self, x: Tensor, other: Tensor, *, inplace: bool = False) -> Tensor:
         """Return ReLU(convolution of ``x`` + ``other``); ``inplace`` writes it into ``other``."""
@@ -127,8 +125,7 @@ def onednn_works() -> bool:
 def convolution_is_faster(threads: int) -> bool:
     """Whether a product by MKL takes more than 1.25 times as long as the same product as a convolution by oneDNN.
 
-    It takes twice as long on processors of AMD with AVX-512; with one thread, torch leaves both to MKL. Measured once
-    for each number of threads, in milliseconds of this thread, so that other processes count little.
+    So it is on AMD with AVX-512; with one thread, torch leaves both to MKL. Measured is the time of this thread alone.
     """
     with torch.inference_mode():
         rows, weight = torch.ones(128, 512), torch.ones(512, 512)
@@ -171,8 +168,7 @@ class FoldCache:
 
     def _update(self, pairs: Sequence[Pair], tensors: list[Tensor]) -> None:
         self._tensors, convs = tensors, []
-        floats = [tensor for tensor in tensors if tensor.dtype is not torch.int64]  # not the count of batches
-        if all(tensor.dtype is torch.float32 and tensor.device.type == 'cpu' for tensor in floats):
+        if {(tensor.dtype, tensor.device.type) for tensor in tensors if tensor.dim()} == {(torch.float32, 'cpu')}:
             with torch.inference_mode(False), torch.no_grad():
                 convs = [FusedConv(pair) for pair in pairs]
                 if len(convs) == len(self._convs):  # what is the same keeps its packed weights

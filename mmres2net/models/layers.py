@@ -171,8 +171,7 @@ class FreezableBackbone(BaseModule):
 
     def frozen_modules(self) -> list[nn.Module]:
         """Return the modules that ``frozen_stages`` freezes."""
-        stem = self.stem_modules() if self.frozen_stages >= 0 else []
-        return [*stem, *self.stage_modules()[: max(self.frozen_stages, 0)]]
+        return [*self.stem_modules(), *self.stage_modules()[: self.frozen_stages]] if self.frozen_stages >= 0 else []
 
     def freeze(self) -> None:
         """Turn off the gradients of the frozen modules and set them to evaluation mode; ValueError: no such stage."""

@@ -311,6 +311,4 @@ def test_linear_layers_are_convolutions_where_they_are_large(bias: bool, monkeyp
     with pytest.raises(RuntimeError):
         fused(torch.ones(256, 64))
     assert len(calls) == 2
-    fused.forward = lambda x: x * 2
-    assert torch.equal(fused(x), x * 2)
     assert type(copy.deepcopy(fused)) is nn.Linear
