@@ -45,8 +45,9 @@ class OptionsAction(argparse.Action):
 
         try:
             DictAction(self.option_strings, self.dest, nargs='+')(parser, namespace, values, option_string)
-        except (AssertionError, ValueError, IndexError) as error:
-            parser.error(f'--cfg-options {" ".join(values)}: {error}')
+        except (AssertionError, ValueError, IndexError, RecursionError) as error:  # the last for dict(a=1)
+            way = 'give text, numbers or lists of these, and each key of a dict by itself, as a.b=1'
+            parser.error(f'--cfg-options {" ".join(values)}: {error}; {way}')
 
 
 def number(kind: Callable[[str], float], fits: Callable[[Any], bool], words: str) -> Callable[[str], float]:

@@ -49,9 +49,8 @@ def class_names(tree: Tree) -> Sequence[str]:
     found = {} if tree.spec.classes else {tuple(tree.lines(name)): name for name in files}
     if len(found) > 1:
         raise AmbiguousError(f'these files name different classes: {", ".join(found.values())}')
-    for names, file in found.items():
-        if len(set(names)) < len(names):
-            raise UserError(f'{tree.path(file)} names a class more than once: {join_some(names)}')
+    if twice := next((names for names in found if len(set(names)) < len(names)), None):
+        raise UserError(f'{tree.path(found[twice])} names a class more than once: {join_some(twice)}')
     return next(iter(found), tree.spec.classes)
 
 
