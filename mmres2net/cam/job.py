@@ -62,10 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     for path, (target,) in output_paths(paths, Path(args.out)).items():
         try:
             read_image(path)
+            results = [explain(*pair, path, method=args.method) for pair in zip(networks, labels, strict=True)]
         except UserError as error:
             skipped.add(path, error)
             continue
-        results = [explain(*pair, path, method=args.method) for pair in zip(networks, labels, strict=True)]
         Image.fromarray(draw_results(path, results, args.method)).save(target)
         print(f'{path}: {"; ".join(f"{result.network.title} {result.text}" for result in results)}')
     status = skipped.status(len(paths) - len(skipped), len(paths))
