@@ -61,7 +61,7 @@ FLAGS = {
     '--early-stop 2 --cfg-options val_dataloader=None val_cfg=None val_evaluator=None': 'val_dataloader',
     '--amp bf16 --cfg-options optim_wrapper.type=ApexOptimWrapper': 'ApexOptimWrapper',
     '--batch 2 --cfg-options train_dataloader.sampler.batch_size=2': 'train_dataloader.sampler',
-    '--cfg-options train_cfg.max_epochs.x=3': 'max_epochs', '--cfg-options model=dict(width=3)': 'model=dict(width=3)',
+    '--cfg-options train_cfg.max_epochs.x=3': 'max_epochs', '--cfg-options model=dict(a=1,b=[2])': 'dict(a=1,b=[2])',
     '--launcher pytorch': 'RANK',
     '--resume .': 'checkpoint',
     '--work-dir tiny.py': '--work-dir tiny.py',
