@@ -51,9 +51,7 @@ def _matches(pattern: str) -> list[Path]:
     return list(places.values())
 
 
-def files_below(
-    folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES, leave_out: Path | None = None
-) -> Iterator[Path]:
+def files_below(folder: Path, suffixes: Sequence[str], leave_out: Path | None = None) -> Iterator[Path]:
     """Yield the files of a folder, then those of its subfolders, in order of names and without hidden ones."""
     seen = {os.path.realpath(leave_out)} if leave_out else set()
     for parent, folders, files in os.walk(folder, followlinks=True):

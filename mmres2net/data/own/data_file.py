@@ -148,7 +148,7 @@ def _places(path: Path, content: Mapping[str, Any], yolo: bool) -> tuple[Path, d
     named: dict[str, list[str]] = {}
     for part in PARTS:
         for one in _texts(content.get(part)):
-            texts = [one, one.removeprefix('../')] if yolo else [one]  # exports write ../train for train
+            texts = [one, (plain := one.replace('\\', '/')), plain.removeprefix('../')] if yolo else [one]  # ../x is x
             found = next((place for b in bases for text in texts if (place := b / text).exists()), None)
             if found is not None:
                 named.setdefault(part, []).append(os.path.abspath(found))

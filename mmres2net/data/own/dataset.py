@@ -172,7 +172,8 @@ def _classes(tree: Tree, source: Source, parts: Mapping[str, Sequence[Sample]]) 
     named = [None, 'train'] if source.classes and not tree.spec.classes else []
     learned = {label for part in named for sample in source.samples.get(part, ()) for label in _labels(sample)}
     if not classes or (counts and not any(counts[name] for name in classes)):
-        raise UserError(f'{root}: no object is of a class; the annotations have {join_some(sorted(counts)) or "none"}')
+        faults = (one.what for samples in parts.values() for sample in samples for one in sample.parse()[2])
+        raise UserError(f'{root}: no object is of a class; found {join_some(sorted(counts)) or next(faults, "none")}')
     for name, count in sorted(counts.items()):
         if name not in learned and (close := similar_class(name, sorted(learned) or classes)):
             found = f'{count:,} objects are {name!r} and {counts[close]:,} are {close!r}'

@@ -27,7 +27,8 @@ MASK_WORDS = {
     'annotations', 'ann', 'anno', 'labelids', 'indexlabel',
 }  # fmt: skip
 SKIPPED = {'__macosx', 'work_dirs', 'segmentationobject'}  # folders of archives, runs, and numbers of objects
-LABEL = re.compile(rb'\s*\d+(\.0*)?([ \t]+-?[\d.]+(e[-+]?\d+)?){4,}\s*(\n|$)', re.IGNORECASE)  # a line of YOLO
+# A line of YOLO, maybe after a byte order mark
+LABEL = re.compile(rb'(\xef\xbb\xbf)?\s*\d+(\.0*)?([ \t]+-?[\d.]+(e[-+]?\d+)?){4,}\s*(\n|$)', re.IGNORECASE)
 Samples = dict[str | None, list[Sample]]  # by split; None: no split is told
 Findings = dict[str | None, list[Finding]]
 RUN_FILES = {'last_checkpoint', 'standard.json'}  # of runs, which may be below the folder of the data
@@ -244,13 +245,13 @@ class Index:
     def locate(self, wanted: Sequence[str], near: str) -> list[str | None]:
         """Return the file that each of ``wanted`` stands for, else None; AmbiguousError: it stands for several files.
 
-        Where no path is there, names without folders count, as the folders are often those of another machine. Of files
-        of one name, the nearest to the file ``near`` that names them counts; another split only where all are of
-        others.
+        Where no path is there, as many of its last folders count as some path has, since the first ones are often those
+        of another machine. Of files of one name, the nearest to the file ``near`` that names them counts; another split
+        only where all are of others.
         """
         paths = [[part for part in re.split(r'[/\\]', name.strip()) if part not in ('', '.', '..')] for name in wanted]
-        for last, own in product((False, True), (True, False)):
-            fits = [self._fits(path[-1:] if last else path) for path in paths]
+        for size, own in product(range(max(map(len, paths), default=0), 0, -1), (True, False)):
+            fits = [self._fits(path[-size:]) for path in paths]
             found = [_nearest(names, near, split_of(near), own=own) for names in fits]
             if any(found):
                 return found

@@ -32,7 +32,7 @@ def yolo(root: Path) -> None:
     for i in range(6):
         draw(root / f'images/{i}.jpg', i)
         (root / 'labels').mkdir(exist_ok=True)
-        (root / f'labels/{i}.txt').write_text(f'{i % 2} 0.5 0.5 0.25 0.5\n')
+        (root / f'labels/{i}.txt').write_text(f'\ufeff{i % 2} 0.5 0.5 0.25 0.5\n')
     (root / 'classes.txt').write_text('car\ndog\n')
 
 
@@ -89,6 +89,7 @@ def photos(image: str, masks: str, *, mode: str = 'L', value: int = 255, deep: b
 CAMVID = all_of(*(photos(f'{s}/{{i}}.png', f'{s}annot/{{i}}.png', value=1) for s in ('train', 'val')))
 DRIVE = photos('images/{i}_training.tif', '1st_manual/{i}_manual1.gif')
 ONE = XML.format(width=96, height=64, objects=OBJECT.format('{}', 9, 9, 40, 40))
+TEXTS = [f'labels/{i}.txt' for i in range(6)]
 KEYS_OF_COCO = '"images" "annotations" "categories"'
 BOMB = 'a: &a [x, x]\nb: &b [*a, *a]\nformat: yolo\n'
 # What is made, how it is changed, the exit status of check-data, and what it has to name.
@@ -118,6 +119,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any], int, str]] 
     'XML without image': (voc_set, remove('JPEGImages/train0.jpg'), 1, 'missing image'),
     'YOLO number too large': (yolo, write('labels/0.txt', '2 .5 .5 .1 .1'), 1, 'label without class'),
     'YOLO in pixels': (yolo, write('labels/0.txt', '0 50 50 20 20'), 1, 'broken annotation'),
+    'YOLO with scores': (yolo, all_of(remove('classes.txt'), *map(write, TEXTS, ['0 1 1 1 1 1'] * 6)), 2, '6 numbers'),
     'YOLO with an empty file': (yolo, write('labels/0.txt', ''), 0, 'YOLO'),
     'label file without image': (yolo, write('labels/10.txt', '0 .5 .5 .1 .1'), 1, 'annotation without image'),
     'damaged image': (yolo, write('images/0.jpg', b'\xff\xd8'), 1, 'unreadable image'),
@@ -147,10 +149,11 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any], int, str]] 
     'data.yaml with numbers as names': (yolo, write('data.yaml', 'names: {0: 10, 1: 20}\ntrain: images'), 0, '20'),
     'data.yaml with yes and no': (yolo, write('data.yaml', 'names: [yes, no]\ntrain: images'), 2, 'True'),
     'data.yaml with one set for both': (
-        yolo, write('data.yaml', 'names: [a, b]\ntrain: images\nval: images'), 0, 'same set in training',
+        yolo, write('data.yaml', 'names: [a, b]\ntrain: images\nval: .\\images'), 0, 'same set in training',
     ),
     'data.yaml with a list': (
-        yolo, all_of(write('mine.txt', './images/0.jpg\nimages/1.jpg\nC:\\x\\images\\2.jpg\nx/y'),
+        yolo, all_of(*map(write, ('images/7.jpg', 'other/7.jpg'), '  '),
+                     write('mine.txt', '/a/images/7.jpg\n/a/images/1.jpg\nC:\\x\\images\\2.jpg\nx/y'),
                      write('data.yaml', 'names: [a, b]\ntrain: mine.txt')), 1, 'x/y',
     ),
 }  # fmt: skip
@@ -199,8 +202,7 @@ def test_seeds_differ(tmp_path: Path) -> None:
     for seed in (0, 0, 2):
         data = recognize(tmp_path / 'set', seed=seed)
         drawn.append(sorted(sample.image for sample in data.splits['val'].source.samples))
-    assert drawn[0] == drawn[1] != drawn[2]
-    assert len(drawn[0]) == 8
+    assert (drawn[0] == drawn[1] != drawn[2], len(drawn[0])) == (True, 8)
 
 
 def test_standard_form_is_reused_until_the_data_change(tmp_path: Path) -> None:
@@ -235,8 +237,7 @@ def test_the_task_decides_and_has_to_fit(tmp_path: Path) -> None:
 
 def test_schema_names_what_the_reader_reads() -> None:
     schema = json.loads((ROOT / 'docs/data-file.schema.json').read_text())
-    assert set(schema['properties']) == set(KEYS)
-    assert schema['additionalProperties'] is False
+    assert (set(schema['properties']), schema['additionalProperties']) == (set(KEYS), False)
 
 
 def test_a_category_that_groups_the_others_is_no_class(tmp_path: Path) -> None:
