@@ -300,6 +300,8 @@ def test_images_read_as_rgb_are_not_flipped_and_those_of_other_channels_keep_the
     assert cfg.model.data_preprocessor == pre
     assert cfg.model.backbone.in_channels == 1
     assert 'in_channels=1' in refusal(config(pre=pre, in_channels=1))
+    assert 'base_channels=32' in refusal(config(base_channels=32))
+    assert swap_backbone(config(base_channels=32), ARCH, pretrained=False).model.backbone.base_channels == 32
 
 
 def test_normalization_that_the_swap_cannot_set() -> None:

@@ -94,25 +94,26 @@ def swap_shared_heads(cfg: Config, arch: str, start: Cfg | None) -> list[str]:
 
 def check_channels(source: Source, arch: str) -> None:
     """Raise a UserError if necks and heads would not get the channels that they expect."""
-    new = stage_channels(arch)
+    base = source.options.get('base_channels') or 64
+    new = stage_channels(arch, base)
     if source.is_ours:
-        old = stage_channels(source.options.get('arch', 'res2net50_26w_4s'))
+        old = stage_channels(source.options.get('arch', 'res2net50_26w_4s'), base)
     else:
         expansion = source.options.get('expansion') or (1 if source.options.get('depth') in (18, 34) else 4)
-        old = tuple((source.options.get('base_channels') or 64) * expansion * 2**i for i in range(4))
+        old = tuple(base * expansion * 2**i for i in range(4))
     if old != new:
-        others = [name for name in ARCHS if stage_channels(name) == old]
+        others = [name for name in ARCHS if stage_channels(name, base) == old]
         way = f'choose from {", ".join(others)}' if others else 'start from a config with a ResNet of depth 50 or more'
         text = f'{source} returns {str(old)[1:-1]} channels, which necks and heads expect'
         raise UserError(f'{text}, and {arch} returns {str(new)[1:-1]}; {way}, or write a config with other in_channels')
 
 
-def stage_channels(arch: str) -> tuple[int, ...]:
+def stage_channels(arch: str, base_channels: int = 64) -> tuple[int, ...]:
     """Return the channels of the stages of ``arch``, an official name or timm's alias."""
     row = find_arch(arch)
     if row.family == 'dla':
         return LEVEL_CHANNELS[2:]
-    return tuple(planes * EXPANSION for planes in STAGE_PLANES[: len(row.depths)])
+    return tuple(planes * EXPANSION * base_channels // 64 for planes in STAGE_PLANES[: len(row.depths)])
 
 
 def new_init_cfg(cfg: Config, source: Source, arch: str, pretrained: bool) -> tuple[Cfg | None, list[str]]:
@@ -129,11 +130,11 @@ def new_init_cfg(cfg: Config, source: Source, arch: str, pretrained: bool) -> tu
         what = f'{source.path} starts from {old}, but {arch} has no published weights'
         raise UserError(f'{what}; train it with --from-scratch, or choose from {", ".join(PUBLISHED)}')
     norm, conv = (type_name((source.options.get(key) or {}).get('type', '')) for key in ('norm_cfg', 'conv_cfg'))
-    channels = source.options.get('in_channels') or 3
+    channels, base = source.options.get('in_channels') or 3, source.options.get('base_channels') or 64
     plain = (not norm or 'BN' in norm or 'BatchNorm' in norm) and conv in ('', 'None', 'Conv', 'Conv2d')
-    if not plain or channels != 3:
-        has = f'norm_cfg.type={norm!r}, conv_cfg.type={conv!r}, in_channels={channels}'
-        what = f'{source.path} has {has}; the published weights are of batch norms, plain convolutions and 3 channels'
+    if not plain or (channels, base) != (3, 64):
+        has = f'norm_cfg.type={norm!r}, conv_cfg.type={conv!r}, in_channels={channels}, base_channels={base}'
+        what = f'{source.path} has {has}; published weights are of batch norms, plain convolutions, 3 and 64 channels'
         raise UserError(f'{what}: train with --from-scratch')
     lines = [f'{source.path} starts from {published.url} (licence {published.licence}), before from {old}']
     if published.recipe == LONG and 'res2net' not in old:

@@ -21,14 +21,14 @@ DEFAULTS: dict[str, Cfg] = {
 }
 # Options of the libraries that a Res2Net has too, and those that are translated
 SAME = (
-    *('in_channels', 'multi_grid', 'contract_dilation', 'conv_cfg', 'norm_cfg', 'norm_eval', 'drop_path_rate'),
-    *('zero_init_residual', 'with_cp'),
+    *('in_channels', 'base_channels', 'multi_grid', 'contract_dilation', 'conv_cfg', 'norm_cfg', 'norm_eval'),
+    *('drop_path_rate', 'zero_init_residual', 'with_cp'),
 )
 TRANSLATED = ('num_stages', 'out_indices', 'strides', 'dilations', 'frozen_stages', 'dcn', 'stage_with_dcn', 'plugins')
 WEIGHTS = ('init_cfg', 'pretrained')
 # Options that describe the old network
 OLD = (
-    *('depth', 'style', 'deep_stem', 'avg_down', 'stem_channels', 'base_channels', 'expansion', 'groups'),
+    *('depth', 'style', 'deep_stem', 'avg_down', 'stem_channels', 'expansion', 'groups'),
     *('base_width', 'width_per_group', 'scales', 'radix', 'reduction_factor', 'avg_down_stride', 'se_ratio'),
 )
 OLD_OURS = ('arch', 'depths', 'base_width', 'scales', 'cardinality', 'deep_stem', 'avg_down', 'se_reduction')
