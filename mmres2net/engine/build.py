@@ -12,7 +12,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapperDict
-from mmengine.registry import DATASETS, MODELS, DefaultScope
+from mmengine.registry import DATASETS, MODELS, DefaultScope, Registry
 from torch import nn
 
 from mmres2net.errors import UserError, reason_of
@@ -23,6 +23,12 @@ def scope_of(cfg: Config) -> Iterator[None]:
     """Within the block types are looked up in the default scope of ``cfg``; behind it in the scope of before."""
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):
         yield
+
+
+def class_of(cfg: Config, registry: Registry, kind: Any) -> Any:
+    """Return the class that a ``type`` of ``cfg`` names, in its default scope; None where there is none."""
+    with scope_of(cfg), registry.switch_scope_and_registry(None) as scoped:
+        return scoped.get(kind) if isinstance(kind, str) else kind
 
 
 @contextmanager

@@ -1,14 +1,15 @@
 """Settings of a run that would fail late, or that would train nothing without a word, are refused before it starts."""
 
 import difflib
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
-from mmengine.registry import OPTIMIZERS
+from mmengine.registry import LOOPS, OPTIMIZERS
 
-from mmres2net.engine.build import scope_of
+from mmres2net.engine.build import class_of
 from mmres2net.errors import UserError
 from mmres2net.text import join_some
 
@@ -47,6 +48,7 @@ TRAIN = {
     'optim_wrapper.accumulative_counts': POSITIVE,
 }
 ANY = {'default_hooks.logger.interval': POSITIVE, 'randomness.seed': SEED, 'env_cfg.dist_cfg.timeout': RATE}
+BUILT = ('runner', 'dataloader', 'evaluator')  # what MMEngine gives to a loop
 EXAMPLE = 'dict(type="SGD", lr=0.01)'
 LOADER = {'batch_size': POSITIVE, 'num_workers': COUNT, 'prefetch_factor': POSITIVE}
 
@@ -68,6 +70,8 @@ def check_settings(cfg: Config, parts: Sequence[str]) -> None:
         epochs, steps = (value_at(cfg, f'train_cfg.{name}') for name in ('max_epochs', 'max_iters'))
         if epochs is not None and steps is not None:
             raise UserError(f'train_cfg.max_epochs={epochs!r} and train_cfg.max_iters={steps!r}: a run has one of them')
+    for part in parts:
+        _check_loop(cfg, part)
     rules = ANY | (TRAIN if 'train' in parts else {})
     rules |= {f'{part}_dataloader.{name}': allowed for part in parts for name, allowed in LOADER.items()}
     for path, allowed in rules.items():
@@ -83,6 +87,21 @@ def value_at(cfg: Any, path: str) -> Any:
     return cfg
 
 
+def _check_loop(cfg: Config, part: str) -> None:
+    """Check that the loop of a part takes the options in its config, and has all that it needs."""
+    options = dict(cfg[f'{part}_cfg'])
+    by = ('Epoch' if options.pop('by_epoch', False) else 'Iter') + 'Based' if part == 'train' else ''
+    name = options.pop('type', f'{by}{part.title()}Loop')
+    loop = class_of(cfg, LOOPS, name)
+    if loop is None:
+        raise UserError(f'{part}_cfg.type={name!r}: no such loop')
+    known = inspect.signature(loop)
+    try:
+        known.bind(**{key: None for key in known.parameters if key in BUILT}, **options)
+    except TypeError as error:
+        raise UserError(f'{part}_cfg: {error}; {name} has {join_some(known.parameters)}') from error
+
+
 def _check_optimizer(cfg: Config) -> None:
     wrapper = cfg.get('optim_wrapper')
     if not isinstance(wrapper, Mapping):
@@ -93,8 +112,6 @@ def _check_optimizer(cfg: Config) -> None:
     if not isinstance(optimizer, Mapping) or 'type' not in optimizer:
         raise UserError(f'optim_wrapper.optimizer={optimizer!r}: give its type and its options, such as {EXAMPLE}')
     name = optimizer['type']
-    with scope_of(cfg):
-        known = not isinstance(name, str) or OPTIMIZERS.get(name) is not None
-    if not known:  # MMEngine would call None
+    if class_of(cfg, OPTIMIZERS, name) is None:  # MMEngine would call None
         close = join_some(difflib.get_close_matches(name, OPTIMIZERS.module_dict, cutoff=0.4)) or 'none'
         raise UserError(f'optim_wrapper.optimizer.type={name!r}: no such optimizer; close matches: {close}')

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmres2net.data.layout import dataset_of_test, walk
-from mmres2net.engine.build import build_model, building, scope_of
+from mmres2net.engine.build import build_model, building, class_of, scope_of
 from mmres2net.engine.config import load_config, single_process_norms, without_published_weights
 from mmres2net.engine.own_data.flag import classes_and_images
 from mmres2net.engine.weights import check_normalization, load_state_strictly
@@ -167,9 +167,7 @@ def metainfo_of(content: Mapping[str, Any], cfg: Config) -> dict[str, Any]:
 
 def dataset_class(cfg: Config) -> Any:
     """Return the class of the test data set; None where there is none of this name."""
-    kind = dataset_of_test(cfg).get('type')
-    with scope_of(cfg), DATASETS.switch_scope_and_registry(cfg.get('default_scope') or 'mmengine') as registry:
-        return registry.get(kind) if isinstance(kind, str) else kind
+    return class_of(cfg, DATASETS, dataset_of_test(cfg).get('type'))
 
 
 def _palette(meta: Mapping[str, Any]) -> tuple[tuple[int, int, int], ...]:

@@ -21,9 +21,9 @@ VALUES = (
 # Types and options that do not exist.
 NO_TYPES = (
     'optim_wrapper.optimizer', 'optim_wrapper', 'param_scheduler', 'val_evaluator', 'train_dataloader.sampler',
-    'train_dataloader.dataset', 'model',
+    'train_dataloader.dataset', 'train_cfg', 'model',
 )  # fmt: skip
-NO_OPTIONS = ('optim_wrapper.optimizer', 'train_cfg', 'model')
+NO_OPTIONS = ('optim_wrapper.optimizer', 'train_cfg', 'val_cfg', 'model')
 REMOVED = ('optim_wrapper.optimizer', 'optim_wrapper', 'train_cfg', 'val_cfg', 'val_evaluator', 'model')
 # Other settings, and what the error has to name.
 SETTINGS = {
@@ -39,8 +39,8 @@ SETTINGS = {
     'train_dataloader.dataset.length=0': 'empty',
     'model=3': 'model',
     'model.width=-1': '-1',
-    'load_from=absent.pth': 'absent.pth',
-    'load_from=tiny.py': 'tiny.py',
+    **{f'load_from={name}': name for name in ('absent.pth', 'tiny.py')},
+    'train_cfg.max_epoch=3': 'train_cfg: ',
     'env_cfg.dist_cfg.timeout=soon': 'timeout',
     'runner_type=Nope': 'Nope',
     'activation_checkpointing=[nowhere]': 'nowhere',
