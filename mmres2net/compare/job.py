@@ -21,7 +21,7 @@ from mmres2net.compare.cost import costs_of
 from mmres2net.compare.differences import settings_of, starts_of
 from mmres2net.compare.gallery import Example, Network, examples_of
 from mmres2net.compare.result import CHECKPOINTS, Comparison, Difference, Estimate, Row, as_json
-from mmres2net.compare.runs import read_sides, tested
+from mmres2net.compare.runs import evaluate, read_sides
 from mmres2net.drawing import Array
 from mmres2net.engine.results import write_rows
 from mmres2net.errors import UserError
@@ -41,8 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse('compare', argv)
     sources = read_sides(args.runs)
     folder = writable_dir(args.out or Path('work_dirs') / '-vs-'.join(sources), '--out')
-    unsafe = args.allow_unsafe_checkpoint
-    sides = {name: [tested(one, args.data, unsafe=unsafe) for one in runs] for name, runs in sources.items()}
+    sides = evaluate(sources, args.data, unsafe=args.allow_unsafe_checkpoint)
     command = shlex.join(['mmres2net', 'compare', *(argv or ())])
     result = compare(sides, samples=args.samples, seed=args.seed, command=command)
     print(as_text(write(result, folder, cost=not args.no_cost)))

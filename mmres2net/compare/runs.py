@@ -10,22 +10,26 @@ from typing import NamedTuple
 
 import numpy as np
 from mmengine.config import Config
+from mmengine.registry import MODELS
 from mmengine.visualization import Visualizer
 
 from mmres2net.compare.metrics import KINDS, Arrays, task_of
 from mmres2net.compare.result import Run
 from mmres2net.engine import test
+from mmres2net.engine.build import class_of
 from mmres2net.engine.config import configs_in
 from mmres2net.engine.provenance import is_made_from, made_from, read_provenance
 from mmres2net.engine.results import ARRAYS
 from mmres2net.engine.resume import checkpoints_in
+from mmres2net.engine.settings import value_at
 from mmres2net.errors import UserError
 from mmres2net.flags import UNSAFE, parse
+from mmres2net.predict.checkpoint import task_of_model
 from mmres2net.text import join_some
 from mmres2net.weights.reading import read_checkpoint
 
 KEPT = 'compared'  # folder in a work dir of training, for the test of its last checkpoint
-FORMS = 'a RUN is the work dir of a training or a test, or CONFIG:CHECKPOINT; NAME=RUN names it, NAME=RUN,RUN is seeds'
+FORMS = 'A RUN is the work dir of a training or a test, or CONFIG:CHECKPOINT; NAME=RUN names it, NAME=RUN,RUN is seeds'
 FEW = 50  # images; with fewer the intervals are too narrow
 # What has to be equal in all runs, apart from names of images, and what is wrong if it is not.
 TRUTH = [f'{kind}.{name}' for kind in KINDS for name in ('object_image', 'object_label', 'ignored')]
@@ -87,14 +91,30 @@ def source_of(text: str) -> Source:
     return Source(config, checkpoint, Path('work_dirs') / KEPT / name)
 
 
-def tested(source: Source, data: str | None, *, unsafe: bool) -> Evaluated:
+def evaluate(sides: dict[str, list[Source]], data: str | None, *, unsafe: bool) -> dict[str, list[Evaluated]]:
+    """Return the runs of all sides with what their tests found, see :func:`_evaluate`.
+
+    Before the first test a UserError says that a config, a checkpoint or the data have an error, or tasks differ.
+    """
+    more = [*(['--data', data] if data else []), *([UNSAFE] if unsafe else [])]
+    prepared, tasks = dict[Source, tuple[list[str], Config, str]](), dict[str, str]()
+    for name, source in [(name, source) for name, runs in sides.items() for source in runs]:
+        argv = [source.config, source.checkpoint, '--work-dir', str(source.folder), '--draw', '0', *more]
+        cfg, _, checkpoint = test.prepare_testing(parse('test', [*argv, '--skip-data-check']))
+        prepared[source] = argv, cfg, checkpoint
+        task = task_of_model(class_of(cfg, MODELS, value_at(cfg, 'model.type')))
+        tasks |= {task: f'{name} ({source.config})'} if task else {}
+    if len(tasks) > 1:
+        (task, first), (other, second), *_ = tasks.items()
+        raise UserError(f'{first} and {second} are of different tasks: {task} and {other}')
+    return {name: [_evaluate(one, *prepared[one], unsafe=unsafe) for one in runs] for name, runs in sides.items()}
+
+
+def _evaluate(source: Source, argv: list[str], cfg: Config, checkpoint: str, *, unsafe: bool) -> Evaluated:
     """Return a run with what its test found in each image; it is tested unless that was kept and nothing has changed.
 
-    A UserError says that config, checkpoint or data have an error, or the test kept nothing.
+    A UserError says that the test kept nothing.
     """
-    argv = [source.config, source.checkpoint, '--work-dir', str(source.folder), '--draw', '0']
-    argv += [*(['--data', data] if data else []), *([UNSAFE] if unsafe else [])]
-    cfg, _, checkpoint = test.prepare_testing(parse('test', [*argv, '--skip-data-check']))
     expected, file = made_from(cfg, checkpoint), source.folder / ARRAYS
     if not file.is_file() or not is_made_from(source.folder, expected):
         file.unlink(missing_ok=True)

@@ -177,11 +177,17 @@ def _array(tensor: torch.Tensor) -> Array:
     return (tensor.float() if tensor.is_floating_point() else tensor).cpu().numpy()
 
 
+def task_of_model(kind: Any) -> str | None:
+    """Return the task of a class of models, a key of :data:`TASKS`; None if it is of none of them."""
+    bases = [base.__name__ for base in getattr(kind, '__mro__', ())]
+    return next((task for task, (base, _) in TASKS.items() if base in bases), None)
+
+
 def _metadata_of(source: ModelSource, origin: str) -> ExportMetadata:
-    bases = [base.__name__ for base in type(source.model).__mro__]
-    task = next((task for task, (base, _) in TASKS.items() if base in bases), None)
+    task = task_of_model(type(source.model))
     if task is None:
-        raise UserError(f'{bases[0]}: only detectors of mmdet, segmentors of mmseg, classifiers of mmpretrain predict')
+        what = 'only detectors of mmdet, segmentors of mmseg, classifiers of mmpretrain predict'
+        raise UserError(f'{type(source.model).__name__}: {what}')
     head = getattr(source.model, 'decode_head', None)
     single = getattr(head[-1] if isinstance(head, torch.nn.ModuleList) else head, 'out_channels', 0) == 1
     classes = ('background', *source.classes) if single and len(source.classes) == 1 else source.classes

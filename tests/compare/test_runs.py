@@ -156,6 +156,9 @@ def test_a_run_is_tested_once_and_again_when_its_data_change(trained_demo: Path,
     settings = min(folder.glob('*.py'))
     command = ('compare', f'A={folder}', f'B={settings}:{checkpoint}', '--data', data, '--out', tmp_path / 'out')
     flags = ('--samples', '200', '--no-cost')
+    (tmp_path / 'other.py').write_text(f'_base_ = "{settings}"\nmodel = dict(_delete_=1, type="mmseg.EncoderDecoder")')
+    done = run_cli('compare', command[1], f'B=other.py:{checkpoint}', *command[3:5], cwd=tmp_path)
+    assert (done.status, 'different tasks' in done.err, (folder / 'compared').exists()) == (2, True, False), done.err
     done = run_cli(*command, *flags, cwd=tmp_path)
     assert (done.status, 'same checkpoint' in done.out) == (0, True), done.err
     report = json.loads((tmp_path / 'out/report.json').read_text())
