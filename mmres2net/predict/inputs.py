@@ -128,14 +128,15 @@ class Skipped(dict[Path, str]):
 
     def add(self, path: Path, error: Exception) -> None:
         """Note an input; its first reason is printed."""
+        reason = str(error).removeprefix(str(path)).lstrip(': ')
         if path not in self:
-            print(f'skipped {path}: {error}', file=sys.stderr)
-        self[path] = str(error)
+            print(f'skipped {path}: {reason}', file=sys.stderr)
+        self[path] = reason
 
     def status(self, done: int, total: int) -> int:
         """Return the exit status of a run with ``total`` inputs; a UserError says that nothing was ``done``."""
         if not done:
-            raise UserError(f'nothing was done: {next(iter(self.values()))}')
+            raise UserError('nothing was done: {}: {}'.format(*next(iter(self.items()))))
         if self:
             print(f'skipped {len(self)} of {total} images: {", ".join(map(str, self))}', file=sys.stderr)
         return 1 if self else 0

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from itertools import islice
@@ -105,8 +106,12 @@ def _predictions(
     args: argparse.Namespace, model: Predictor, paths: Sequence[Path], skipped: Skipped
 ) -> Iterator[tuple[Frame, Prediction]]:
     frames = _frames(model, paths, skipped)
-    while batch := list(islice(frames, args.batch)):
-        yield from _predict(model, batch, args.score, skipped)
+    batches = iter(lambda: list(islice(frames, args.batch)), [])
+    with ThreadPoolExecutor(1) as pool:  # reads a batch while the model works on the one before
+        coming = pool.submit(next, batches, None)
+        while batch := coming.result():
+            coming = pool.submit(next, batches, None)
+            yield from _predict(model, batch, args.score, skipped)
 
 
 def _frames(model: Predictor, paths: Sequence[Path], skipped: Skipped) -> Iterator[Frame]:

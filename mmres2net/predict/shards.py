@@ -132,6 +132,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     A UserError says that parts are missing or damaged.
     """
     folder = Path(parse('merge', argv).folder).expanduser()
+    if not (folder / PLAN).is_file():
+        raise UserError(f'{folder} is no --out of mmres2net predict --shard or --ray: it has no {PLAN}')
     try:
         plan = json.loads((folder / PLAN).read_text())
         total, count, metadata = plan['images'], plan['shards'], parse_metadata(plan['metadata'], folder / PLAN)
