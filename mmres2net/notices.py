@@ -46,6 +46,7 @@ class _Output:
 def held_back(*, all_warnings: bool) -> Iterator[None]:
     """Within the block libraries are quiet; ``all_warnings`` also holds back warnings that concern users."""
     shown = warnings.showwarning
+    logging.getLogger('torch.utils.cpp_extension').setLevel(logging.ERROR)  # it warns of CUDA's compiler without a GPU
 
     def hold(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
         if all_warnings or issubclass(category, QUIET):

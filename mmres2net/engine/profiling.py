@@ -12,7 +12,6 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.autograd import DeviceType
 from torch.profiler import profile, record_function
-from torch.utils.benchmark.utils.timer import timer  # when a GPU has done all that it was given
 
 from mmres2net.engine.build import unwrapped, wrappers_of
 from mmres2net.engine.console import say
@@ -60,7 +59,7 @@ class ProfileHook(Hook):
         self._done += 1
         if self._done == WARM_UP:
             self._profiler.start()
-            self._since = timer()
+            self._since = _now()
         elif self._done == WARM_UP + self.steps:
             self.after_train(runner)
 
@@ -68,7 +67,7 @@ class ProfileHook(Hook):
         """Write the profile, also of a run that was too short, and end the run."""
         steps, text = self._done - WARM_UP, f'the run was too short: it must have more than {WARM_UP} steps'
         if steps >= 0:
-            total = 1000 * (timer() - self._since)
+            total = 1000 * (_now() - self._since)
             self._profiler.stop()
             text = tables(self._profiler, total, steps) if steps else text
         if is_main_process():
@@ -103,3 +102,9 @@ def tables(profiler: Any, total: float, steps: int) -> str:
     sort = f'self_{"cuda" if torch.cuda.is_available() else "cpu"}_time_total'
     operators = profiler.key_averages(group_by_input_shape=True).table(sort_by=sort, row_limit=OPERATORS)
     return f'{format_table(rows, ("ms per step", "share", "part"))}\n{operators}'
+
+
+def _now() -> float:
+    from torch.utils.benchmark.utils.timer import timer  # waits for a GPU; slow to import
+
+    return timer()
