@@ -122,10 +122,8 @@ def render(result: Comparison, examples: Sequence[Example], missing: str = '') -
     page.filters |= {'number': number, 'interval': interval, 'jpeg': _jpeg}
     page.tests |= {'shown': differs, 'significant': significant}
     template = page.from_string(files('mmres2net.compare').joinpath(TEMPLATE).read_text(encoding='utf-8'))
-    versions = dict.fromkeys(
-        ', '.join(map(' '.join, run.versions.items())) for side in result.sides for run in side.runs
-    )
-    facts = {'missing': missing, 'version': __version__, 'versions': list(versions)}
+    used = dict.fromkeys(', '.join(map(' '.join, run.versions.items())) for side in result.sides for run in side.runs)
+    facts = {'missing': missing, 'version': __version__, 'versions': list(used)}
     return template.render(result=result, plots=_plots(result), examples=examples, **facts)
 
 

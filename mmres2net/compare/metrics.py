@@ -122,9 +122,7 @@ def _saliency(arrays: Arrays, draws: Draws) -> Measured:
         sums = {key: weights @ values[sets == name] for key, values in kept.items()}
         rows = [dataset_metrics({key: values[r] for key, values in sums.items()}) for r in range(len(weights))]
         done.metrics |= {(name, key): np.array([row[key] for row in rows]) for key in rows[0]}
-        precision, recall = (
-            sums[key][: FEWER + 1] / sums['images'][: FEWER + 1, None] for key in ('precision', 'recall')
-        )
+        precision, recall = (sums[k][: FEWER + 1] / sums['images'][: FEWER + 1, None] for k in ('precision', 'recall'))
         threshold = np.linspace(1, 0, precision.shape[1])
         for what, values in (('Precision', precision), ('Recall', recall)):
             title = f'{what} by threshold'

@@ -81,6 +81,4 @@ class CIFAR100Coarse(CIFAR100):
 
 
 def _fault(path: str, what: str) -> UserError:
-    return UserError(
-        f'{Path(path)} {what}; `mmres2net prepare-data cifar100` fetches the binary version, which is read'
-    )
+    return UserError(f'{Path(path)} {what}; `mmres2net prepare-data cifar100` fetches the binary version')

@@ -31,9 +31,7 @@ class Allowed(NamedTuple):
 
 POSITIVE = Allowed('a whole number, 1 or more', lambda value: _is_whole(value) and value >= 1)
 COUNT = Allowed('a whole number, 0 or more', lambda value: _is_whole(value) and value >= 0)
-INTERVAL = Allowed(
-    'a whole number, 1 or more, or -1 for never or all', lambda value: POSITIVE.test(value) or value == -1
-)
+INTERVAL = Allowed('a whole number, 1 or more, or -1 for never or all', lambda v: POSITIVE.test(v) or v == -1)
 RATE = Allowed('a number greater than 0', lambda value: _is_number(value) and value > 0)
 DECAY = Allowed('a number, 0 or more', lambda value: _is_number(value) and value >= 0)
 SEED = Allowed('a whole number, 0 to 4294967295', lambda value: _is_whole(value) and 0 <= value < 2**32)

@@ -50,9 +50,7 @@ class COCOMetric(BaseMetric):
         self.matches: dict[str, Matches] = {}  # of the last evaluation, by kind, for plots
         self._truth = _read(self.ann_file, backend_args)
         if 'annotations' not in self._truth:
-            raise UserError(
-                f'ann_file={self.ann_file!r} has no annotations: use another split, or mmres2net predict --ann'
-            )
+            raise UserError(f'ann_file={self.ann_file!r} has no annotations: use another split, or predict --ann')
 
     @property
     def dataset_meta(self) -> dict[str, Any] | None:

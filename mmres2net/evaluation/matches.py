@@ -196,9 +196,7 @@ def _errors(
     """Yield the kind and the target, an index of ``objects``, of each detection in an image."""
     if not found:
         return
-    verdict, has = (
-        np.concatenate(parts) for parts in ([one[0][0, :, 0] for one in judged], [one[1] for one in judged])
-    )
+    verdict, has = (np.concatenate(a) for a in ([one[0][0, :, 0] for one in judged], [one[1] for one in judged]))
     same = np.array([[one['label'] == other['label'] for other in objects] for one in found], bool)
     # A column of zeros, as there may be no object; ignored ones are none.
     counted = np.where([one['ignore'] for one in objects], 0, overlaps)

@@ -81,9 +81,7 @@ def _config_beside(path: Path, error: UserError) -> Path:
     """Return the only config in the work dir of a checkpoint; in other folders it may be a program of any kind."""
     found = configs_in(path.parent) if (path.parent / POINTER).is_file() else []
     if len(found) != 1:
-        why = (
-            f'its work dir has {join_some(p.name for p in found)}' if found else 'it lies in no work dir with a config'
-        )
+        why = f'its work dir has {join_some(p.name for p in found)}' if found else 'it is in no work dir with a config'
         raise UserError(f'{path}: {error}; {why}: {NAME_IT}') from error
     return found[0]
 

@@ -116,10 +116,7 @@ def draw_prediction(image: Array, prediction: Prediction, metadata: ExportMetada
         drawn = draw_masks(image, (decode_mask(mask) for mask in prediction.get('masks', ())), colors)
         return draw_boxes(drawn, prediction['boxes'], texts, colors)
     if metadata.task == 'classification':
-        best = [
-            (row['class'].split(',')[0], row['label'], row['score'])
-            for row in describe(prediction, metadata)['classes']
-        ]
+        best = [(r['class'].split(',')[0], r['label'], r['score']) for r in describe(prediction, metadata)['classes']]
         entries = [(f'{legible(name, label)} {score:.2f}', class_color(label)) for name, label, score in best]
         if legend:
             return add_legend(image, '', entries)

@@ -117,9 +117,7 @@ def list_splits(cfg: Config, parts: Sequence[str], processes: int = 1) -> list[S
         seen: set[str] = set()
         for split in splits:
             faults = config_faults(cfg, split, processes)
-            split.findings += [
-                Finding('config does not fit', split.source, what) for what in faults if what not in seen
-            ]
+            split.findings += [Finding('config does not fit', split.source, one) for one in faults if one not in seen]
             seen.update(faults)
     return splits
 

@@ -214,9 +214,7 @@ def _empty_classes(report: Report, together: Sequence[Report]) -> Iterator[Findi
             return
         meanings, held = split.mask_values, set(report.values)
         if empty and IGNORED in held <= {0, IGNORED} and not meanings.get(IGNORED) and len({*meanings.values()}) < 4:
-            what = (
-                f'the masks hold 0 and {IGNORED}, which is ignored; save them with the numbers of classes, as 0 and 1'
-            )
+            what = f'the masks hold 0 and {IGNORED}, ignored; save them with the numbers of classes, as 0 and 1'
             yield Finding('masks of 0 and 255', split.source, what)
             return
         if any(other.masks_read < other.images for other in together):
