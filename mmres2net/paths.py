@@ -21,9 +21,7 @@ def config_dir() -> Path:
         if place.is_dir():
             return place
     where = f'{places[0]} (wheel) or {places[1]} (checkout)'
-    raise FileNotFoundError(
-        f'mmres2net has no configs at {where}; install the wheel, or the checkout with pip install -e'
-    )
+    raise FileNotFoundError(f'mmres2net has no configs at {where}; install a wheel, or a checkout with pip install -e')
 
 
 def list_configs(folder: Path | None = None) -> list[str]:

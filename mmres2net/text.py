@@ -51,9 +51,7 @@ def parse_size(text: str, *, flag: str = '--size', least: int = 1) -> tuple[int,
     """
     match = _SIZE.fullmatch(text.strip())
     if not match or min(int(match[1]), int(match[2])) < least:
-        raise UserError(
-            f'{flag} {text}: give height and width in pixels as HxW, {least} or more each, such as 800x1216'
-        )
+        raise UserError(f'{flag} {text}: give height and width in pixels as HxW, {least} or more each, as 800x1216')
     return int(match[1]), int(match[2])
 
 

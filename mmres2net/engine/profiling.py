@@ -90,9 +90,8 @@ def record(owner: Any, method: str, name: str) -> None:
 def tables(profiler: Any, total: float, steps: int) -> str:
     """Return the time of the parts of the model in ``steps`` steps of ``total`` ms, and the longest operators."""
     spent: dict[str, float] = {}
-    for event in [
-        one for one in profiler.key_averages() if one.device_type == DeviceType.CPU
-    ]:  # not a GPU's of the same
+    events = profiler.key_averages()  # also a GPU's of the same
+    for event in (one for one in events if one.device_type == DeviceType.CPU):
         for prefix, name in {**RECORDED, 'part: ': event.key.removeprefix('part: ')}.items():
             if event.key.startswith(prefix):
                 spent[name] = spent.get(name, 0) + max(event.cpu_time_total, event.device_time_total) / 1000

@@ -186,11 +186,8 @@ def _register(allow_pickle: bool, work_dir: str | Path | None) -> None:
         """Return the backbone of a classifier, which this scheme means."""
         content = load_from_url(filename)
         state = content.get('state_dict', content)
-        return {
-            'state_dict': {
-                name.removeprefix('backbone.'): state[name] for name in state if name.startswith('backbone.')
-            }
-        }
+        kept = {key.removeprefix('backbone.'): state[key] for key in state if key.startswith('backbone.')}
+        return {'state_dict': kept}
 
     loaders = {'': load_from_file, 'mmcls://': load_from_mmcls}
     for scheme in list(CheckpointLoader._schemes):  # of stores such as s3:// ours refuses to read
