@@ -117,10 +117,10 @@ def predicted(folder: Path) -> Iterator[Row]:
         place, file = folder / 'photos' / name, folder / 'model.pth'
         photos(place, size)
         torch.save({'state_dict': make_source(load_config(name), None, name, '').model.state_dict()}, file)
-        for batch in ('1', '8'):
-            flags = (str(file), str(place), '--out', str(folder / 'out'), '--config', name, '--batch', batch)
+        for batch in (1, 8):
+            flags = (str(file), str(place), '--out', str(folder / 'out'), '--config', name, '--batch', str(batch))
             times = lines('-m', 'mmres2net', 'predict', *flags)
-            yield f'predict {name} --batch {batch}', (IMAGES - 1) / (times[-2] - times[0]), 'images/s'
+            yield f'predict {name} --batch {batch}', (IMAGES - batch) / (times[-2] - times[0]), 'images/s'
 
 
 def main() -> None:
