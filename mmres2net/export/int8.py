@@ -127,12 +127,13 @@ def quantize(path: Path, images: Images, max_drop: float | None) -> str:
 
 def _quantized_onnx(path: Path, images: Images) -> Any:
     import onnx
-    from onnxruntime.quantization import quantize_static
+    from onnxruntime.quantization import QuantType, quantize_static
 
     draft, samples = path.with_name(FOLDER) / 'quantized.onnx', iter(images.training)
     kept = [node.name for node in onnx.load(str(path)).graph.node if re.match(FLOAT, node.name)]
     reader = SimpleNamespace(get_next=lambda: next(({'image': images.pixels(one)} for one in samples), None))
-    quantize_static(str(path), str(draft), reader, per_channel=True, nodes_to_exclude=kept)
+    unsigned = QuantType.QUInt8  # with signed activations its kernels are slower than those of fp32
+    quantize_static(str(path), str(draft), reader, per_channel=True, activation_type=unsigned, nodes_to_exclude=kept)
     return onnx.load(str(draft))
 
 
