@@ -191,11 +191,9 @@ def _check_pair(name: str, one: Arrays, other_name: str, other: Arrays) -> None:
             f'{both} were tested on different images, {len(images[0])} and {len(images[1])}: {join_some(odd)}; test '
             'both on the same data with --data PATH'
         )
-    changed = np.flatnonzero(one['truth_hash'] != other['truth_hash'])
-    if len(changed):
-        raise UserError(
-            f'{both}: {len(changed)} images are annotated differently: {join_some(np.array(images[0])[changed])}'
-        )
+    new = np.flatnonzero(one['truth_hash'] != other['truth_hash'])
+    if len(new):
+        raise UserError(f'{both}: {len(new)} images are annotated differently: {join_some(np.array(images[0])[new])}')
     kinds = [{key.partition('.')[0] for key in arrays if '.' in key} for arrays in (one, other)]
     if kinds[0] != kinds[1]:
         raise UserError(f'{both} were tested by different metrics: {sorted(kinds[0])} and {sorted(kinds[1])}')

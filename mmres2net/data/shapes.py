@@ -172,9 +172,7 @@ def voc_palette() -> tuple[int, ...]:
 
 def write_set(root: Path, spec: ShapesSpec) -> None:
     """Draw and write all files into the empty folder `root`."""
-    names = {
-        split: [stem(split, i) for i in range(n)] for split, n in zip(SPLITS, (spec.n_train, spec.n_val), strict=True)
-    }
+    names = {one: [stem(one, i) for i in range(n)] for one, n in zip(SPLITS, (spec.n_train, spec.n_val), strict=True)}
     salient: set[str] = set()
     for split in SPLITS:
         coco: dict[str, Any] = {'info': {'description': 'mmres2net shapes'}, 'licenses': []}

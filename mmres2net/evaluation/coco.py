@@ -201,10 +201,7 @@ def evaluate(matches: Matches) -> Metrics:
     values |= {f'mAP_{size}': average_precision(matches, area) for size, area in SIZES.items()}
     values |= {f'AR@{limit}': recall_at(matches, limit) for limit in (1, 10, 100)}
     values |= {f'AR_{size}@100': recall_at(matches, 100, area) for size, area in SIZES.items()}
-    by_class = {
-        str(name): {metric: _mean(each[:, k]) for metric, each in values.items()}
-        for k, name in enumerate(matches.classes)
-    }
+    by_class = {str(name): {m: _mean(v[:, k]) for m, v in values.items()} for k, name in enumerate(matches.classes)}
     return Metrics({metric: _mean(each) for metric, each in values.items()}, by_class)
 
 

@@ -59,10 +59,7 @@ def format_prediction(name: str, content: dict[str, Any]) -> str:
     """Return what :func:`describe` gives as lines of text."""
     (kind, entries), *_ = content.items()
     if kind == 'detections':
-        rows = [
-            f'  {row["class"]:<16} {row["score"]:.3f}  box {" ".join(f"{value:.1f}" for value in row["box"])}'
-            for row in entries
-        ]
+        rows = [f'  {r["class"]:<16} {r["score"]:.3f}  box {" ".join(f"{v:.1f}" for v in r["box"])}' for r in entries]
         return '\n'.join([f'{name}: {len(rows)} detections', *rows])
     if kind == 'classes':
         return '\n'.join([f'{name}:', *(f'  {row["class"]:<16} {row["score"]:.3f}' for row in entries)])

@@ -112,9 +112,7 @@ class DSSHead(BaseModule):
             )
             for inputs, width, size in zip(in_channels, channels, kernel_sizes, strict=True)
         )
-        self.merges = nn.ModuleList(
-            nn.Conv2d(1 + len(deeper), 1, 1) if deeper else nn.Identity() for deeper in CONNECTIONS
-        )
+        self.merges = nn.ModuleList(nn.Conv2d(1 + len(deep), 1, 1) if deep else nn.Identity() for deep in CONNECTIONS)
         self.fusion = nn.Conv2d(SIDES, 1, 1)
 
     def init_weights(self) -> None:
