@@ -59,7 +59,7 @@ def category_fault(categories: Sequence[Entry], classes: Sequence[str], source: 
     names = [category['name'] for category in categories]
     if twice := [name for name in classes if names.count(name) > 1]:
         ids = [category['id'] for category in categories if category['name'] == twice[0]]
-        return f'{source} has {len(ids)} categories {twice[0]!r} ({join_some(ids)}); merge them, or rename one'
+        return f'{source} has {len(ids)} categories {twice[0]!r}, ids {join_some(ids)}; merge them, or rename one'
     if same := [number for number, count in Counter(category['id'] for category in categories).items() if count > 1]:
         return f'{source} has two categories of the id {same[0]}; give each its own'
     if fault := base.class_fault(source, names, classes, all_needed=True):
