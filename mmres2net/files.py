@@ -82,10 +82,7 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def locked(folder: Path, busy: str, *, wait: bool = False) -> Iterator[None]:
-    """Hold the lock file of ``folder``, which one process at a time can hold.
-
-    If another one holds it, ``busy`` is the message of a UserError or, with ``wait``, is printed before waiting.
-    """
+    """Hold the lock file of ``folder``; ``busy`` is the message of a UserError, or is printed before the ``wait``."""
     path = folder / LOCK
     handle = _open_locked(path, busy, wait)
     while not _is_open_file(handle, path):  # the process before has removed it

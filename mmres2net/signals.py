@@ -25,10 +25,7 @@ def raise_received() -> None:
 
 
 def hold_signals(hold: bool) -> bool:
-    """From now on only note signals in ``received``, or raise :class:`Interrupted`; a second Ctrl-C always raises.
-
-    Returns whether signals were held before.
-    """
+    """Only note signals in ``received`` from now on, or raise (a second Ctrl-C always); return what was before."""
     global _held
     before, _held = _held, hold
     return before

@@ -45,10 +45,7 @@ def join_some(items: Iterable[Any], *, limit: int = 5, sep: str = ', ') -> str:
 
 
 def parse_size(text: str, *, flag: str = '--size', least: int = 1) -> tuple[int, int]:
-    """Return (height, width) in pixels of a text such as ``800x1216`` that was given to ``flag``.
-
-    A UserError says that it is no such text, or that a size is under ``least``.
-    """
+    """Return (height, width) of a text such as ``800x1216``, given to ``flag``; a UserError for any other text."""
     match = _SIZE.fullmatch(text.strip())
     if not match or min(int(match[1]), int(match[2])) < least:
         raise UserError(f'{flag} {text}: give height and width in pixels as HxW, {least} or more each, as 800x1216')

@@ -53,11 +53,7 @@ class Network(ModelSource):
 
 
 def network_of(source: ModelSource, *, layer: str | None = None, device: str = 'cpu') -> Network:
-    """Return a model as a network whose predictions are explained; its parameters get no gradients.
-
-    ``layer`` is the one whose map is drawn, by default the last stage of the backbone. A UserError says that there is
-    no such layer or device, or nothing to explain.
-    """
+    """Return a model as a network to explain; a UserError for a wrong ``layer`` (None: the last stage) or device."""
     task, names = task_of(source.model, source.classes), source.classes
     if task.count == 2 and len(names) == 1:  # a segmentor of one class and the rest
         names = (BACKGROUND, *names)

@@ -94,10 +94,7 @@ def training_plot(result: Comparison) -> str:
 
 
 def difference_plot(rows: Sequence[Row], sides: Sequence[Side], shown: Callable[[Any], bool]) -> str:
-    """Draw the differences of rows with their intervals; grey where ``shown`` denies that there is one.
-
-    Of many rows, those with the largest and the smallest differences. Empty if no row has a difference.
-    """
+    """Draw differences with intervals, grey where not ``shown``; of many rows those with the largest and smallest."""
     names = list(dict.fromkeys(row.name for row in rows))
     labels = dict(zip(names, class_labels(names), strict=True))
     rows = [row for row in rows if row.differences[0].value is not None]

@@ -25,11 +25,7 @@ Example = tuple[str, str, list[tuple[str, Array]]]  # why it was chosen, its fil
 
 
 class Network:
-    """The network of a run in evaluation mode, with the test data set of its config.
-
-    A UserError says that the config is more than data, the data set or the checkpoint cannot be read, or they do not
-    fit.
-    """
+    """The network of a run, and its test data set; a UserError if one of them cannot be read or they do not fit."""
 
     def __init__(self, run: Run) -> None:
         # What a test used, which is not what its config file says if it was given other data.
@@ -56,10 +52,7 @@ class Network:
 
 
 def chosen(images: Images, seed: int, each: int = EACH) -> dict[str, list[int]]:
-    """Return the images where the second side gains and loses most on the first, and others at random, by kind.
-
-    Of equal gains the first ones count. No image is shown twice.
-    """
+    """Return by kind the images where the second side gains and loses most on the first, and others at random."""
     first, second = (np.array([np.nan if v is None else v for v in scores], float) for scores in images.scores[:2])
     gain = second - first
     order = np.argsort(-gain, kind='stable')  # NaN at the end
@@ -70,10 +63,7 @@ def chosen(images: Images, seed: int, each: int = EACH) -> dict[str, list[int]]:
 
 
 def examples_of(result: Comparison, networks: Sequence[Network]) -> list[Example]:
-    """Return the gallery: annotation and predictions of each side, drawn by the network of its first run.
-
-    A UserError says that an image cannot be read or predicted.
-    """
+    """Return annotations and predictions, drawn by each side's first network; a UserError where that is impossible."""
     found: list[Example] = []
     for kind, numbers in chosen(result.images, result.seed).items():
         for number in numbers:

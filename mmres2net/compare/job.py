@@ -34,10 +34,7 @@ TEMPLATE, SIGNIFICANT = 'report.html.j2', 0.05
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Compare the runs in ``argv``, print a table and write the report.
-
-    A UserError says that a run cannot be tested, or runs cannot be compared.
-    """
+    """Compare the runs in ``argv``, print a table and write the report; a UserError if they cannot be compared."""
     args = parse('compare', argv)
     sources = read_sides(args.runs)
     folder = writable_dir(args.out or Path('work_dirs') / '-vs-'.join(sources), '--out')

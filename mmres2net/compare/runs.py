@@ -53,10 +53,7 @@ class Evaluated(NamedTuple):
 
 
 def read_sides(texts: Sequence[str]) -> dict[str, list[Source]]:
-    """Return the runs of each side by its name.
-
-    A UserError names sides that are fewer than two, empty or equal, and runs that are none or without checkpoint.
-    """
+    """Return the runs of each side by name; a UserError for fewer than two sides, equal names, or a wrong run."""
     sides: dict[str, list[Source]] = {}
     for text in texts:
         name, runs = ('', text) if '=' not in text or os.path.exists(text) else text.split('=', 1)
@@ -111,10 +108,7 @@ def evaluate(sides: dict[str, list[Source]], data: str | None, *, unsafe: bool) 
 
 
 def _evaluate(source: Source, argv: list[str], cfg: Config, checkpoint: str, *, unsafe: bool) -> Evaluated:
-    """Return a run with what its test found in each image; it is tested unless that was kept and nothing has changed.
-
-    A UserError says that the test kept nothing.
-    """
+    """Return a run with what its test found in each image, tested anew where something has changed."""
     expected, file = made_from(cfg, checkpoint), source.folder / ARRAYS
     if not file.is_file() or not is_made_from(source.folder, expected):
         file.unlink(missing_ok=True)
@@ -146,10 +140,7 @@ def relative(names: Sequence[str]) -> list[str]:
 
 
 def check_comparable(sides: dict[str, list[Evaluated]]) -> list[str]:
-    """Check that all runs are of one task, on the same images; return what makes the comparison doubtful.
-
-    A UserError says why they are not.
-    """
+    """Return what makes the comparison doubtful; a UserError if the runs are not of one task on the same images."""
     (first, one), *others = [(name, run) for name, runs in sides.items() for run in runs]
     for name, other in others:
         _check_pair(f'{first} ({one.run.folder})', one.arrays, f'{name} ({other.run.folder})', other.arrays)

@@ -44,11 +44,7 @@ class Complexity:
 
 
 def complexity_of(cfg: Config, size: tuple[int, int]) -> Complexity:
-    """Return what the model of ``cfg`` costs for one image of ``size`` (height, width).
-
-    Raises:
-        UserError: The model has other parts than classifiers, segmentors and detectors have, or does not run on it.
-    """
+    """Return what one image of ``size`` (height, width) costs; a UserError if the model cannot be counted."""
     model = _build(cfg).eval()
     shared = getattr(getattr(model, 'roi_head', None), 'shared_head', None)
     in_backbone = _parameters(model.backbone) + (_parameters(shared) if shared is not None else 0)

@@ -21,11 +21,7 @@ Activations: the elements of their outputs, as in pycls and fvcore. An architect
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print what the networks named in ``argv`` cost; return 0.
-
-    Raises:
-        UserError: An unknown name, a bad size, or a model that cannot be counted.
-    """
+    """Print what the networks named in ``argv`` cost; return 0. A UserError: a wrong name, size or model."""
     args = parse('complexity', argv)
     size = parse_size(args.size) if args.size else None
     for name in args.names:

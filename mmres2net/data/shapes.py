@@ -122,10 +122,7 @@ def uncompressed_rle(mask: np.ndarray) -> dict[str, list[int]]:
 def voc_xml(
     filename: str, size: tuple[int, int], objects: Iterable[tuple[str, int, int, Sequence[int]]], database: str
 ) -> str:
-    """Return a VOC annotation of an image of (width, height).
-
-    ``objects`` are (class, truncated, difficult, box); boxes begin at 1, and hold their last pixel.
-    """
+    """Return a VOC annotation of (class, truncated, difficult, box); boxes begin at 1 and hold their last pixel."""
     root = ElementTree.Element('annotation')
     _children(root, folder='VOC2007', filename=filename, segmented=1)
     _children(ElementTree.SubElement(root, 'source'), database=database)

@@ -20,11 +20,7 @@ from mmres2net.flags import parse
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Check the data by the flags in ``argv`` and print a report; return 1 if they have errors, else 0.
-
-    Raises:
-        UserError: A mistake in config or flags, or data that are not there at all.
-    """
+    """Print a report on the data by the flags in ``argv``; return 1 if they have errors. A UserError: wrong flags."""
     args = parse('check-data', argv)
     splits = _own_splits(recognize(args.config), args) if is_own_data(args.config) else _prepare(args)
     folder = Path(args.out or Path('work_dirs') / 'check_data' / Path(args.config).resolve().stem)

@@ -62,10 +62,7 @@ Config._get_cfg_path = staticmethod(_base_path)
 
 
 def load_config(name: str, options: dict[str, Any] | None = None) -> Config:
-    """Return the config file ``name``, a path or the name of a shipped config, with ``options`` merged in.
-
-    A UserError says that there is no such file, that it does not parse, or that an option does not fit it.
-    """
+    """Return a config file, or the shipped one ``name``, with ``options``; a UserError if it is wrong or missing."""
     try:
         path = find_config(name)
     except (ValueError, OSError) as error:
@@ -161,10 +158,7 @@ def with_hook(cfg: Config, name: str, kind: str, **options: Any) -> Config:
 
 
 def with_scaled_lr(cfg: Config) -> Config:
-    """Return ``cfg`` with the learning rate scaled linearly with the images per step, accumulated steps included.
-
-    A UserError says that the config does not tell which number its learning rate is for.
-    """
+    """Scale the learning rate linearly with the images per step; a UserError if the config does not tell its base."""
     base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
     if not base:
         option = '--cfg-options auto_scale_lr.base_batch_size=16'

@@ -62,10 +62,7 @@ def draw_sample(sample: Any, meta: Mapping[str, Any], score_thr: float = 0.3) ->
 def draw_part(
     image: np.ndarray, sample: Any, part: str, meta: Mapping[str, Any], score_thr: float = 0.3
 ) -> tuple[np.ndarray, list[str]]:
-    """Draw ``gt`` or ``pred`` of a sample over its image (H, W, 3) uint8, RGB: boxes, masks, a label map.
-
-    A class of the image is a line of text. Otherwise as :func:`draw_sample`.
-    """
+    """Draw ``gt`` or ``pred`` over the image (H, W, 3) uint8 RGB; the class of an image is a line of text."""
     classes = meta.get('classes') or ()
     colors = [class_color(index, meta.get('palette') or ()) for index in range(max(len(classes), IGNORED + 1))]
     lines = []

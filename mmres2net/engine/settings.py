@@ -52,10 +52,7 @@ LOADER = {'batch_size': POSITIVE, 'num_workers': COUNT, 'prefetch_factor': POSIT
 
 
 def check_settings(cfg: Config, parts: Sequence[str]) -> None:
-    """Check the settings that decide how a run goes: numbers, their ranges, and what ``parts`` of the data need.
-
-    A UserError names one that is missing or out of its range, with its value.
-    """
+    """Check numbers, ranges and what ``parts`` of the data need; a UserError names a setting with its value."""
     for part in parts:
         for needed in ('dataloader', 'evaluator', 'cfg'):
             node = cfg.get(f'{part}_{needed}')

@@ -73,10 +73,7 @@ def read_source(
 
 
 def make_source(cfg: Config, content: Mapping[str, Any] | None, title: str, weights: str) -> ModelSource:
-    """Return the model of a config with the weights in a checkpoint's content; None: random weights.
-
-    ``title`` and ``weights`` name the config and the checkpoint. A UserError says that they do not fit each other.
-    """
+    """Return the model of a config with the weights in a checkpoint's content (None: random), else a UserError."""
     if not cfg.get('model'):
         raise UserError(f'the config {title} has no model')
     cfg = single_process_norms(without_published_weights(cfg))[0]

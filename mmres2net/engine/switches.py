@@ -55,10 +55,7 @@ def with_training_switches(cfg: Config, args: argparse.Namespace) -> Change:
 
 
 def with_randomness(cfg: Config, seed: int | None, *, deterministic: bool) -> Change:
-    """Set the seed (None: the config's, or 0 for a deterministic run without one), and allow deterministic code alone.
-
-    An operation of torch that has no deterministic form then ends the run.
-    """
+    """Set the seed (None: the config's) and allow deterministic code alone: other operations of torch end the run."""
     before: dict[str, Any] = dict(cfg.get('randomness') or {})
     after = dict(before) if seed is None else {**before, 'seed': seed}
     if deterministic:
@@ -85,10 +82,7 @@ def with_batch(cfg: Config, batch: int, reason: str = '') -> Change:
 
 
 def with_early_stop(cfg: Config, patience: int) -> Change:
-    """Stop after ``patience`` evaluations in a row without a better value of the metric of ``save_best``.
-
-    A UserError says that the config evaluates nothing during training, or does not say by which metric.
-    """
+    """Stop after ``patience`` evaluations without a better ``save_best``; a UserError if nothing is evaluated by it."""
     metric = ((cfg.get('default_hooks') or {}).get('checkpoint') or {}).get('save_best')
     if not cfg.get('val_dataloader'):
         raise UserError(f'--early-stop {patience}: the config has no val_dataloader, so training evaluates nothing')

@@ -43,10 +43,7 @@ def _test(args: argparse.Namespace) -> None:
 
 
 def prepare_testing(args: argparse.Namespace) -> tuple[Config, list[str], str]:
-    """Return the config with the test flags applied, notes on what they changed, and the path of the checkpoint.
-
-    A UserError says that the config, a flag, the checkpoint or the data have an error.
-    """
+    """Return config, notes on what the test flags changed, and the checkpoint; a UserError for an error in them."""
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out {args.out}: predictions are written as a pickle: the name must end in .pkl or .pickle')
     if args.out and args.profile:

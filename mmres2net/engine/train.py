@@ -79,10 +79,7 @@ def _train(cfg: Config, args: argparse.Namespace, notes: list[str], stop: StopHo
 
 
 def prepare_training(args: argparse.Namespace) -> tuple[Config, list[str]]:
-    """Return the config with the training flags applied, and notes on what they changed.
-
-    A UserError says that the config, a flag or the data have an error.
-    """
+    """Return the config with the training flags applied, and notes; a UserError for errors in config, flags or data."""
     cfg, notes = prepare(args, PARTS)
     cfg = with_checkpoints(config.with_hook(cfg, 'finite_loss', 'mmres2net.FiniteLossHook'))
     cfg = config.with_hook(cfg, 'results', 'mmres2net.ResultsHook')
@@ -129,10 +126,7 @@ def find_start(cfg: Config, args: argparse.Namespace) -> resume.Start | None:
 
 
 def load_start(cfg: Config, args: argparse.Namespace) -> tuple[Config, list[str]]:
-    """Make sure that all weights which training starts from are on this machine; return the config and notes.
-
-    A UserError says that some are missing or cannot be read, or want another normalization of the images.
-    """
+    """Make sure that all weights that training starts from are here and fit; return the config and notes."""
     unsafe: bool = args.allow_unsafe_checkpoint
     if cfg.resume:
         return config.without_published_weights(cfg), []  # MMEngine would load them first, and need them to be there

@@ -30,10 +30,7 @@ MISMATCH = 'do not match exactly'  # in MMEngine's error
 
 
 def fetch_weights(cfg: Config, *, allow_pickle: bool = False) -> None:
-    """Make sure that every checkpoint that the model starts from can be read, and is not overwritten.
-
-    With ``allow_pickle`` MMEngine's own initializers may run code from their files; ours never do.
-    """
+    """Make sure that every checkpoint the model starts from can be read; ``allow_pickle`` may run MMEngine's code."""
     for node in _checkpoints(cfg):
         name, unsafe = node.checkpoint, allow_pickle and not _is_ours(node)
         ways_out = (f'or name a file that you have: --cfg-options {node.path}=FILE', 'or train without: --from-scratch')
@@ -69,10 +66,7 @@ def check_checkpoint(file: str | Path, role: str, *, allow_pickle: bool = False)
 
 
 def load_state_strictly(model: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
-    """Load weights by MMEngine's rules for ``strict=True``, by which modules may adapt what they load.
-
-    A UserError, with the ``name`` of the weights, says that names or shapes differ, or values are NaN or infinite.
-    """
+    """Load weights by MMEngine's rules for ``strict=True``; a UserError for other names, shapes, NaN or infinity."""
     with mismatch_as_user_error(name):
         load_state_dict(model, dict(state), strict=True)
     try:
@@ -110,10 +104,7 @@ def mismatch_as_user_error(checkpoint: str | Path) -> Iterator[None]:
 
 
 def check_normalization(cfg: Config) -> list[str]:
-    """Check that images are normalized as published weights need it; return what could not be checked.
-
-    Weights that are not published, or timm's, are not looked at. A UserError has the settings to use.
-    """
+    """Check that images are normalized as published weights need it, else a UserError; return what is unknown."""
     notes: list[str] = []
     for node in _checkpoints(cfg):
         wanted = normalization_of_checkpoint(node.checkpoint) if _is_ours(node) else None

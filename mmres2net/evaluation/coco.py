@@ -54,10 +54,7 @@ class COCOMetric(BaseMetric):
 
     @property
     def dataset_meta(self) -> dict[str, Any] | None:
-        """Metadata of the data set; its classes must be those of the annotation file, in the same order.
-
-        A UserError says that they are not, or that an annotation of one of them cannot be evaluated.
-        """
+        """Metadata of the data set; a UserError if its classes are not those of the annotation file, in its order."""
         return self._dataset_meta
 
     @dataset_meta.setter
@@ -120,10 +117,7 @@ class COCOMetric(BaseMetric):
         return masks
 
     def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, float]:
-        """Evaluate what :meth:`process` kept; the first metric is the AP.
-
-        A UserError: no image at all, an image twice, or one that the annotation file does not have.
-        """
+        """Evaluate what :meth:`process` kept, AP first; a UserError: no image, one twice, or one without annotation."""
         truth = self._shown([result['image_id'] for result in results])
         metrics: dict[str, float] = {}
         self.matches = {}

@@ -11,10 +11,7 @@ from mmres2net.text import format_table
 
 
 def class_names(meta: Mapping[str, Any] | None) -> Sequence[str]:
-    """Return the names of the labels 0, 1, ... from what a data set says of itself.
-
-    A UserError says that it names none.
-    """
+    """Return the names of the labels 0, 1, ... from what a data set says of itself; a UserError if it names none."""
     classes = (meta or {}).get('classes')
     if not isinstance(classes, list | tuple):
         raise UserError('the data set names no classes (metainfo.classes), so labels have no meaning')

@@ -276,8 +276,5 @@ def arrays_of(matches: Matches, kind: str) -> dict[str, Array]:
 
 
 def matches_of(arrays: Mapping[str, Array], kind: str = 'bbox') -> Matches:
-    """Return the matches in ``arrays``, such as ``numpy.load('WORK_DIR/evaluation/matches.npz')``.
-
-    A KeyError says that there are none of this kind.
-    """
+    """Return the matches in ``arrays``, as ``numpy.load('WORK_DIR/evaluation/matches.npz')``; a KeyError without."""
     return Matches(**{name: arrays[f'{kind}.{name}'] for name in Matches.__dataclass_fields__})

@@ -67,10 +67,7 @@ def judge(image: ImageBoxes, iou_thr: float) -> np.ndarray:
 
 
 def evaluate_class(images: Sequence[ImageBoxes], *, iou_thr: float = 0.5, mode: str = '11points') -> ClassResult:
-    """Evaluate one class over all images; detections of equal score keep the order of the images.
-
-    A detection with an overlap of ``iou_thr`` or more finds an object.
-    """
+    """Evaluate one class over all images; a detection with an overlap of ``iou_thr`` or more finds an object."""
     verdicts = np.concatenate([np.empty(0, np.int8), *(judge(image, iou_thr) for image in images)])
     scores = np.concatenate([np.empty(0), *(image.scores for image in images)])
     objects = sum(int((~image.difficult).sum()) for image in images)

@@ -44,10 +44,7 @@ class OperatorFinder(MetaPathFinder, Loader):
 
 
 def provide_operators(*, replace: bool = False) -> None:
-    """Make ``mmcv._ext`` importable from here on.
-
-    ``replace`` takes these operators even where mmcv has compiled ones, if ``mmcv.ops`` is not imported yet.
-    """
+    """Make ``mmcv._ext`` importable; ``replace`` takes ours before compiled ones, if ``mmcv.ops`` is not imported."""
     if any(name in sys.modules for name in USERS) and EXTENSION not in sys.modules:
         warnings.warn(
             'an OpenMMLab library was imported before mmres2net. If mmcv has no compiled operators, the library found '

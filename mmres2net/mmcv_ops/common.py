@@ -23,10 +23,7 @@ def computable(tensor: Tensor) -> Tensor:
 
 
 def missing_operator(name: str) -> Callable[..., Any]:
-    """Return a function in place of an operator that is not provided.
-
-    ``mmcv.ops`` looks all its operators up when it is imported, so the error has to wait for the call.
-    """
+    """Return a function whose call is the error: ``mmcv.ops`` looks all its operators up when it is imported."""
     if name.startswith('__'):
         raise AttributeError(name)
     return partial(refuse, name)

@@ -77,10 +77,7 @@ class Bottle2neck(nn.Module):
         )
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
-        """Return (N, out_channels, H/stride, W/stride) for ``x`` (N, in_channels, H, W).
-
-        ``shortcut``, of the output's shape, replaces the block's own, as deep layer aggregation needs it.
-        """
+        """Return (N, out_channels, H/stride, W/stride); ``shortcut``, of that shape, replaces the block's own."""
         return checkpointed(self, self._forward, x, shortcut) if self.with_cp else self._forward(x, shortcut)
 
     def _forward(self, x: Tensor, shortcut: Tensor | None) -> Tensor:

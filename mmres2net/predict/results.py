@@ -151,10 +151,7 @@ class CocoIds:
 
 
 class CocoWriter:
-    """Detections as COCO JSON, written image by image into an open ``file``: memory does not grow with their number.
-
-    With ``ids`` it is a list of results, else images from 1 on and category k + 1 for class k.
-    """
+    """Detections as COCO JSON, image by image: a list of results with ``ids``, else category k + 1 for class k."""
 
     def __init__(self, file: Any, metadata: ExportMetadata, ids: CocoIds | None = None) -> None:
         self._file, self._metadata, self._ids = file, metadata, ids

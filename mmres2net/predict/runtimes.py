@@ -64,10 +64,7 @@ class ExportMetadata:
 
 
 def parse_metadata(text: str | None, path: Path) -> ExportMetadata:
-    """Return the metadata in the text of a file (None: it has none).
-
-    A UserError says that the file at ``path`` is not an export of mmres2net, damaged, or of another version.
-    """
+    """Return the metadata in the text of a file; a UserError if it is None, damaged, or of another version."""
     if not text:
         raise UserError(f'{path} has no metadata of mmres2net; export it with: mmres2net export CONFIG CHECKPOINT')
     try:

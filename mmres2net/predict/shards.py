@@ -49,10 +49,7 @@ def check_shard(args: argparse.Namespace, paths: Sequence[Path]) -> None:
 def predict_shard(
     args: argparse.Namespace, which: tuple[int, int], paths: Sequence[Path], metadata: ExportMetadata, predict: Predict
 ) -> int:
-    """Write the parts that are not there yet of a shard, ``which`` of how many; return 1 if images were broken, else 0.
-
-    A UserError says that the folder has parts of other images, another model or other settings.
-    """
+    """Write the parts of a shard that are not there yet; return 1 if images were broken. A UserError: another plan."""
     skipped, (shard, count), out = Skipped(), which, Path(args.out).expanduser()
     writable_dir(out / PARTS, '--out')
     names = hashlib.sha256()
@@ -127,10 +124,7 @@ def _lines(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Merge the parts in the folder in ``argv`` into one file; return 1 if images were broken, else 0.
-
-    A UserError says that parts are missing or damaged.
-    """
+    """Merge the parts in a folder into one file; return 1 if images were broken. A UserError: parts are missing."""
     folder = Path(parse('merge', argv).folder).expanduser()
     if not (folder / PLAN).is_file():
         raise UserError(f'{folder} is no --out of mmres2net predict --shard or --ray: it has no {PLAN}')

@@ -174,10 +174,7 @@ class DSSHead(BaseModule):
         return losses
 
     def predict(self, inputs: Sequence[Tensor], batch_img_metas: Sequence[dict[str, Any]], test_cfg: Any) -> Tensor:
-        """Return the logits (N, 1, H, W) of the prediction, of the size of the network's input.
-
-        ``inputs`` are those of :meth:`maps`; the first of mmseg's ``batch_img_metas`` has the size of the input.
-        """
+        """Return logits (N, 1, H, W) of the size of the network's input; ``inputs`` are those of :meth:`maps`."""
         meta = batch_img_metas[0]
         # mmseg's sliding window replaces the size of the image by that of the window, as torch.Size.
         window = isinstance(meta['img_shape'], torch.Size)

@@ -53,10 +53,7 @@ class SaliencyMetric(BaseMetric):
             self.results.append((sample.get('dataset_name') or '', measure(*maps_of(sample))))
 
     def evaluate(self, size: int) -> dict[str, float]:
-        """Return the metrics of the images of all processes.
-
-        A UserError says that there is no image at all, or more than ``size``, the number of all data sets together.
-        """
+        """Return the metrics of the images of all processes; a UserError if there is none, or more than ``size``."""
         shown, own = len(self.results), -(-size // get_world_size())  # a distributed sampler may repeat one
         if shown > own:
             self.results.clear()
@@ -84,10 +81,7 @@ class SaliencyMetric(BaseMetric):
 
 
 def maps_of(sample: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the prediction of a sample as (H, W) of uint8, and its annotation as (H, W) of bool.
-
-    A UserError says that there are no probabilities or no annotation, or one of another size or with other labels.
-    """
+    """Return prediction (H, W) uint8 and annotation (H, W) bool of a sample; a UserError where they are wrong."""
     name = sample.get('img_path', 'a sample')
     prediction = grey_map(sample['seg_logits']['data'], name)
     if 'gt_sem_seg' not in sample:

@@ -29,20 +29,13 @@ Task = tuple[Run, list[str]]  # a run and the flags of its training
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run or draw by the flags in ``argv``; return 1 if a run failed, else 0.
-
-    Raises:
-        UserError: Flags, config, data or folders have an error.
-    """
+    """Run or draw by the flags in ``argv``; return 1 if a run failed, else 0. A UserError: wrong flags or data."""
     args = parse('sweep', argv)
     return _run(args) if args.part == 'run' else _draw(args)
 
 
 def tasks_of(args: argparse.Namespace) -> list[Task]:
-    """Return all runs; their configs are loaded, and data and flags are checked once.
-
-    A UserError says that a flag, the config, a network or the data have an error, so that every run would fail.
-    """
+    """Return all runs; a UserError if a flag, the config, a network or the data have an error."""
     fixed = [option for option in args.cfg_options if option.startswith((*FIXED, 'randomness.seed'))]
     if fixed:
         raise UserError(f'--cfg-options {" ".join(fixed)}: use --{", --".join((*AXES, "width", "seeds"))} instead')

@@ -53,10 +53,7 @@ class Network:
 
 
 def networks_of(values: Mapping[str, Sequence[int]], axes: Sequence[str], width: int = SWEEP_WIDTH) -> list[Network]:
-    """Return the baseline, which has the smallest value of each axis, and what differs from it along ``axes``.
-
-    A UserError names a value that no network has, or an axis with a single value.
-    """
+    """Return the baseline, smallest in each axis, and what differs along ``axes``; a UserError for a wrong value."""
     for axis, numbers in {**values, 'width': [width]}.items():
         for number in numbers:
             if number < 1 or (axis == 'depth' and (number < LAYERS + 2 or (number - 2) % LAYERS)):
@@ -73,10 +70,7 @@ def networks_of(values: Mapping[str, Sequence[int]], axes: Sequence[str], width:
 
 
 def network_of(cfg: Config) -> Network:
-    """Return the network that is the backbone of a config.
-
-    A UserError says that it is not of the CIFAR family, has stages of different depths, or squeeze-and-excitation.
-    """
+    """Return the network that is the backbone of a config; a UserError if it is none of a sweep."""
     backbone = dict((cfg.get('model') or {}).get('backbone') or {})
     arch = find_arch(backbone['arch']) if 'arch' in backbone else None
     shape = {'scales': 4, 'base_width': 26, 'cardinality': 1, **(vars(arch) if arch else {}), **backbone}
@@ -141,10 +135,7 @@ def run_of(folder: Path, cfg: Config) -> Run:
 
 
 def find_runs(folders: Sequence[str | Path]) -> list[Run]:
-    """Return the runs in ``folders``, each a work dir or the ``--out`` of a sweep.
-
-    A UserError says that a folder has no run, or that two runs have the same network and seed.
-    """
+    """Return the runs in ``folders``, work dirs or ``--out`` of sweeps; a UserError for none, or one twice."""
     found: dict[tuple[Network, int | None], Run] = {}
     for folder in map(Path, folders):
         places = [folder] if any(folder.glob('*/vis_data')) else sorted(folder.glob('*'))  # a run has its tests inside

@@ -64,10 +64,7 @@ def create_model(
 
 
 class Features(nn.Module):
-    """A backbone whose output is a list of maps, with the ``channels`` and ``strides`` of each.
-
-    ``normalization`` has ``mean`` and ``std`` for RGB values of 0 to 255; None: that of the data (CIFAR).
-    """
+    """A backbone whose output is a list of maps; ``normalization`` is for RGB of 0 to 255, None: that of the data."""
 
     def __init__(self, backbone: Res2Net | Res2NetDLA, normalization: Normalization | None) -> None:
         super().__init__()

@@ -52,10 +52,7 @@ class Recognised:
 
 
 def recognise(state: Mapping[str, Tensor], *, prefix: str | None = None) -> Recognised:
-    """Return which library named the parameters of a Res2Net. A UserError says what is there instead of one.
-
-    ``prefix`` begins the network's parameter names; None: it is found.
-    """
+    """Return what a Res2Net is named by; ``prefix`` None: it is found. A UserError says what is there instead."""
     prefix = _find_prefix(state) if prefix is None else prefix
     inner = {name[len(prefix) :]: tensor for name, tensor in state.items() if name.startswith(prefix)}
     in_head = {name.removeprefix(SHARED_HEAD) for name in state if name.startswith(SHARED_HEAD + 'layer')}

@@ -151,10 +151,7 @@ def is_zip(head: bytes) -> bool:
 
 
 def check_pickles(path: Path, names: dict[str, None]) -> None:
-    """Add the classes and functions that a checkpoint's pickles name to ``names``; none of them is looked up.
-
-    An UnpicklingError says that a pickle is damaged, or would keep torch's reader busy or fill the memory.
-    """
+    """Add what a checkpoint's pickles name to ``names``; an UnpicklingError for damage, or what fills the memory."""
     try:
         with path.open('rb') as stream:
             if not is_zip(stream.read(2)):

@@ -100,10 +100,7 @@ def weights_key(content: Mapping[str, Any], key: str | None = None) -> str:
 
 
 def unwrap(content: Mapping[str, Any], *, key: str | None = None) -> dict[str, Tensor]:
-    """Return the weights in ``content`` by name, without the prefixes of wrappers such as ``module.``.
-
-    They are under ``key``; None: under the first of :data:`WEIGHT_KEYS` there, or in ``content`` itself.
-    """
+    """Return the weights under ``key`` (None: :data:`WEIGHT_KEYS`) by name, without the prefixes of wrappers."""
     entry = weights_key(content, key)
     tensors = _tensors(content[entry] if entry else content)
     if not tensors:

@@ -98,11 +98,7 @@ def fingerprint(splits: Sequence[Split], settings: str) -> str:
 
 
 def list_splits(cfg: Config, parts: Sequence[str], processes: int = 1) -> list[Split]:
-    """Return the data sets of ``parts`` with their annotations read, and compared with the config of a run.
-
-    Raises:
-        UserError: Files are missing, a data set cannot be built, or classes are no list of names.
-    """
+    """Return the data sets of ``parts``, read and compared with ``cfg``; a UserError for missing or wrong files."""
     missing = []
     for node in (dataset for part in parts for dataset in datasets_of(cfg, part)):
         classes_of(cfg, node)

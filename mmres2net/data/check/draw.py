@@ -18,10 +18,7 @@ RED = (255, 0, 0)  # a value without class
 
 
 def draw_samples(report: Report, folder: Path, count: int) -> list[Path]:
-    """Draw ``count`` samples, at even distances in the split, into ``folder``; return the files.
-
-    Only images that the check could read are drawn, those with annotations where there are any.
-    """
+    """Draw ``count`` samples at even distances, of images that can be read, into ``folder``; return the files."""
     split = report.split
     broken = {one.where for one in report.findings if one.kind in ('missing image', 'unreadable image')}
     readable = [sample for sample in split.samples if sample.image not in broken]

@@ -58,10 +58,7 @@ NOTES = {
 
 @dataclass
 class Report:
-    """What is known of one data set.
-
-    ``counts`` holds, by class name, what the split's ``unit`` says: objects, images or, for semantic masks, pixels.
-    """
+    """What is known of one data set; ``counts`` are, by class name, those of the split's ``unit``."""
 
     split: Split
     images: int = 0

@@ -228,10 +228,7 @@ def is_polygon(numbers: 'array[float]') -> bool:
 
 
 def rle_fault(rle: dict[str, Any]) -> str:
-    """Return what is wrong with COCO's run lengths, compressed or not; empty if they fill the size they state.
-
-    They are never expanded, so that memory is bounded by the length of the text.
-    """
+    """Return what is wrong with COCO's run lengths, which are never expanded; empty if they fill their size."""
     try:
         height, width = (int(value) for value in rle['size'])
         counts = rle['counts']

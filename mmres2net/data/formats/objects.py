@@ -99,10 +99,7 @@ def read_coco(built: Any, split: Split) -> None:
 
 
 def fill_split(content: Entry, split: Split, sample_of: Callable[[Any], Sample]) -> None:
-    """Add the samples of a COCO file to ``split``, with their annotations as (position in the file, entry).
-
-    ``sample_of`` returns the sample of an entry in the list of images.
-    """
+    """Add a COCO file's samples, by ``sample_of`` an entry, with annotations as (position in the file, entry)."""
     fault = category_fault(content['categories'], split.classes, split.source)
     split.findings += [Finding('classes do not fit', split.source, fault)] if fault else []
     by_id: dict[Any, Sample] = {}

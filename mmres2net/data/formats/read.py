@@ -62,10 +62,7 @@ def dataset_class(cfg: Config, dataset: dict[str, Any]) -> type:
 
 
 def classes_of(cfg: Config, dataset: dict[str, Any]) -> tuple[str, ...] | None:
-    """Return the class names of a data set dict: its own, those in a file it names, or its class's; None: none.
-
-    A UserError says that they are neither a list of names nor a file of them, or that a name comes twice.
-    """
+    """Return the class names of a data set dict, None: none; a UserError for no list, or a name that comes twice."""
     classes, where = (dataset.get('metainfo') or {}).get('classes') or dataset.get('classes'), 'metainfo.classes'
     if not classes:
         kind = dataset_class(cfg, dataset)

@@ -74,10 +74,7 @@ def _name(data: OwnData, path: str) -> str:
 
 
 def parsed(split: Split) -> list[tuple[Sample, Size, list[Annotation]]]:
-    """Return each sample of a split with its size and the annotations of its classes.
-
-    A UserError lists what cannot be read: annotations, or images where nothing else states their size.
-    """
+    """Return each sample with its size and the annotations of its classes; a UserError lists what cannot be read."""
     faults, result = list(split.findings), []
     for sample in split.samples:
         size, objects, findings = sample.parse()

@@ -99,10 +99,7 @@ def classes_and_images(cfg: Config, path: str, title: str, checkpoint: Any, name
 
 
 def find_own(cfg: Config, path: str, title: str, parts: Sequence[str]) -> OwnData | None:
-    """Return what is recognized at ``path``; None where it is the config's own data set in its standard layout.
-
-    A UserError says that it is neither, or made for another task.
-    """
+    """Return what is recognized at ``path``; None: the config's own data set. A UserError says that it is neither."""
     if not Path(path).expanduser().exists():
         raise UserError(f'--data {path}: no such file or folder')
     misfit = _layout_fault(cfg, path, parts)
@@ -153,10 +150,7 @@ def _layout_fault(cfg: Config, path: str, parts: Sequence[str]) -> str:
 
 
 def with_classes_of(checkpoint: Any, name: str, data: OwnData) -> OwnData:
-    """Return ``data`` with the classes that the content of a checkpoint names, in its order.
-
-    A UserError says that the data have a class that the checkpoint has not, or masks that number them otherwise.
-    """
+    """Return ``data`` with the classes that a checkpoint names, in its order; a UserError if they do not fit."""
     meta = checkpoint.get('meta') or {}
     classes = class_names(meta.get('dataset_meta') or meta) or data.classes
     unknown = [one for one in data.classes if one not in classes]
