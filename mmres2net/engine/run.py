@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import broadcast, get_world_size
+from mmengine.dataset import InfiniteSampler
+from mmengine.dist import broadcast, get_world_size, is_main_process
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -25,6 +27,7 @@ from mmres2net.engine.exact import INITIAL, seed_generators
 from mmres2net.engine.launcher import is_first_here, is_first_process, join, wait_for_others, world_size
 from mmres2net.engine.own_data.flag import read_data
 from mmres2net.engine.profiling import ProfileDone, ProfileHook
+from mmres2net.engine.resume import clear_work_dir
 from mmres2net.engine.settings import check_settings
 from mmres2net.engine.speed import SpeedUpHook
 from mmres2net.engine.switches import with_batch, with_randomness
@@ -104,12 +107,15 @@ def embed(root: str) -> None:
 
 
 class GuardHook(Hook):
-    """Keeps what a run needs to be reported and resumed; loads the ``checkpoint`` of a test strictly."""
+    """Keeps what a run needs to be reported and resumed; loads the ``checkpoint`` of a test strictly.
+
+    With ``overwrite``, the checkpoints of an earlier run are deleted once the new one is sure to start.
+    """
 
     priority = 'VERY_LOW'
 
-    def __init__(self, *, checkpoint: str | None = None) -> None:
-        self.checkpoint = checkpoint
+    def __init__(self, *, checkpoint: str | None = None, overwrite: bool = False) -> None:
+        self.checkpoint, self.overwrite = checkpoint, overwrite
         self.has_begun = False
 
     def before_run(self, runner: Runner) -> None:
@@ -139,6 +145,9 @@ class GuardHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         self.has_begun = True
+        if self.overwrite and is_main_process():
+            for path in clear_work_dir(Path(runner.work_dir)):
+                print_log(f'deleted: {path}', 'current')
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Evaluate the model of the first process, whose checkpoints are saved: batch norm's statistics may differ."""
@@ -186,15 +195,19 @@ def check_built(runner: Runner, parts: Sequence[str], args: argparse.Namespace) 
     parts = [part for part in parts if runner.cfg.get(f'{part}_dataloader')]
     try:
         with building('a data set of this config'):
-            datasets = [getattr(runner, f'{part}_loop').dataloader.dataset for part in parts]
+            loaders = [getattr(runner, f'{part}_loop').dataloader for part in parts]
     except UserError as error:
         found = explain_failure(runner.cfg, parts) if is_first_process(args.launcher) else ''
         raise UserError(f'{error}\n{found}'.rstrip()) from error
-    for part, dataset in zip(parts, datasets, strict=True):
-        if not len(dataset):
+    for part, loader in zip(parts, loaders, strict=True):
+        count = len(loader.dataset)
+        if not count:
             raise UserError(f'the {part} data set is empty: {part}_dataloader.dataset leaves no sample')
+        if not len(loader) and not isinstance(getattr(loader.batch_sampler, 'sampler', None), InfiniteSampler):
+            few = f'the {part} data set has {count:,} samples, fewer than a batch in each process'
+            raise UserError(f'{few}, and {part}_dataloader.drop_last=True leaves no step; choose a smaller batch_size')
         try:
-            dataset[0]
+            loader.dataset[0]
         except Exception as error:  # a pipeline is a program
             raise UserError(f'the first sample of the {part} data cannot be read: {reason_of(error)}') from error
     wait_for_others()

@@ -61,13 +61,10 @@ def _train(cfg: Config, args: argparse.Namespace, notes: list[str], stop: StopHo
     check_built(runner, PARTS, args)
     runner.register_hook(stop.exact)
     runner.register_hook(stop)
-    first = is_first_process(args.launcher)
-    if args.overwrite and first:
-        notes += [f'deleted: {path}' for path in resume.clear_work_dir(Path(cfg.work_dir))]
     log_notes([*notes, *more])
     try:
         with safe_loading(allow_pickle=args.allow_unsafe_checkpoint, work_dir=cfg.work_dir):
-            run(runner, runner.train, GuardHook())
+            run(runner, runner.train, GuardHook(overwrite=args.overwrite and not args.profile))
     except ProfileDone:
         return
     except Interrupted as reason:

@@ -37,6 +37,7 @@ SETTINGS = {
     'param_scheduler=3': 'cheduler',
     'custom_hooks=[3]': 'ook',
     'train_dataloader.dataset.length=0': 'empty',
+    'train_dataloader.batch_size=64 train_dataloader.drop_last=True': 'train_dataloader.drop_last',
     'model=3': 'model',
     'model.width=-1': '-1',
     **{f'load_from={name}': name for name in ('absent.pth', 'tiny.py')},
@@ -95,7 +96,7 @@ def check(named: str, *args: str) -> None:
 
 @pytest.mark.parametrize('setting', SETTINGS)
 def test_settings_of_training(setting: str) -> None:
-    check(SETTINGS[setting], 'train', 'tiny.py', '--cfg-options', setting)
+    check(SETTINGS[setting], 'train', 'tiny.py', '--cfg-options', *setting.split())
 
 
 @pytest.mark.parametrize('flags', FLAGS)

@@ -106,6 +106,8 @@ def test_checkpoints_of_an_earlier_run_are_not_overwritten(folder: Path) -> None
     refused = train()
     assert refused.status == 2
     assert all(way in refused.err for way in ('--resume', '--work-dir', '--overwrite'))
+    torch.save({'other': torch.ones(2)}, 'other.pth')
+    assert train('--overwrite', load_from='other.pth').status == 2  # found when all else is built
     assert Path('work_dirs/tiny/epoch_1.pth').read_bytes() == before
     assert train('--overwrite', train_cfg__max_epochs=1).status == 0
     assert saved() == {'epoch_1.pth', 'best_score_epoch_1.pth'}
