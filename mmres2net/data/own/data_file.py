@@ -119,7 +119,8 @@ def read_data_file(path: Path) -> Spec:
     classes, colors = _names(given.get('classes')), given.get('palette', ())
     if wrong or (colors and len(colors) != len(classes)):
         key = next(iter(wrong), 'palette')
-        raise UserError(f'{path}: {key} is {given[key]!r}; write {RULES[key][1]}')
+        named = 'names' if yolo and key == 'classes' else key
+        raise UserError(f'{path}: {named} is {given[key]!r}; write {RULES[key][1]}')
     root, places = _places(path, given, yolo)
     palette = tuple((color[0], color[1], color[2]) for color in colors)
     fraction, seed = given.get('val_fraction', 0.2), given.get('seed')
