@@ -41,6 +41,15 @@ def _fresh() -> Iterator[None]:
     forget_visualizers()
 
 
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Path]:
+    """A folder of downloads, empty at first."""
+    before = torch.hub.get_dir()
+    torch.hub.set_dir(str(tmp_path / 'hub'))
+    yield tmp_path / 'hub' / 'checkpoints'
+    torch.hub.set_dir(before)
+
+
 @pytest.fixture(scope='session')
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The embedded data set with 12 training and 6 validation images, for reading only; copy it to change it."""

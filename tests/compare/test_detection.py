@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmres2net.compare.detection import average_precision, coco_metrics, curves, error_costs
+from mmres2net.compare.detection import coco_metrics, curves, error_costs
 from mmres2net.compare.statistics import Array, Draws, class_mean, draw_images
-from mmres2net.evaluation.matches import FALSE, IGNORED, TRUE, Matches, match, precision_at_recall
+from mmres2net.evaluation.matches import FALSE, TRUE, Matches, match, precision_at_recall
 from tests.evaluation.samples import coco_detections, coco_truth
 from tests.evaluation.test_coco_protocol import masks_of, of_boxes, official
 
@@ -44,29 +44,6 @@ def test_replicates_equal_pycocotools_on_drawn_images(kind, seed, images, classe
         )
         ap = run.eval['precision'][..., 0, -1].mean((0, 1))
         assert by_class[r, order] == pytest.approx(np.where(ap == -1, np.nan, 100 * ap), abs=1e-10, nan_ok=True)
-
-
-def plain_voc(right: list[bool], objects: int, mode: str) -> float:
-    found, points = 0, []
-    for rank, one in enumerate(right, 1):
-        found += one
-        points.append((found / objects, found / rank))
-    best = lambda recall: max([p for r, p in points if r >= recall - 1e-9], default=0)  # noqa: E731
-    if mode == '11points':
-        return sum(best(tenth / 10) for tenth in range(11)) / 11
-    return sum(best(k / objects) for k in range(1, objects + 1)) / objects
-
-
-@pytest.mark.parametrize('mode', ['11points', 'area'])
-def test_voc_replicates_equal_its_definition(mode: str) -> None:
-    rng = np.random.default_rng(3)
-    image, verdict = rng.integers(10, size=60), rng.choice([TRUE, FALSE, FALSE, IGNORED], size=60)
-    per_image = np.bincount(image[verdict == TRUE], minlength=10) + rng.integers(3, size=10)
-    draws = draw_images(10, 20, rng)
-    ap = average_precision(image, verdict[:, None], per_image @ draws.counts, draws, mode)[0]
-    for r, counts in enumerate(draws.counts.T.astype(int)):
-        right = [v == TRUE for i, v in zip(image, verdict, strict=True) for _ in range(counts[i]) if v != IGNORED]
-        assert ap[r] == pytest.approx(plain_voc(right, per_image @ counts, mode), abs=1e-12)
 
 
 def f1_at_scores(matches: Matches) -> Array:

@@ -22,10 +22,6 @@ def _annotated(scenes: dict[str, Scene], coco: dict[str, COCO]) -> list[tuple[In
     return pairs
 
 
-def _read(path: Path) -> np.ndarray:
-    return np.array(Image.open(path))
-
-
 def test_coco_annotations_are_the_drawn_instances(scenes: dict[str, Scene], coco: dict[str, COCO]) -> None:
     pairs = _annotated(scenes, coco)
     for instance, entry, api in pairs:
@@ -45,5 +41,5 @@ def test_files_are_the_same_everywhere(root: Path) -> None:
     for path in sorted(path for path in root.rglob('*.*') if path.suffix in ('.json', '.xml', '.txt', '.png')):
         if path.name != shapes.MANIFEST:
             digest.update(path.relative_to(root).as_posix().encode())
-            digest.update(_read(path).tobytes() if path.suffix == '.png' else path.read_bytes())
+            digest.update(np.array(Image.open(path)).tobytes() if path.suffix == '.png' else path.read_bytes())
     assert digest.hexdigest() == '2088a1a11a30a21c7d47cfab779a9146bafca160307fa4ae1158ce51e42e0206'

@@ -51,10 +51,6 @@ def segmentation(image: str) -> SegDataSample:
     return sample
 
 
-def classification(image: str) -> DataSample:
-    return DataSample(metainfo=dict(img_path=image)).set_gt_label(0).set_pred_label(1).set_pred_score(torch.ones(2) / 2)
-
-
 def share(sheet: np.ndarray, color: tuple[int, int, int]) -> float:
     lean = sheet[..., color.index(250)].astype(int) - sheet[..., 2 - color.index(250)]
     return float((lean > 60).mean())
@@ -88,7 +84,8 @@ def test_the_best_and_the_worst_images_are_drawn(image: str, tmp_path: Path) -> 
 
 def test_predictions_in_a_file_are_small_and_have_no_annotations(image: str, tmp_path: Path) -> None:
     dump = DumpPredictions(out_file_path=str(tmp_path / 'x.pkl'))
-    samples = [detection(image), segmentation(image), classification(image)]
+    one = DataSample(metainfo=dict(img_path=image)).set_gt_label(0).set_pred_label(1).set_pred_score(torch.ones(2) / 2)
+    samples = [detection(image), segmentation(image), one]
     dicts = [sample.to_dict() for sample in samples]
     dump.process(None, dicts)
     dump.evaluate(len(samples))

@@ -116,26 +116,19 @@ LAYOUTS = [(1, 1, 1, 1), (2, 1, 2, 1), (1, 2, 1, 2), (2, 4, 2, 1)]  # groups, de
 
 
 @pytest.mark.parametrize(('groups', 'parts', 'stride', 'dilation'), LAYOUTS)
-def test_deform_conv(groups: int, parts: int, stride: int, dilation: int) -> None:
-    image, offset, _, weight, _ = deform_inputs(groups, parts, stride, dilation)
-    sizes = (stride, 1, dilation, groups, parts)
-    wanted = reference.deform_conv(image, offset, None, weight, *sizes)
-    torch.testing.assert_close(ops.deform_conv2d(image, offset, weight, *sizes), wanted)
-    inputs = [x.requires_grad_() for x in (image, offset, weight)]
-    assert gradcheck(lambda *x: ops.deform_conv2d(*x, *sizes), inputs, nondet_tol=1e-12, fast_mode=True)
-    frozen = (image.detach(), offset.detach(), weight)  # only the second of mmcv's two backward functions
-    assert gradcheck(lambda *x: ops.deform_conv2d(*x, *sizes), frozen, nondet_tol=1e-12)
-
-
-@pytest.mark.parametrize(('groups', 'parts', 'stride', 'dilation'), LAYOUTS)
-def test_modulated_deform_conv(groups: int, parts: int, stride: int, dilation: int) -> None:
+def test_deformable_convolutions(groups: int, parts: int, stride: int, dilation: int) -> None:
     *inputs, bias = deform_inputs(groups, parts, stride, dilation)
+    image, offset, mask, weight = inputs
     sizes = (stride, 1, dilation, groups, parts)
-    wanted = reference.deform_conv(*inputs, *sizes)
+    plain, wanted = (reference.deform_conv(image, offset, m, weight, *sizes) for m in (None, mask))
+    torch.testing.assert_close(ops.deform_conv2d(image, offset, weight, *sizes), plain)
     torch.testing.assert_close(ops.modulated_deform_conv2d(*inputs, None, *sizes), wanted)
     torch.testing.assert_close(ops.modulated_deform_conv2d(*inputs, bias, *sizes), wanted + bias[:, None, None])
     for leaf in (*inputs, bias):
         leaf.requires_grad_()
+    frozen = (image.detach(), offset.detach(), weight)  # only the second of mmcv's two backward functions
+    for leaves in ((image, offset, weight), frozen):
+        assert gradcheck(lambda *x: ops.deform_conv2d(*x, *sizes), leaves, nondet_tol=1e-12, fast_mode=True)
     for leaves in (inputs, [*inputs, bias]):
         run = lambda *x: ops.modulated_deform_conv2d(*x, *[None] * (5 - len(x)), *sizes)  # noqa: E731
         assert gradcheck(run, leaves, nondet_tol=1e-12, fast_mode=True)

@@ -28,10 +28,8 @@ def wide_reference(weights: dict[str, Tensor], x: Tensor, blocks: int) -> Tensor
     """Wide ResNet in evaluation mode, written out from its paper."""
 
     def active(x: Tensor, name: str) -> Tensor:
-        mean, var = weights[f'{name}.running_mean'], weights[f'{name}.running_var']
-        shape = (1, -1, 1, 1)
-        scaled = (x - mean.view(shape)) / (var.view(shape) + 1e-5) ** 0.5
-        return (scaled * weights[f'{name}.weight'].view(shape) + weights[f'{name}.bias'].view(shape)).clamp(min=0)
+        parts = ('running_mean', 'running_var', 'weight', 'bias')
+        return F.batch_norm(x, *(weights[f'{name}.{part}'] for part in parts)).relu()
 
     x = F.conv2d(x, weights['conv1.weight'], padding=1)
     for stage in (1, 2, 3):

@@ -1,7 +1,5 @@
 """The shared head is the last stage of the backbone, and loads its part of the backbone's checkpoint."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -33,18 +31,6 @@ def test_split_network_computes_what_the_whole_one_does(stage_pool: str) -> None
     x = torch.randn(2, 3, 65, 50, dtype=torch.float64)
     for ours, expected in zip(split.eval()(x), whole.eval()(x), strict=True):
         assert_close(ours, expected, 1e-12, stage_pool)
-
-
-def test_both_take_their_part_of_one_checkpoint(tmp_path: Path) -> None:
-    whole = Res2Net(**SMALL)
-    whole.init_weights()
-    torch.save(whole.state_dict(), tmp_path / 'whole.pth')
-    init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'whole.pth'))
-    head = Res2LayerHead(**SMALL, init_cfg=init_cfg)
-    head.init_weights()
-    expected = {k: v for k, v in whole.state_dict().items() if k.startswith('layer4.')}
-    assert head.state_dict().keys() == expected.keys()
-    assert all(torch.equal(value, expected[name]) for name, value in head.state_dict().items())
 
 
 def test_norms_keep_their_statistics_in_training_by_default() -> None:

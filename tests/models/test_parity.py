@@ -150,8 +150,7 @@ def features(weights: dict[str, Tensor], x: Tensor, **options: object) -> tuple[
 def test_every_network_that_timm_lacks(name: str) -> None:
     spec = SPECS[name]
     modes = ['eval', 'train'] if name in ('res2net50_18w_4s', 'se_res2next29_6c24w4s') else ['eval']
-    backbone = check(spec, dict(arch=name), size=(7, 10) if spec.cifar else (33, 49), modes=modes)
-    assert backbone.out_strides == ((1, 2, 4) if spec.cifar else (4, 8, 16, 32))
+    check(spec, dict(arch=name), size=(7, 10) if spec.cifar else (33, 49), modes=modes)
 
 
 def test_every_network_is_compared() -> None:

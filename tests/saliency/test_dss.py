@@ -9,6 +9,7 @@ import pytest
 import torch
 from mmengine.config import ConfigDict
 from mmengine.registry import MODELS, init_default_scope
+from scipy.special import expit as sigmoid
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -81,10 +82,6 @@ def head_of_constants(values: tuple[float, ...]) -> tuple[DSSHead, list[Tensor]]
             if isinstance(merge, nn.Conv2d):
                 merge.weight.fill_(1)
     return head, [torch.rand(1, 3, 32 // s, 48 // s) for s in (2, 4, 8, 16, 16)]
-
-
-def sigmoid(x: float) -> float:
-    return 1 / (1 + math.exp(-x))
 
 
 def test_short_connections_and_what_is_predicted() -> None:

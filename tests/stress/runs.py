@@ -96,7 +96,6 @@ train_cfg = dict(max_epochs=2, val_interval=2)
 randomness = dict(seed=3)
 default_hooks = dict(checkpoint=dict(interval=1, save_best='auto'), results=None)
 """
-EVERY = '3it'
 
 
 def numbers(more: str = '', counts: int = 1, sampler: str = 'DefaultSampler') -> Callable[[int], str]:
@@ -225,7 +224,7 @@ class Runs:
             Config.pretty_text = property(lambda cfg: '\n'.join(f'{k} = {v!r}' for k, v in cfg.to_dict().items()))
             if prepare is not None:
                 prepare()
-            where = ['--work-dir', str(work_dir), '--checkpoint-every', EVERY, *['--skip-data-check'] * (not checks)]
+            where = ['--work-dir', str(work_dir), '--checkpoint-every', '3it', *['--skip-data-check'] * (not checks)]
             status = main(['train', str(self.folder / 'config.py'), *self.data, *where, '--resume', *flags])
         finally:
             os._exit(status)

@@ -40,13 +40,10 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def cache(hub: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     retry_soon(monkeypatch)
     monkeypatch.delenv(fetching.MIRRORS, raising=False)
-    before = torch.hub.get_dir()
-    torch.hub.set_dir(str(tmp_path / 'hub'))
-    yield tmp_path / 'hub' / 'checkpoints'
-    torch.hub.set_dir(before)
+    return hub
 
 
 def test_fetched_once_and_licence_said_once(server: Server, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
