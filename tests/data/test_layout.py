@@ -54,17 +54,6 @@ def test_voc_root_is_found_from_around_it(tmp_path: Path, given: str) -> None:
     assert Path(moved.train_dataloader.dataset.data_root).resolve() == devkit.resolve()
 
 
-def test_wrapped_data_sets_are_found(tmp_path: Path) -> None:
-    root = fill(tmp_path)
-    cfg = coco_config()
-    inner = cfg.train_dataloader.dataset
-    cfg.train_dataloader.dataset = dict(
-        type='RepeatDataset', times=2, dataset=dict(type='ConcatDataset', datasets=[inner, copy.deepcopy(inner)])
-    )
-    moved = point_at(cfg, root)
-    assert [d['data_root'] for d in datasets_of(moved, 'train')] == [str(root)] * 2
-
-
 def test_only_the_parts_of_the_job_must_be_there(tmp_path: Path) -> None:
     root = fill(tmp_path / 'sets', COCO_FILES[1], 'val2017/')
     (root / 'new_version').mkdir()

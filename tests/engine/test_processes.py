@@ -16,7 +16,7 @@ import torch.multiprocessing as mp
 from mmengine.logging import MMLogger
 
 from tests.conftest import forget_visualizers
-from tests.engine.tiny import RunTiny, write_config
+from tests.engine.tiny import RunTiny, weights, write_config
 from tests.stress import nodes
 from tests.support.cli import run_cli
 
@@ -123,10 +123,6 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str
     write_config(folder, TEXT)
     mp.spawn(scenarios, (free_ports(14), str(folder)), nprocs=2)
     return folder, [json.loads((folder / f'{rank}.json').read_text()) for rank in (0, 1)]
-
-
-def weights(path: Path) -> dict[str, torch.Tensor]:
-    return torch.load(path, weights_only=False)['state_dict']
 
 
 def score(text: str) -> str:

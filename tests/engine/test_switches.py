@@ -3,7 +3,6 @@
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +22,7 @@ from mmres2net.errors import UserError
 from tests.engine.demo import train_demo
 from tests.engine.test_libraries import CLASSIFIER, make_pets
 from tests.engine.test_training import saved, train
-from tests.engine.tiny import write_config
+from tests.engine.tiny import weights, write_config
 from tests.support.cli import run_cli
 
 
@@ -31,10 +30,6 @@ from tests.support.cli import run_cli
 def _not_deterministic() -> Iterator[None]:
     yield
     torch.use_deterministic_algorithms(False)
-
-
-def weights(path: Path | str, key: str = 'state_dict') -> dict[str, Any]:
-    return torch.load(path, weights_only=False)[key]
 
 
 def test_deterministic_runs_are_equal_to_the_bit(shapes: Path, trained_demo: Path, tmp_path: Path) -> None:

@@ -1,7 +1,5 @@
 """What a model starts from is fetched, read and compared with the config before a run, over real HTTP."""
 
-import hashlib
-import io
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from mmres2net.weights.fetching import PUBLISHED
 from mmres2net.weights.reading import unwrap
 from tests.support.archive_server import retry_soon, serving
 from tests.support.hostile import hostile
+from tests.weights.test_fetching import CONTENT, NAME
 
 RGB = {'mean': [123.675, 116.28, 103.53], 'std': [58.395, 57.12, 57.375]}
 ARCH = 'res2net50_26w_4s'
@@ -37,15 +36,12 @@ def test_fetched_once_or_the_ways_out_are_named(hub: Path) -> None:
         fetch_weights(config(server.url(name)))
     ways_out = ('HTTP 404', str(hub / name), '--cfg-options model.backbone.init_cfg.checkpoint', '--from-scratch')
     assert [way for way in ways_out if way not in str(caught.value)] == []
-    buffer = io.BytesIO()
-    torch.save({'conv1.weight': torch.ones(2, 2)}, buffer)
-    name = f'net-{hashlib.sha256(buffer.getvalue()).hexdigest()[:8]}.pth'
     with serving() as server:
-        server.files[name] = buffer.getvalue()
+        server.files[NAME] = CONTENT
         for _ in range(2):
-            fetch_weights(config(server.url(name)))
+            fetch_weights(config(server.url(NAME)))
         assert len(server.log) == 1
-    assert (hub / name).read_bytes() == buffer.getvalue()
+    assert (hub / NAME).read_bytes() == CONTENT
 
 
 def test_names_that_are_no_weights() -> None:

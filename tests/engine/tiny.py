@@ -121,3 +121,7 @@ def write_config(folder: Path, text: str = '') -> Path:
     """Write the config, with ``text`` behind it, and return its path."""
     (folder / 'tiny.py').write_text(CONFIG + text)
     return folder / 'tiny.py'
+
+
+def weights(path: Path | str, key: str = 'state_dict') -> dict[str, Any]:
+    return torch.load(path, weights_only=False)[key]

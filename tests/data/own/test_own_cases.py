@@ -64,11 +64,6 @@ def remove(name: str) -> Callable[[Path], Any]:
     return lambda root: shutil.rmtree(root / name) if (root / name).is_dir() else (root / name).unlink()
 
 
-def no_objects(root: Path) -> None:
-    for path in root.rglob('*.xml'):
-        path.write_text(XML.format(width=9, height=9, objects=''))
-
-
 def one_color(mode: str, color: Any) -> Callable[[Path], Any]:
     return lambda root: Image.new(mode, (96, 64), color).save(root / 'ann/train/0.png')
 
@@ -88,6 +83,7 @@ def photos(image: str, masks: str, *, mode: str = 'L', value: int = 255, deep: b
 
 CAMVID = all_of(*(photos(f'{s}/{{i}}.png', f'{s}annot/{{i}}.png', value=1) for s in ('train', 'val')))
 DRIVE = photos('images/{i}_training.tif', '1st_manual/{i}_manual1.gif')
+EMPTY = XML.format(width=9, height=9, objects='')
 ONE = XML.format(width=96, height=64, objects=OBJECT.format('{}', 9, 9, 40, 40))
 TEXTS = [f'labels/{i}.txt' for i in range(6)]
 KEYS_OF_COCO = '"images" "annotations" "categories"'
@@ -96,7 +92,8 @@ BOMB = 'a: &a [x, x]\nb: &b [*a, *a]\nformat: yolo\n'
 CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any], int, str]] = {
     'COCO': (coco, nothing, 0, 'COCO'), 'VOC': (voc_set, nothing, 0, 'VOC'), 'YOLO': (yolo, nothing, 0, 'YOLO'),
     'folders': (folder_set, nothing, 0, 'classification'), 'masks': (mask_set, nothing, 0, 'segmentation'),
-    'no file': (nothing, nothing, 2, '0 files'), 'no class': (voc_set, no_objects, 2, 'no object'),
+    'no file': (nothing, nothing, 2, '0 files'),
+    'no class': (voc_set, lambda r: [p.write_text(EMPTY) for p in r.rglob('*.xml')], 2, 'no object'),
     'images alone': (nothing, lambda root: draw(root / 'a.jpg', 1), 2, '1 of them images'),
     'two formats': (coco, yolo, 2, 'format: coco'),
     'two COCO files for training': (coco, copy('train.json', 'training.json'), 2, 'training.json'),
