@@ -176,7 +176,7 @@ def test_wrong_options_classes_and_files_are_named(truth: Truth, tmp_path: Path,
             metric(names)
     twice = dict(truth, categories=[{'id': 0, 'name': 'class 1'}, *truth['categories']])
     again = dict(truth, images=[*truth['images'], truth['images'][0]])
-    both = ((json.dumps(twice), r'class 1.*\(0, 10\)'), (json.dumps(again), r'images\[12\]'))
+    both = ((json.dumps(twice), r'class 1.*ids 0, 10'), (json.dumps(again), r'images\[12\]'))
     for text, named in (*both, *((text, file) for text in WRONG_FILES)):
         Path(file).write_text(text)
         with pytest.raises(UserError, match=named):
