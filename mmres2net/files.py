@@ -165,19 +165,13 @@ def size_text(count: int) -> str:
     return f'{value:.1f} GB'
 
 
-def nearest_folder(path: Path) -> Path:
-    """Return the nearest existing folder at or above ``path``, with links resolved."""
-    path = path.resolve()
-    while not path.is_dir():
-        path = path.parent
-    return path
-
-
 def require_space(needs: Mapping[Path, int], option: str = '--root') -> None:
     """Raise a UserError if file systems lack room for these bytes; ``option`` chooses another place."""
     by_device: dict[int, list[tuple[Path, int]]] = {}
     for folder, need in needs.items():
-        place = nearest_folder(folder)
+        place = folder.resolve()
+        while not place.is_dir():
+            place = place.parent
         by_device.setdefault(place.stat().st_dev, []).append((place, need))
     for entries in by_device.values():
         place, need = entries[0][0], sum(need for _, need in entries)

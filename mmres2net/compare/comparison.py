@@ -64,7 +64,11 @@ def compare(sides: dict[str, list[Evaluated]], *, samples: int, seed: int, comma
             for key in pick(found[0][0])
         )
 
-    one, confusions = found[0][0], [_confusion(group, classes, found) for group in found[0][0].confusion]
+    one, confusions = found[0][0], []
+    for group in one.confusion:
+        tables = [np.mean([run.confusion[group] for run in side], 0) for side in found]
+        more = ['background'] if len(tables[0]) > len(classes) else []
+        confusions.append(parts.Confusion(group, (*classes, *more), parts.plain(tables)))
     by_class = [
         _adjusted(rows(lambda run: {(group, name): run.by_class[group][1][:, k] for k, name in enumerate(classes)}))  # noqa: B023
         for group in one.by_class
@@ -106,12 +110,6 @@ def _calibrations(names: Sequence[str], found: Sequence[Sequence[Measured]]) -> 
             pairs = [run.confidence[group] for run in side]
             confidence, right = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
             yield parts.Calibration(group, name, *map(parts.plain, calibration(confidence, right)))
-
-
-def _confusion(group: str, classes: Sequence[str], found: Sequence[Sequence[Measured]]) -> parts.Confusion:
-    tables = [np.mean([run.confusion[group] for run in side], 0) for side in found]
-    more = ['background'] if len(tables[0]) > len(classes) else []
-    return parts.Confusion(group, (*classes, *more), parts.plain(tables))
 
 
 def _paper(key: tuple[str, str], published: Sequence[Published]) -> list[float | None]:

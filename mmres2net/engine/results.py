@@ -21,16 +21,7 @@ from mmengine.structures import BaseDataElement
 from PIL import Image
 from pycocotools.mask import encode
 
-from mmres2net.drawing import (
-    Color,
-    class_color,
-    draw_boxes,
-    draw_label_map,
-    draw_masks,
-    legible,
-    make_sheet,
-    resize_within,
-)
+from mmres2net.drawing import class_color, draw_boxes, draw_label_map, draw_masks, legible, make_sheet, resize_within
 from mmres2net.engine.launcher import gather_results
 from mmres2net.errors import reason_of
 from mmres2net.evaluation.per_image import Record, evaluated, record_of
@@ -77,7 +68,7 @@ def draw_part(
 
 
 def _draw_instances(
-    image: np.ndarray, instances: Any, classes: Sequence[str], colors: Sequence[Color], score_thr: float
+    image: np.ndarray, instances: Any, classes: Sequence[str], colors: Sequence[tuple[int, int, int]], score_thr: float
 ) -> np.ndarray:
     if 'scores' in instances:
         instances = instances[instances.scores >= score_thr]

@@ -81,11 +81,8 @@ def fetch(remote: Remote, folder: Path) -> Path:
     """Download a file into ``folder`` and return its path.
 
     Until it is complete and verified it is called NAME.part. An existing part is resumed, unless no checksum can tell
-    whether it was a part of this file. A download with a wrong checksum is removed, and the next URL is tried.
-
-    Raises:
-        UserError: No URL gave the file; what was transferred is kept.
-        OSError: The file cannot be written; what was transferred is kept.
+    whether it was a part of this file. A download with a wrong checksum is removed, and the next URL is tried. A
+    UserError says that no URL gave the file, an OSError that it cannot be written; what was transferred is kept.
     """
     part, failures = folder / f'{remote.name}.part', []
     if not remote.digest:

@@ -66,8 +66,14 @@ def _with_own_config(
     try:
         cfg = embedded_config(content)
     except UserError as error:
-        file = _config_beside(Path(path), error)
-        cfg, guard, origin = load_config(str(file)), nullcontext(), f'the config beside it, {file}'
+        # Only of a work dir: in other folders it may be a program of any kind.
+        folder = Path(path).parent
+        found = configs_in(folder) if (folder / POINTER).is_file() else []
+        if len(found) != 1:
+            names = join_some(file.name for file in found)
+            why = f'its work dir has {names}' if found else 'it is in no work dir with a config'
+            raise UserError(f'{path}: {error}; {why}: {NAME_IT}') from error
+        cfg, guard, origin = load_config(str(found[0])), nullcontext(), f'the config beside it, {found[0]}'
     merge(cfg, options or {})
     with guard:
         try:
@@ -75,15 +81,6 @@ def _with_own_config(
             return CheckpointModel(source, f'{path} with {origin}', device, precision)
         except UserError as error:
             raise UserError(f'{path} with {origin}: {error}') from error
-
-
-def _config_beside(path: Path, error: UserError) -> Path:
-    """Return the only config in the work dir of a checkpoint; in other folders it may be a program of any kind."""
-    found = configs_in(path.parent) if (path.parent / POINTER).is_file() else []
-    if len(found) != 1:
-        why = f'its work dir has {join_some(p.name for p in found)}' if found else 'it is in no work dir with a config'
-        raise UserError(f'{path}: {error}; {why}: {NAME_IT}') from error
-    return found[0]
 
 
 def checkpoint_of(name: str) -> str:

@@ -30,7 +30,10 @@ def find_files(
     found: dict[Path, None] = {}
     for name in names:
         path = Path(name).expanduser()
-        matches = [path] if path.exists() else _matches(str(path))
+        there = [str(path)] if path.exists() else glob.glob(str(path), recursive=True)
+        # Each place once, by its first name: links may lead back to a folder above.
+        places = {os.path.realpath(match): match for match in sorted(there, reverse=True)}
+        matches = [Path(match) for match in sorted(places.values())]
         if not matches:
             raise UserError(f'no image {path}')
         for match in matches:
@@ -41,14 +44,6 @@ def find_files(
     if names and not found:
         raise UserError(f'{" ".join(names)}: no image in these folders ({", ".join(suffixes)})')
     return list(found)
-
-
-def _matches(pattern: str) -> list[Path]:
-    """Return what matches a pattern in order of names, each place once: links may lead back to a folder above."""
-    places: dict[str, Path] = {}
-    for match in sorted(glob.glob(pattern, recursive=True)):
-        places.setdefault(os.path.realpath(match), Path(match))
-    return list(places.values())
 
 
 def files_below(folder: Path, suffixes: Sequence[str], leave_out: Path | None = None) -> Iterator[Path]:

@@ -17,7 +17,7 @@ from mmres2net.predict.images import Array
 from mmres2net.predict.inputs import Skipped, count_and_rate, find_inputs, frames_of, is_stream
 from mmres2net.predict.model import ExportedModel, Predictor
 from mmres2net.predict.results import CocoIds, Prediction, Results, describe, format_prediction
-from mmres2net.predict.shards import check_shard, predict_by_ray, predict_shard
+from mmres2net.predict.shards import predict_by_ray, predict_shard
 
 DEFAULT_SCORE = 0.3
 
@@ -40,7 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = Path(args.out).expanduser() if args.out else None
     paths = find_inputs(args.inputs, out)
     if args.shard or args.ray:
-        check_shard(args, paths)
+        flag = '--ray' if args.ray else '--shard'
+        if not out or args.json:
+            raise UserError(f'{flag} writes files that are merged later: give --out DIR, and leave out --json')
+        if stream := next((path for path in paths if is_stream(path)), None):
+            raise UserError(f'{flag} is for images, and {stream} is a video or a camera')
         status = predict_by_ray(args, paths, _start) if args.ray else _start(args, paths)(args.shard)
         print(f'when all shards are done: mmres2net merge {out}', file=sys.stderr)
         return status

@@ -19,7 +19,7 @@ import numpy as np
 from mmres2net.errors import RunError, UserError, reason_of
 from mmres2net.files import atomic_path, writable_dir, write_atomic
 from mmres2net.flags import parse
-from mmres2net.predict.inputs import Skipped, is_stream
+from mmres2net.predict.inputs import Skipped
 from mmres2net.predict.results import CocoIds, Prediction, Results, describe, label_map, saliency_map
 from mmres2net.predict.runtimes import ExportMetadata, parse_metadata
 from mmres2net.text import join_some
@@ -35,15 +35,6 @@ Predict = Callable[[Sequence[Path], Skipped], Iterator[tuple[Any, Prediction]]] 
 def part_path(folder: Path, shard: int, part: int) -> Path:
     """Return the file of a part; both numbers begin at 0."""
     return folder / PARTS / f'{shard:05d}-{part:06d}.jsonl'
-
-
-def check_shard(args: argparse.Namespace, paths: Sequence[Path]) -> None:
-    """Check flags and inputs; a UserError says what does not go with ``--shard`` and ``--ray``."""
-    flag = '--ray' if args.ray else '--shard'
-    if not args.out or args.json:
-        raise UserError(f'{flag} writes files that are merged later: give --out DIR, and leave out --json')
-    if stream := next((path for path in paths if is_stream(path)), None):
-        raise UserError(f'{flag} is for images, and {stream} is a video or a camera')
 
 
 def predict_shard(

@@ -108,7 +108,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Convert by the flags in ``argv``, and print what happened; after a UserError nothing has been written."""
     args = parse('convert-weights', argv)
     source, target = Path(os.path.expanduser(args.source)), Path(os.path.expanduser(args.target))
-    check_paths(source, target, force=args.force)
+    if target.suffix not in SUFFIXES:
+        raise UserError(f'{target}: the suffix selects the format, one of {", ".join(SUFFIXES)}')
+    if target.exists() and source.exists() and target.samefile(source):
+        raise UserError(f'{target} is the source itself; name another file')
+    if target.is_file() and not args.force:
+        raise UserError(f'{target} exists; name another file, or overwrite it with --force')
+    writable_file(target, 'DST')
     content = read_checkpoint(source, allow_pickle=args.allow_unsafe_checkpoint)
     entry = weights_key(content, args.key)
     converted = convert(unwrap(content, key=args.key), args.to, prefix=args.prefix, backbone_only=args.backbone_only)
@@ -134,14 +140,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f'{target} cannot be written: {getattr(error, "strerror", None) or error}') from error
     print(f'written: {target} ({args.to}, {len(converted.state)} tensors)')
     return 0
-
-
-def check_paths(source: Path, target: Path, *, force: bool) -> None:
-    """Raise a UserError if ``target`` cannot be written; it comes before anything is read."""
-    if target.suffix not in SUFFIXES:
-        raise UserError(f'{target}: the suffix selects the format, one of {", ".join(SUFFIXES)}')
-    if target.exists() and source.exists() and target.samefile(source):
-        raise UserError(f'{target} is the source itself; name another file')
-    if target.is_file() and not force:
-        raise UserError(f'{target} exists; name another file, or overwrite it with --force')
-    writable_file(target, 'DST')
