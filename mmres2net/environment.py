@@ -81,8 +81,13 @@ def available_memory() -> int | None:
 
 def computes_bfloat16() -> bool:
     """Return whether the processor has instructions for bfloat16: x86 with AVX-512 BF16 or AMX, or ARM; Linux only."""
-    features = re.search(r'^(?:flags|Features)\s*:(.*)$', _read(PROC / 'cpuinfo'), re.MULTILINE)
-    return features is not None and not {'avx512_bf16', 'amx_bf16', 'bf16'}.isdisjoint(features[1].split())
+    return not {'avx512_bf16', 'amx_bf16', 'bf16'}.isdisjoint(cpu_field('flags|Features').split())
+
+
+def cpu_field(names: str) -> str:
+    """Return a field of Linux's description of the processor by its ``names`` (a|b), an empty string elsewhere."""
+    field = re.search(rf'^(?:{names})\s*:(.*)$', _read(PROC / 'cpuinfo'), re.MULTILINE)
+    return field[1].strip() if field else ''
 
 
 def _control_files(name: str) -> list[str]:

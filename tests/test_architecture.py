@@ -36,7 +36,7 @@ fetch: errors files
 data: drawing environment errors fetch files flags registry text version
 weights: errors fetch files flags init_cfg models registry text
 swap: data errors init_cfg models registry weights
-deploy: models
+deploy: environment models
 ops:
 engine: data deploy drawing environment errors evaluation files flags init_cfg models notices ops paths plots
     registry signals swap text weights

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from mmres2net.deploy.fuse import Pair, is_foldable, is_unmodified
-from mmres2net.deploy.onednn import CHANNELS_LAST, FoldCache, FusedConv, convolution_is_faster, runs_fused
+from mmres2net.deploy.onednn import CHANNELS_LAST, FoldCache, FusedConv, mkl_is_slow, runs_fused
 from mmres2net.models.res2net import Bottle2neck, Res2Net
 
 
@@ -22,12 +22,13 @@ def use_fused_blocks(model: nn.Module) -> int:
     Parameters and state dict stay what they are. Operations are fused in float32 on a CPU where no gradient is asked
     for and norms are in evaluation mode, also in frozen stages of a network in training. In all other cases (hooks,
     patched methods, replaced parts, autocast, compilation, export, FLOP counters) the plain modules run. Changed are
-    exactly our own types, and ``nn.Linear``, also with gradients. Returned is how many blocks fuse their operations.
+    exactly our own types and, where MKL is slow, ``nn.Linear``, also with gradients. Returned is how many blocks fuse
+    their operations.
     """
     for module in list(model.modules()):
         if type(module) is Bottle2neck:
             module.__class__ = FusedBottle2neck
-        elif type(module) is nn.Linear:
+        elif type(module) is nn.Linear and mkl_is_slow():
             module.__class__ = FusedLinear
         elif type(module) is Res2Net:
             module.__class__ = FusedRes2Net
@@ -154,7 +155,7 @@ class FusedStage(_Fused, nn.Sequential):
 
 
 class FusedLinear(_Fused, nn.Linear):
-    """A linear layer that runs as a convolution of one row of pixels, also with gradients, where that is faster."""
+    """A linear layer that runs as a convolution of one row of pixels, also with gradients."""
 
     plain = nn.Linear
 
@@ -163,7 +164,7 @@ class FusedLinear(_Fused, nn.Linear):
         if runs_fused() and input.shape[-1:] == self.weight.shape[1:]:
             x, kernel = input.reshape(1, 1, -1, input.shape[-1]).permute(0, 3, 1, 2), self.weight[:, :, None, None]
             fits = min(x.shape[3], *self.weight.shape) >= 128 and is_unmodified(self, nn.Linear)
-            if fits and runs_fused(x, kernel) and convolution_is_faster(torch.get_num_threads()):
+            if fits and runs_fused(x, kernel) and torch.get_num_threads() > 1:  # one thread leaves both to MKL
                 return conv2d(x, kernel, self.bias).permute(0, 2, 3, 1).reshape(*input.shape[:-1], -1)
         return super().forward(input)
 

@@ -46,10 +46,10 @@ def speed_up(model: nn.Module, device: str | torch.device = 'cpu') -> list[str]:
     """Make ``model`` faster on a CPU, in place, and return what was changed as lines of text.
 
     Convolution weights get the channels_last memory format (not in DistributedDataParallel, which permutes gradients if
-    strides change after it is built), mmcv's RoIAlign is replaced by ours, linear layers run in oneDNN where that is
-    faster than MKL, and the blocks of our own networks fuse their operations in inference. Parameters and state dict
-    keep their names and values; results differ by rounding alone. On another ``device`` only mmcv's operators are
-    guarded. The model may be in a data-parallel wrapper.
+    strides change after it is built), mmcv's RoIAlign is replaced by ours, linear layers run in oneDNN on
+    processors of AMD with AVX-512, where MKL is slower, and the blocks of our own networks fuse their operations in
+    inference. Parameters and state dict keep their names and values; results differ by rounding alone. On another
+    ``device`` only mmcv's operators are guarded. The model may be in a data-parallel wrapper.
     """
     guard_mmcv_operators()
     if torch.device(device).type != 'cpu':
@@ -61,7 +61,7 @@ def speed_up(model: nn.Module, device: str | torch.device = 'cpu') -> list[str]:
     lines += _replace_roi_layers(inner)
     blocks = use_fused_blocks(inner)
     linear = sum(isinstance(module, FusedLinear) for module in inner.modules())
-    lines += [f'{linear} linear layers -> oneDNN where it is faster than MKL'] if linear else []
+    lines += [f'{linear} linear layers -> oneDNN'] if linear else []
     return [*lines, f'{blocks} Res2Net blocks -> fused in inference'] if blocks else lines
 
 

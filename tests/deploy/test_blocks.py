@@ -291,7 +291,8 @@ def test_time_decides_where_the_processor_does_not(capability: str, slow: str, m
 @pytest.mark.parametrize('bias', [True, False])
 def test_linear_layers_are_convolutions_where_they_are_large(bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
-    monkeypatch.setattr(blocks, 'convolution_is_faster', lambda threads: True)
+    monkeypatch.setattr(blocks, 'mkl_is_slow', lambda: True)
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 2)
     monkeypatch.setattr(blocks, 'conv2d', lambda *args: calls.append(args) or nn.functional.conv2d(*args))
     plain = nn.Linear(128, 130, bias=bias)
     fused = copy.deepcopy(plain)
