@@ -196,9 +196,10 @@ def report_text(file: Path) -> str:
     rows = []
     for row in metrics:
         for name, side, one in zip(others, row['sides'][1:], row['differences'], strict=True):
-            values = [f'{row["sides"][0]["value"]:.1f}', f'{side["value"]:.1f}', f'{one["value"]:+.1f}']
+            form = decimals_of(row)
+            values = [f'{row["sides"][0]["value"]:{form}}', f'{side["value"]:{form}}', f'{one["value"]:+{form}}']
             label = f'{row["group"]} {row["name"]}'.strip() + f', {name}' * (len(others) > 1)
-            rows.append([label, *values, f'{one["low"]:.1f} to {one["high"]:.1f}', f'{one["above"]:.3f}'])
+            rows.append([label, *values, f'{one["low"]:{form}} to {one["high"]:{form}}', f'{one["above"]:.3f}'])
     head = ['metric', first, others[0] if len(others) == 1 else 'other', 'difference', '95 % interval', 'P(> 0)']
     seeds = ', '.join(f'{side["name"]} {len(side["runs"])}' for side in report['sides'])
     runs = f'Seeds: {seeds}; {len(report["images"]["names"])} images, {report["samples"]} replicates.'
@@ -211,9 +212,15 @@ def report_text(file: Path) -> str:
     return f'\n{title}\n\n{verdict}\n\n`{report["command"]}` ([{file.name}]({file.name})). {runs}\n\n{table}\n'
 
 
+def decimals_of(row: Meta) -> str:
+    """Return the format of a metric's values: in percent, or in fractions of 1 as those of saliency."""
+    return '.1f' if max(side['value'] for side in row['sides']) > 1 else '.3f'
+
+
 def verdict_text(name: str, row: Meta, one: Meta) -> str:
     """Return whether a side differs in the main metric and, if that cannot be told, what it would take."""
-    what = f'{name}: {one["value"]:+.1f} {row["name"]}, from {one["low"]:.1f} to {one["high"]:.1f}'
+    form = decimals_of(row)
+    what = f'{name}: {one["value"]:+{form}} {row["name"]}, from {one["low"]:{form}} to {one["high"]:{form}}'
     if one['low'] > 0 or one['high'] < 0:
         return f'{what}; a difference is shown.'
     times = ((one['high'] - one['low']) / 2 / one['value']) ** 2 if one['value'] else math.inf
