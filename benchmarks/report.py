@@ -68,11 +68,11 @@ def section(result: dict[str, Any], plot: str) -> str:
         place += ''.join(f', {value:,.1f} {unit}' for unit, value in ceilings.items())
     load = f'{result["load"][0]:.1f} before, {result["load"][1]:.1f} after'
     busy = ' (--allow-load: the machine was busy)' if result['allow_load'] else ''
-    picture = f'\n\n![{case["title"]}]({plot})' if plot else ''
+    image = f'\n\n![{case["title"]}]({plot})' if plot else ''
     return (
         f'#### {case["title"]}\n\n{table(result)}\n\n'
         f'- Command: `{command}`, {result["date"]}, mmres2net {result["version"]}\n'
-        f'- Machine: {place}; load {load}{busy}\n- Versions: {versions}{picture}'
+        f'- Machine: {place}; load {load}{busy}\n- Versions: {versions}{image}'
     )
 
 

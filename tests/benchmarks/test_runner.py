@@ -68,7 +68,7 @@ def test_busy_machine_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 
 @pytest.mark.parametrize('flags', [
-    '--turns 0', '--size 8x8', '--only nobody', '--out /proc/x/a.json', '--threads -1', '--precision tf32',
+    '--turns 0', '--size 8x8', '--only none', '--out /proc/x/a.json', '--threads -1', '--precision tf32',
     '--device cuda',
 ])  # fmt: skip
 def test_mistakes_are_found_before_anything_starts(flags: str, capsys, monkeypatch) -> None:
