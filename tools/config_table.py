@@ -202,7 +202,8 @@ def report_text(file: Path) -> str:
             rows.append([label, *values, f'{one["low"]:{form}} to {one["high"]:{form}}', f'{one["above"]:.3f}'])
     head = ['metric', first, others[0] if len(others) == 1 else 'other', 'difference', '95 % interval', 'P(> 0)']
     seeds = ', '.join(f'{side["name"]} {len(side["runs"])}' for side in report['sides'])
-    runs = f'Seeds: {seeds}; {len(report["images"]["names"])} images, {report["samples"]} replicates.'
+    images = report['images'].get('count') or len(report['images']['names'])  # a long list is not kept in docs
+    runs = f'Seeds: {seeds}; {images} images, {report["samples"]} replicates.'
     files = ', '.join(side['runs'][0]['config_file'] for side in report['sides'])
     title = f'### {first} and {", ".join(others)}: {report["task"]} ({files})'
     verdict = ' '.join(
