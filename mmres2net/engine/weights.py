@@ -30,7 +30,7 @@ MISMATCH = 'do not match exactly'  # in MMEngine's error
 
 
 def fetch_weights(cfg: Config, *, allow_pickle: bool = False) -> None:
-    """Make sure that every checkpoint the model starts from can be read; ``allow_pickle`` may run MMEngine's code."""
+    """Check that all checkpoints to start from can be read; with ``allow_pickle`` MMEngine may run code in its own."""
     for node in _checkpoints(cfg):
         name, unsafe = node.checkpoint, allow_pickle and not _is_ours(node)
         ways_out = (f'or name a file that you have: --cfg-options {node.path}=FILE', 'or train without: --from-scratch')
